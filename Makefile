@@ -1,0 +1,45 @@
+# Needs Python 3.11+, make and the network; everything else is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test test-long lint bench function-rows lock clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements/uv.txt requirements/dev.txt requirements/demo.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r requirements/demo.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup        ## a year of real flights through bronze, silver and gold
+	@$(BIN)/lodestream demo
+
+test: setup        ## the default tests: minutes on two cores
+	@$(BIN)/pytest
+
+test-long: setup   ## crash, power-loss and differential tests in full length
+	@$(BIN)/pytest -m "long or not long"
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup       ## against PySpark in the same run (needs Java for the peer)
+	@$(BIN)/python -m bench.spine
+
+function-rows: setup  ## regenerate the expected values of every function with Spark (needs Java)
+	@$(BIN)/python -m tools.function_rows
+
+lock:              ## renew the pinned requirements
+	@for name in base dev spark; do $(BIN)/uv pip compile --quiet --generate-hashes --no-header requirements/$$name.in -o requirements/$$name.txt; done
+	@$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-deps requirements/demo.in -o requirements/demo.txt
+
+clean:
+	@rm -rf $(VENV) .venv-spark .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-lake

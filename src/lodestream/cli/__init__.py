@@ -1,0 +1,1 @@
+"""How a person holds it: one file per verb."""

@@ -1,0 +1,1 @@
+"""The embedded engine: Arrow, DuckDB and Delta in this process."""

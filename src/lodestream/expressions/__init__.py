@@ -1,0 +1,1 @@
+"""What does this expression mean? Parse, whitelist, type, compile, lineage."""

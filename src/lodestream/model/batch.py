@@ -1,0 +1,81 @@
+"""What one batch is: its inputs, watermarks and clock, fixed before it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+BatchKind = Literal["data", "no_data", "replay", "refresh"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRange:
+    """Records `start <= position < end` of one unit (a file, a partition) of a source.
+
+    Attributes:
+        unit: the unit's id; it becomes the rows' `_source`.
+        start: first position: a byte offset for line files, a row number for Parquet, an index for a generator.
+        end: first position after the range; the next range of this unit starts here.
+        facts: what the source must remember of the unit (size, times, content hashes), JSON values.
+    """
+
+    unit: str
+    start: int
+    end: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimit:
+    """How much one batch may take in: whichever bound is met first ends it (at least one record is taken)."""
+
+    rows_max: int = 500_000
+    bytes_max: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """Plan N of a flow: written once, before the batch runs; whoever finds it runs exactly this.
+
+    Attributes:
+        epoch: the rebuild generation of the flow.
+        batch: N, from 1.
+        kind: `data`, `no_data` (only the watermark moved), `replay` of quarantined rows, `refresh` of a query.
+        ranges: source ranges to read (ingest flows).
+        after: upstream version read before this batch (stream flows), -1 for none.
+        upto: last upstream version of this batch, inclusive.
+        pins: versions of lookup tables and query inputs, by table name.
+        late_us: W(n-1): a row at or before it is late.
+        evict_us: W(n): windows ending at or before it close in this batch; keys expiring by then leave state.
+        clock_us: the batch's time; `_ingest_time` of its rows, microseconds since 1970 UTC.
+        definition: `FlowPlan.definition` it was made for.
+        replay: positions to take again from quarantine, as (source, position), and options.
+    """
+
+    epoch: int
+    batch: int
+    kind: BatchKind
+    clock_us: int
+    definition: str
+    ranges: tuple[SourceRange, ...] = ()
+    after: int = -1
+    upto: int = -1
+    pins: Mapping[str, int] = field(default_factory=dict)
+    late_us: int = 0
+    evict_us: int = 0
+    replay: tuple[tuple[str, int], ...] = ()
+    accept_late: bool = False
+
+    def to_json(self) -> bytes:
+        """The plan as one line of canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> BatchPlan:
+        """Read `to_json`'s form. Raises ValueError on anything else."""
+        raw = json.loads(text)
+        raw["ranges"] = tuple(SourceRange(**r) for r in raw["ranges"])
+        raw["replay"] = tuple((source, position) for source, position in raw["replay"])
+        return cls(**raw)

@@ -1,0 +1,163 @@
+"""The steps of a flow as values: what planning emits and what the engine, `explain` and lineage read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lodestream.model.expression import Aggregate, Expression
+from lodestream.model.table import (
+    Component,
+    Dedup,
+    Drift,
+    EventTime,
+    Lookup,
+    OnFail,
+    PythonStep,
+    Table,
+    TableName,
+    Window,
+)
+from lodestream.model.types import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSource:
+    """Rows of an outside source, decoded to `schema`; records that do not decode are quarantined."""
+
+    source: Component
+    format: Component
+    schema: Schema
+    keep_raw: bool
+    drift: Drift
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTable:
+    """Rows that the upstream table's commits added, in commit order."""
+
+    table: TableName
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class RunPython:
+    """Apply a user's function to the whole batch."""
+
+    step: PythonStep
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Derive:
+    """Compute columns from the input row, all at once: an expression sees input columns only."""
+
+    columns: tuple[tuple[str, Expression], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One compiled expectation."""
+
+    name: str
+    condition: Expression
+    otherwise: OnFail
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Check every rule on every row; a row may break several."""
+
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Quarantine rows without event time (`null_event_time`), then track the watermark."""
+
+    event_time: EventTime
+
+
+@dataclass(frozen=True, slots=True)
+class Dedupe:
+    """Drop late rows and repeated keys by the rules of Spark's dropDuplicatesWithinWatermark."""
+
+    dedup: Dedup
+    expiry_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Left join to a pinned version of `lookup.table`; `schema` are the columns it adds."""
+
+    lookup: Lookup
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """Group rows by event-time window and keys."""
+
+    window: Window
+    group_by: tuple[tuple[str, Expression], ...]
+    measures: tuple[tuple[str, Aggregate], ...]
+    emit: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Replace the table by the result of a batch query over pinned versions of its inputs."""
+
+    text: str
+    duckdb: str
+    inputs: tuple[TableName, ...]
+    schedule: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Keep only these columns (and the provenance columns)."""
+
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A physical partition column computed from a column: `x_date` from `date(x)`."""
+
+    name: str
+    expression: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Append to (or, for windows and queries, replace in) the table."""
+
+    schema: Schema
+    partitions: tuple[Partition, ...]
+
+
+Step = (
+    ReadSource | ReadTable | RunPython | Derive | Expect | Watermark | Dedupe | LookUp | Aggregation | RunQuery
+    | Select | Write
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FlowPlan:
+    """Everything a flow does for one batch, in stage order.
+
+    Attributes:
+        table: the declaration this was made from.
+        steps: in the fixed stage order; first a Read* or RunQuery, last a Write.
+        schema: columns of the table as stored, provenance included.
+        upstream: the table the flow streams from, if any.
+        waits_for: lookup tables and query inputs that must have taken in what was there at the start.
+        definition: 16 hex digits over everything that decides the rows.
+    """
+
+    table: Table
+    steps: tuple[Step, ...]
+    schema: Schema
+    upstream: TableName | None
+    waits_for: tuple[TableName, ...]
+    definition: str

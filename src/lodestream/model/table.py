@@ -1,0 +1,155 @@
+"""What the user declares: a table, its source, rules, event time, dedup, window and layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from lodestream.model.types import Schema
+
+Layer = Literal["bronze", "silver", "gold"]
+LAYERS: tuple[Layer, ...] = ("bronze", "silver", "gold")
+OnFail = Literal["warn", "drop", "quarantine", "fail"]
+Drift = Literal["add", "widen", "quarantine", "stop"]
+
+META_COLUMNS = ("_source", "_position", "_ingest_time", "_batch")
+"""Provenance columns of every row that comes from one source row."""
+
+WINDOW_START, WINDOW_END = "window_start", "window_end"
+WINDOW_META = ("_rows", "_digest", "_batch")
+"""Columns of a window row: how many input rows it covers, an order-free digest of their positions, its batch."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TableName:
+    """`layer.name`, the only name a table has."""
+
+    layer: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> TableName:
+        """Read `layer.name`. Raises ValueError otherwise."""
+        layer, dot, name = text.partition(".")
+        if not dot or layer not in LAYERS or not name.isidentifier():
+            raise ValueError(f"not a table name: {text!r}, write bronze.name, silver.name or gold.name")
+        return cls(layer, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A component by name with its settings as written: `{kafka: {topic: orders}}`."""
+
+    name: str
+    settings: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A named expression in Spark SQL text, as `derive`, `group_by` and `measures` hold them."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A rule that each row must meet; NULL counts as not met.
+
+    `otherwise` says what happens to a row that does not: kept and counted (`warn`), recorded and left out
+    (`drop`), kept for repair (`quarantine`), or the batch stops (`fail`).
+    """
+
+    name: str
+    that: str
+    otherwise: OnFail = "quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class EventTime:
+    """The column that orders rows in event time, and how far (microseconds) a row may lag the newest one."""
+
+    column: str
+    delay_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dedup:
+    """Rows with equal keys are one row. `within_us` is the span it holds for; None means the watermark delay."""
+
+    keys: tuple[str, ...]
+    within_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A left join to a table whose key is unique, pinned to one version per batch.
+
+    Attributes:
+        table: the table to look in.
+        on: pairs (column here, column there).
+        columns: pairs (column there, name here).
+    """
+
+    table: TableName
+    on: tuple[tuple[str, str], ...]
+    columns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Event-time windows in microseconds, aligned to 1970-01-01 UTC; `slide_us` None means tumbling."""
+
+    every_us: int
+    slide_us: int | None = None
+
+    @property
+    def step_us(self) -> int:
+        """Distance between two window starts."""
+        return self.slide_us or self.every_us
+
+
+@dataclass(frozen=True, slots=True)
+class PythonStep:
+    """A function `(pyarrow.Table) -> pyarrow.Table`, named `module:function` relative to the project's functions."""
+
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table and the flow that fills it, exactly as declared.
+
+    Exactly one of `source`, `from_`, `sql` says where rows come from. `source` makes an ingest flow, `from_`
+    a stream over the upstream table, `sql` a batch table that is refreshed when its inputs change.
+    """
+
+    name: TableName
+    comment: str = ""
+    source: Component | None = None
+    format: Component | None = None
+    columns: Schema | None = None
+    keep_raw: bool = False
+    drift: Drift = "quarantine"
+    from_: TableName | None = None
+    select: tuple[str, ...] = ()
+    derive: tuple[Named, ...] = ()
+    expect: tuple[Expectation, ...] = ()
+    event_time: EventTime | None = None
+    dedup: Dedup | None = None
+    lookups: tuple[Lookup, ...] = ()
+    python: PythonStep | None = None
+    window: Window | None = None
+    group_by: tuple[Named, ...] = ()
+    measures: tuple[Named, ...] = ()
+    emit: Literal["updates", "final"] = "updates"
+    sql: str | None = None
+    schedule: str | None = None
+    partition_by: tuple[str, ...] = ()
+    retention_us: int | None = None
+    engine: Literal["any", "embedded", "spark"] = "any"

@@ -1,0 +1,1 @@
+"""Keeping it running: reconcile, trace, metrics, chaos."""

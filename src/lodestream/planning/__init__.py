@@ -1,0 +1,1 @@
+"""What has to run? Model to plan, diff and explanation."""

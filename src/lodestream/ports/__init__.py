@@ -1,0 +1,1 @@
+"""What must somebody do, and how is that somebody found by name?"""

@@ -1,0 +1,97 @@
+"""One way in: what a source and a format promise to the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import pyarrow as pa
+
+from lodestream.model.batch import BatchLimit, SourceRange
+from lodestream.model.table import Drift
+from lodestream.model.types import Schema
+from lodestream.ports.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTraits:
+    """What a source can promise.
+
+    Attributes:
+        replayable: the same range gives the same rows again.
+        ordered: positions grow with arrival inside a unit.
+        bounded: it ends by itself.
+    """
+
+    replayable: bool
+    ordered: bool
+    bounded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One range, read and decoded.
+
+    Attributes:
+        rows: the declared columns in declared order and types, then `_source` string, `_position` bigint and,
+            with keep_raw, `_raw` binary; in position order.
+        rejects: records that did not decode: `_source` string, `_position` bigint, `_reasons` list<string>
+            (such as `parse:json`, `parse:amount:type`), `_raw` binary (what arrived, at most 16 MiB kept).
+        found: columns seen in the data but not declared, with the type they would get (drift `add`), and
+            declared columns that would have to widen (drift `widen`).
+    """
+
+    rows: pa.Table
+    rejects: pa.Table
+    found: Schema = field(default_factory=Schema)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the engine tells a source about the table it feeds.
+
+    Attributes:
+        schema: columns to decode to (no provenance columns).
+        keep_raw: whether rows carry `_raw`.
+        drift: what to do with fields or types that `schema` does not have.
+        root: folder that relative paths are relative to (the project folder).
+    """
+
+    schema: Schema
+    keep_raw: bool
+    drift: Drift
+    root: str
+
+
+class Source(Protocol):
+    """One way in. The runtime calls it on one thread and never calls two methods at once."""
+
+    settings: ClassVar[type[Settings]]
+    traits: ClassVar[SourceTraits]
+
+    def plan(
+        self, consumed: Mapping[str, SourceRange], limit: BatchLimit, now_us: int
+    ) -> Sequence[SourceRange]:
+        """The next ranges, strictly after `consumed`, within `limit`; empty when there is nothing new.
+
+        `consumed` maps each unit to a range whose `end` is where reading goes on and whose `facts` are those of
+        the last planned range of that unit. Ranges end on record boundaries.
+
+        Raises:
+            DataLossRefused: a consumed unit is gone before its end, or its content changed.
+        """
+
+    def read(self, planned: SourceRange) -> Iterator[Decoded]:
+        """Rows of a planned range, in one or more pieces in position order; again the same when asked again.
+
+        Raises:
+            DataLossRefused: the range is no longer there as planned.
+            TransientError: try again later.
+        """
+
+    def finished(self, consumed: Mapping[str, SourceRange], now_us: int) -> bool:
+        """Whether nothing more will come unless somebody adds to it (ends `run --until-idle`)."""
+
+    def close(self) -> None:
+        """Let go of files and connections; twice is harmless."""

@@ -1,0 +1,1 @@
+"""Who may see which rows of which version? The one read path."""

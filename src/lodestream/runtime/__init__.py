@@ -1,0 +1,1 @@
+"""When does each batch run, and what if it fails?"""

@@ -1,0 +1,1 @@
+"""Contract suites, fault injection and pipeline unit tests for users and plugin authors."""
