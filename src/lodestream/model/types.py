@@ -98,7 +98,8 @@ class Schema:
 
     def get(self, name: str) -> Column | None:
         """The column of that name, or None."""
-        return self[name] if name in self else None
+        index = self._index.get(name)
+        return None if index is None else self.columns[index]
 
     def with_columns(self, *columns: Column) -> Schema:
         """A copy in which each given column replaces its namesake or comes last."""

@@ -70,9 +70,7 @@ class Source(Protocol):
     settings: ClassVar[type[Settings]]
     traits: ClassVar[SourceTraits]
 
-    def plan(
-        self, consumed: Mapping[str, SourceRange], limit: BatchLimit, now_us: int
-    ) -> Sequence[SourceRange]:
+    def plan(self, consumed: Mapping[str, SourceRange], limit: BatchLimit, now_us: int) -> Sequence[SourceRange]:
         """The next ranges, strictly after `consumed`, within `limit`; empty when there is nothing new.
 
         `consumed` maps each unit to a range whose `end` is where reading goes on and whose `facts` are those of
