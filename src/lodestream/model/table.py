@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from lodestream.model.diagnostic import Place
 from lodestream.model.types import Schema
 
 Layer = Literal["bronze", "silver", "gold"]
@@ -127,6 +128,7 @@ class Table:
 
     Exactly one of `source`, `from_`, `sql` says where rows come from. `source` makes an ingest flow, `from_`
     a stream over the upstream table, `sql` a batch table that is refreshed when its inputs change.
+    `declared_at` says where; two tables declared alike in two places are equal.
     """
 
     name: TableName
@@ -153,3 +155,4 @@ class Table:
     partition_by: tuple[str, ...] = ()
     retention_us: int | None = None
     engine: Literal["any", "embedded", "spark"] = "any"
+    declared_at: Place | None = field(default=None, compare=False, repr=False)

@@ -1,0 +1,73 @@
+"""A whole project as declared: its lake, its environments and its tables, with the place of every key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from lodestream.model.diagnostic import Diagnostic, Place
+from lodestream.model.table import Table, TableName
+
+Path = tuple[str | int, ...]
+"""Keys and list indexes that lead to a value in a declaration, such as `("expect", "has_id", "that")`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """Bounds of one batch: rows, bytes, and the microseconds between two looks for new input; None is the default."""
+
+    rows_max: int | None = None
+    bytes_max: int | None = None
+    interval_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What differs in one environment: where its lake is."""
+
+    name: str
+    lake: str
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Everything declared in one project folder.
+
+    Attributes:
+        name: the project's name.
+        root: absolute path of the project folder.
+        lake: absolute path (or URL) of the lake; a relative `lake:` is relative to `root`.
+        environments: by name.
+        tables: every declared table, sorted by name.
+        locations: place of each value of a table's declaration; the empty path is the table itself.
+        batch: bounds of batches.
+        server: settings of the server as written.
+        mistakes: what is wrong so far; `load_project` refuses when there are any, `read_project` hands them on so
+            that planning can add its own and all are reported at once.
+        unsure: names in a table that stand for something broken, so that nothing which uses them is judged; `*`
+            means that the table's columns cannot be known.
+    """
+
+    name: str
+    root: str
+    lake: str
+    environments: Mapping[str, Environment] = field(default_factory=lambda: MappingProxyType({}))
+    tables: Mapping[TableName, Table] = field(default_factory=lambda: MappingProxyType({}))
+    locations: Mapping[tuple[TableName, Path], Place] = field(default_factory=lambda: MappingProxyType({}))
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    server: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    mistakes: tuple[Diagnostic, ...] = ()
+    unsure: Mapping[TableName, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def place(self, table: TableName, *path: str | int) -> Place:
+        """Where `path` of a table was declared; the nearest enclosing key when it was not written itself."""
+        for end in range(len(path), -1, -1):
+            if (found := self.locations.get((table, path[:end]))) is not None:
+                return found
+        return Place(f"tables/{table.layer}/{table.name}.yaml", 1)
+
+    def lake_of(self, environment: str | None) -> str:
+        """The lake of an environment; None is the project's own. Raises KeyError for an unknown one."""
+        return self.lake if environment is None else self.environments[environment].lake
