@@ -1,0 +1,1 @@
+"""A year of real flights through bronze, silver and gold: data, project, run and report."""
