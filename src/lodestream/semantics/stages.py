@@ -1,0 +1,252 @@
+"""What a stream table holds after each batch: the definition that every engine is tested against.
+
+The order of stages is fixed: derive, expectations, null event time, watermark, dedup, lookup, window. A row leaves at
+the first stage that does not pass it on, and where it left is its disposition. Times are whole microseconds since 1970
+UTC; expressions are Python callables that raise ArithmeticError or ValueError where Spark's ANSI mode would raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import Any, Literal
+
+from lodestream.errors import LodestreamError
+from lodestream.model.table import Dedup, EventTime, Lookup, OnFail, TableName, Window
+from lodestream.semantics.dedup import Key, deduplicate, key_of
+from lodestream.semantics.lookups import Row, look_up
+from lodestream.semantics.watermark import Watermark
+from lodestream.semantics.windows import Rows, fold, open_starts
+
+Position = tuple[str, int]
+"""(`_source`, `_position`): what every row is known by."""
+WindowKey = tuple[int, Key]
+"""(window start in microseconds, values of the group columns)."""
+Compute = Callable[[Row], Any]
+Measure = Callable[[Sequence[Row]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """An expectation: met when `that` gives True; False, NULL and an error are not met."""
+
+    name: str
+    that: Compute
+    otherwise: OnFail = "quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A stream table, with callables for its expressions; the other parts are as declared.
+
+    Attributes:
+        derive: columns computed from the input row, all at once: none sees another's result.
+        measures: computed from all rows of a window and group, in order of arrival.
+        group_by: computed from a row; with `window` only.
+    """
+
+    derive: Mapping[str, Compute] = field(default_factory=dict)
+    expect: tuple[Rule, ...] = ()
+    event_time: EventTime | None = None
+    dedup: Dedup | None = None
+    lookups: tuple[Lookup, ...] = ()
+    window: Window | None = None
+    group_by: Mapping[str, Compute] = field(default_factory=dict)
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    emit: Literal["updates", "final"] = "updates"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Input rows in arrival order, each with `_source` and `_position`; none in a no-data batch.
+
+    `pins` are the rows of each lookup table in the version pinned for this batch.
+    """
+
+    rows: Sequence[Row] = ()
+    pins: Mapping[TableName, Sequence[Row]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Disposition:
+    """What became of one input row. In a window table `output` means that at least one window holds it."""
+
+    kind: Literal["output", "quarantine", "late", "duplicate", "dropped"]
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that one batch hands to the next.
+
+    Attributes:
+        mark: watermarks of the next batch.
+        expiries: dedup keys remembered.
+        opened: rows of the open windows.
+        table: rows of the window table, by window and group.
+    """
+
+    mark: Watermark = field(default_factory=Watermark)
+    expiries: Mapping[Key, int] = field(default_factory=dict)
+    opened: Mapping[WindowKey, Rows[Row]] = field(default_factory=dict)
+    table: Mapping[WindowKey, Row] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one batch did.
+
+    Attributes:
+        mark: the watermarks it ran with.
+        accepted: rows that passed every stage, with their derived and looked-up columns: what a row-level table
+            appends, and what a window table has counted.
+        dispositions: one for each input position.
+        after: state after the batch, which holds the window table and the open windows.
+    """
+
+    mark: Watermark
+    accepted: tuple[Row, ...]
+    dispositions: Mapping[Position, Disposition]
+    after: State
+
+
+def run_stream(spec: Spec, batches: Iterable[Batch], state: State | None = None) -> list[Outcome]:
+    """Run all batches in order, from nothing or from the `state` that an earlier run ended with."""
+    start = Outcome(Watermark(), (), {}, state or State())
+    return list(accumulate(batches, lambda last, batch: run_batch(spec, last.after, batch), initial=start))[1:]
+
+
+def run_batch(spec: Spec, state: State, batch: Batch) -> Outcome:
+    """Run one batch. Nothing given is changed, so the same batch from the same state is the same outcome.
+
+    Raises:
+        LodestreamError: a row breaks a rule with `otherwise: fail`.
+    """
+    gone: dict[Position, Disposition] = {}
+    rows: list[Row] = []
+    for given in batch.rows:
+        row, disposition = _judge(spec, given)
+        if disposition is None:
+            rows.append(row)
+        else:
+            gone[position_of(row)] = disposition
+
+    mark, state = state.mark, _advance(spec, state, rows)
+    rows, state = _dedup(spec, rows, state, mark, gone)
+    rows = _join(spec, rows, batch.pins, gone)
+    rows, state = _window(spec, rows, state, mark, gone)
+
+    kept = {position_of(row): Disposition("output") for row in rows}
+    return Outcome(mark, tuple(rows), {p: (kept | gone)[p] for p in map(position_of, batch.rows)}, state)
+
+
+def position_of(row: Row) -> Position:
+    """The position that a row is known by."""
+    return row["_source"], row["_position"]
+
+
+def _judge(spec: Spec, given: Row) -> tuple[Row, Disposition | None]:
+    """Derive, check expectations and event time; None is a row that passes."""
+    broken: list[str] = []
+    derived = {}
+    for name, compute in spec.derive.items():
+        derived[name], failed = _attempt(compute, given)
+        if failed:
+            broken.append(f"derive:{name}:error")
+    row = {**given, **derived}
+    dropped: list[str] = []
+    for rule in spec.expect:
+        met, failed = _attempt(rule.that, row)
+        if met is True or rule.otherwise == "warn":
+            continue
+        if rule.otherwise == "fail":
+            raise LodestreamError("row breaks a rule that stops the table", rule=rule.name, position=position_of(row))
+        if rule.otherwise == "drop":
+            dropped.append(f"drop:{rule.name}")
+        else:
+            broken.append(f"expect:{rule.name}:error" if failed else f"expect:{rule.name}")
+    if broken:
+        return row, Disposition("quarantine", tuple(broken))
+    if dropped:
+        return row, Disposition("dropped", tuple(dropped))
+    if spec.event_time and row[spec.event_time.column] is None:
+        return row, Disposition("quarantine", ("null_event_time",))
+    return row, None
+
+
+def _attempt(compute: Compute, row: Row) -> tuple[Any, bool]:
+    try:
+        return compute(row), False
+    except (ArithmeticError, ValueError):
+        return None, True
+
+
+def _advance(spec: Spec, state: State, rows: Sequence[Row]) -> State:
+    """Watermarks of the next batch: every row that got this far counts, late ones and duplicates too."""
+    if spec.event_time is None:
+        return state
+    times_us = [row[spec.event_time.column] for row in rows]
+    return replace(state, mark=state.mark.after(times_us, spec.event_time.delay_us))
+
+
+def _dedup(
+    spec: Spec, rows: list[Row], state: State, mark: Watermark, gone: dict[Position, Disposition]
+) -> tuple[list[Row], State]:
+    if spec.dedup is None or spec.event_time is None:
+        return rows, state
+    within_us = spec.event_time.delay_us if spec.dedup.within_us is None else spec.dedup.within_us
+    keyed = [(key_of([row[name] for name in spec.dedup.keys]), row[spec.event_time.column]) for row in rows]
+    verdicts, expiries = deduplicate(keyed, state.expiries, mark, within_us)
+    for row, verdict in zip(rows, verdicts, strict=True):
+        if verdict != "output":
+            gone[position_of(row)] = Disposition(verdict, (verdict,))
+    kept = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "output"]
+    return kept, replace(state, expiries=expiries)
+
+
+def _join(
+    spec: Spec, rows: Sequence[Row], pins: Mapping[TableName, Sequence[Row]], gone: dict[Position, Disposition]
+) -> list[Row]:
+    kept = []
+    for row in rows:
+        joined: Row | None = row
+        for lookup in spec.lookups:
+            joined = look_up(joined, lookup, pins[lookup.table]) if joined is not None else None
+        if joined is None:
+            gone[position_of(row)] = Disposition("quarantine", ("lookup_ambiguous",))
+        else:
+            kept.append(joined)
+    return kept
+
+
+def _window(
+    spec: Spec, rows: list[Row], state: State, mark: Watermark, gone: dict[Position, Disposition]
+) -> tuple[list[Row], State]:
+    if spec.window is None or spec.event_time is None:
+        return rows, state
+    kept, added = [], []
+    for row in rows:
+        starts = open_starts(row[spec.event_time.column], spec.window, mark)
+        if not starts:
+            gone[position_of(row)] = Disposition("late", ("late",))
+            continue
+        kept.append(row)
+        group = key_of([compute(row) for compute in spec.group_by.values()])
+        added += [((start, group), row) for start in starts]
+    touched, closed, opened = fold(added, state.opened, spec.window, mark)
+    written = touched if spec.emit == "updates" else closed
+    table = {**state.table, **{key: _window_row(spec, spec.window, key, rows) for key, rows in written.items()}}
+    return kept, replace(state, opened=opened, table=table)
+
+
+def _window_row(spec: Spec, window: Window, key: WindowKey, rows: Sequence[Row]) -> Row:
+    """A row of the window table; `_positions` are the input rows it covers, of which engines store count and digest."""
+    return {
+        "window_start": key[0],
+        "window_end": key[0] + window.every_us,
+        **dict(zip(spec.group_by, key[1], strict=True)),
+        **{name: measure(rows) for name, measure in spec.measures.items()},
+        "_rows": len(rows),
+        "_positions": frozenset(map(position_of, rows)),
+    }
