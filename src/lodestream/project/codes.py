@@ -1,0 +1,78 @@
+"""Every code of a mistake, with what it means and one sentence on what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lodestream.expressions.errors import CODES as EXPRESSION_CODES
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a code means (`title`) and what its reader should do (`remedy`)."""
+
+    title: str
+    remedy: str
+
+
+CODES: dict[str, Code] = {
+    # the file
+    "D101": Code(
+        "not valid YAML", "correct the YAML; put a value that holds ': ' or ' #', or begins with a quote, into quotes"
+    ),
+    "D102": Code("key appears twice", "keep one of them"),
+    "D103": Code("unknown key", "use a key of this block, or remove it"),
+    "D104": Code("wrong kind of value", "write the kind of value that the message asks for"),
+    "D105": Code("missing key", "add the key"),
+    "D106": Code("value not allowed", "use one of the allowed values"),
+    "D107": Code("not a duration", "write a number and a unit, such as 30 seconds, 500 ms, 1 minute or 90 days"),
+    "D108": Code("not a type", "use a Spark SQL type, such as string, bigint, decimal(12,2) or timestamp"),
+    "D109": Code("comma ends the value", "inside { } put an expression that holds a comma into quotes"),
+    "D110": Code("not a name", "use lower-case letters, digits and _, beginning with a letter"),
+    "D111": Code("reserved name", "choose another name: a leading _, window_start and window_end are ours"),
+    "D112": Code("file in the wrong place", "put one table into tables/<bronze|silver|gold>/<name>.yaml"),
+    "D113": Code("name appears twice", "give each its own name; names that differ only in case are the same"),
+    "D114": Code("not a schedule", "write @hourly, @daily, 'every 5 minutes' or five cron fields"),
+    "D115": Code("no project here", "run in a folder with a lodestream.yaml, or make one with `lodestream init`"),
+    # the parts
+    "D201": Code("no such table", "name a declared table as layer.name, or add its file"),
+    "D202": Code("no such component", "use the name of an installed component"),
+    "D203": Code("wrong component setting", "correct the setting; `lodestream schema` lists what each component takes"),
+    "D204": Code("component needs a package", "install the package that the message names"),
+    "D205": Code("table without an input", "give it one of source:, from: or sql:"),
+    "D206": Code("table with two inputs", "keep one of source:, from: and sql:"),
+    "D207": Code("key has no meaning here", "remove it, or move it to a table of the right kind"),
+    "D208": Code(
+        "reads from a higher layer", "read a table of the same layer or below: data flows bronze, silver, gold"
+    ),
+    "D209": Code("cycle", "remove one of the edges; a table cannot be computed from itself"),
+    "D210": Code("not a stream", "read it with sql:, or stream from the table that feeds it"),
+    "D211": Code("not a function name", "write python: module:function"),
+    # the columns
+    "D301": Code("event time is not a timestamp", "name a timestamp column, or derive one with cast(x as timestamp)"),
+    "D302": Code(
+        "cannot partition by this",
+        "use a column, date(x), month(x) or year(x) of a date or timestamp, or hour(x) of a timestamp",
+    ),
+    "D303": Code("lookup key types differ", "derive a column of the other side's type and use that"),
+    "D304": Code("columns not known", "declare columns:, or plan where the source has data to sample"),
+    "D305": Code("rule is not a condition", "write an expression that is true or false"),
+    "D306": Code("cannot compare values of this type", "use a column of a simple type, not an array, map or struct"),
+    "D307": Code("column appears twice", "name the column differently, such as {there: another_name}"),
+    "D308": Code("no table can store this type", "cast the expression to a type that tables have"),
+    "D309": Code("not an expression", "write a Spark SQL expression"),
+    # notes, which refuse nothing
+    "N101": Code("will not run on Spark", "keep engine: embedded, or use portable functions only"),
+    # plans
+    "P201": Code("emit: final without event_time", "add event_time: {column, delay}, or use emit: updates"),
+    "P202": Code("dedup without event_time", "add event_time: {column, delay}, or the state would grow for ever"),
+    "P205": Code("needs Spark", "use what the embedded engine has; the Spark engine is not here yet"),
+}
+
+
+CODES |= {code: Code(text, text) for code, text in EXPRESSION_CODES.items() if code not in CODES}
+
+
+def remedy(code: str) -> str:
+    """What to do about a code; empty for one that is not ours."""
+    return CODES[code].remedy if code in CODES else ""

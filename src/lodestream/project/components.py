@@ -1,0 +1,96 @@
+"""Reads `{name: settings}` of a source or format and checks it against the installed component."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from lodestream.errors import ConfigError, MissingDriverError
+from lodestream.model.diagnostic import Place
+from lodestream.model.table import Component
+from lodestream.ports import plugins
+from lodestream.project.fields import wrong_kind
+from lodestream.project.mistakes import Mistakes, nearest
+from lodestream.project.nodes import Node
+
+
+def read_component(node: Node, room: str, mistakes: Mistakes) -> Component | None:
+    """The component of `kafka`, `{kafka: }` or `{kafka: {topic: orders}}`; None when it cannot be read."""
+    what = room.removesuffix("s")
+    if isinstance(node.value, str):
+        name, settings = node.value, Node(node.place, {})
+    elif isinstance(node.value, dict) and len(node.value) == 1:
+        ((name, settings),) = node.value.items()
+        settings = Node(settings.place, {}) if settings.value is None else settings
+    elif isinstance(node.value, dict) and node.value:
+        second = list(node.value)[1]
+        fix = f"keep one, or indent the settings under it: {what}: {{{next(iter(node.value))}: {{…}}}}"
+        mistakes.add(node.keys[second], "D106", f"{what} takes one component", found=", ".join(node.value), fix=fix)
+        return None
+    else:
+        wrong_kind(mistakes, node, what, "one component with its settings, such as {name: {…}}")
+        return None
+    if not isinstance(settings.value, dict):
+        wrong_kind(mistakes, settings, f"settings of {name}", "a mapping")
+        return None
+    place = node.keys.get(name, node.place)
+    plain = settings.plain()
+    known = plugins.names(room)
+    if known and name not in known:  # an empty room cannot judge
+        fix = f"use one of: {', '.join(known)}"
+        mistakes.add(place, "D202", f"no such {what}", name=name, nearest=nearest(name, known), fix=fix)
+        return None
+    if known:
+        _check(room, name, plain, settings, place, mistakes)
+    return Component(name, MappingProxyType(plain))
+
+
+def component_class(room: str, name: str) -> Any | None:
+    """The class of a component, or None when it is not installed."""
+    try:
+        return plugins.load(room, name) if name in plugins.names(room) else None
+    except ConfigError:
+        return None
+
+
+def _check(room: str, name: str, plain: Mapping[str, Any], node: Node, place: Place, mistakes: Mistakes) -> None:
+    try:
+        settings = plugins.load(room, name).settings
+    except MissingDriverError as error:
+        missing, fix = error.facts.get("missing"), error.message.partition(": ")[2]
+        mistakes.add(place, "D204", "component needs a package", name=name, missing=missing, fix=fix)
+        return
+    try:
+        settings.model_validate(dict(plain))
+    except ValidationError as error:
+        for one in error.errors(include_url=False, include_context=False):
+            if "${" in str(one["input"]):  # a reference is resolved when the system starts
+                continue
+            loc = one["loc"]
+            at, nearest_key = _locate(node, loc), None
+            if one["type"] == "extra_forbidden":
+                nearest_key = nearest(str(loc[-1]), settings.model_fields)
+                code, message = "D103", f"unknown key in {name}"
+            elif one["type"] == "missing":
+                code, message = "D105", f"missing key in {name}"
+            else:
+                code, message = "D203", one["msg"][:1].lower() + one["msg"][1:]
+            key = ".".join(str(part) for part in loc) or None
+            mistakes.add(at if loc else place, code, message, key=key, nearest=nearest_key)
+
+
+def _locate(node: Node, loc: tuple[int | str, ...]) -> Place:
+    """Where the setting stands that pydantic names; as deep as it was written."""
+    place = node.place
+    for part in loc:
+        if isinstance(node.value, dict) and part in node.value:
+            place, node = node.keys[str(part)], node.value[str(part)]
+        elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            place = node.place
+        else:
+            break
+    return place

@@ -1,0 +1,86 @@
+"""Reads `lodestream.yaml`: the project's name, its lake, its environments, its bounds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path as FilePath
+from types import MappingProxyType
+from typing import Any
+
+from lodestream.model.project import BatchSettings, Environment, Project
+from lodestream.project.fields import Fields, wrong_kind
+from lodestream.project.mistakes import Mistakes
+from lodestream.project.nodes import Node
+
+CONFIG_KEYS = ("project", "lake", "environments", "batch", "server")
+SERVER_KEYS = ("host", "port", "metrics_port")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+
+
+def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Project:
+    """A project without tables yet; what is not written has its default."""
+    root = str(folder)
+    if node is None:
+        return Project(folder.name, root, resolve(folder, "lake"))
+    fields = Fields(node, CONFIG_KEYS, mistakes, "the project")
+    fields.need("project")
+    lake = resolve(folder, _lake(fields) or "lake")
+    return Project(
+        name=fields.text("project") or folder.name,
+        root=root,
+        lake=lake,
+        environments=MappingProxyType(_environments(fields, folder, lake, mistakes)),
+        batch=_batch(fields, mistakes),
+        server=MappingProxyType(_server(fields, mistakes)),
+    )
+
+
+def resolve(folder: FilePath, lake: str) -> str:
+    """A lake's absolute path; URLs and references such as `${env:LAKE}` stay as they are."""
+    if _URL.match(lake) or lake.startswith("${"):
+        return lake
+    return str((folder / lake).absolute())
+
+
+def _lake(fields: Fields) -> str | None:
+    text = fields.text("lake")
+    if text is not None and not text.strip():
+        wrong_kind(fields.mistakes, fields.nodes["lake"], "lake", "a folder or URL")
+        return None
+    return text
+
+
+def _environments(fields: Fields, folder: FilePath, lake: str, mistakes: Mistakes) -> dict[str, Environment]:
+    node = fields.nodes.get("environments")
+    if node is None:
+        return {}
+    if not isinstance(node.value, dict):
+        wrong_kind(mistakes, node, "environments", "a mapping of names to what differs there")
+        return {}
+    found: dict[str, Environment] = {}
+    for name, item in node.value.items():
+        inner = Fields(item, ("lake",), mistakes, f"environment {name}")
+        own = _lake(inner)
+        found[name] = Environment(name, lake if own is None else resolve(folder, own))
+    return found
+
+
+def _batch(fields: Fields, mistakes: Mistakes) -> BatchSettings:
+    node = fields.nodes.get("batch")
+    if node is None:
+        return BatchSettings()
+    inner = Fields(node, ("rows_max", "bytes_max", "interval"), mistakes, "batch")
+    return BatchSettings(inner.whole("rows_max"), inner.whole("bytes_max"), inner.duration("interval"))
+
+
+def _server(fields: Fields, mistakes: Mistakes) -> dict[str, Any]:
+    node = fields.nodes.get("server")
+    if node is None:
+        return {}
+    inner = Fields(node, SERVER_KEYS, mistakes, "server")
+    found: dict[str, Any] = {"host": inner.text("host")}
+    for key in ("port", "metrics_port"):
+        found[key] = inner.whole(key, least=0)
+        if (found[key] or 0) > 65_535:
+            wrong_kind(mistakes, inner.nodes[key], key, "a port, at most 65535")
+    return {key: value for key, value in found.items() if value is not None}

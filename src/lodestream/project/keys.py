@@ -1,0 +1,51 @@
+"""Which keys a table file may have, and which of them go together."""
+
+from __future__ import annotations
+
+from lodestream.project.fields import Fields
+
+EVERY = ("comment", "engine", "partition_by", "retention")
+ROWS = ("derive", "expect", "event_time", "dedup", "enrich")
+INGEST = (*EVERY, "source", "format", "columns", "keep_raw", "drift", *ROWS, "select")
+STREAM = (*EVERY, "from", "python", "columns", *ROWS, "select")
+WINDOWED = (*EVERY, "from", "python", "columns", *ROWS, "window", "group_by", "measures", "emit")
+QUERY = ("comment", "engine", "partition_by", "sql", "schedule")
+KEYS = tuple(dict.fromkeys((*EVERY, *INGEST, *STREAM, *WINDOWED, *QUERY)))
+"""Every key of a table file."""
+
+INPUTS = ("source", "from", "sql")
+_KINDS = {"source": ("a source", INGEST), "from": ("an upstream table", STREAM), "sql": ("a query", QUERY)}
+_WINDOW_ONLY = ("group_by", "measures", "emit")
+
+
+def check_keys(fields: Fields) -> bool:
+    """Note keys that do not go together; whether it is clear what kind of table this is."""
+    mistakes = fields.mistakes
+    inputs = [key for key in INPUTS if key in fields]
+    if len(inputs) > 1:
+        for key in inputs[1:]:
+            mistakes.add(fields.place(key), "D206", "two inputs", first=inputs[0], second=key)
+        return False
+    if not inputs:
+        mistakes.add(fields.node.place, "D205", "no input")
+        return False
+    what, allowed = _KINDS[inputs[0]]
+    if inputs[0] == "from" and "window" in fields:
+        what, allowed = "windows", WINDOWED
+    for key in fields.nodes:
+        if key in allowed:
+            continue
+        if inputs[0] == "from" and key in _WINDOW_ONLY:
+            fix = "add window: {every: …}, or remove it"
+            mistakes.add(fields.place(key), "D207", "key without a window", key=key, fix=fix)
+        else:
+            mistakes.add(fields.place(key), "D207", f"key has no meaning for a table with {what}", key=key)
+    if "columns" in fields and inputs[0] == "from" and "python" not in fields:
+        fix = "remove it: columns come from the table above; use derive: and select: to change them"
+        mistakes.add(fields.place("columns"), "D207", "columns without a python step", key="columns", fix=fix)
+    if "python" in fields and "columns" not in fields:
+        fix = "declare the columns that the function returns"
+        mistakes.add(fields.place("python"), "D105", "missing key in the table", key="columns", fix=fix)
+    if "window" in fields and "measures" not in fields:
+        mistakes.add(fields.place("window"), "D105", "missing key in the table", key="measures")
+    return True

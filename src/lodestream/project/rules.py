@@ -1,0 +1,67 @@
+"""Checks that hold between the blocks of a table and between tables, before any column is looked at."""
+
+from __future__ import annotations
+
+from lodestream.model.project import Project
+from lodestream.model.table import LAYERS, Table, TableName
+from lodestream.project.graph import Edge, edges, ordered
+from lodestream.project.inputs import query_inputs
+from lodestream.project.mistakes import Mistakes, nearest
+
+
+def check_project(project: Project, mistakes: Mistakes) -> frozenset[TableName]:
+    """Note unknown tables, circles, edges against the layers; the tables whose columns cannot be known for it."""
+    reads = {name: edges(table, query_inputs) for name, table in project.tables.items()}
+    lost: set[TableName] = set()
+    for name, table in project.tables.items():
+        _check_table(project, table, mistakes)
+        for edge in reads[name]:
+            if not _check_edge(project, edge, mistakes):
+                lost.add(name)
+    for circle in ordered(reads)[1]:
+        first = min(circle, key=lambda edge: edge.reader)
+        start = circle.index(first)
+        names = [edge.reader for edge in (*circle[start:], *circle[:start])]
+        trail = " reads ".join(str(name) for name in (*names, names[0]))
+        mistakes.add(project.place(first.reader, *first.path), "D209", "tables in a circle", cycle=trail)
+        lost.update(names)
+    return frozenset(lost)
+
+
+def _check_edge(project: Project, edge: Edge, mistakes: Mistakes) -> bool:
+    place = project.place(edge.reader, *edge.path)
+    table = project.tables.get(edge.table)
+    if table is None:
+        if edge.path == ("sql",):  # the compiler of queries knows the spot inside the text
+            return True
+        near = nearest(str(edge.table), [str(name) for name in project.tables if name != edge.reader])
+        mistakes.add(place, "D201", "no such table", table=edge.table, nearest=near)
+        return False
+    if LAYERS.index(edge.table.layer) > LAYERS.index(edge.reader.layer):
+        mistakes.add(place, "D208", f"{edge.reader.layer} reads from {edge.table.layer}", table=edge.table)
+    if edge.path == ("from",) and (table.window is not None or table.sql is not None):
+        kind = f"windows with emit: {table.emit}" if table.window is not None else "a batch table"
+        fix = f"use sql: select … from {edge.table}"
+        if table.from_ is not None:
+            fix += f", or stream({table.from_})"
+        mistakes.add(place, "D210", f"{kind} cannot be streamed from", table=edge.table, fix=fix)
+        return False
+    return True
+
+
+def _check_table(project: Project, table: Table, mistakes: Mistakes) -> None:
+    name = table.name
+    written = {path[0] for (owner, path) in project.locations if owner == name and path}
+    timed = table.event_time is not None or "event_time" in written
+    if table.emit == "final" and table.window is not None and not timed:
+        mistakes.add(project.place(name, "emit"), "P201", "emit: final without event_time")
+    elif table.window is not None and not timed:
+        fix = "add event_time: {column, delay}: it says which window a row belongs to"
+        mistakes.add(project.place(name, "window"), "D105", "window without event_time", key="event_time", fix=fix)
+    if table.dedup is not None and not timed:
+        mistakes.add(project.place(name, "dedup"), "P202", "dedup without event_time")
+    if table.dedup is not None and table.event_time is not None:
+        span = table.event_time.delay_us if table.dedup.within_us is None else table.dedup.within_us
+        if span == 0:
+            fix = "give dedup a within:, or event_time a delay above zero"
+            mistakes.add(project.place(name, "dedup"), "D107", "dedup within no time at all", fix=fix)

@@ -1,0 +1,106 @@
+"""Reads the blocks of a table that name columns of other blocks: event time, dedup, lookups, windows."""
+
+from __future__ import annotations
+
+from lodestream.model.project import Path
+from lodestream.model.table import Dedup, EventTime, Lookup, Window
+from lodestream.project.fields import Fields, column_name, texts, wrong_kind
+from lodestream.project.mistakes import Mistakes
+from lodestream.project.nodes import Node
+
+_SESSION = "session windows need engine: spark, which is not here yet; use every: and slide:"
+
+
+def read_event_time(node: Node, mistakes: Mistakes) -> EventTime | None:
+    """`{column: ordered_at, delay: 30 seconds}`."""
+    fields = Fields(node, ("column", "delay"), mistakes, "event_time")
+    complete = fields.need("column", "delay")
+    column, delay = fields.text("column"), fields.duration("delay", zero=True)
+    return EventTime(column, delay) if complete and column is not None and delay is not None else None
+
+
+def read_dedup(node: Node, mistakes: Mistakes) -> Dedup | None:
+    """`{keys: [order_id], within: 1 hour}`."""
+    fields = Fields(node, ("keys", "within"), mistakes, "dedup")
+    complete = fields.need("keys")
+    keys, within = distinct(fields.strings("keys"), mistakes, "dedup keys"), fields.duration("within")
+    if "keys" in fields and isinstance(fields.nodes["keys"].value, list) and not fields.nodes["keys"].value:
+        mistakes.add(fields.place("keys"), "D104", "keys must be a list of at least one column")
+    return Dedup(keys, within) if complete and keys else None
+
+
+def read_window(node: Node, mistakes: Mistakes) -> Window | None:
+    """`{every: 1 minute, slide: 10 seconds}`."""
+    fields = Fields(node, ("every", "slide", "gap"), mistakes, "window")
+    if "gap" in fields:
+        mistakes.add(fields.place("gap"), "P205", "session windows are not here yet", key="gap", fix=_SESSION)
+        return None
+    fields.need("every")
+    every, slide = fields.duration("every"), fields.duration("slide")
+    if every is not None and slide is not None and slide > every:
+        fix = "rows between two windows would be lost: let slide be at most every"
+        mistakes.add(fields.place("slide"), "D106", "slide is longer than every", key="slide", fix=fix)
+        return None
+    return None if every is None else Window(every, None if slide == every else slide)
+
+
+def read_lookups(node: Node, mistakes: Mistakes) -> list[tuple[Lookup | None, set[str], Path]]:
+    """The lookups of `enrich`, each with the columns it was meant to add and its path; None for a broken one."""
+    blocks: list[tuple[Node, Path]] = [(node, ("enrich",))]
+    if isinstance(node.value, list):
+        blocks = [(item, ("enrich", i)) for i, item in enumerate(node.value)]
+    found: list[tuple[Lookup | None, set[str], Path]] = []
+    for block, path in blocks:
+        fields = Fields(block, ("lookup",), mistakes, "enrich")
+        fields.need("lookup")
+        inner = fields.nodes.get("lookup")
+        if inner is None:
+            continue
+        if isinstance(inner.value, list):
+            found += [(*_lookup(item, mistakes), (*path, "lookup", i)) for i, item in enumerate(inner.value)]
+        else:
+            found.append((*_lookup(inner, mistakes), (*path, "lookup")))
+    return found
+
+
+def _lookup(node: Node, mistakes: Mistakes) -> tuple[Lookup | None, set[str]]:
+    keys = ("table", "on", "columns")
+    fields = Fields(node, keys, mistakes, "lookup")
+    complete = fields.need(*keys)
+    table = fields.table("table")
+    on = pairs(fields, "on", mistakes)
+    columns = pairs(fields, "columns", mistakes)
+    good = [column_name(mistakes, fields.place("columns"), here, strict=False) for _, here in columns]
+    made = complete and table is not None and on and columns and all(good)
+    return (Lookup(table, on, columns) if made and table else None), {here for _, here in columns}
+
+
+def pairs(fields: Fields, key: str, mistakes: Mistakes) -> tuple[tuple[str, str], ...]:
+    """`a`, `[a, b]` or `{a: x}` as pairs."""
+    node = fields.nodes.get(key)
+    if node is None:
+        return ()
+    if isinstance(node.value, str):
+        return ((node.value, node.value),)
+    if isinstance(node.value, list):
+        return tuple((name, name) for name in distinct(list(texts(mistakes, node.value, key)), mistakes, key))
+    if isinstance(node.value, dict) and node.value:
+        found = []
+        for left, right in node.value.items():
+            if isinstance(right.value, str):
+                found.append((left, right.value))
+            else:
+                wrong_kind(mistakes, right, f"{key}.{left}", "text")
+        return tuple(found)
+    wrong_kind(mistakes, node, key, "a column, a list of columns, or {one: other}")
+    return ()
+
+
+def distinct(items: list[tuple[str, Node]], mistakes: Mistakes, what: str) -> tuple[str, ...]:
+    """The names, each once; repeated ones are noted."""
+    seen: dict[str, None] = {}
+    for name, node in items:
+        if name in seen:
+            mistakes.add(node.place, "D113", f"column twice in {what}", column=name)
+        seen[name] = None
+    return tuple(seen)

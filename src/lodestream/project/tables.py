@@ -1,0 +1,230 @@
+"""Reads the declaration of one table into the model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from lodestream.model.diagnostic import Place
+from lodestream.model.project import Path
+from lodestream.model.table import (
+    WINDOW_END,
+    WINDOW_START,
+    Drift,
+    Expectation,
+    Named,
+    OnFail,
+    PythonStep,
+    Table,
+    TableName,
+)
+from lodestream.project.columns import read_columns
+from lodestream.project.components import read_component
+from lodestream.project.fields import Fields, column_name, expression, table_name, wrong_kind
+from lodestream.project.keys import INPUTS, KEYS, check_keys
+from lodestream.project.mistakes import Mistakes, nearest
+from lodestream.project.nodes import Node
+from lodestream.project.steps import distinct, read_dedup, read_event_time, read_lookups, read_window
+from lodestream.project.values import COLUMN, check_schedule
+
+_STREAM = re.compile(r"stream\(\s*([^()\s]+)\s*\)")
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True, slots=True)
+class TableReading:
+    """One table as far as it could be read.
+
+    Attributes:
+        table: the table; what could not be read is left out.
+        locations: place of every value, by its path; lookups also as `("lookups", i)` in the model's order, and
+            grouping columns as `("group_by", name)`, however they were written.
+        unsure: names that stand for something left out; `*` when its columns cannot be known.
+    """
+
+    table: Table
+    locations: dict[Path, Place]
+    unsure: frozenset[str]
+
+
+def read_table(name: TableName, node: Node, mistakes: Mistakes) -> TableReading:
+    """Read one table file (or the same keys given in Python); never raises, every mistake is noted."""
+    reader = _TableReader(node, mistakes)
+    table = reader.read(name)
+    locations: dict[Path, Place] = {}
+    _locate(node, (), locations)
+    for alias, path in reader.aliases.items():
+        for written, place in list(locations.items()):
+            if written[: len(path)] == path:
+                locations[(*alias, *written[len(path) :])] = place
+    return TableReading(table, locations, frozenset(reader.unsure))
+
+
+def _locate(node: Node, path: Path, locations: dict[Path, Place]) -> None:
+    locations[path] = node.place
+    if isinstance(node.value, dict):
+        for key, item in node.value.items():
+            _locate(item, (*path, key), locations)
+    elif isinstance(node.value, list):
+        for i, item in enumerate(node.value):
+            _locate(item, (*path, i), locations)
+
+
+class _TableReader:
+    def __init__(self, node: Node, mistakes: Mistakes) -> None:
+        self.mistakes = mistakes
+        self.fields = Fields(node, KEYS, mistakes, "the table")
+        self.unsure: set[str] = set()
+        self.aliases: dict[Path, Path] = {}
+        if not isinstance(node.value, dict) or not check_keys(self.fields):
+            self.unsure.add("*")
+
+    def read(self, name: TableName) -> Table:
+        fields, nodes = self.fields, self.fields.nodes
+        values: dict[str, Any] = {"comment": fields.text("comment") or "", "keep_raw": fields.flag("keep_raw")}
+        for key, room in (("source", "sources"), ("format", "formats")):
+            if key in nodes:
+                values[key] = read_component(nodes[key], room, self.mistakes)
+        values["columns"] = self.columns()
+        values["from_"] = self.upstream()
+        values["select"] = distinct(fields.strings("select"), self.mistakes, "select")
+        values["derive"] = self.named("derive", strict=True)
+        values["expect"] = self.expectations()
+        if "event_time" in nodes:
+            values["event_time"] = read_event_time(nodes["event_time"], self.mistakes)
+        if "dedup" in nodes:
+            values["dedup"] = read_dedup(nodes["dedup"], self.mistakes)
+        values["lookups"] = self.lookups()
+        values["python"] = self.python()
+        if "window" in nodes:
+            values["window"] = read_window(nodes["window"], self.mistakes)
+            self.unsure |= {"*"} if values["window"] is None else set()
+        values["group_by"] = self.group_by()
+        values["measures"] = self.named("measures", strict=True)
+        values["sql"] = fields.expression("sql")
+        values["schedule"] = self.schedule()
+        values["partition_by"] = distinct(fields.strings("partition_by"), self.mistakes, "partition_by")
+        values["retention_us"] = fields.duration("retention")
+        for key, options in (("drift", get_args(Drift)), ("emit", ("updates", "final")), ("engine", _ENGINES)):
+            if (choice := fields.choice(key, options)) is not None:
+                values[key] = choice
+        if not any(values.get(key) for key in ("source", "from_", "sql")) and any(key in nodes for key in INPUTS):
+            self.unsure.add("*")
+        return Table(name=name, declared_at=self.fields.node.place, **values)
+
+    def columns(self) -> Any:
+        if "columns" not in self.fields:
+            return None
+        schema, broken = read_columns(self.fields.nodes["columns"], self.mistakes)
+        self.unsure |= broken if schema is not None else {"*"}
+        return schema
+
+    def upstream(self) -> TableName | None:
+        text = self.fields.text("from")
+        if text is None:
+            return None
+        place = self.fields.nodes["from"].place
+        match = _STREAM.fullmatch(text.strip())
+        if match is None:
+            inner = text.strip().removeprefix("stream(").removesuffix(")").strip()
+            near = f"stream({inner})" if re.fullmatch(r"[\w.]+", inner) else None
+            self.mistakes.add(place, "D104", "from must be stream(layer.name)", value=text, nearest=near)
+            return None
+        return table_name(self.mistakes, place, match[1])
+
+    def named(self, key: str, *, strict: bool) -> tuple[Named, ...]:
+        """`{name: expression}`."""
+        node = self.fields.nodes.get(key)
+        if node is None:
+            return ()
+        if not isinstance(node.value, dict):
+            wrong_kind(self.mistakes, node, key, "a mapping of names to expressions")
+            self.unsure.add("*")
+            return ()
+        found: list[Named] = []
+        for name, item in node.value.items():
+            text = expression(self.mistakes, item, f"{key}.{name}")
+            place = node.keys[name]
+            twin = next((one.name for one in found if one.name.lower() == name.lower()), None)
+            if twin is not None:
+                self.mistakes.add(place, "D113", "column appears twice", column=name, first=twin)
+            elif not column_name(self.mistakes, place, name, strict=strict) or text is None:
+                self.unsure.add(name)
+            else:
+                found.append(Named(name, text))
+            if key in ("measures", "group_by") and name in (WINDOW_START, WINDOW_END):
+                self.mistakes.add(place, "D111", "this name is taken by the window", column=name)
+        return tuple(found)
+
+    def expectations(self) -> tuple[Expectation, ...]:
+        """`{name: expression}` or `{name: {that: expression, else: quarantine}}`."""
+        node = self.fields.nodes.get("expect")
+        if node is None:
+            return ()
+        if not isinstance(node.value, dict):
+            wrong_kind(self.mistakes, node, "expect", "a mapping of rule names to expressions")
+            return ()
+        found: list[Expectation] = []
+        for name, item in node.value.items():
+            column_name(self.mistakes, node.keys[name], name)
+            if not isinstance(item.value, dict):
+                if (text := expression(self.mistakes, item, f"expect.{name}")) is not None:
+                    found.append(Expectation(name, text))
+                continue
+            fields = Fields(item, ("that", "else"), self.mistakes, f"rule {name}")
+            complete = fields.need("that")
+            that, otherwise = fields.expression("that"), fields.choice("else", get_args(OnFail))
+            if complete and that is not None:
+                found.append(Expectation(name, that, otherwise or "quarantine"))  # type: ignore[arg-type]
+        return tuple(found)
+
+    def lookups(self) -> tuple[Any, ...]:
+        if "enrich" not in self.fields:
+            return ()
+        found = read_lookups(self.fields.nodes["enrich"], self.mistakes)
+        for lookup, columns, _ in found:
+            self.unsure |= columns if lookup is None else set()
+        good = [(lookup, path) for lookup, _, path in found if lookup is not None]
+        self.aliases |= {("lookups", i): path for i, (_, path) in enumerate(good)}
+        return tuple(lookup for lookup, _ in good)
+
+    def python(self) -> PythonStep | None:
+        text = self.fields.text("python")
+        if text is None:
+            return None
+        if not _FUNCTION.fullmatch(text):
+            place, near = self.fields.nodes["python"].place, re.sub(r"\.(\w+)$", r":\1", text)
+            good = near if near != text and _FUNCTION.fullmatch(near) else None
+            self.mistakes.add(place, "D211", "not module:function", value=text, nearest=good)
+            return None
+        return PythonStep(text)
+
+    def group_by(self) -> tuple[Named, ...]:
+        """A list of columns, or `{name: expression}`."""
+        node = self.fields.nodes.get("group_by")
+        if node is None or isinstance(node.value, dict):
+            return self.named("group_by", strict=True)
+        written = self.fields.strings("group_by")
+        self.aliases |= {("group_by", name): ("group_by", i) for i, (name, _) in enumerate(written)}
+        names = distinct(written, self.mistakes, "group_by")
+        for name in names:
+            if name in (WINDOW_START, WINDOW_END):
+                fix = "remove it: rows are grouped by their window anyway"
+                self.mistakes.add(node.place, "D111", "this name is taken by the window", column=name, fix=fix)
+        return tuple(Named(name, name if COLUMN.fullmatch(name) else f"`{name}`") for name in names)
+
+    def schedule(self) -> str | None:
+        text = self.fields.text("schedule")
+        if text is None:
+            return None
+        try:
+            return check_schedule(text)
+        except ValueError as error:
+            options = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
+            place = self.fields.nodes["schedule"].place
+            self.mistakes.add(place, "D114", f"not a schedule: {error}", value=text, nearest=nearest(text, options))
+            return None
+
+
+_ENGINES = ("any", "embedded", "spark")
