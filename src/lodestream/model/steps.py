@@ -105,12 +105,16 @@ class Aggregation:
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Replace the table by the result of a batch query over pinned versions of its inputs."""
+    """Replace the table by the result of a batch query over pinned versions of its inputs.
+
+    `columns` names, per input table, the columns that the query reads; a table not in it is read whole.
+    """
 
     text: str
     duckdb: str
     inputs: tuple[TableName, ...]
     schedule: str | None
+    columns: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,7 @@ class FlowPlan:
         upstream: the table the flow streams from, if any.
         waits_for: lookup tables and query inputs that must have taken in what was there at the start.
         definition: 16 hex digits over everything that decides the rows.
+        declaration: canonical JSON of the whole declaration, as the table's metadata keeps it.
     """
 
     table: Table
@@ -161,3 +166,9 @@ class FlowPlan:
     upstream: TableName | None
     waits_for: tuple[TableName, ...]
     definition: str
+    declaration: str = "{}"
+
+    @property
+    def partition_columns(self) -> tuple[str, ...]:
+        """Names of the physical partition columns."""
+        return next((tuple(p.name for p in step.partitions) for step in self.steps if isinstance(step, Write)), ())

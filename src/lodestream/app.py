@@ -1,0 +1,149 @@
+"""Which parts make this system? Settings in, running system out; the only reader of the environment and the clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from lodestream.errors import ConfigError
+from lodestream.lake.disk import Disk, LocalDisk
+from lodestream.lake.layout import table_path
+from lodestream.lake.table import DeltaTable
+from lodestream.model.project import Project
+from lodestream.model.steps import FlowPlan
+from lodestream.model.table import Table, TableName
+from lodestream.model.types import Schema
+from lodestream.planning.compile import Plans, compile_project
+from lodestream.planning.diff import Change, Deployed, accept_hash, diff
+from lodestream.ports.plugins import load
+from lodestream.project.load import load_project
+from lodestream.runtime.apply import apply_changes
+from lodestream.runtime.pipeline import Pipeline
+from lodestream.version import VERSION
+
+
+def now_us() -> int:
+    """The time of day in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+@dataclass
+class App:
+    """A project and its lake, ready to be planned, run and asked.
+
+    Attributes:
+        project: the declarations.
+        lake: root folder of the lake.
+        disk: seam for every effect.
+        handover: whether flows of one process hand rows over in memory.
+    """
+
+    project: Project
+    lake: str
+    disk: Disk = field(default_factory=LocalDisk)
+    handover: bool = True
+
+    @cached_property
+    def deployed(self) -> Mapping[TableName, Deployed]:
+        """The declared tables that stand in the lake already, with the definition that made them."""
+        found = {}
+        for layer in ("bronze", "silver", "gold"):
+            for folder in self.disk.list(os.path.join(self.lake, layer)):
+                if folder.endswith("__quarantine") or not folder.isidentifier():
+                    continue
+                name = TableName(layer, folder)
+                table = DeltaTable.open(self.disk, table_path(self.lake, name))
+                if table is not None:
+                    found[name] = _deployed(table)
+        return found
+
+    @cached_property
+    def plans(self) -> Plans:
+        """The compiled flows. Raises ProjectError with every mistake at once."""
+        existing = {name: table.schema for name, table in self.deployed.items()}
+        return compile_project(self.project, existing, self._sample)
+
+    @property
+    def flows(self) -> Mapping[TableName, FlowPlan]:
+        """The compiled flows, inputs first."""
+        return self.plans.flows
+
+    def changes(self) -> list[Change]:
+        """What `run` would change in the lake before it starts."""
+        return diff(self.plans, self.deployed)
+
+    def apply(self, accept: str | None = None) -> list[Change]:
+        """Bring the lake's tables in line with the declarations; `accept` is the hash of an accepted plan.
+
+        Raises:
+            ConfigError: a table must be rebuilt and the accepted plan is not this one.
+        """
+        changes = self.changes()
+        wanted = accept_hash(changes)
+        rebuilds = [change for change in changes if change.kind == "rebuild"]
+        if rebuilds and accept != wanted:
+            raise ConfigError(
+                f"tables must be rebuilt; look at `lodestream plan`, then `lodestream run --accept {wanted}`",
+                tables=", ".join(str(change.table) for change in rebuilds),
+            )
+        apply_changes(changes, self.flows, lake=self.lake, disk=self.disk, clock_us=now_us())
+        self.__dict__.pop("deployed", None)
+        return changes
+
+    def pipeline(self) -> Pipeline:
+        """The runnable flows; call `apply` first."""
+        return Pipeline(
+            self.project.root,
+            self.flows,
+            lake=self.lake,
+            disk=self.disk,
+            clock=now_us,
+            handover=self.handover,
+            limit=self.project.limit,
+            code=VERSION,
+        )
+
+    def run(self, *, until_idle: bool = True, tables: Iterable[TableName] | None = None) -> None:
+        """Apply harmless changes and run; what a script or notebook calls."""
+        self.apply()
+        self.pipeline().run(until_idle=until_idle, tables=tables)
+
+    def _sample(self, table: Table) -> Schema:
+        """Columns of a bronze table without `columns:`, from the source's first records."""
+        assert table.source
+        assert table.format
+        source = load("sources", table.source.name)
+        form = load("formats", table.format.name)
+        settings = source.settings(**table.source.settings)
+        schema: Schema = source.sample(settings, form, form.settings(**table.format.settings), self.project.root)
+        return schema
+
+
+def open_project(root: str, *, lake: str | None = None, environment: str | None = None) -> App:
+    """Load the project in folder `root`.
+
+    Args:
+        root: folder with `lodestream.yaml`.
+        lake: lake folder instead of the declared one.
+        environment: name under `environments:`; default is `LODESTREAM_ENV`, else none.
+
+    Raises:
+        ProjectError: a declaration is wrong; carries every mistake.
+    """
+    project = load_project(root, environment or os.environ.get("LODESTREAM_ENV"))
+    chosen = lake or os.environ.get("LODESTREAM_LAKE") or project.lake
+    return App(project, os.path.abspath(os.path.join(project.root, chosen)))
+
+
+def _deployed(table: DeltaTable) -> Deployed:
+    configuration = table.snapshot.metadata.configuration
+    return Deployed(
+        definition_json=configuration.get("lodestream.definition", "{}"),
+        schema=table.snapshot.metadata.schema,
+        hash=configuration.get("lodestream.hash", ""),
+        epoch=int(configuration.get("lodestream.epoch", "1")),
+        version=table.snapshot.version,
+    )

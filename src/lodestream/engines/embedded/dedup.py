@@ -1,0 +1,101 @@
+"""The dedup map: 128-bit key to expiry, open addressing in NumPy arrays, claimed a batch at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+_SMALLEST = 1 << 12
+
+
+class DedupMap:
+    """Keys seen, each with the event time (microseconds) at which it may be forgotten.
+
+    A key whose expiry is at or before the late watermark W(n-1) counts as absent, as in Spark's
+    dropDuplicatesWithinWatermark. Forgotten keys are swept out when the map would otherwise have to grow, so memory is
+    at most about eight times the live keys and each claim costs the same whatever the size.
+    """
+
+    def __init__(self) -> None:
+        self.used = 0
+        self._allocate(_SMALLEST)
+
+    def _allocate(self, capacity: int) -> None:
+        self._mask = np.int64(capacity - 1)
+        self._high, self._low = np.zeros(capacity, np.uint64), np.zeros(capacity, np.uint64)
+        self._expiry = np.zeros(capacity, np.int64)
+        self._owner = np.zeros(capacity, np.int32)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held."""
+        return len(self._low) * 28
+
+    def claim(self, high: U64, low: U64, expiry_us: I64, late_us: int) -> npt.NDArray[np.bool_]:
+        """Take in n keys in arrival order.
+
+        Args:
+            high: upper halves of the keys, n.
+            low: lower halves of the keys, n; (0, 0) is not a key.
+            expiry_us: when each key may be forgotten if it is the first of its kind, n.
+            late_us: W(n-1); keys that expired by then count as absent.
+
+        Returns:
+            n flags: True for the first row of a key that was absent, False for its duplicates.
+        """
+        self._make_room(len(low), late_us)
+        return self._claim(high, low, expiry_us, late_us)
+
+    def _claim(self, high: U64, low: U64, expiry_us: I64, late_us: int) -> npt.NDArray[np.bool_]:
+        first = np.zeros(len(low), np.bool_)
+        pending = np.arange(len(low), dtype=np.int32)
+        slot = (low & self._mask.view(np.uint64)).astype(np.int64)
+        while len(pending):
+            here_low, here_high = self._low[slot], self._high[slot]
+            key_low, key_high = low[pending], high[pending]
+            same = (here_low == key_low) & (here_high == key_high)
+            free = (here_low == 0) & (here_high == 0)
+            claimable = free.copy()
+            claimable[same] = self._expiry[slot[same]] <= late_us
+            wanted, rows = slot[claimable], pending[claimable]
+            self._owner[wanted[::-1]] = rows[::-1]  # the last write wins, so backwards: the first row owns the slot
+            owner = self._owner[wanted]
+            won = owner == rows
+            winners, places = rows[won], wanted[won]
+            self.used += int(np.count_nonzero(free[claimable][won]))
+            self._low[places], self._high[places] = low[winners], high[winners]
+            self._expiry[places] = expiry_us[winners]
+            first[winners] = True
+            # Rows of one key walk the same slots in step, so only rows whose slot holds another key go on.
+            onward = ~same & ~free
+            onward[claimable] = (low[owner] != low[rows]) | (high[owner] != high[rows])
+            pending = pending[onward]
+            slot = (slot[onward] + 1) & self._mask
+        return first
+
+    def load(self, high: U64, low: U64, expiry_us: I64, late_us: int) -> None:
+        """Take in keys of stored state; of equal keys, the last one's expiry stands.
+
+        Args:
+            late_us: the watermark that held when the keys were stored; keys expired by then are let go.
+        """
+        self._make_room(len(low), late_us)
+        self._claim(high[::-1], low[::-1], expiry_us[::-1], np.iinfo(np.int64).max)
+
+    def live(self, late_us: int) -> tuple[U64, U64, I64]:
+        """All keys that have not expired by `late_us`, as (high, low, expiry_us)."""
+        keep = np.flatnonzero(((self._low != 0) | (self._high != 0)) & (self._expiry > late_us))
+        return self._high[keep], self._low[keep], self._expiry[keep]
+
+    def _make_room(self, more: int, late_us: int) -> None:
+        if (self.used + more) * 2 <= len(self._low):
+            return
+        high, low, expiry = self.live(late_us)
+        capacity = _SMALLEST
+        while (len(low) + more) * 3 > capacity:
+            capacity *= 2
+        self.used = 0
+        self._allocate(capacity)
+        self._claim(high, low, expiry, late_us)

@@ -1,0 +1,344 @@
+"""One flow: plans a batch, runs it, and commits rows and positions together, exactly once.
+
+The order of effects in a batch is plan, quarantine commit, state, main commit; the main commit is the commit point.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from lodestream.engines.embedded.dedup import DedupMap
+from lodestream.engines.embedded.frames import connect, new_attempt
+from lodestream.engines.embedded.handover import Handover
+from lodestream.engines.embedded.inputs import Input, Planned, RefreshInput, SourceInput, StreamInput
+from lodestream.engines.embedded.lookups import LookupTable
+from lodestream.engines.embedded.outputs import Output, QueryOutput, RowOutput, WindowOutput
+from lodestream.engines.embedded.python_step import PythonFunction
+from lodestream.engines.embedded.rebuild import begin_epoch
+from lodestream.engines.embedded.rejects import QUARANTINE
+from lodestream.engines.embedded.replay import replayed_rows, resolutions
+from lodestream.engines.embedded.stages import Outcome, RowStages
+from lodestream.engines.embedded.state import FlowState
+from lodestream.engines.embedded.store import FlowStore
+from lodestream.engines.embedded.windows import OpenWindows
+from lodestream.errors import ConfigError, ConflictError, CorruptionError
+from lodestream.lake.crash import point
+from lodestream.lake.disk import Disk
+from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.lake.table import Commit, DeltaTable
+from lodestream.model.batch import BatchLimit, BatchPlan
+from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, RunQuery, Watermark
+from lodestream.ports.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a flow needs from outside, handed in by the runtime.
+
+    Attributes:
+        disk: seam for every effect.
+        lake: root folder of the lake.
+        clock: gives microseconds since 1970 UTC.
+        handover: cache shared by the flows of this process, or None.
+        limit: bound of one batch.
+        functions: finds the user's function of a `python:` step.
+        code: version of the software, written into each commit.
+    """
+
+    disk: Disk
+    lake: str
+    clock: Callable[[], int]
+    handover: Handover | None
+    limit: BatchLimit
+    functions: Callable[[str], PythonFunction]
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One batch that is durable now."""
+
+    batch: int
+    kind: str
+    version: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Flow:
+    """Fills one table, batch by batch.
+
+    Call `open` first and again after every error; then `step` as often as wanted. Not for use by two threads at once;
+    two processes may run the same flow, one of them then gets ConflictError.
+    """
+
+    def __init__(self, plan: FlowPlan, around: Surroundings, source: Source | None = None) -> None:
+        self.plan = plan
+        self.around = around
+        self.source = source
+        self.name = plan.table.name
+        self._connection = connect()
+        self._stages = RowStages(self._connection, plan, around.functions)
+        self._dedupe = next((s for s in plan.steps if isinstance(s, Dedupe)), None)
+        self._window = next((s for s in plan.steps if isinstance(s, Aggregation)), None)
+        self._watermark = next((s for s in plan.steps if isinstance(s, Watermark)), None)
+        self._lookups = [s for s in plan.steps if isinstance(s, LookUp)]
+        self._pinned: dict[str, tuple[int, LookupTable]] = {}
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Create the tables if need be and load the state that the last main commit names.
+
+        Raises:
+            ConfigError: the table was made by another definition and must be rebuilt.
+            CorruptionError: plan, state and table do not fit together.
+        """
+        disk, name = self.around.disk, self.name
+        self.table = self._open_table(table_path(self.around.lake, name), main=True)
+        configuration = self.table.snapshot.metadata.configuration
+        self.epoch = int(configuration.get("lodestream.epoch", "1"))
+        if configuration.get("lodestream.hash") != self.plan.definition:
+            raise ConfigError(
+                "table was made by another definition; see lodestream plan, then run with the accepted plan",
+                table=str(name),
+            )
+        self.quarantine: DeltaTable | None = None
+        if not isinstance(self.plan.steps[0], RunQuery):
+            self.quarantine = self._open_table(table_path(self.around.lake, quarantine_name(name)), main=False)
+            self._match_epoch(self.quarantine)
+        self.app_id = app_id(name, self.epoch)
+        self.store = FlowStore(disk, self.around.lake, name, self.epoch)
+        self._load_state()
+        self.input: Input = self._make_input()
+        self.output: Output = self._make_output()
+
+    def _open_table(self, path: str, *, main: bool) -> DeltaTable:
+        table = DeltaTable.open(self.around.disk, path)
+        if table is not None:
+            return table
+        configuration = {"lodestream.epoch": "1", "lodestream.hash": self.plan.definition}
+        if main:
+            configuration["lodestream.definition"] = self.plan.declaration
+        return DeltaTable.create(
+            self.around.disk,
+            path,
+            self.plan.schema if main else QUARANTINE,
+            partition_columns=self.plan.partition_columns if main else (),
+            configuration=configuration,
+            table_id=str(uuid.uuid4()),
+            clock_us=self.around.clock(),
+        )
+
+    def _match_epoch(self, quarantine: DeltaTable) -> None:
+        """After a rebuild the quarantine starts empty too; its earlier versions stay readable."""
+        if int(quarantine.snapshot.metadata.configuration.get("lodestream.epoch", "1")) < self.epoch:
+            begin_epoch(quarantine, self.epoch, clock_us=self.around.clock())
+
+    def _load_state(self) -> None:
+        batch = self.table.snapshot.txns.get(self.app_id, 0)
+        planned = self.store.last_planned()
+        if planned > batch + 1 or (batch and planned < batch):
+            raise CorruptionError(
+                "plans and table do not fit together; lodestream doctor names what to do",
+                table=str(self.name), planned=planned, committed=batch,
+            )  # fmt: skip
+        state = FlowState()
+        state.dedup = DedupMap() if self._dedupe else None
+        state.windows = OpenWindows(self._connection, self._window) if self._window else None
+        if batch:
+            named = str(self._commit_of(batch).info["state"])
+            for link in self.store.chain(named, self.table.snapshot.metadata.id, self.epoch, batch):
+                state.apply(link)
+        self.state = state
+
+    def _commit_of(self, batch: int) -> Commit:
+        """The main commit of a batch; it is near the end of the log, and log cleanup keeps it."""
+        for version in range(self.table.snapshot.version, -1, -1):
+            for commit in self.table.commits(version - 1, version):
+                if commit.txns.get(self.app_id) == batch:
+                    return commit
+        raise CorruptionError("no commit of the last batch in the log", table=str(self.name), batch=batch)
+
+    def _make_input(self) -> Input:
+        first = self.plan.steps[0]
+        if isinstance(first, ReadSource):
+            assert self.source is not None
+            return SourceInput(self.source, self.around)
+        if isinstance(first, RunQuery):
+            return RefreshInput(first, self.around)
+        return StreamInput(self.plan, self.around)
+
+    def _make_output(self) -> Output:
+        if self._window:
+            return WindowOutput(self.plan, self._connection, self.table, self._window)
+        if isinstance(self.plan.steps[0], RunQuery):
+            return QueryOutput(self.plan, self._connection, self.table)
+        return RowOutput(self.plan, self._connection, self.table)
+
+    # --- one batch ---------------------------------------------------------------------------------------------------
+
+    def step(self, *, idle: bool = True) -> Committed | None:
+        """Run the pending batch, or plan and run the next one; None when there is nothing to do now.
+
+        Args:
+            idle: whether upstream is quiet, so that a no-data batch or a refresh makes sense.
+
+        Raises:
+            ConflictError: another process runs this flow and was first; open again before the next step.
+        """
+        pending = self.store.plan(self.state.batch + 1)
+        if pending is None:
+            planned = self._plan_next(idle=idle)
+            if planned is None:
+                return None
+            pending = self.store.put_plan(planned)
+        return self._run(pending)
+
+    def submit_replay(self, positions: list[tuple[str, int]], *, accept_late: bool) -> Committed:
+        """Run quarantined rows through the flow again, as a batch of its own; runs a pending batch first."""
+        while True:
+            number = self.state.batch + 1
+            plan = BatchPlan(
+                epoch=self.epoch, batch=number, kind="replay", clock_us=self.around.clock(),
+                definition=self.plan.definition, after=self.state.upto, upto=self.state.upto,
+                pins=self._pins(), late_us=self.state.late_us, evict_us=self.state.late_us,
+                replay=tuple(positions), accept_late=accept_late,
+            )  # fmt: skip
+            standing = self.store.put_plan(plan)
+            committed = self._run(standing)
+            if standing == plan:
+                return committed
+
+    def _plan_next(self, *, idle: bool) -> BatchPlan | None:
+        if isinstance(self.input, RefreshInput) and not idle:
+            return None
+        planned = self.input.next(self.state)
+        evict_us = self.state.watermark(self._watermark.event_time.delay_us) if self._watermark else 0
+        if planned is None:
+            stateful = self._dedupe is not None or self._window is not None
+            if not idle or not stateful or evict_us <= self.state.late_us:
+                return None
+            planned = Planned("no_data", after=self.state.upto, upto=self.state.upto)
+        return BatchPlan(
+            epoch=self.epoch,
+            batch=self.state.batch + 1,
+            kind=planned.kind,
+            clock_us=max(self.around.clock(), self.state.clock_us),
+            definition=self.plan.definition,
+            ranges=planned.ranges,
+            after=planned.after,
+            upto=planned.upto,
+            pins=planned.pins or self._pins(),
+            late_us=self.state.late_us,
+            evict_us=evict_us,
+        )
+
+    def _pins(self) -> dict[str, int]:
+        """Current versions of the lookup tables."""
+        pins = {}
+        for step in self._lookups:
+            table = DeltaTable.open(self.around.disk, table_path(self.around.lake, step.lookup.table))
+            if table is None:
+                raise ConfigError("lookup table does not exist yet; run it first", table=str(step.lookup.table))
+            pins[str(step.lookup.table)] = table.snapshot.version
+        return pins
+
+    def _run(self, batch: BatchPlan) -> Committed:
+        if batch.batch != self.state.batch + 1 or batch.epoch != self.epoch:
+            raise CorruptionError("plan does not follow the state", table=str(self.name), batch=batch.batch)
+        attempt = new_attempt()
+        state = self.state
+        outcome = self._compute(batch)
+        self._commit_quarantine(batch, attempt, outcome)
+        state.batch, state.clock_us, state.late_us = batch.batch, batch.clock_us, batch.evict_us
+        state.upto, state.pins = batch.upto, dict(batch.pins)
+        for planned in batch.ranges:
+            state.consumed[planned.unit] = planned
+        outcome.changes.ledger = batch.ranges
+        point("state.before")
+        link = state.link(self.table.snapshot.metadata.id, self.epoch, attempt, outcome.changes)
+        size = self.store.put_state(link)
+        point("state.after")
+        staged = self.output.stage(outcome, state, batch, attempt)
+        point("main.staged")
+        info = {
+            "batch": batch.batch, "epoch": self.epoch, "attempt": attempt, "state": link.name, "kind": batch.kind,
+            "counts": outcome.counts, "definition": batch.definition, "watermark_us": batch.evict_us,
+            "max_event_us": state.max_event_us, "upto": batch.upto, "pins": dict(batch.pins), "code": self.around.code,
+        }  # fmt: skip
+        version = self.table.commit(
+            adds=staged.adds, removes=staged.removes, txn=(self.app_id, batch.batch), info=info,
+            metadata=staged.metadata, clock_us=batch.clock_us, operation=staged.operation,
+        )  # fmt: skip
+        point("main.after")
+        state.linked(link, size)
+        if link.previous is None and state.batch > 1:
+            self.store.forget_before(link.name, state.batch)
+        if self.around.handover is not None and staged.rows is not None:
+            self.around.handover.put(self.table.path, version, staged.rows)
+        return Committed(batch.batch, batch.kind, version, outcome.counts)
+
+    def _compute(self, batch: BatchPlan) -> Outcome:
+        if isinstance(self.input, RefreshInput):
+            return self.input.run(batch, self._connection)
+        if batch.kind == "replay":
+            assert self.quarantine is not None
+            rows, rejects = replayed_rows(self.quarantine, batch, self.plan, self.source)
+        else:
+            rows, rejects = self.input.read(batch)
+        outcome = self._stages.run(rows, batch, self.state, self._lookup_tables(batch))
+        if rejects is not None and len(rejects):
+            outcome.rejects.insert(0, rejects)
+            outcome.count("quarantine", len(rejects))
+        outcome.count("input", len(rows) + (len(rejects) if rejects is not None else 0))
+        if self._window is None:
+            outcome.count("output", len(outcome.rows))
+        if batch.kind == "replay":
+            outcome.rejects.append(resolutions(batch, outcome.rejects))
+        return outcome
+
+    def _lookup_tables(self, batch: BatchPlan) -> dict[str, LookupTable]:
+        tables = {}
+        for step in self._lookups:
+            name = str(step.lookup.table)
+            version = batch.pins[name]
+            held = self._pinned.get(name)
+            if held is None or held[0] != version:
+                table = DeltaTable.open(self.around.disk, table_path(self.around.lake, step.lookup.table))
+                if table is None:
+                    raise CorruptionError("pinned lookup table is gone", table=name, version=version)
+                needed = [there for _, there in step.lookup.on] + [there for there, _ in step.lookup.columns]
+                rows = table.read(table.read_version(version), columns=list(dict.fromkeys(needed)))
+                held = (version, LookupTable(self._connection, step.lookup, rows))
+                self._pinned[name] = held
+            tables[name] = held[1]
+        return tables
+
+    def _commit_quarantine(self, batch: BatchPlan, attempt: str, outcome: Outcome) -> None:
+        table = self.quarantine
+        if table is None or not outcome.rejects:
+            return
+        if table.refresh().txns.get(self.app_id, 0) >= batch.batch:
+            return
+        staged = table.stage(pa.concat_tables(outcome.rejects), name=f"{batch.batch}-{attempt}")
+        point("quarantine.staged")
+        try:
+            table.commit(
+                adds=staged.adds, txn=(self.app_id, batch.batch), info={"batch": batch.batch, "attempt": attempt},
+                clock_us=batch.clock_us,
+            )  # fmt: skip
+        except ConflictError:
+            # Another process runs the same plan and was first; its rows are ours, for the plan decides them.
+            if table.refresh().txns.get(self.app_id, 0) < batch.batch:
+                raise
+        point("quarantine.after")
+
+    def close(self) -> None:
+        """Let go of the source and the connection."""
+        if self.source is not None:
+            self.source.close()
+        self._connection.close()

@@ -1,0 +1,187 @@
+"""Where a batch's rows come from: a source, the commits of an upstream table, or whole tables for a query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import duckdb
+import pyarrow as pa
+
+from lodestream.engines.embedded.frames import naive
+from lodestream.engines.embedded.rejects import rejected_raw
+from lodestream.engines.embedded.stages import Outcome
+from lodestream.engines.embedded.state import FlowState
+from lodestream.errors import ConfigError, DataLossRefused, TransientError
+from lodestream.lake.layout import table_path
+from lodestream.lake.table import Commit, DeltaTable
+from lodestream.model.arrow import to_arrow
+from lodestream.model.batch import BatchKind, BatchPlan, SourceRange
+from lodestream.model.steps import FlowPlan, ReadTable, RunQuery
+from lodestream.model.table import META_COLUMNS, TableName
+from lodestream.ports.source import Source
+
+if TYPE_CHECKING:
+    from lodestream.engines.embedded.flow import Surroundings
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What the next batch takes in."""
+
+    kind: BatchKind
+    ranges: tuple[SourceRange, ...] = ()
+    after: int = -1
+    upto: int = -1
+    pins: Mapping[str, int] = field(default_factory=dict)
+
+
+class Input(Protocol):
+    """One kind of input."""
+
+    def next(self, state: FlowState) -> Planned | None:
+        """What to take in after `state`; None when there is nothing new."""
+
+    def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
+        """(rows with provenance columns, quarantine rows of records that did not decode)."""
+
+
+class SourceInput:
+    """Ranges of an outside source."""
+
+    def __init__(self, source: Source, around: Surroundings) -> None:
+        self._source = source
+        self._around = around
+
+    def next(self, state: FlowState) -> Planned | None:
+        """Ask the source for ranges after those consumed."""
+        ranges = tuple(self._source.plan(state.consumed, self._around.limit, self._around.clock()))
+        return Planned("data", ranges=ranges) if ranges else None
+
+    def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
+        """Read and decode the planned ranges."""
+        pieces = [piece for planned in batch.ranges for piece in self._source.read(planned)]
+        rows = pa.concat_tables([p.rows for p in pieces])
+        rejects = pa.concat_tables([p.rejects for p in pieces])
+        stamp = pa.scalar(batch.clock_us, pa.timestamp("us", tz="UTC"))
+        rows = rows.append_column("_ingest_time", pa.repeat(stamp, len(rows)))
+        return rows, rejected_raw(rejects, batch=batch.batch, clock_us=batch.clock_us)
+
+
+class StreamInput:
+    """Rows that the upstream table's commits added."""
+
+    def __init__(self, plan: FlowPlan, around: Surroundings) -> None:
+        first = plan.steps[0]
+        assert isinstance(first, ReadTable)
+        self._around = around
+        self._name = first.table
+        self._path = table_path(around.lake, first.table)
+        meta = [c for c in META_COLUMNS if c != "_batch"]
+        wanted = [*first.schema.names, *(c for c in meta if c not in first.schema)]
+        self._columns = [c for c in dict.fromkeys(wanted) if c != "_batch"]
+        self._table: DeltaTable | None = None
+        self._looked = -1
+
+    def next(self, state: FlowState) -> Planned | None:
+        """The upstream commits after `state.upto` that added rows, up to the batch limit."""
+        table = self._upstream()
+        if table is None:
+            return None
+        table.refresh()
+        rows, upto = 0, -1
+        for commit in table.commits(max(state.upto, self._looked)):
+            self._check(commit, first=commit.version == 0)
+            added = sum(a.num_records or 0 for a in commit.adds if a.data_change)
+            if rows and rows + added > self._around.limit.rows_max:
+                break
+            if added:
+                rows, upto = rows + added, commit.version
+            elif not rows:
+                self._looked = commit.version
+        return Planned("data", after=state.upto, upto=upto) if rows else None
+
+    def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
+        """The rows added by versions `after` < v <= `upto`, in commit order."""
+        table = self._upstream()
+        if table is None:
+            raise DataLossRefused("upstream table is gone", table=str(self._name))
+        parts: list[pa.Table] = []
+        if batch.upto > batch.after:
+            table.refresh()
+            for commit in table.commits(batch.after, batch.upto):
+                adds = [a for a in commit.adds if a.data_change]
+                if not adds:
+                    continue
+                cached = self._around.handover.take(self._path, commit.version) if self._around.handover else None
+                rows = cached.select(self._columns) if cached is not None else table.read(adds, columns=self._columns)
+                parts.append(rows)
+        if not parts:
+            kinds = {f.name: f for f in to_arrow(table.snapshot.metadata.schema)}
+            return pa.schema([kinds[c] for c in self._columns]).empty_table(), None
+        return pa.concat_tables(parts, promote_options="permissive"), None
+
+    def _upstream(self) -> DeltaTable | None:
+        if self._table is None:
+            self._table = DeltaTable.open(self._around.disk, self._path)
+        return self._table
+
+    def _check(self, commit: Commit, *, first: bool) -> None:
+        if first or not any(r.data_change for r in commit.removes):
+            return
+        if commit.info.get("operation") in ("RETENTION", "ERASE"):
+            return
+        raise DataLossRefused(
+            "upstream rows were taken away (rebuild, restore or overwrite); rebuild this table too: lodestream plan",
+            upstream=str(self._name), version=commit.version,
+        )  # fmt: skip
+
+
+class RefreshInput:
+    """Whole tables at pinned versions, for a `sql:` table."""
+
+    def __init__(self, step: RunQuery, around: Surroundings) -> None:
+        self._step = step
+        self._around = around
+
+    def next(self, state: FlowState) -> Planned | None:
+        """A refresh when an input has a version that the last one did not read."""
+        pins = {}
+        for name in self._step.inputs:
+            table = DeltaTable.open(self._around.disk, table_path(self._around.lake, name))
+            if table is None:
+                return None
+            pins[str(name)] = table.snapshot.version
+        return Planned("refresh", pins=pins) if pins != state.pins else None
+
+    def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
+        """Not used: a refresh runs its query instead."""
+        raise NotImplementedError
+
+    def run(self, batch: BatchPlan, connection: duckdb.DuckDBPyConnection) -> Outcome:
+        """Run the query over the pinned versions.
+
+        Raises:
+            ConfigError: the query errs on this data; the table keeps its last version.
+        """
+        registered = []
+        try:
+            for text, version in batch.pins.items():
+                table = DeltaTable.open(self._around.disk, table_path(self._around.lake, TableName.parse(text)))
+                if table is None:
+                    raise TransientError("input table is gone", table=text)
+                columns = dict(self._step.columns).get(text)
+                connection.register(
+                    text, naive(table.read(table.read_version(version), columns=list(columns) if columns else None))
+                )
+                registered.append(text)
+            result = connection.sql(self._step.duckdb).to_arrow_table()
+        except duckdb.Error as error:
+            raise ConfigError(
+                "query failed; the table keeps its last version", cause=str(error).split("\n")[0]
+            ) from error
+        finally:
+            for text in registered:
+                connection.unregister(text)
+        return Outcome(result, counts={"output": len(result)})

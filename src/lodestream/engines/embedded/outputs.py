@@ -1,0 +1,113 @@
+"""How a batch's outcome becomes files and removals of the table: appended rows, window rows, or a whole new content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import duckdb
+import pyarrow as pa
+
+from lodestream.engines.embedded.frames import conform, select
+from lodestream.engines.embedded.stages import Outcome
+from lodestream.engines.embedded.state import FlowState
+from lodestream.engines.embedded.windows import OpenWindows
+from lodestream.lake.log import AddFile, Metadata
+from lodestream.lake.table import DeltaTable
+from lodestream.model.arrow import to_arrow
+from lodestream.model.batch import BatchPlan
+from lodestream.model.steps import Aggregation, FlowPlan, Write
+
+HOT = "lodestream.hot"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the main commit will add and remove; `rows` are what it adds, in stored order, for the handover."""
+
+    adds: tuple[AddFile, ...] = ()
+    removes: Sequence[AddFile] = ()
+    rows: pa.Table | None = None
+    metadata: Metadata | None = None
+    operation: str = "WRITE"
+
+
+class Output(Protocol):
+    """One way to write."""
+
+    def stage(self, outcome: Outcome, state: FlowState, batch: BatchPlan, attempt: str) -> Prepared:
+        """Write the data files durably; the caller commits them."""
+
+
+class _Writer:
+    def __init__(self, plan: FlowPlan, connection: duckdb.DuckDBPyConnection, table: DeltaTable) -> None:
+        self._connection = connection
+        self._table = table
+        self._partitions = next(s.partitions for s in plan.steps if isinstance(s, Write))
+
+    def _stored(self, rows: pa.Table, batch: int) -> pa.Table:
+        """`rows` with `_batch` and partition columns, in the table's schema."""
+        if "_batch" in rows.column_names:
+            rows = rows.drop_columns(["_batch"])
+        rows = rows.append_column("_batch", pa.repeat(pa.scalar(batch, pa.int64()), len(rows)))
+        computed = [p for p in self._partitions if p.name not in rows.column_names]
+        if computed:
+            values = select(self._connection, rows, [(p.name, p.expression.duckdb) for p in computed])
+            for column in computed:
+                rows = rows.append_column(column.name, values.column(column.name))
+        schema = pa.schema([f.with_nullable(True) for f in to_arrow(self._table.snapshot.metadata.schema)])
+        return conform(rows, schema)
+
+
+class RowOutput(_Writer):
+    """Appends the rows that passed."""
+
+    def stage(self, outcome: Outcome, state: FlowState, batch: BatchPlan, attempt: str) -> Prepared:
+        """Write one file per partition; nothing when no row passed."""
+        if not len(outcome.rows):
+            return Prepared()
+        names = [p.name for p in self._partitions]
+        rows = self._stored(outcome.rows, batch.batch)
+        staged = self._table.stage(rows, name=f"{batch.batch}-{attempt}", partitions=names)
+        return Prepared(staged.adds, rows=staged.rows)
+
+
+class WindowOutput(_Writer):
+    """Appends closed windows; with `emit: updates` keeps the open ones in one hot file that is swapped."""
+
+    def __init__(
+        self, plan: FlowPlan, connection: duckdb.DuckDBPyConnection, table: DeltaTable, step: Aggregation
+    ) -> None:
+        super().__init__(plan, connection, table)
+        self._updates = step.emit == "updates"
+
+    def stage(self, outcome: Outcome, state: FlowState, batch: BatchPlan, attempt: str) -> Prepared:
+        """Write the closed windows and, if any open window changed, a new hot file."""
+        windows = state.windows
+        assert isinstance(windows, OpenWindows)
+        adds: tuple[AddFile, ...] = ()
+        removes: Sequence[AddFile] = ()
+        names = [p.name for p in self._partitions]
+        closed = outcome.closed
+        if closed is not None and len(closed):
+            rows = self._stored(windows.finished(closed), batch.batch)
+            adds += self._table.stage(rows, name=f"{batch.batch}-{attempt}", partitions=names).adds
+        if self._updates and (outcome.touched or adds):
+            removes = [a for a in self._table.files() if HOT in a.tags]
+            if len(windows.table):
+                rows = self._stored(windows.finished(windows.table), batch.batch)
+                staged = self._table.stage(rows, name=f"hot-{batch.batch}-{attempt}", partitions=names, hot=True)
+                adds += staged.adds
+        return Prepared(adds, removes)
+
+
+class QueryOutput(_Writer):
+    """Replaces the table's content in one commit."""
+
+    def stage(self, outcome: Outcome, state: FlowState, batch: BatchPlan, attempt: str) -> Prepared:
+        """Write the result and remove all that was there."""
+        names = [p.name for p in self._partitions]
+        rows = self._stored(outcome.rows, batch.batch)
+        adds = self._table.stage(rows, name=f"{batch.batch}-{attempt}", partitions=names).adds if len(rows) else ()
+        return Prepared(adds, list(self._table.files()), operation="REFRESH")

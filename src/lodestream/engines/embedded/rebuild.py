@@ -1,0 +1,52 @@
+"""Starting a table anew: a new epoch, with the old content removed in the same commit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lodestream.lake.table import DeltaTable
+from lodestream.model.types import Schema
+
+
+def begin_epoch(
+    table: DeltaTable,
+    epoch: int,
+    *,
+    clock_us: int,
+    schema: Schema | None = None,
+    partition_columns: tuple[str, ...] | None = None,
+    configuration: Mapping[str, str] | None = None,
+) -> int:
+    """Empty the table and let its flow begin again as `epoch`; earlier versions stay readable by time travel.
+
+    Args:
+        table: the table as it is now.
+        epoch: the new generation, one more than the present one.
+        clock_us: commit time.
+        schema: the new schema, if it changes.
+        partition_columns: the new partition columns, if they change.
+        configuration: table properties to set beside the epoch.
+
+    Returns:
+        The version of the commit.
+
+    Raises:
+        ConflictError: somebody else wrote meanwhile.
+    """
+    old = table.snapshot.metadata
+    metadata = replace(
+        old,
+        schema=schema or old.schema,
+        partition_columns=old.partition_columns if partition_columns is None else partition_columns,
+        configuration={**old.configuration, **(configuration or {}), "lodestream.epoch": str(epoch)},
+    )
+    return table.commit(
+        removes=table.files(),
+        txn=None,
+        info={"epoch": epoch},
+        metadata=metadata,
+        clock_us=clock_us,
+        operation="REBUILD",
+        blind=False,
+    )

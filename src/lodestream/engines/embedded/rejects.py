@@ -1,0 +1,145 @@
+"""Rows that do not reach the table: their quarantine form, and back to input rows for a replay."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from lodestream.model.arrow import to_arrow
+from lodestream.model.types import Column as C
+from lodestream.model.types import DataType, Schema, parse_type
+
+QUARANTINE = Schema(
+    (
+        C("_source", parse_type("string"), comment="unit of the source the row came from"),
+        C("_position", parse_type("bigint"), comment="position in that unit"),
+        C("_batch", parse_type("bigint"), comment="batch of the flow that set the row aside"),
+        C("_time", parse_type("timestamp"), comment="when"),
+        C("kind", parse_type("string"), comment="quarantine, late, duplicate, dropped or resolved"),
+        C("reasons", parse_type("array<string>"), comment="every reason, most important first"),
+        C("rule", parse_type("string"), comment="the first rule broken, if a rule was"),
+        C("detail", parse_type("string"), comment="more, as JSON"),
+        C("row", parse_type("string"), comment="the flow's input row as JSON; empty for duplicate and dropped"),
+        C("raw", parse_type("binary"), comment="the record as it arrived, when it did not decode"),
+    )
+)
+QUARANTINE_ARROW = to_arrow(QUARANTINE)
+
+
+def rejected(
+    rows: pa.Table,
+    kind: str,
+    reasons: pa.Array | list[list[str]],
+    *,
+    batch: int,
+    clock_us: int,
+    keep_row: bool,
+    details: list[str | None] | None = None,
+) -> pa.Table:
+    """Quarantine rows for the input rows `rows`.
+
+    Args:
+        rows: n input rows with `_source` and `_position`.
+        kind: their disposition.
+        reasons: n lists of reason codes.
+        keep_row: whether the row itself is kept, so that it can be shown and replayed.
+        details: n JSON texts, if there is more to say.
+    """
+    count = len(rows)
+    listed = pa.array(reasons, pa.list_(pa.string()))
+    return pa.table(
+        [
+            rows.column("_source").cast(pa.string()),
+            rows.column("_position"),
+            pa.array([batch], pa.int64()).take(pa.array([0] * count, pa.int32())),
+            pa.array([clock_us] * count, pa.timestamp("us", tz="UTC")),
+            pa.array([kind] * count, pa.string()),
+            listed,
+            pa.array([_rule(codes) for codes in listed.to_pylist()], pa.string()),
+            pa.array(details or [None] * count, pa.string()),
+            pa.array(encode_rows(rows) if keep_row else [None] * count, pa.string()),
+            pa.nulls(count, pa.binary()),
+        ],
+        schema=QUARANTINE_ARROW,
+    )
+
+
+def rejected_raw(rejects: pa.Table, *, batch: int, clock_us: int) -> pa.Table:
+    """Quarantine rows for records that did not decode (`Decoded.rejects`)."""
+    count = len(rejects)
+    reasons = rejects.column("_reasons").combine_chunks()
+    return pa.table(
+        [
+            rejects.column("_source").cast(pa.string()),
+            rejects.column("_position"),
+            pa.array([batch] * count, pa.int64()),
+            pa.array([clock_us] * count, pa.timestamp("us", tz="UTC")),
+            pa.array(["quarantine"] * count, pa.string()),
+            reasons,
+            pa.array([_rule(codes) for codes in reasons.to_pylist()], pa.string()),
+            pa.nulls(count, pa.string()),
+            pa.nulls(count, pa.string()),
+            rejects.column("_raw"),
+        ],
+        schema=QUARANTINE_ARROW,
+    )
+
+
+def _rule(codes: list[str]) -> str | None:
+    named = [code.split(":")[1] for code in codes if code.startswith(("expect:", "drop:"))]
+    return named[0] if named else None
+
+
+def encode_rows(rows: pa.Table) -> list[str]:
+    """Each row as one JSON object; `decode_rows` gives the same values back."""
+    return [json.dumps(row, default=_encode, ensure_ascii=False, allow_nan=True) for row in rows.to_pylist()]
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"no JSON form: {type(value).__name__}")
+
+
+def decode_rows(texts: list[str], schema: Schema) -> pa.Table:
+    """Rows of `encode_rows` as a table of `schema`; columns that a row does not have are NULL."""
+    decoded = [json.loads(text) for text in texts]
+    columns = [pa.array([_decode(row.get(c.name), c.type) for row in decoded], f.type)
+               for c, f in zip(schema, to_arrow(schema), strict=True)]  # fmt: skip
+    return pa.table(columns, schema=pa.schema([f.with_nullable(True) for f in to_arrow(schema)]))
+
+
+def _decode(value: Any, kind: DataType) -> Any:
+    if value is None:
+        return None
+    match kind.name:
+        case "timestamp":
+            return datetime.fromisoformat(value)
+        case "date":
+            return date.fromisoformat(value)
+        case "decimal":
+            return Decimal(value)
+        case "binary":
+            return base64.b64decode(value)
+        case "array":
+            assert kind.element
+            return [_decode(item, kind.element) for item in value]
+        case "struct":
+            return {f.name: _decode(value.get(f.name), f.type) for f in kind.fields}
+        case "map":
+            assert kind.key
+            assert kind.element
+            return [(_decode(k, kind.key), _decode(v, kind.element)) for k, v in value]
+        case _:
+            return value

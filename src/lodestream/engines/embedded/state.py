@@ -1,0 +1,136 @@
+"""What a flow remembers between batches: positions, watermark, dedup keys and open windows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from lodestream.engines.embedded.dedup import DedupMap
+from lodestream.engines.embedded.store import StateFile
+from lodestream.engines.embedded.windows import OpenWindows
+from lodestream.model.batch import SourceRange
+
+_BASE_BYTES_MIN = 1 << 16
+_CHAIN_MAX = 500
+
+DEDUP_SCHEMA = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("expiry_us", pa.int64())])
+LEDGER_SCHEMA = pa.schema([("unit", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("facts", pa.string())])
+
+
+@dataclass
+class Changes:
+    """What one batch adds to the state; proportional to the batch."""
+
+    dedup: pa.Table | None = None
+    windows: pa.Table | None = None
+    ledger: tuple[SourceRange, ...] = ()
+
+
+@dataclass
+class FlowState:
+    """The state after batch `batch`.
+
+    Attributes:
+        max_event_us: largest event time of all batches so far, None before the first.
+        late_us: W(batch): rows of the next batch at or before it are late.
+        upto: last upstream version taken in, -1 before the first.
+        pins: versions that the last refresh read.
+        clock_us: time of the last batch.
+        consumed: per source unit, where reading goes on.
+    """
+
+    batch: int = 0
+    max_event_us: int | None = None
+    late_us: int = 0
+    upto: int = -1
+    pins: dict[str, int] = field(default_factory=dict)
+    clock_us: int = 0
+    consumed: dict[str, SourceRange] = field(default_factory=dict)
+    dedup: DedupMap | None = None
+    windows: OpenWindows | None = None
+    chain_length: int = 0
+    chain_bytes: int = 0
+    base_bytes: int = 0
+    last: str | None = None
+    base: str | None = None
+
+    def watermark(self, delay_us: int) -> int:
+        """W of the next batch: what has been seen so far less the delay, in whole milliseconds, never backwards."""
+        if self.max_event_us is None:
+            return self.late_us
+        return max(self.late_us, (self.max_event_us - delay_us) // 1000 * 1000)
+
+    def facts(self) -> dict[str, Any]:
+        """The small values as JSON; the sections hold the rest."""
+        return {
+            "max_event_us": self.max_event_us, "late_us": self.late_us, "upto": self.upto, "pins": self.pins,
+            "clock_us": self.clock_us,
+        }  # fmt: skip
+
+    def link(self, table_id: str, epoch: int, attempt: str, changes: Changes) -> StateFile:
+        """The chain's next link: the changes, or a new base once the chain outweighs the last base."""
+        make_base = self.last is None or self.chain_length >= _CHAIN_MAX or (
+            self.chain_bytes > max(_BASE_BYTES_MIN, self.base_bytes)
+        )  # fmt: skip
+        if make_base:
+            changes = self._everything()
+        sections = {}
+        if changes.dedup is not None and len(changes.dedup):
+            sections["dedup"] = changes.dedup
+        if changes.windows is not None and len(changes.windows):
+            sections["windows"] = changes.windows
+        if changes.ledger:
+            sections["ledger"] = _ledger_table(changes.ledger)
+        previous = None if make_base else self.last
+        return StateFile(table_id, epoch, self.batch, attempt, previous, self.facts(), sections)
+
+    def linked(self, link: StateFile, size: int) -> None:
+        """Remember that `link` of `size` bytes is now the end of the chain."""
+        if link.previous is None:
+            self.base, self.base_bytes, self.chain_bytes, self.chain_length = link.name, size, 0, 0
+        else:
+            self.chain_bytes, self.chain_length = self.chain_bytes + size, self.chain_length + 1
+        self.last = link.name
+
+    def _everything(self) -> Changes:
+        dedup = None
+        if self.dedup is not None:
+            dedup = pa.table(list(self.dedup.live(self.late_us)), schema=DEDUP_SCHEMA)
+        windows = self.windows.table if self.windows is not None else None
+        return Changes(dedup, windows, tuple(self.consumed.values()))
+
+    def apply(self, link: StateFile) -> None:
+        """Take in one stored link; called for each link of a chain in order."""
+        facts = link.facts
+        self.batch = link.batch
+        self.max_event_us, self.late_us = facts["max_event_us"], facts["late_us"]
+        self.upto, self.pins, self.clock_us = facts["upto"], facts["pins"], facts["clock_us"]
+        if "ledger" in link.sections:
+            for row in link.sections["ledger"].to_pylist():
+                self.consumed[row["unit"]] = SourceRange(
+                    row["unit"], row["start"], row["end"], json.loads(row["facts"])
+                )
+        if self.dedup is not None and "dedup" in link.sections:
+            keys = link.sections["dedup"]
+            columns = [keys.column(name).to_numpy() for name in ("high", "low", "expiry_us")]
+            self.dedup.load(columns[0], columns[1], columns[2], self.late_us)
+        if self.windows is not None:
+            if "windows" in link.sections:
+                self.windows.upsert(link.sections["windows"])
+            self.windows.close(self.late_us)
+        self.linked(link, 0)
+
+
+def _ledger_table(ranges: tuple[SourceRange, ...]) -> pa.Table:
+    return pa.table(
+        [
+            [r.unit for r in ranges],
+            [r.start for r in ranges],
+            [r.end for r in ranges],
+            [json.dumps(dict(r.facts), sort_keys=True) for r in ranges],
+        ],
+        schema=LEDGER_SCHEMA,
+    )

@@ -1,0 +1,166 @@
+"""Where a flow keeps its plans and its state: one folder per table and epoch, written through the disk seam."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from lodestream.errors import CorruptionError
+from lodestream.lake.crash import point
+from lodestream.lake.disk import Disk, put_if_absent, write_durable
+from lodestream.model.batch import BatchPlan
+from lodestream.model.table import TableName
+
+_MAGIC = b"LODESTATE1\n"
+_PLANS_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """One link of the state chain: what batch `batch` changed, or all of it when `previous` is None.
+
+    Attributes:
+        table_id: Delta id of the table that the state belongs to.
+        batch: the batch after which this state holds.
+        attempt: which run of the batch wrote it; the main commit names the one that counts.
+        previous: name of the link before, None for a base.
+        facts: small values (watermarks, positions).
+        sections: Arrow tables by name (`dedup`, `windows`, `ledger`).
+    """
+
+    table_id: str
+    epoch: int
+    batch: int
+    attempt: str
+    previous: str | None
+    facts: Mapping[str, Any]
+    sections: Mapping[str, pa.Table] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """File name, unique per batch and attempt."""
+        return f"{self.batch:020d}-{self.attempt}"
+
+    def to_bytes(self) -> bytes:
+        """Header line, then the sections as Arrow IPC streams, each with its digest in the header."""
+        parts, described = [], []
+        for name, table in self.sections.items():
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            data = sink.getvalue().to_pybytes()
+            parts.append(data)
+            described.append([name, len(data), hashlib.blake2b(data, digest_size=16).hexdigest()])
+        header = {
+            "table_id": self.table_id, "epoch": self.epoch, "batch": self.batch, "attempt": self.attempt,
+            "previous": self.previous, "facts": dict(self.facts), "sections": described,
+        }  # fmt: skip
+        line = json.dumps(header, sort_keys=True).encode()
+        digest = hashlib.blake2b(line, digest_size=16).hexdigest().encode()
+        return b"".join((_MAGIC, digest, b"\n", line, b"\n", *parts))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, path: str) -> StateFile:
+        """Read `to_bytes`'s form. Raises CorruptionError when a byte is not as written."""
+        head, _, rest = data.partition(b"\n")
+        digest, _, rest = rest.partition(b"\n")
+        line, _, body = rest.partition(b"\n")
+        if head + b"\n" != _MAGIC or hashlib.blake2b(line, digest_size=16).hexdigest().encode() != digest:
+            raise CorruptionError("state file is not as it was written; rebuild the table", path=path)
+        header = json.loads(line)
+        sections, start = {}, 0
+        for name, size, wanted in header.pop("sections"):
+            part = body[start : start + size]
+            if hashlib.blake2b(part, digest_size=16).hexdigest() != wanted:
+                raise CorruptionError("state file is not as it was written; rebuild the table", path=path, part=name)
+            sections[name] = pa.ipc.open_stream(part).read_all()
+            start += size
+        return cls(**header, sections=sections)
+
+
+class FlowStore:
+    """Plans and state files of one flow and epoch.
+
+    Args:
+        disk: the seam for every effect.
+        lake: root folder of the lake.
+        table: the flow's table.
+        epoch: rebuild generation.
+    """
+
+    def __init__(self, disk: Disk, lake: str, table: TableName, epoch: int) -> None:
+        self.disk = disk
+        self.root = os.path.join(lake, "_lodestream", "flows", str(table), str(epoch))
+        self._plans = os.path.join(self.root, "plans")
+        self._states = os.path.join(self.root, "state")
+
+    def plan(self, batch: int) -> BatchPlan | None:
+        """Plan N as it was first written, or None."""
+        path = os.path.join(self._plans, f"{batch:020d}.json")
+        if not self.disk.exists(path):
+            return None
+        try:
+            return BatchPlan.from_json(self.disk.read(path))
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorruptionError("plan cannot be read; lodestream doctor names what to do", path=path) from error
+
+    def put_plan(self, plan: BatchPlan) -> BatchPlan:
+        """Write plan N unless there is one; returns the one that stands."""
+        path = os.path.join(self._plans, f"{plan.batch:020d}.json")
+        point("plan.before")
+        if put_if_absent(self.disk, path, plan.to_json()):
+            point("plan.after")
+            return plan
+        standing = self.plan(plan.batch)
+        if standing is None:
+            raise CorruptionError("plan disappeared while it was written", path=path)
+        return standing
+
+    def last_planned(self) -> int:
+        """The highest plan number, 0 when there is none."""
+        numbers = [
+            int(name[:20]) for name in self.disk.list(self._plans) if name.endswith(".json") and name[:20].isdigit()
+        ]
+        return max(numbers, default=0)
+
+    def put_state(self, state: StateFile) -> int:
+        """Write one link of the chain durably; returns its size in bytes."""
+        data = state.to_bytes()
+        write_durable(self.disk, os.path.join(self._states, state.name), data)
+        return len(data)
+
+    def chain(self, name: str, table_id: str, epoch: int, batch: int) -> list[StateFile]:
+        """The links from the base to the named one, in order.
+
+        Raises:
+            CorruptionError: a link is missing, damaged, or belongs to another table, epoch or batch.
+        """
+        links: list[StateFile] = []
+        wanted: str | None = name
+        while wanted is not None:
+            path = os.path.join(self._states, wanted)
+            if not self.disk.exists(path):
+                raise CorruptionError("state is missing; rebuild the table: lodestream plan --rebuild", path=path)
+            link = StateFile.from_bytes(self.disk.read(path), path)
+            if (link.table_id, link.epoch, link.name) != (table_id, epoch, wanted) or link.batch > batch:
+                raise CorruptionError("state belongs to another table, epoch or batch", path=path)
+            links.append(link)
+            wanted = link.previous
+        if links[0].batch != batch:
+            raise CorruptionError("state is of another batch", path=name, batch=batch)
+        return links[::-1]
+
+    def forget_before(self, kept: str, batch: int) -> None:
+        """Delete state links older than the base `kept` and plans older than the last ten thousand."""
+        for name in self.disk.list(self._states):
+            if name < kept[:20]:
+                self.disk.unlink(os.path.join(self._states, name))
+        for name in self.disk.list(self._plans):
+            if name[:20].isdigit() and int(name[:20]) < batch - _PLANS_KEPT:
+                self.disk.unlink(os.path.join(self._plans, name))

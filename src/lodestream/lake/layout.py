@@ -1,0 +1,24 @@
+"""Where things lie in a lake: `<layer>/<table>`, its quarantine beside it, and `_lodestream` for the flows."""
+
+from __future__ import annotations
+
+import os
+
+from lodestream.model.table import TableName
+
+QUARANTINE_SUFFIX = "__quarantine"
+
+
+def table_path(lake: str, name: TableName) -> str:
+    """Folder of a table."""
+    return os.path.join(lake, name.layer, name.name)
+
+
+def quarantine_name(name: TableName) -> TableName:
+    """The quarantine table of a table."""
+    return TableName(name.layer, name.name + QUARANTINE_SUFFIX)
+
+
+def app_id(name: TableName, epoch: int) -> str:
+    """The Delta application id of a flow's commits; its version is the batch number."""
+    return f"lodestream/{name}/{epoch}"

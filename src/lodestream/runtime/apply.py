@@ -1,0 +1,53 @@
+"""Brings the lake's tables in line with the declarations: creates, alters and, when accepted, rebuilds."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from lodestream.engines.embedded.rebuild import begin_epoch
+from lodestream.errors import ConflictError
+from lodestream.lake.disk import Disk
+from lodestream.lake.layout import table_path
+from lodestream.lake.table import DeltaTable
+from lodestream.model.steps import FlowPlan
+from lodestream.model.table import TableName
+from lodestream.planning.diff import Change
+
+
+def apply_changes(
+    changes: Sequence[Change], flows: Mapping[TableName, FlowPlan], *, lake: str, disk: Disk, clock_us: int
+) -> None:
+    """Carry out every change but drops, which only a person makes.
+
+    Raises:
+        ConflictError: a table was changed meanwhile; plan again.
+    """
+    for change in changes:
+        plan = flows.get(change.table)
+        if plan is None or change.kind == "drop":
+            continue
+        path = table_path(lake, change.table)
+        table = DeltaTable.open(disk, path)
+        configuration = {"lodestream.hash": plan.definition, "lodestream.definition": plan.declaration}
+        if table is None:
+            DeltaTable.create(
+                disk, path, plan.schema, partition_columns=plan.partition_columns,
+                configuration={**configuration, "lodestream.epoch": "1"}, table_id=str(uuid.uuid4()), clock_us=clock_us,
+            )  # fmt: skip
+        elif change.kind in ("rebuild", "refresh"):
+            epoch = int(table.snapshot.metadata.configuration.get("lodestream.epoch", "1"))
+            begin_epoch(
+                table, epoch + 1, clock_us=clock_us, schema=plan.schema,
+                partition_columns=plan.partition_columns, configuration=configuration,
+            )  # fmt: skip
+        else:
+            old = table.snapshot.metadata
+            metadata = replace(old, configuration={**old.configuration, **configuration})
+            try:
+                table.commit(
+                    txn=None, info={}, metadata=metadata, clock_us=clock_us, operation="ALTER", blind=False
+                )  # fmt: skip
+            except ConflictError:
+                raise ConflictError("table changed meanwhile; plan again", table=str(change.table)) from None

@@ -1,0 +1,233 @@
+"""Runs the flows of a project, all in this process or some of them, until told to stop or until nothing is left to do."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+
+from lodestream.engines.embedded.flow import Committed, Flow, Surroundings
+from lodestream.engines.embedded.handover import Handover
+from lodestream.engines.embedded.python_step import PythonFunction
+from lodestream.errors import ConfigError
+from lodestream.lake.disk import Disk, write_durable
+from lodestream.model.batch import BatchLimit
+from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
+from lodestream.model.table import TableName
+from lodestream.model.types import Schema
+from lodestream.ports.plugins import load
+from lodestream.ports.source import Reading, Source
+from lodestream.runtime.maintain import Maintenance
+from lodestream.runtime.schedule import is_due
+from lodestream.runtime.supervise import Board, FlowStatus, Worker
+
+_REFRESH_EVERY_US = 5_000_000
+
+
+class Pipeline:
+    """The flows of one project over one lake.
+
+    Args:
+        root: project folder; sources and functions are found relative to it.
+        flows: the compiled flows in an order in which inputs come first.
+        lake: root folder of the lake.
+        disk: seam for every effect.
+        clock: microseconds since 1970 UTC.
+        handover: whether flows of this process hand rows over in memory.
+        limit: bound of one batch.
+        poll_s: how often sources and other processes' tables are looked at.
+        code: version of the software, written into commits.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        flows: Mapping[TableName, FlowPlan],
+        *,
+        lake: str,
+        disk: Disk,
+        clock: Callable[[], int],
+        handover: bool = True,
+        limit: BatchLimit | None = None,
+        poll_s: float = 0.1,
+        code: str = "",
+    ) -> None:
+        self.root = root
+        self.flows = flows
+        self.around = Surroundings(
+            disk=disk,
+            lake=lake,
+            clock=clock,
+            handover=Handover() if handover else None,
+            limit=limit or BatchLimit(),
+            functions=self._function,
+            code=code,
+        )
+        self._poll_s = poll_s
+        self._board = Board()
+        self.workers: dict[TableName, Worker] = {}
+        self._modules: dict[str, ModuleType] = {}
+
+    @property
+    def status(self) -> list[FlowStatus]:
+        """One status per running flow."""
+        return [worker.status for worker in self.workers.values()]
+
+    def flow(self, name: TableName) -> Flow:
+        """A flow that is not running, to be opened and stepped by the caller."""
+        plan = self.flows.get(name)
+        if plan is None:
+            raise ConfigError("no such table", table=str(name), known=", ".join(map(str, self.flows)))
+        return Flow(plan, self.around, self._source(plan))
+
+    def run_once(self, tables: Iterable[TableName] | None = None) -> list[FlowStatus]:
+        """At most one batch per flow, inputs first, on this thread."""
+        statuses = []
+        for name in self._chosen(tables):
+            flow = self.flow(name)
+            status = FlowStatus(name)
+            try:
+                flow.open()
+                committed = flow.step()
+                if committed is not None:
+                    status.batches, status.batch, status.version = 1, committed.batch, committed.version
+                    status.counts = dict(committed.counts)
+                status.state = "stopped"
+            finally:
+                flow.close()
+            statuses.append(status)
+        return statuses
+
+    def run(
+        self,
+        *,
+        tables: Iterable[TableName] | None = None,
+        until_idle: bool = False,
+        listener: Callable[[TableName, Committed], None] = lambda _table, _committed: None,
+    ) -> list[FlowStatus]:
+        """Run flows until `stop` is called or, with `until_idle`, until nothing is left to do.
+
+        Raises:
+            LodestreamError: what made a flow fail, once all flows have ended; the first in flow order.
+        """
+        board = self._board = Board()
+        chosen = list(self._chosen(tables))
+        self.workers = {name: self._worker(name, chosen, board, listener) for name in chosen}
+        maintenance = Maintenance([w.flow for w in self.workers.values()], self.around)
+        housekeeping = threading.Thread(target=maintenance.run, args=(board.stopping,), name="maintenance", daemon=True)
+        for worker in self.workers.values():
+            worker.thread.start()
+        housekeeping.start()
+        try:
+            self._wait(board, chosen, until_idle=until_idle)
+        finally:
+            board.stop()
+            for worker in self.workers.values():
+                worker.thread.join()
+            housekeeping.join()
+        for worker in self.workers.values():
+            if worker.status.state == "failed" and worker.status.error is not None:
+                raise worker.status.error
+        return self.status
+
+    def stop(self) -> None:
+        """End the run after the batches that are under way; safe from any thread or signal handler."""
+        self._board.stopping.set()
+
+    def _wait(self, board: Board, chosen: list[TableName], *, until_idle: bool) -> None:
+        while not board.stopping.is_set():
+            with board.changed:
+                alive = any(worker.thread.is_alive() for worker in self.workers.values())
+                news = dict(board.news)
+                done = until_idle and all(board.idle.get(name, False) for name in chosen)
+            if done and self._settled(board, chosen, news):
+                return
+            if not alive:
+                return
+            with board.changed:
+                board.changed.wait(self._poll_s)
+
+    def _settled(self, board: Board, chosen: list[TableName], news: dict[TableName, int]) -> bool:
+        """Idle all round, and nothing was committed since: the flags were raised one after the other."""
+        with board.changed:
+            return board.news == news and all(board.idle.get(name, False) for name in chosen)
+
+    def _worker(
+        self,
+        name: TableName,
+        chosen: list[TableName],
+        board: Board,
+        listener: Callable[[TableName, Committed], None],
+    ) -> Worker:
+        plan = self.flows[name]
+        reads = [plan.upstream] if plan.upstream else []
+        first = plan.steps[0]
+        if isinstance(first, RunQuery):
+            reads += first.inputs
+        reads += plan.waits_for
+        inputs = tuple(dict.fromkeys(table for table in reads if table in chosen))
+
+        def waiting() -> list[TableName]:
+            if isinstance(first, RunQuery):
+                return []
+            return [t for t in plan.waits_for if t not in board.caught_up and not self._caught_up(t, chosen)]
+
+        return Worker(
+            self.flow(name), board, inputs, waiting, self._poll_s, listener, self.mark_caught_up, self._refresh_due
+        )
+
+    def _caught_up(self, table: TableName, chosen: list[TableName]) -> bool:
+        """Whether a table that another process fills has taken in what was there when that process started."""
+        return table not in chosen and self.around.disk.exists(self._marker(table))
+
+    def mark_caught_up(self, table: TableName) -> None:
+        """Tell other processes that the table has taken in what was there."""
+        if not self.around.disk.exists(self._marker(table)):
+            write_durable(self.around.disk, self._marker(table), b"")
+
+    def _marker(self, table: TableName) -> str:
+        return os.path.join(self.around.lake, "_lodestream", "flows", str(table), "caught_up")
+
+    def _refresh_due(self, flow: Flow) -> bool:
+        first = flow.plan.steps[0]
+        if not isinstance(first, RunQuery):
+            return False
+        now = self.around.clock()
+        if first.schedule:
+            return is_due(first.schedule, flow.state.clock_us, now)
+        return now - flow.state.clock_us >= _REFRESH_EVERY_US
+
+    def _chosen(self, tables: Iterable[TableName] | None) -> Iterable[TableName]:
+        wanted = set(self.flows if tables is None else tables)
+        for name in wanted - set(self.flows):
+            raise ConfigError("no such table", table=str(name), known=", ".join(map(str, self.flows)))
+        return [name for name in self.flows if name in wanted]
+
+    def _source(self, plan: FlowPlan, schema: Schema | None = None) -> Source | None:
+        first = plan.steps[0]
+        if not isinstance(first, ReadSource):
+            return None
+        reading = Reading(schema or first.schema, first.keep_raw, first.drift, self.root)
+        format_class = load("formats", first.format.name)
+        source_class = load("sources", first.source.name)
+        form = format_class(format_class.settings(**first.format.settings), reading)
+        source: Source = source_class(source_class.settings(**first.source.settings), form, reading)
+        return source
+
+    def _function(self, name: str) -> PythonFunction:
+        """The user's function `module:function` from the project's `functions` folder."""
+        module_name, _, function = name.partition(":")
+        module = self._modules.get(module_name)
+        if module is None:
+            path = os.path.join(self.root, "functions", *module_name.split(".")) + ".py"
+            spec = importlib.util.spec_from_file_location(f"lodestream_functions.{module_name}", path)
+            if spec is None or spec.loader is None or not os.path.exists(path):
+                raise ConfigError("no such functions file", function=name, file=path)
+            module = self._modules[module_name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        found = getattr(module, function, None)
+        if not callable(found):
+            raise ConfigError("no such function", function=name, file=module.__file__)
+        return found  # type: ignore[no-any-return]

@@ -1,0 +1,194 @@
+"""Runs one flow on its own thread: steps it, waits when there is nothing, and decides what an error means."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lodestream.engines.embedded.flow import Committed, Flow
+from lodestream.errors import ConflictError, LodestreamError, TransientError
+from lodestream.model.table import TableName
+
+_STANDBY_S = 1.0
+_BACKOFF_MAX_S = 30.0
+
+
+@dataclass
+class FlowStatus:
+    """What is known about a running flow; written by its thread, read by others.
+
+    Attributes:
+        state: `starting`, `waiting` (for a lookup), `running`, `idle`, `standby`, `retrying`, `failed`, `stopped`.
+        counts: rows by disposition since the start of this run.
+    """
+
+    table: TableName
+    state: str = "starting"
+    batches: int = 0
+    batch: int = 0
+    version: int = -1
+    counts: dict[str, int] = field(default_factory=dict)
+    busy_s: float = 0.0
+    max_event_us: int | None = None
+    last_commit_us: int | None = None
+    state_bytes: int = 0
+    error: LodestreamError | None = None
+    retries: int = 0
+
+
+class Board:
+    """Who is idle and who has news; every thread of a run waits on it."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.news: dict[TableName, int] = {}
+        self.idle: dict[TableName, bool] = {}
+        self.caught_up: set[TableName] = set()
+        self.stopping = threading.Event()
+
+    def committed(self, table: TableName) -> None:
+        """A table has a new version."""
+        with self.changed:
+            self.news[table] = self.news.get(table, 0) + 1
+            self.idle[table] = False
+            self.changed.notify_all()
+
+    def quiet(self, table: TableName, *, idle: bool) -> None:
+        """A flow has nothing to do (or has again)."""
+        with self.changed:
+            if self.idle.get(table) != idle:
+                self.idle[table] = idle
+                self.changed.notify_all()
+
+    def catch_up(self, table: TableName) -> None:
+        """A flow has taken in what was there when it started."""
+        with self.changed:
+            self.caught_up.add(table)
+            self.changed.notify_all()
+
+    def stop(self) -> None:
+        """Ask every flow to end after its batch."""
+        self.stopping.set()
+        with self.changed:
+            self.changed.notify_all()
+
+
+class Worker:
+    """The thread of one flow.
+
+    Args:
+        flow: not yet opened.
+        board: shared by all workers of the run.
+        inputs: tables of this run that the flow reads; it is quiet only when they are.
+        waits_for: returns the tables it still has to wait for before it may start.
+        poll_s: how often to look for news that nobody announces.
+        listener: told of every batch.
+        caught_up: told when the flow has nothing to do for the first time.
+        refresh_due: for `sql:` tables, whether a refresh may run although inputs are busy.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        board: Board,
+        inputs: tuple[TableName, ...],
+        waits_for: Callable[[], list[TableName]],
+        poll_s: float,
+        listener: Callable[[TableName, Committed], None],
+        caught_up: Callable[[TableName], None],
+        refresh_due: Callable[[Flow], bool],
+    ) -> None:
+        self.flow = flow
+        self.status = FlowStatus(flow.name)
+        self._board = board
+        self._inputs = inputs
+        self._waits_for = waits_for
+        self._poll_s = poll_s
+        self._listener = listener
+        self._caught_up = caught_up
+        self._refresh_due = refresh_due
+        self.thread = threading.Thread(target=self._run, name=str(flow.name), daemon=True)
+
+    def _run(self) -> None:
+        board, name = self._board, self.flow.name
+        try:
+            while not board.stopping.is_set():
+                try:
+                    self._work()
+                except ConflictError:
+                    self.status.state = "standby"
+                    self._pause(_STANDBY_S)
+                except TransientError as error:
+                    self.status.state, self.status.error = "retrying", error
+                    self.status.retries += 1
+                    self._pause(min(_BACKOFF_MAX_S, error.retry_after_s * 2 ** min(self.status.retries - 1, 5)))
+            self.status.state = "stopped"
+        except LodestreamError as error:
+            self.status.state, self.status.error = "failed", error
+        except Exception as error:  # noqa: BLE001 - the one place that may: a bug stops its flow, not the others
+            unexpected = LodestreamError("unexpected error, please report it", table=str(name), cause=repr(error))
+            unexpected.__cause__ = error
+            self.status.state, self.status.error = "failed", unexpected
+        finally:
+            with board.changed:
+                board.idle[name] = True
+                board.changed.notify_all()
+            self.flow.close()
+
+    def _work(self) -> None:
+        """Open the flow and step it until asked to stop; errors leave through here."""
+        board, name = self._board, self.flow.name
+        while missing := self._waits_for():
+            self.status.state = "waiting"
+            board.quiet(name, idle=False)
+            self._pause(self._poll_s, until=missing)
+            if board.stopping.is_set():
+                return
+        self.flow.open()
+        self.status.batch = self.flow.state.batch
+        while not board.stopping.is_set():
+            with board.changed:
+                seen = {table: board.news.get(table, 0) for table in self._inputs}
+                quiet = all(board.idle.get(table, False) for table in self._inputs)
+            started = time.perf_counter()
+            committed = self.flow.step(idle=quiet or self._refresh_due(self.flow))
+            if committed is not None:
+                self._note(committed, time.perf_counter() - started)
+                board.committed(name)
+                continue
+            self.status.state = "idle"
+            if quiet and name not in board.caught_up:
+                board.catch_up(name)
+                self._caught_up(name)
+            finished = self._finished() and quiet
+            board.quiet(name, idle=finished)
+            with board.changed:
+                if all(board.news.get(t, 0) == n for t, n in seen.items()) and not board.stopping.is_set():
+                    board.changed.wait(self._poll_s)
+
+    def _finished(self) -> bool:
+        source = self.flow.source
+        return source is None or source.finished(self.flow.state.consumed, self.flow.around.clock())
+
+    def _note(self, committed: Committed, seconds: float) -> None:
+        status = self.status
+        status.state, status.error, status.retries = "running", None, 0
+        status.batches += 1
+        status.batch, status.version = committed.batch, committed.version
+        status.busy_s += seconds
+        for kind, number in committed.counts.items():
+            status.counts[kind] = status.counts.get(kind, 0) + number
+        status.max_event_us = self.flow.state.max_event_us
+        status.last_commit_us = self.flow.state.clock_us
+        status.state_bytes = self.flow.state.dedup.nbytes if self.flow.state.dedup else 0
+        self._listener(self.flow.name, committed)
+
+    def _pause(self, seconds: float, until: list[TableName] | None = None) -> None:
+        deadline = time.monotonic() + seconds
+        with self._board.changed:
+            while not self._board.stopping.is_set() and (left := deadline - time.monotonic()) > 0:
+                self._board.changed.wait(left)
+                if until is not None:
+                    return
