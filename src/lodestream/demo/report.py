@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -50,7 +51,8 @@ ANSWERS = (
     ),
     Answer(
         "When do delays build up? (scheduled hour, UTC, all of 2013)",
-        "select hour(window_start) as hour_utc, sum(scheduled) as scheduled, sum(cancelled) as cancelled, "
+        "select hour(window_start) as hour_utc, cast(sum(scheduled) as bigint) as scheduled, "
+        "cast(sum(cancelled) as bigint) as cancelled, "
         "cast(sum(delay_sum) as double) / sum(departed) as delay_mean from gold.departures_per_hour "
         "where scheduled > 0 group by hour(window_start) having sum(departed) >= 300 order by hour_utc",
         "delay_mean",
@@ -155,7 +157,7 @@ def _text(value: Any, *, zero: str = "0") -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}" if value else zero
-    if isinstance(value, float):
+    if isinstance(value, float | Decimal):
         return f"{value:,.1f}"
     if hasattr(value, "strftime"):
         return str(value.strftime("%Y-%m-%d %H:%M"))
