@@ -7,9 +7,20 @@ from hypothesis import strategies as st
 
 from lodestream.errors import LodestreamError
 from lodestream.model.table import Dedup, EventTime, Lookup, TableName, Window
-from lodestream.semantics.stages import Batch, Disposition, Rule, Spec, State, position_of, run_batch, run_stream
+from lodestream.semantics.stages import (
+    Batch,
+    Disposition,
+    Measure,
+    Rule,
+    Spec,
+    State,
+    position_of,
+    run_batch,
+    run_stream,
+)
 
 S = 1_000_000
+COUNT = Measure(lambda r: 1, len)
 USERS = TableName("silver", "users")
 
 
@@ -35,8 +46,10 @@ def table(outcome):
     return {(k[0] // S, *k[1]): row["_rows"] for k, row in outcome.after.table.items()}
 
 
-COUNTED = Spec(event_time=EventTime("t", 10 * S), window=Window(10 * S), group_by={}, measures={"n": len}, emit="final")
-UPDATED = Spec(event_time=EventTime("t", 10 * S), window=Window(10 * S), measures={"n": len}, emit="updates")
+COUNTED = Spec(
+    event_time=EventTime("t", 10 * S), window=Window(10 * S), group_by={}, measures={"n": COUNT}, emit="final"
+)
+UPDATED = Spec(event_time=EventTime("t", 10 * S), window=Window(10 * S), measures={"n": COUNT}, emit="updates")
 
 
 def test_e1_a_row_joins_the_window_that_its_own_batch_closes():
@@ -60,7 +73,7 @@ def test_e4_a_batch_without_rows_holds_the_watermark_and_closes_what_it_has_pass
 def test_e14_continuing_from_state_equals_one_run():
     given = batches(at(20, 21), at(5, 33), at(9, 40), [], at(22, 41))
     spec = Spec(
-        event_time=EventTime("t", 10 * S), dedup=Dedup(("t",)), window=Window(10 * S, 5 * S), measures={"n": len}
+        event_time=EventTime("t", 10 * S), dedup=Dedup(("t",)), window=Window(10 * S, 5 * S), measures={"n": COUNT}
     )
     whole = run_stream(spec, given)
     for cut in range(len(given) + 1):
@@ -123,10 +136,39 @@ def test_every_reason_is_kept_and_errors_are_told_from_false():
     ]
     (out,) = run_stream(spec, batches(rows))
     assert [(d.kind, d.reasons) for d in out.dispositions.values()] == [
-        ("quarantine", ("derive:r:error", "expect:small", "expect:known", "expect:number:error")),
+        ("quarantine", ("derive:r:error", "expect:small", "expect:known", "expect:number:error", "drop:kept")),
         ("output", ()),
         ("quarantine", ("expect:number",)),
     ]
+
+
+def test_a_row_that_breaks_rules_of_both_kinds_is_kept_in_quarantine():
+    spec = Spec(expect=(Rule("a", lambda r: 1 // r["x"] > 0, "drop"), Rule("b", lambda r: r["x"] is None)))
+    (out,) = run_stream(spec, batches([{"x": 0}]))
+    assert list(out.dispositions.values()) == [Disposition("quarantine", ("expect:b", "drop:a:error"))]
+
+
+def test_a_row_whose_group_or_measure_errs_goes_to_quarantine_before_it_can_be_late():
+    spec = Spec(
+        event_time=EventTime("t", 0),
+        window=Window(10 * S),
+        group_by={"g": lambda r: 1 // r["x"]},
+        measures={"m": Measure(lambda r: 1 // r["y"], sum)},
+    )
+    (out,) = run_stream(spec, batches([{"t": -99 * S, "x": x, "y": y} for x, y in ((0, 1), (0, 0), (1, 1))]))
+    assert list(out.dispositions.values()) == [
+        Disposition("quarantine", ("group:g:error",)),
+        Disposition("quarantine", ("group:g:error", "measure:m:error")),
+        Disposition("late", ("late",)),
+    ]
+
+
+def test_a_row_that_only_some_hopping_windows_take_is_output_and_the_others_are_named():
+    spec = Spec(event_time=EventTime("t", 0), window=Window(10 * S, 5 * S), measures={"n": COUNT})
+    out = run_stream(spec, batches(at(16), [], at(12)))
+    assert kinds(out) == [["output"], [], ["output"]]
+    assert out[-1].missed == {("f", 1): (5 * S,)}
+    assert table(out[-1]) == {(10,): 2, (15,): 1}
 
 
 def test_a_rule_that_fails_stops_the_batch():
@@ -149,7 +191,7 @@ def test_a_lookup_comes_after_dedup_and_an_ambiguous_key_goes_to_quarantine():
 
 def test_null_and_nan_are_groups():
     spec = Spec(
-        event_time=EventTime("t", S), window=Window(10 * S), group_by={"g": lambda r: r["g"]}, measures={"n": len}
+        event_time=EventTime("t", S), window=Window(10 * S), group_by={"g": lambda r: r["g"]}, measures={"n": COUNT}
     )
     (out,) = run_stream(spec, batches([{"t": S, "g": g} for g in (None, float("nan"), -math.nan, None, 0.0, -0.0)]))
     assert sorted(str(k[1][0]) for k in out.after.table) == ["0.0", "None", "nan"]
@@ -176,13 +218,13 @@ streams = st.lists(rows_of_a_batch, max_size=7).map(lambda groups: batches(*grou
 def specs(draw):
     step = draw(st.sampled_from([None, 3 * S, 5 * S]))
     return Spec(
-        derive={"w": lambda r: 10 // r["v"]},
+        derive={"w": lambda r: 10 // (r["v"] - 1)},
         expect=(Rule("positive", lambda r: r["v"] >= 0, draw(st.sampled_from(["quarantine", "drop", "warn"]))),),
         event_time=EventTime("t", draw(st.sampled_from([0, 5 * S, 20 * S]))),
         dedup=draw(st.sampled_from([None, Dedup(("k",)), Dedup(("k", "g"), 15 * S)])),
         window=draw(st.sampled_from([None, Window(10 * S, step)])),
         group_by={"g": lambda r: r["g"]},
-        measures={"total": lambda rows: sum(r["v"] for r in rows)},
+        measures={"total": Measure(lambda r: 100 // r["v"], sum)},
         emit=draw(st.sampled_from(["updates", "final"])),
     )
 

@@ -17,14 +17,21 @@ from lodestream.model.table import Dedup, EventTime, Lookup, OnFail, TableName, 
 from lodestream.semantics.dedup import Key, deduplicate, key_of
 from lodestream.semantics.lookups import Row, look_up
 from lodestream.semantics.watermark import Watermark
-from lodestream.semantics.windows import Rows, fold, open_starts
+from lodestream.semantics.windows import Rows, fold, open_starts, starts_of
 
 Position = tuple[str, int]
 """(`_source`, `_position`): what every row is known by."""
 WindowKey = tuple[int, Key]
 """(window start in microseconds, values of the group columns)."""
 Compute = Callable[[Row], Any]
-Measure = Callable[[Sequence[Row]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """An aggregate: `of` gives each row's value (None is NULL), `fold` one value for all rows of a window and group."""
+
+    of: Compute
+    fold: Callable[[Sequence[Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +49,8 @@ class Spec:
 
     Attributes:
         derive: columns computed from the input row, all at once: none sees another's result.
-        measures: computed from all rows of a window and group, in order of arrival.
         group_by: computed from a row; with `window` only.
+        measures: columns of the window table beside bounds and groups; rows come in order of arrival.
     """
 
     derive: Mapping[str, Compute] = field(default_factory=dict)
@@ -102,18 +109,20 @@ class Outcome:
         accepted: rows that passed every stage, with their derived and looked-up columns: what a row-level table
             appends, and what a window table has counted.
         dispositions: one for each input position.
+        missed: of rows that some hopping windows took, starts of those that no longer did, by position.
         after: state after the batch, which holds the window table and the open windows.
     """
 
     mark: Watermark
     accepted: tuple[Row, ...]
     dispositions: Mapping[Position, Disposition]
+    missed: Mapping[Position, tuple[int, ...]]
     after: State
 
 
 def run_stream(spec: Spec, batches: Iterable[Batch], state: State | None = None) -> list[Outcome]:
     """Run all batches in order, from nothing or from the `state` that an earlier run ended with."""
-    start = Outcome(Watermark(), (), {}, state or State())
+    start = Outcome(Watermark(), (), {}, {}, state or State())
     return list(accumulate(batches, lambda last, batch: run_batch(spec, last.after, batch), initial=start))[1:]
 
 
@@ -135,10 +144,13 @@ def run_batch(spec: Spec, state: State, batch: Batch) -> Outcome:
     mark, state = state.mark, _advance(spec, state, rows)
     rows, state = _dedup(spec, rows, state, mark, gone)
     rows = _join(spec, rows, batch.pins, gone)
-    rows, state = _window(spec, rows, state, mark, gone)
+    rows = _compute_groups(spec, rows, gone)
+    missed: dict[Position, tuple[int, ...]] = {}
+    rows, state = _window(spec, rows, state, mark, gone, missed)
 
     kept = {position_of(row): Disposition("output") for row in rows}
-    return Outcome(mark, tuple(rows), {p: (kept | gone)[p] for p in map(position_of, batch.rows)}, state)
+    dispositions = {position: (kept | gone)[position] for position in map(position_of, batch.rows)}
+    return Outcome(mark, tuple(rows), dispositions, missed, state)
 
 
 def position_of(row: Row) -> Position:
@@ -147,27 +159,31 @@ def position_of(row: Row) -> Position:
 
 
 def _judge(spec: Spec, given: Row) -> tuple[Row, Disposition | None]:
-    """Derive, check expectations and event time; None is a row that passes."""
+    """Derive, check expectations and event time; no disposition means that the row passes.
+
+    A row that breaks rules of both kinds is quarantined, for that keeps it; the reasons to drop it come last.
+    """
     broken: list[str] = []
+    dropped: list[str] = []
     derived = {}
     for name, compute in spec.derive.items():
         derived[name], failed = _attempt(compute, given)
         if failed:
             broken.append(f"derive:{name}:error")
     row = {**given, **derived}
-    dropped: list[str] = []
     for rule in spec.expect:
         met, failed = _attempt(rule.that, row)
+        suffix = ":error" if failed else ""
         if met is True or rule.otherwise == "warn":
             continue
         if rule.otherwise == "fail":
             raise LodestreamError("row breaks a rule that stops the table", rule=rule.name, position=position_of(row))
         if rule.otherwise == "drop":
-            dropped.append(f"drop:{rule.name}")
+            dropped.append(f"drop:{rule.name}{suffix}")
         else:
-            broken.append(f"expect:{rule.name}:error" if failed else f"expect:{rule.name}")
+            broken.append(f"expect:{rule.name}{suffix}")
     if broken:
-        return row, Disposition("quarantine", tuple(broken))
+        return row, Disposition("quarantine", (*broken, *dropped))
     if dropped:
         return row, Disposition("dropped", tuple(dropped))
     if spec.event_time and row[spec.event_time.column] is None:
@@ -206,37 +222,62 @@ def _dedup(
 
 
 def _join(
-    spec: Spec, rows: Sequence[Row], pins: Mapping[TableName, Sequence[Row]], gone: dict[Position, Disposition]
+    spec: Spec, rows: list[Row], pins: Mapping[TableName, Sequence[Row]], gone: dict[Position, Disposition]
 ) -> list[Row]:
-    kept = []
+    for lookup in spec.lookups:
+        joined: list[Row] = []
+        for row in rows:
+            found = look_up(row, lookup, pins[lookup.table])
+            if found is None:
+                gone[position_of(row)] = Disposition("quarantine", ("lookup_ambiguous", f"lookup:{lookup.table}"))
+            else:
+                joined.append(found)
+        rows = joined
+    return rows
+
+
+def _compute_groups(spec: Spec, rows: list[Row], gone: dict[Position, Disposition]) -> list[Row]:
+    """Rows with their group and measured values under `_group` and `_measured`; a row whose values err leaves."""
+    if spec.window is None:
+        return rows
+    kept: list[Row] = []
     for row in rows:
-        joined: Row | None = row
-        for lookup in spec.lookups:
-            joined = look_up(joined, lookup, pins[lookup.table]) if joined is not None else None
-        if joined is None:
-            gone[position_of(row)] = Disposition("quarantine", ("lookup_ambiguous",))
-        else:
-            kept.append(joined)
+        groups = {name: _attempt(compute, row) for name, compute in spec.group_by.items()}
+        measured = {name: _attempt(measure.of, row) for name, measure in spec.measures.items()}
+        errors = [f"group:{name}:error" for name, (_, failed) in groups.items() if failed]
+        errors += [f"measure:{name}:error" for name, (_, failed) in measured.items() if failed]
+        if errors:
+            gone[position_of(row)] = Disposition("quarantine", tuple(errors))
+            continue
+        group = key_of([value for value, _ in groups.values()])
+        kept.append({**row, "_group": group, "_measured": {name: value for name, (value, _) in measured.items()}})
     return kept
 
 
 def _window(
-    spec: Spec, rows: list[Row], state: State, mark: Watermark, gone: dict[Position, Disposition]
+    spec: Spec,
+    rows: list[Row],
+    state: State,
+    mark: Watermark,
+    gone: dict[Position, Disposition],
+    missed: dict[Position, tuple[int, ...]],
 ) -> tuple[list[Row], State]:
     if spec.window is None or spec.event_time is None:
         return rows, state
     kept, added = [], []
     for row in rows:
-        starts = open_starts(row[spec.event_time.column], spec.window, mark)
+        time_us = row[spec.event_time.column]
+        starts = open_starts(time_us, spec.window, mark)
         if not starts:
             gone[position_of(row)] = Disposition("late", ("late",))
             continue
         kept.append(row)
-        group = key_of([compute(row) for compute in spec.group_by.values()])
-        added += [((start, group), row) for start in starts]
+        added += [((start, row["_group"]), row) for start in starts]
+        if past := tuple(start for start in starts_of(time_us, spec.window) if start not in starts):
+            missed[position_of(row)] = past
     touched, closed, opened = fold(added, state.opened, spec.window, mark)
     written = touched if spec.emit == "updates" else closed
-    table = {**state.table, **{key: _window_row(spec, spec.window, key, rows) for key, rows in written.items()}}
+    table = {**state.table, **{key: _window_row(spec, spec.window, key, held) for key, held in written.items()}}
     return kept, replace(state, opened=opened, table=table)
 
 
@@ -246,7 +287,7 @@ def _window_row(spec: Spec, window: Window, key: WindowKey, rows: Sequence[Row])
         "window_start": key[0],
         "window_end": key[0] + window.every_us,
         **dict(zip(spec.group_by, key[1], strict=True)),
-        **{name: measure(rows) for name, measure in spec.measures.items()},
+        **{name: measure.fold([row["_measured"][name] for row in rows]) for name, measure in spec.measures.items()},
         "_rows": len(rows),
         "_positions": frozenset(map(position_of, rows)),
     }
