@@ -7,14 +7,12 @@ timed apart, as starting the JVM is for the peer.
 from __future__ import annotations
 
 import argparse
-import cProfile
 import json
 import os
-import pstats
 import time
 from pathlib import Path
 
-from bench import measure
+from bench import measure, profiling
 
 
 def main() -> None:
@@ -24,23 +22,20 @@ def main() -> None:
     from lodestream.app import open_project
 
     start_up = {"wall_s": time.perf_counter() - started, "cpu_s": measure.cpu_s(me)}
-    profile = cProfile.Profile() if args.profile else None
     cpu, wall = measure.cpu_s(me), time.perf_counter()
-    if profile:
-        profile.enable()
-    project = open_project(args.project)
-    project.run(until_idle=True)
-    if profile:
-        profile.disable()
+    threads = profiling.ThreadProfiles() if args.profile else None
+    if threads:
+        threads.start()
+    open_project(str(args.project), lake="lake").run(until_idle=True)
     report = {
         "start_up": start_up,
         "wall_s": time.perf_counter() - wall,
         "cpu_s": measure.cpu_s(me) - cpu,
         "peak_mib": measure.peak_mib(me),
     }
-    if profile:
-        profile.dump_stats(args.profile)
-        pstats.Stats(str(args.profile))
+    if threads:
+        threads.stop()
+        report["profile"] = threads.report()
     args.out.write_text(json.dumps(report))
 
 
@@ -48,7 +43,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--profile", type=Path, help="write cProfile statistics here")
+    parser.add_argument("--profile", action="store_true", help="report where the time goes")
     return parser.parse_args()
 
 
