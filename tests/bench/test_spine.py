@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+
 from bench import compare, peer, spine
 
 RUNS = [{"wall_s": 1.0, "cpu_s": 1.0, "peak_mib": 100.0}, {"wall_s": 2.0, "cpu_s": 2.0, "peak_mib": 100.0}]
