@@ -1,1 +1,1 @@
-"""Ways in; one file per source, named after its protocol."""
+"""One file is one way in."""

@@ -1,0 +1,60 @@
+"""Reads ISO 8601 dates and timestamps exactly: what is not plainly one is refused."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime
+
+_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
+_TIMESTAMP = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):?(\d\d))?", re.ASCII
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC).toordinal()
+
+
+def parse_date(text: str) -> int:
+    """Days since 1970-01-01 of `YYYY-MM-DD`. Raises ValueError("format")."""
+    match = _DATE.fullmatch(text)
+    if not match:
+        raise ValueError("format")
+    try:
+        return date(int(match[1]), int(match[2]), int(match[3])).toordinal() - _EPOCH
+    except ValueError:
+        raise ValueError("format") from None
+
+
+def parse_timestamp(text: str) -> int:
+    """Microseconds since 1970 UTC of `YYYY-MM-DD(T| )HH:MM:SS[.f][Z|±HH[:]MM]`; without a zone it is UTC.
+
+    Raises:
+        ValueError: `format` when it is no such text (a leap second is none), `precision` when digits after the
+            microseconds are not zero: a value is never changed silently.
+    """
+    match = _TIMESTAMP.fullmatch(text)
+    if not match:
+        raise ValueError("format")
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    if hour > 23 or minute > 59 or second > 59:
+        raise ValueError("format")
+    try:
+        days = date(year, month, day).toordinal() - _EPOCH
+    except ValueError:
+        raise ValueError("format") from None
+    fraction = (match[7] or "").ljust(9, "0")
+    if fraction[6:] != "000":
+        raise ValueError("precision")
+    offset_s = 0
+    if match[8]:
+        if int(match[9]) > 23 or int(match[10]) > 59:
+            raise ValueError("format")
+        offset_s = (int(match[9]) * 3600 + int(match[10]) * 60) * (1 if match[8] == "+" else -1)
+    return (days * 86_400 + hour * 3600 + minute * 60 + second - offset_s) * 1_000_000 + int(fraction[:6])
+
+
+def is_timestamp(text: str) -> bool:
+    """Whether `parse_timestamp` reads it."""
+    try:
+        parse_timestamp(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,191 @@
+"""JSON lines: one object per line, decoded strictly; what is not exactly right is rejected with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from lodestream.errors import ConfigError
+from lodestream.formats._lines import Offsets, split_lines
+from lodestream.formats._parse import BadRecordError, Parser
+from lodestream.formats._records import Reject, rejects_table, rows_table
+from lodestream.formats._types import infer_type, unify_schemas, wider
+from lodestream.formats._values import BadValueError, Convert, NumberText, converter
+from lodestream.model.arrow import to_arrow_type
+from lodestream.model.types import Column, DataType, Schema
+from lodestream.ports.format import Part
+from lodestream.ports.settings import Settings
+from lodestream.ports.source import Decoded, Reading
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class JsonSettings(Settings):
+    """How JSON lines are read."""
+
+    timestamps: Literal["iso", "seconds", "millis", "micros"] = "iso"
+    """How timestamps are written: ISO 8601 text, or whole numbers since 1970 in this unit."""
+    row_bytes_max: int = Field(default=16 << 20, ge=1024, le=64 << 20)
+    """A longer line is quarantined (`parse:size`); its first 16 MiB are kept."""
+    depth_max: int = Field(default=64, ge=1, le=256)
+    """How deep arrays and objects may nest; a deeper line is quarantined (`parse:depth`)."""
+
+
+class JsonFormat:
+    """Decodes JSON lines to the declared columns; a missing key is NULL."""
+
+    settings: ClassVar[type[Settings]] = JsonSettings
+    framing: Literal["lines", "file"] = "lines"
+    head_lines = 0
+
+    def __init__(self, settings: JsonSettings, reading: Reading) -> None:
+        self.row_bytes_max = settings.row_bytes_max
+        self._settings = settings
+        self._reading = reading
+        self._exact = ExactDecoder(settings, reading)
+
+    def decode(self, data: bytes | bytearray | memoryview, unit: str, start: int, head: bytes = b"") -> Decoded:
+        """Whole lines to rows and rejects."""
+        block = np.frombuffer(data, np.uint8)
+        starts, ends = split_lines(block)
+        positions = starts + start
+        if start == 0 and len(starts) and block[:3].tobytes() == _BOM:
+            if ends[0] - starts[0] == 3:
+                starts, ends, positions = starts[1:], ends[1:], positions[1:]
+            else:
+                starts = np.concatenate([[3], starts[1:]])
+        return self._exact.decode(block, starts, ends, unit, positions)
+
+    def infer(self, data: bytes, head: bytes = b"") -> Schema:
+        """Columns of a sample, in order of first sight; lines that are no records are passed over."""
+        parse = Parser(self._settings.depth_max, exact=False)
+        seen: list[Schema] = []
+        for line in data.removeprefix(_BOM).splitlines():
+            try:
+                record = parse(line)
+            except BadRecordError:
+                continue
+            kinds = [(name, infer_type(value)) for name, value in record.items()]
+            seen.append(Schema(tuple(Column(name, kind) for name, kind in kinds if kind)))
+        return unify_schemas(seen)
+
+    def parts(self, path: str) -> Sequence[Part]:
+        """Not for line framing."""
+        raise NotImplementedError
+
+    def read(self, path: str, unit: str, start: int, end: int) -> Iterator[Decoded]:
+        """Not for line framing."""
+        raise NotImplementedError
+
+    def infer_file(self, path: str) -> Schema:
+        """Not for line framing."""
+        raise NotImplementedError
+
+
+class ExactDecoder:
+    """Decodes record by record in Python: slow, and by definition right."""
+
+    def __init__(self, settings: JsonSettings, reading: Reading) -> None:
+        self._reading = reading
+        self._row_bytes_max = settings.row_bytes_max
+        self._parse = Parser(settings.depth_max, exact=any(_has_decimal(c.type) for c in reading.schema))
+        self._columns: list[tuple[str, Convert, bool, DataType]] = [
+            (c.name, converter(c.type, settings.timestamps), c.nullable, c.type) for c in reading.schema
+        ]
+        self._names = frozenset(reading.schema.names)
+        self._types = [to_arrow_type(c.type) for c in reading.schema]
+
+    def decode(self, block: Any, starts: Offsets, ends: Offsets, unit: str, positions: Offsets) -> Decoded:
+        """Rows and rejects of the lines at these offsets of the block."""
+        values: list[tuple[Any, ...]] = []
+        kept: list[int] = []
+        raws: list[bytes] = []
+        rejects: list[Reject] = []
+        found: list[Schema] = []
+        for at, end, position in zip(starts.tolist(), ends.tolist(), positions.tolist(), strict=True):
+            if end - at > self._row_bytes_max:
+                rejects.append((position, ["parse:size"], block[at : at + self._row_bytes_max].tobytes()))
+                continue
+            line = block[at:end].tobytes()
+            row = self._decode_line(line, found)
+            if isinstance(row, list):
+                rejects.append((position, row, line))
+            else:
+                values.append(row)
+                kept.append(position)
+                if self._reading.keep_raw:
+                    raws.append(line)
+        columns = [pa.array([row[i] for row in values], kind) for i, kind in enumerate(self._types)]
+        raw = pa.array(raws, pa.binary()) if self._reading.keep_raw else None
+        rows = rows_table(self._reading, columns, unit, np.array(kept, np.int64), raw)
+        return Decoded(rows, rejects_table(unit, rejects), unify_schemas(found) if found else Schema())
+
+    def _decode_line(self, line: bytes, found: list[Schema]) -> tuple[Any, ...] | list[str]:
+        """The row's values in column order, or the reasons why there is none."""
+        try:
+            record = self._parse(line)
+        except BadRecordError as error:
+            return [f"parse:{error}"]
+        row: list[Any] = []
+        reasons: list[str] = []
+        for name, convert, nullable, kind in self._columns:
+            value = record.get(name)
+            if value is None:
+                if not nullable:
+                    reasons.append(f"parse:{name}:null")
+                row.append(None)
+                continue
+            try:
+                row.append(convert(value))
+            except BadValueError as error:
+                reasons.append(self._misfit(name, kind, value, error, found))
+        if not self._names.issuperset(record):
+            reasons.extend(self._unknown(record, found))
+        return reasons or tuple(row)
+
+    def _misfit(self, name: str, kind: DataType, value: Any, error: BadValueError, found: list[Schema]) -> str:
+        """The reason for a value that does not fit: drift when a wider number type would hold it."""
+        if self._reading.drift in ("widen", "stop") and not error.path and error.what in ("type", "range"):
+            seen = _infer_exact(value)
+            wide = wider(kind, seen) if seen else None
+            if wide:
+                if self._reading.drift == "stop":
+                    raise _drift_error(name, f"its values need {wide}, it is declared {kind}")
+                found.append(Schema((Column(name, wide),)))
+                return f"drift:{name}"
+        return f"parse:{name}{error.path}:{error.what}"
+
+    def _unknown(self, record: dict[str, Any], found: list[Schema]) -> list[str]:
+        """Reasons for keys that no column has, by drift policy."""
+        names = [name for name in record if name not in self._names]
+        if self._reading.drift == "stop":
+            raise _drift_error(names[0], "no column has this name")
+        if self._reading.drift == "quarantine":
+            return [f"drift:{name}" for name in names]
+        kinds = [(name, _infer_exact(record[name])) for name in names]
+        found.append(Schema(tuple(Column(name, kind) for name, kind in kinds if kind)))
+        return []
+
+
+def _infer_exact(value: Any) -> DataType | None:
+    """Like `infer_type`, also for numbers kept as text."""
+    return DataType("double") if isinstance(value, NumberText) else infer_type(value)
+
+
+def _has_decimal(kind: DataType) -> bool:
+    inner = [t for t in (kind.element, kind.key) if t] + [f.type for f in kind.fields]
+    return kind.name == "decimal" or any(_has_decimal(t) for t in inner)
+
+
+def _drift_error(name: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"the source changed and drift is stop: {why}; declare the column in the table's file or choose another drift",
+        field=name,
+    )
+
+
+component = JsonFormat
