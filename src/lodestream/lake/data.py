@@ -1,0 +1,136 @@
+"""Data files: rows to Parquet and back, exactly as stored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lodestream.errors import ConfigError, CorruptionError
+from lodestream.lake.actions import AddFile
+from lodestream.lake.partitions import constant
+from lodestream.model.arrow import to_arrow
+from lodestream.model.types import Schema
+
+_SAMPLE_ROWS = 10_000
+_REPEATS_MIN = 4
+
+
+class Encodings:
+    """Which columns are worth a dictionary, learnt from the rows that pass by.
+
+    A column gets one when each of its values comes at least four times in a sample of ten thousand rows. A column
+    is looked at again when a batch has twice the rows of its sample.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, bool]] = {}
+
+    def dictionary(self, rows: pa.Table) -> list[str]:
+        """Names of the columns of `rows` to encode with a dictionary."""
+        sample = min(rows.num_rows, _SAMPLE_ROWS)
+        chosen = []
+        for name, column in zip(rows.column_names, rows.columns, strict=True):
+            kind = column.type
+            if pa.types.is_nested(kind) or pa.types.is_boolean(kind):
+                continue
+            looked, use = self._seen.get(name, (0, False))
+            if sample >= 2 * looked:
+                use = _REPEATS_MIN * pc.count_distinct(column.slice(0, sample), mode="all").as_py() <= sample
+                self._seen[name] = (sample, use)
+            if use:
+                chosen.append(name)
+        return chosen
+
+
+def conform(rows: pa.Table, schema: Schema) -> pa.Table:
+    """`rows` in the table's columns, order and types; columns that are not there become NULL.
+
+    Raises:
+        ConfigError: a column is unknown, of another type, or NULL where it may not be.
+    """
+    wanted = to_arrow(schema)
+    if unknown := set(rows.column_names) - set(schema.names):
+        raise ConfigError("rows have columns that the table does not have", columns=sorted(unknown))
+    columns = []
+    for field in wanted:
+        index = rows.schema.get_field_index(field.name)
+        column = rows.column(index) if index >= 0 else pa.chunked_array([pa.nulls(rows.num_rows, field.type)])
+        if column.type != field.type:
+            try:
+                column = column.cast(field.type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise ConfigError(
+                    "rows do not have the table's type",
+                    column=field.name,
+                    type=str(column.type),
+                    wanted=str(field.type),
+                ) from error
+        if not field.nullable and column.null_count:
+            raise ConfigError("rows have NULL in a column that may not be", column=field.name)
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=wanted)
+
+
+def parquet_bytes(rows: pa.Table, dictionary: Sequence[str], *, statistics: bool) -> tuple[pa.Buffer, pq.FileMetaData]:
+    """The rows as one Snappy Parquet file, and its footer."""
+    sink = pa.BufferOutputStream()
+    writer = pq.ParquetWriter(
+        sink, rows.schema, compression="snappy", use_dictionary=list(dictionary), write_statistics=statistics,
+        store_schema=False,
+    )  # fmt: skip
+    writer.write_table(rows)
+    writer.close()
+    return sink.getvalue(), writer.writer.metadata
+
+
+def read_files(
+    root: str, adds: Iterable[AddFile], schema: Schema, partitions: Sequence[str], columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Rows of the files in the given order, in the table's types.
+
+    Args:
+        root: folder of the table.
+        adds: files to read.
+        schema: the table's columns.
+        partitions: those of them that are partition columns.
+        columns: names to read, in this order; all when None.
+
+    Raises:
+        CorruptionError: a file is missing or damaged.
+        ConfigError: a column is not in the table.
+    """
+    full = to_arrow(schema)
+    if unknown := [name for name in columns or () if name not in schema]:
+        raise ConfigError("no such column", columns=unknown, table=root)
+    wanted = full if columns is None else pa.schema([full.field(name) for name in columns])
+    parts = [_read(root, add, wanted, partitions) for add in adds]
+    return pa.concat_tables(parts) if parts else wanted.empty_table()
+
+
+def _read(root: str, add: AddFile, wanted: pa.Schema, partitions: Sequence[str]) -> pa.Table:
+    path = os.path.join(root, add.file)
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = file.metadata.num_rows
+            stored = set(file.schema_arrow.names)
+            found = file.read([name for name in wanted.names if name in stored and name not in partitions])
+        columns = []
+        for field in wanted:
+            if field.name in partitions:
+                column = constant(add.partition_values.get(field.name), field.type, rows)
+            elif field.name in stored:
+                column = found.column(field.name)
+            else:
+                column = pa.nulls(rows, field.type)
+            columns.append(column if column.type == field.type else column.cast(field.type))
+        return pa.Table.from_arrays(columns, schema=wanted)
+    except FileNotFoundError as error:
+        fix = "lodestream doctor shows what is lost; restore the file from a copy"
+        raise CorruptionError("data file is missing", path=path, fix=fix) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        fix = "restore the file from a copy"
+        raise CorruptionError("data file is damaged", path=path, reason=str(error)[:200], fix=fix) from error

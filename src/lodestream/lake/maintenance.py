@@ -1,0 +1,165 @@
+"""Keeping a log short and whole: checkpoints, cleaning, repair."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable
+
+from lodestream.errors import ConfigError, CorruptionError
+from lodestream.lake.checkpoint import Contents, write_checkpoint
+from lodestream.lake.crash import point
+from lodestream.lake.disk import Disk, put_if_absent, random_id
+from lodestream.lake.live import LiveMap
+from lodestream.lake.log import (
+    LogNames,
+    Snapshot,
+    checkpoint_contents,
+    commit_path,
+    list_log,
+    log_folder,
+    read_commit,
+    read_hint,
+)
+
+_UNITS_MS = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
+_WEEK_MS = _UNITS_MS["week"]
+
+
+def checkpoint(disk: Disk, path: str, snapshot: Snapshot, now_ms: int, new_id: Callable[[], str] = random_id) -> int:
+    """Write `snapshot` as a checkpoint and point `_last_checkpoint` at it, both durably.
+
+    Tombstones older than `delta.deletedFileRetentionDuration` (a week when not set) are left out.
+    """
+    horizon = now_ms - interval_ms(snapshot.metadata.configuration.get("delta.deletedFileRetentionDuration"), _WEEK_MS)
+    tombstones = LiveMap((key, r) for key, r in snapshot.tombstones.items() if r.deletion_time > horizon)
+    contents = Contents(snapshot.metadata, snapshot.protocol, snapshot.files, tombstones, snapshot.txns)
+    data, rows = write_checkpoint(contents)
+    folder = log_folder(path)
+    target = os.path.join(folder, f"{snapshot.version:020d}.checkpoint.parquet")
+    point("checkpoint.before")
+    put_if_absent(disk, target, data, new_id)
+    point("checkpoint.written")
+    standing = read_hint(disk, path).get("version")
+    if not isinstance(standing, int) or standing < snapshot.version:
+        hint = {"version": snapshot.version, "size": rows}
+        _replace_hint(disk, path, hint, new_id)
+    point("checkpoint.done")
+    return snapshot.version
+
+
+def _replace_hint(disk: Disk, path: str, hint: dict[str, int], new_id: Callable[[], str]) -> None:
+    folder = log_folder(path)
+    temporary = os.path.join(folder, f".tmp-{new_id()}")
+    disk.write(temporary, json.dumps(hint).encode())
+    disk.fsync(temporary)
+    point("checkpoint.hint_staged")
+    disk.replace(temporary, os.path.join(folder, "_last_checkpoint"))
+    disk.sync_directory(folder)
+
+
+def clean_log(disk: Disk, path: str, keep_versions: int, needed_from: int, older_than_ms: int | None = None) -> int:
+    """Delete JSON commits, oldest first, and the checkpoints that only they made useful.
+
+    A commit goes only when two checkpoints that can be read stand after it, so that a damaged one costs nothing;
+    when it is not among the newest `keep_versions`; when no registered reader needs it (`needed_from` is the
+    smallest version any of them still has to read); and when it was made before `older_than_ms`.
+
+    Returns:
+        The number of commits deleted.
+    """
+    names = list_log(disk, path)
+    readable: list[int] = []
+    for version in sorted(names.checkpoints, reverse=True):
+        with contextlib.suppress(CorruptionError):
+            checkpoint_contents(disk, path, version, names.checkpoints[version])
+            readable.append(version)
+        if len(readable) == 2:
+            break
+    if len(readable) < 2:
+        return 0
+    disk.sync_directory(log_folder(path))  # the checkpoints may be another writer's, not synced yet
+    bound = min(readable[1], names.last - keep_versions + 1, needed_from)
+    deleted = 0
+    first_kept = bound
+    for version in sorted(v for v in names.commits if v < bound):
+        if older_than_ms is not None and read_commit(disk, path, version).timestamp_ms >= older_than_ms:
+            first_kept = version
+            break
+        point("clean.before_unlink")
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(commit_path(path, version))
+            deleted += 1
+    _drop_checkpoints(disk, path, names, first_kept, readable[0])
+    disk.sync_directory(log_folder(path))
+    return deleted
+
+
+def _drop_checkpoints(disk: Disk, path: str, names: LogNames, first_kept: int, newest: int) -> None:
+    gone = [version for version in names.checkpoints if version < first_kept - 1]
+    hinted = read_hint(disk, path).get("version")
+    if hinted in gone:
+        rows = checkpoint_contents(disk, path, newest, names.checkpoints[newest])
+        size = 2 + len(rows.files) + len(rows.tombstones) + len(rows.txns)
+        _replace_hint(disk, path, {"version": newest, "size": size}, random_id)
+    for version in gone:
+        for name in names.checkpoints[version]:
+            with contextlib.suppress(FileNotFoundError):
+                disk.unlink(os.path.join(log_folder(path), name))
+
+
+def repair(disk: Disk, path: str, new_id: Callable[[], str] = random_id) -> list[str]:
+    """Make a damaged log readable again without losing what can be read.
+
+    Empty or torn commits at the end of the log are put aside (never deleted), checkpoints that cannot be read are
+    deleted when the log without them is whole, and `_last_checkpoint` is deleted when it names none of the rest.
+
+    Returns:
+        What was done, one line each; empty when nothing was wrong.
+    """
+    done: list[str] = []
+    folder = log_folder(path)
+    names = list_log(disk, path)
+    for version in sorted(names.commits, reverse=True):
+        try:
+            read_commit(disk, path, version)
+            break
+        except CorruptionError:
+            aside = os.path.join(folder, f".broken-{version:020d}-{new_id()}")
+            disk.link(commit_path(path, version), aside)
+            disk.sync_directory(folder)
+            disk.unlink(commit_path(path, version))
+            done.append(f"put broken commit {version} aside as {os.path.basename(aside)}")
+    names = list_log(disk, path)
+    good = set()
+    for version, parts in names.checkpoints.items():
+        try:
+            checkpoint_contents(disk, path, version, parts)
+            good.add(version)
+        except CorruptionError:
+            for name in parts:
+                disk.unlink(os.path.join(folder, name))
+            done.append(f"deleted damaged checkpoint {version}")
+    hint = os.path.join(folder, "_last_checkpoint")
+    if disk.exists(hint) and read_hint(disk, path).get("version") not in good:
+        disk.unlink(hint)
+        done.append("deleted _last_checkpoint, which names no checkpoint")
+    if done:
+        disk.sync_directory(folder)
+    return done
+
+
+def interval_ms(text: str | None, otherwise: int) -> int:
+    """Milliseconds of a Delta interval such as `interval 2 hours`; `otherwise` for None.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    if text is None:
+        return otherwise
+    pairs = re.findall(r"(\d+)\s+([a-z]+?)s?(?=\s|$)", text.strip().lower())
+    if not pairs or any(unit not in _UNITS_MS for _, unit in pairs):
+        raise ConfigError("not an interval", text=text, fix="write such as 'interval 7 days'")
+    return sum(int(count) * _UNITS_MS[unit] for count, unit in pairs)

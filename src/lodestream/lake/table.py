@@ -1,0 +1,427 @@
+"""A Delta table on a disk: open, stage files, commit in O(1), read, keep the log short."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from lodestream.errors import ConfigError, ConflictError, CorruptionError, DataLossRefused
+from lodestream.lake import maintenance
+from lodestream.lake.actions import (
+    HOT_TAG,
+    AddFile,
+    Commit,
+    Metadata,
+    Protocol,
+    RemoveFile,
+    add_json,
+    commit_of,
+    metadata_json,
+    protocol_json,
+    remove_json,
+    serialise,
+)
+from lodestream.lake.crash import point
+from lodestream.lake.data import Encodings, conform, parquet_bytes, read_files
+from lodestream.lake.disk import Disk, random_id, settle
+from lodestream.lake.log import Snapshot, commit_path, list_log, load, log_folder, read_commit
+from lodestream.lake.partitions import check_partitions, split, values_of, without_empty_text
+from lodestream.lake.paths import encode_path, partition_folder
+from lodestream.model.types import Schema
+
+_ENGINE = "lodestream"
+_OWN_INFO = frozenset(
+    {"timestamp", "operation", "operationParameters", "isBlindAppend", "engineInfo", "txnId", "readVersion"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Files on disk that no version knows yet.
+
+    Attributes:
+        adds: the files, durable; give them to `commit`.
+        rows: their rows in the order in which a read of `adds` returns them.
+    """
+
+    adds: tuple[AddFile, ...]
+    rows: pa.Table
+
+
+class DeltaTable:
+    """One handle on a table; its methods may be called from several threads.
+
+    Args:
+        disk: the seam for every effect.
+        path: folder of the table.
+        snapshot: the state to start from.
+        new_id: source of unique names.
+    """
+
+    def __init__(self, disk: Disk, path: str, snapshot: Snapshot, new_id: Callable[[], str] = random_id) -> None:
+        self.disk = disk
+        self.path = path
+        self._snapshot = snapshot
+        self._new_id = new_id
+        self._encodings = Encodings()
+        self._lock = threading.Lock()
+        self._durable = -1
+
+    @classmethod
+    def create(
+        cls,
+        disk: Disk,
+        path: str,
+        schema: Schema,
+        *,
+        partition_columns: Sequence[str] = (),
+        configuration: Mapping[str, str] | None = None,
+        table_id: str,
+        clock_us: int,
+        new_id: Callable[[], str] = random_id,
+    ) -> DeltaTable:
+        """Make the table, or open it when it is there: whoever loses the race gets the winner's.
+
+        Args:
+            disk: the seam for every effect.
+            path: folder of the table; made when missing.
+            schema: all columns, partition columns included.
+            partition_columns: names, in folder order.
+            configuration: table properties.
+            table_id: Delta id, a UUID.
+            clock_us: now, microseconds.
+            new_id: source of unique names.
+        """
+        check_partitions(schema, partition_columns)
+        if standing := cls.open(disk, path, new_id):
+            return standing
+        now_ms = clock_us // 1000
+        metadata = Metadata(table_id, schema, tuple(partition_columns), dict(configuration or {}), created_time=now_ms)
+        info = {"timestamp": now_ms, "operation": "CREATE TABLE", "operationParameters": {}, "engineInfo": _ENGINE,
+                "txnId": new_id()}  # fmt: skip
+        actions = [{"commitInfo": info}, {"protocol": protocol_json(Protocol())}, {"metaData": metadata_json(metadata)}]
+        point("create.before")
+        with _temporary(disk, path, serialise(actions), new_id) as temporary:
+            point("create.staged")
+            with contextlib.suppress(FileExistsError):
+                disk.link(temporary, commit_path(path, 0))
+            point("create.linked")
+            disk.sync_directory(log_folder(path))
+            point("create.synced")
+        table = cls.open(disk, path, new_id)
+        if table is None:
+            raise CorruptionError("table disappeared while it was made", table=path)
+        return table
+
+    @classmethod
+    def open(cls, disk: Disk, path: str, new_id: Callable[[], str] = random_id) -> DeltaTable | None:
+        """The table in that folder; None when there is none.
+
+        Raises:
+            CorruptionError: its log is damaged; the message says how far `lodestream doctor --repair` helps.
+            ConfigError: it needs features that cannot be read here.
+        """
+        snapshot = load(disk, path)
+        return None if snapshot is None else cls(disk, path, snapshot, new_id)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest version this handle knows; it never changes, `refresh` and `commit` put another in its place."""
+        return self._snapshot
+
+    def refresh(self) -> Snapshot:
+        """Take in the versions that others have made since; reads only those."""
+        with self._lock:
+            return self._refresh()
+
+    def _refresh(self) -> Snapshot:
+        while True:
+            try:
+                self._snapshot = self._snapshot.after(read_commit(self.disk, self.path, self._snapshot.version + 1))
+            except FileNotFoundError:
+                break
+        if not self.disk.exists(commit_path(self.path, self._snapshot.version)):
+            self._reload()  # the log was cleaned up past us, so a missing next version proves nothing
+        return self._snapshot
+
+    def _reload(self) -> None:
+        newest = load(self.disk, self.path)
+        if (
+            newest is None
+            or newest.version < self._snapshot.version
+            or newest.metadata.id != self._snapshot.metadata.id
+        ):
+            fix = "stop what uses it and start again"
+            raise CorruptionError("table was deleted or replaced while in use", table=self.path, fix=fix)
+        self._snapshot = newest
+
+    def stage(
+        self,
+        rows: pa.Table,
+        *,
+        name: str,
+        partitions: Sequence[str] | None = None,
+        hot: bool = False,
+        schema: Schema | None = None,
+    ) -> Staged:
+        """Write rows durably as data files that `commit` can add.
+
+        Args:
+            rows: columns by name; missing ones become NULL. Empty strings in partition columns become NULL.
+            name: part of the file names; unique per table and attempt.
+            partitions: partition columns; the table's when None.
+            hot: mark the files as open windows.
+            schema: columns to write when they differ from the table's (a schema change in the same commit).
+
+        Raises:
+            ConfigError: the rows do not fit the schema.
+            TransientError: the disk is full.
+        """
+        metadata = self._snapshot.metadata
+        partitions = metadata.partition_columns if partitions is None else tuple(partitions)
+        rows = without_empty_text(conform(rows, schema or metadata.schema), partitions)
+        adds: list[AddFile] = []
+        parts: list[pa.Table] = []
+        folders: list[str] = []
+        for index, (values, part) in enumerate(split(rows, partitions)):
+            folder = partition_folder(partitions, values)
+            relative = os.path.join(folder, f"part-{name}-{index}.snappy.parquet")
+            size = self._write(relative, part.drop_columns(list(partitions)))
+            if folder not in folders:
+                folders.append(folder)
+            parts.append(part)
+            adds.append(
+                AddFile(
+                    encode_path(relative), values_of(partitions, values), size, 0, True,
+                    f'{{"numRecords":{part.num_rows}}}', {HOT_TAG: "true"} if hot else {}, relative,
+                )
+            )  # fmt: skip
+        for folder in folders:
+            self.disk.sync_directory(os.path.join(self.path, folder) if folder else self.path)
+        point("stage.synced")
+        return Staged(tuple(adds), pa.concat_tables(parts) if parts else rows)
+
+    def _write(self, relative: str, rows: pa.Table) -> int:
+        path = os.path.join(self.path, relative)
+        data, _ = parquet_bytes(rows, self._encodings.dictionary(rows), statistics=False)
+        settle(self.disk, os.path.dirname(path))
+        point("stage.before_write")
+        self.disk.write(path, data)
+        point("stage.written")
+        self.disk.fsync(path)
+        point("stage.file_synced")
+        return int(data.size)
+
+    def commit(
+        self,
+        *,
+        adds: Iterable[AddFile] = (),
+        removes: Iterable[RemoveFile] = (),
+        txn: tuple[str, int] | Mapping[str, int] | None = None,
+        info: Mapping[str, object] | None = None,
+        metadata: Metadata | None = None,
+        clock_us: int,
+        operation: str = "WRITE",
+        blind: bool = True,
+    ) -> int:
+        """Make the next version: the files of `adds` join and those of `removes` leave, all at once and durably.
+
+        Args:
+            adds: staged files.
+            removes: live files, as `RemoveFile.of(add)`.
+            txn: (application id, version), or several by id; each must be higher than the one recorded.
+            info: what else to record in `commitInfo`, JSON values.
+            metadata: new metadata.
+            clock_us: now, microseconds.
+            operation: name of the operation in the history.
+            blind: False when the commit was computed from the whole table, so that any other change is a conflict.
+
+        Returns:
+            The version made.
+
+        Raises:
+            ConflictError: another writer came first with the same application id, new metadata, or a removed file;
+                or a recorded `txn` is as high. Nothing was committed; refresh and decide again.
+            TransientError: it may or may not be committed when the last sync failed; refresh and look at `txns`.
+        """
+        adds, removes = list(adds), list(removes)
+        txns = dict([txn]) if isinstance(txn, tuple) else dict(txn or {})
+        body = self._actions(adds, removes, txns, info or {}, metadata, clock_us // 1000, operation, blind)
+        with self._lock:
+            self._check(adds, removes, txns, metadata)
+            return self._link(_Ours(commit_of(-1, body, self.path), serialise(body), blind))
+
+    def _actions(
+        self, adds: list[AddFile], removes: list[RemoveFile], txns: dict[str, int], info: Mapping[str, object],
+        metadata: Metadata | None, now_ms: int, operation: str, blind: bool,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        if taken := _OWN_INFO & info.keys():
+            raise ValueError(f"commit info may not set {sorted(taken)}")
+        head = {
+            "timestamp": now_ms, "operation": operation, "operationParameters": {},
+            "isBlindAppend": blind and not removes, "engineInfo": _ENGINE, "txnId": self._new_id(), **info,
+        }  # fmt: skip
+        actions: list[dict[str, Any]] = [{"commitInfo": head}]
+        if metadata is not None:
+            actions.append({"metaData": metadata_json(metadata)})
+        actions += [{"txn": {"appId": app, "version": v, "lastUpdated": now_ms}} for app, v in txns.items()]
+        actions += [{"remove": remove_json(replace(r, deletion_time=r.deletion_time or now_ms))} for r in removes]
+        actions += [{"add": add_json(replace(a, modification_time=a.modification_time or now_ms))} for a in adds]
+        return actions
+
+    def _check(
+        self, adds: list[AddFile], removes: list[RemoveFile], txns: dict[str, int], metadata: Metadata | None
+    ) -> None:
+        standing = self._snapshot
+        if standing.protocol.writer > 2:
+            raise ConfigError("table needs a newer writer", table=self.path, min_writer=standing.protocol.writer)
+        if metadata is not None:
+            check_partitions(metadata.schema, metadata.partition_columns)
+        for app, version in txns.items():
+            if standing.txns.get(app, -1) >= version:
+                raise ConflictError("batch is already committed", table=self.path, app=app, batch=version)
+        for remove in removes:
+            if remove.path not in standing.files:
+                raise ConflictError("file to remove is no longer live", table=self.path, file=remove.path)
+        for add in adds:
+            if add.path in standing.files:
+                raise ConflictError("file to add is already live", table=self.path, file=add.path)
+
+    def _link(self, ours: _Ours) -> int:
+        point("commit.before")
+        with _temporary(self.disk, self.path, ours.data, self._new_id) as temporary:
+            point("commit.staged")
+            while True:
+                version = self._snapshot.version + 1
+                try:
+                    self.disk.link(temporary, commit_path(self.path, version))
+                except FileExistsError:
+                    point("commit.lost_race")
+                    winner = read_commit(self.disk, self.path, version)
+                    if winner.info.get("txnId") != ours.commit.info["txnId"]:  # else it is ours: the link had worked
+                        ours.refuse(winner, self.path)
+                        self._snapshot = self._snapshot.after(winner)
+                        continue
+                point("commit.linked")
+                self.disk.sync_directory(log_folder(self.path))
+                point("commit.synced")
+                self._snapshot = self._snapshot.after(replace(ours.commit, version=version))
+                self._durable = version
+                break
+        point("commit.done")
+        return version
+
+    def commits(self, after: int, upto: int | None = None) -> Iterator[Commit]:
+        """The versions after `after`, up to `upto` or the newest; each is durable when it is given out.
+
+        Raises:
+            DataLossRefused: a version is no longer in the log.
+        """
+        version = after + 1
+        while upto is None or version <= upto:
+            try:
+                commit = read_commit(self.disk, self.path, version)
+            except FileNotFoundError:
+                self._refuse_gap(version, upto)
+                return
+            if version > self._durable:  # its writer may have died, or not come yet, between link and sync
+                self.disk.sync_directory(log_folder(self.path))
+                self._durable = version
+            yield commit
+            version += 1
+
+    def _refuse_gap(self, version: int, upto: int | None) -> None:
+        newest = list_log(self.disk, self.path).last
+        if version <= newest:
+            fix = "rebuild the table that reads it, or keep the log longer (retention)"
+            raise DataLossRefused("version is no longer in the log", table=self.path, version=version, fix=fix)
+        if upto is not None:
+            raise CorruptionError("table does not have this version", table=self.path, version=upto, newest=newest)
+
+    def read(
+        self, adds: Iterable[AddFile], columns: Sequence[str] | None = None, schema: Schema | None = None
+    ) -> pa.Table:
+        """Rows of the files, in file order and row order, in the table's Arrow schema (or that of `columns`).
+
+        Columns that a file does not have are NULL. `schema` reads with other columns than the newest.
+        """
+        metadata = self._snapshot.metadata
+        return read_files(self.path, adds, schema or metadata.schema, metadata.partition_columns, columns)
+
+    def file_path(self, add: AddFile) -> str:
+        """Where the file is on disk."""
+        return os.path.join(self.path, add.file)
+
+    def files(self) -> list[AddFile]:
+        """Live files of the newest known version, by path."""
+        return sorted(self._snapshot.files.values(), key=lambda add: add.path)
+
+    def snapshot_at(self, version: int) -> Snapshot:
+        """The table as it was; DataLossRefused when the log no longer reaches back."""
+        if version == self._snapshot.version:
+            return self._snapshot
+        snapshot = load(self.disk, self.path, version)
+        if snapshot is None:
+            raise CorruptionError("table was deleted while in use", table=self.path)
+        return snapshot
+
+    def read_version(self, version: int) -> list[AddFile]:
+        """Files that were live at `version`, by path."""
+        return sorted(self.snapshot_at(version).files.values(), key=lambda add: add.path)
+
+    def checkpoint(self, clock_us: int) -> int:
+        """Write the newest known version as a checkpoint, durably; safe while others commit. Returns the version."""
+        return maintenance.checkpoint(self.disk, self.path, self._snapshot, clock_us // 1000, self._new_id)
+
+    def clean_log(self, *, keep_versions: int, needed_from: int, older_than_us: int | None = None) -> int:
+        """Delete commits that neither readers nor recovery need; see `maintenance.clean_log`."""
+        return maintenance.clean_log(
+            self.disk, self.path, keep_versions, needed_from, None if older_than_us is None else older_than_us // 1000
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ours:
+    """A commit on its way."""
+
+    commit: Commit
+    data: bytes
+    blind: bool
+
+    def refuse(self, winner: Commit, path: str) -> None:
+        """Raise ConflictError when `winner`, which took our version, does not leave room for us after it."""
+        facts: dict[str, object] = {"table": path, "version": winner.version}
+        if both := self.commit.txns.keys() & winner.txns.keys():
+            raise ConflictError("another writer runs the same flow", app=min(both), **facts)
+        if winner.metadata is not None or winner.protocol is not None:
+            raise ConflictError("another writer changed the table's schema or properties", **facts)
+        left = {remove.path for remove in winner.removes}
+        if taken := [remove.path for remove in self.commit.removes if remove.path in left]:
+            raise ConflictError("another writer removed the same file", file=taken[0], **facts)
+        came = {add.path for add in winner.adds}
+        if twice := [add.path for add in self.commit.adds if add.path in came]:
+            raise ConflictError("another writer added the same file", file=twice[0], **facts)
+        changed = any(a.data_change for a in winner.adds) or any(r.data_change for r in winner.removes)
+        if changed and not self.blind:
+            raise ConflictError("another writer changed rows that this commit was computed from", **facts)
+
+
+@contextlib.contextmanager
+def _temporary(disk: Disk, path: str, data: bytes, new_id: Callable[[], str]) -> Iterator[str]:
+    folder = log_folder(path)
+    settle(disk, folder)
+    temporary = os.path.join(folder, f".tmp-{new_id()}")
+    try:
+        disk.write(temporary, data)
+        point("commit.written")
+        disk.fsync(temporary)
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(temporary)
