@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from lodestream.model.batch import BatchLimit
 from lodestream.model.diagnostic import Diagnostic, Place
 from lodestream.model.table import Table, TableName
 
@@ -16,10 +17,9 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """Bounds of one batch: rows, bytes, and the microseconds between two looks for new input; None is the default."""
+    """Bounds of one batch, and the microseconds between two looks for new input (None is the runtime's own)."""
 
-    rows_max: int | None = None
-    bytes_max: int | None = None
+    limit: BatchLimit = field(default_factory=BatchLimit)
     interval_us: int | None = None
 
 
@@ -67,6 +67,11 @@ class Project:
             if (found := self.locations.get((table, path[:end]))) is not None:
                 return found
         return Place(f"tables/{table.layer}/{table.name}.yaml", 1)
+
+    @property
+    def limit(self) -> BatchLimit:
+        """Bounds of one batch."""
+        return self.batch.limit
 
     def lake_of(self, environment: str | None) -> str:
         """The lake of an environment; None is the project's own. Raises KeyError for an unknown one."""

@@ -108,6 +108,7 @@ class RunQuery:
     """Replace the table by the result of a batch query over pinned versions of its inputs.
 
     `columns` names, per input table, the columns that the query reads; a table not in it is read whole.
+    `lineage` names, per result column, the input columns that its value comes from, as (table, column).
     """
 
     text: str
@@ -115,6 +116,7 @@ class RunQuery:
     inputs: tuple[TableName, ...]
     schedule: str | None
     columns: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    lineage: tuple[tuple[str, tuple[tuple[TableName, str], ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
