@@ -1,0 +1,318 @@
+"""Random event streams: files of JSON lines, the tables that take them in, and what those tables mean.
+
+A stream is made from its seed alone. It is full of what real feeds do wrong: keys that come back at other event times,
+stragglers, leaps, exact and changed copies, missing times, torn lines, times before 1970, files without rows. Files are
+meant to be put into the source folder one after the other, so that batches have bounds worth testing.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from lodestream.model.table import Dedup, EventTime, Lookup, OnFail, TableName, Window
+from lodestream.semantics.lookups import Row
+from lodestream.semantics.stages import Compute, Measure, Position, Rule, Spec
+
+SECOND_US = 1_000_000
+BRONZE, USERS = TableName("bronze", "events"), TableName("bronze", "users")
+SILVER, GOLD, DIRECT = TableName("silver", "events"), TableName("gold", "windows"), TableName("gold", "direct")
+
+EVENT_COLUMNS = {
+    "key": "string", "at": "timestamp", "seen": "timestamp", "region": "string", "user_id": "bigint",
+    "amount": "bigint", "qty": "int", "code": "string",
+}  # fmt: skip
+USER_COLUMNS = {"id": "bigint", "tier": "string"}
+_TIMES = ("at", "seen")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a file, without its end: its bytes, and the row that it is, or None when it does not decode."""
+
+    text: bytes
+    row: Row | None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a source: its unit id (its name in the source folder) and its lines."""
+
+    unit: str
+    lines: tuple[Line, ...]
+
+    @property
+    def content(self) -> bytes:
+        """What the file holds."""
+        return b"".join(line.text + b"\n" for line in self.lines)
+
+    def records(self) -> Iterator[tuple[Position, Row | None]]:
+        """Each line's position, which is the offset of its first byte, and its row."""
+        offset = 0
+        for line in self.lines:
+            yield (self.unit, offset), line.row
+            offset += len(line.text) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A project and the files that flow through it.
+
+    Attributes:
+        files: of the events, in order of arrival.
+        users: of the lookup table; `users[i]` arrives before `files[i]` (some hold no line).
+        declarations: texts of the project's files by path; sources read `data/events` and `data/users`.
+        specs: meaning of each table that streams from another.
+        upstream: which table each of those streams from.
+    """
+
+    seed: int
+    files: tuple[File, ...]
+    users: tuple[File, ...]
+    declarations: Mapping[str, str]
+    specs: Mapping[TableName, Spec]
+    upstream: Mapping[TableName, TableName]
+
+
+def make_stream(seed: int) -> Stream:
+    """The stream of that seed: 3 to 6 files, some 20 to 150 rows, and three or four tables besides the lookup's."""
+    rng = random.Random(seed)
+    delay_s = rng.choice([0, 2, 10, 10, 30, 60])
+    files = tuple(
+        File(f"{i:03d}.jsonl", tuple(lines)) for i, lines in enumerate(_events(rng, rng.randint(3, 6), max(delay_s, 5)))
+    )
+    users = tuple(File(f"{i:03d}.jsonl", tuple(_users(rng, first=i == 0))) for i in range(len(files)))
+    silver = _Draft(SILVER, BRONZE, delay_s)
+    silver.draw_rows(rng)
+    gold = _Draft(GOLD, SILVER, rng.choice([delay_s, delay_s, 5]))
+    gold.declare_event_time("time")
+    gold.draw_window(rng)
+    drafts = [silver, gold]
+    if rng.random() < 0.4:  # every stage in one table
+        direct = _Draft(DIRECT, BRONZE, delay_s)
+        direct.draw_rows(rng)
+        direct.draw_window(rng)
+        drafts.append(direct)
+    declarations = {
+        "lodestream.yaml": "project: random\nlake: lake\n",
+        "tables/bronze/events.yaml": _bronze("events", EVENT_COLUMNS, keep_raw=rng.random() < 0.3),
+        "tables/bronze/users.yaml": _bronze("users", USER_COLUMNS, keep_raw=False),
+        **{f"tables/{d.name.layer}/{d.name.name}.yaml": d.text() for d in drafts},
+    }
+    return Stream(
+        seed, files, users, declarations, {d.name: d.spec() for d in drafts}, {d.name: d.upstream for d in drafts}
+    )
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def _events(rng: random.Random, files: int, delay_s: int) -> Iterator[list[Line]]:
+    now_us = rng.choice([0, 40, 1_700_000_000, 1_700_000_000, -90]) * SECOND_US
+    keys = rng.choice([4, 12, 40])
+    seen: list[dict[str, Any]] = []
+    lateness = rng.choice([0.0, 0.1, 0.4])
+    for _ in range(files):
+        lines: list[Line] = []
+        if rng.random() < 0.15:
+            now_us += rng.randint(5, 20) * delay_s * SECOND_US  # a leap: most of what is open closes
+        for _ in range(rng.choice([0, 2, 10, 25, 40])):
+            now_us += rng.choice([0, 0, 1, 1, 2, 7]) * SECOND_US // rng.choice([1, 1, 10])
+            row = _event(rng, now_us, keys, delay_s, lateness)
+            if seen and rng.random() < 0.3:
+                row = dict(rng.choice(seen[-30:]))
+                if rng.random() < 0.2:
+                    row["amount"] = 77  # a copy that is not identical
+                if rng.random() < 0.2:
+                    row["at"] = now_us  # the key again, at another time
+            seen.append(row)
+            lines.append(Line(_torn(rng, row), None) if rng.random() < 0.04 else Line(_json(row), row))
+        yield lines
+
+
+def _event(rng: random.Random, now_us: int, keys: int, delay_s: int, lateness: float) -> dict[str, Any]:
+    at_us: int | None = now_us - rng.randint(0, delay_s * SECOND_US * 4 // 5)
+    if rng.random() < lateness:
+        at_us = now_us - rng.randint(0, 5 * delay_s) * SECOND_US
+    if rng.random() < 0.02:
+        at_us = rng.choice([-62_135_596_800, -1, 0]) * SECOND_US + rng.randint(0, 1)
+    elif rng.random() < 0.05:
+        at_us = None
+    return {
+        "key": _some(rng, f"k{rng.randrange(keys)}"),
+        "at": at_us,
+        "seen": _some(rng, now_us, 0.4),
+        "region": rng.choice(["eu", "Us", "ap", "eu", "xx", "", None]),
+        "user_id": _some(rng, rng.randint(1, 9)),
+        "amount": _some(rng, rng.choice([-3, 0, 1, 5, 100, 10**15])),
+        "qty": _some(rng, rng.choice([0, 1, 2, 7])),
+        "code": _some(rng, rng.choice(["7", "12", "55", "abc", ""] if rng.random() < 0.3 else ["1", "2"])),
+    }
+
+
+def _some(rng: random.Random, value: Any, missing: float = 0.05) -> Any:
+    return None if rng.random() < missing else value
+
+
+def _users(rng: random.Random, *, first: bool) -> Iterator[Line]:
+    """New users; now and then one who is there already, which makes the key ambiguous from then on."""
+    for _ in range(rng.randint(3, 6) if first else rng.choice([0, 0, 1])):
+        row = {"id": _some(rng, rng.randint(1, 9 if rng.random() < 0.5 else 40)), "tier": rng.choice(["a", "b", None])}
+        yield Line(_json(row), row)
+
+
+def _json(row: Row) -> bytes:
+    shown = {name: _iso(value) if name in _TIMES else value for name, value in row.items()}
+    return json.dumps({name: value for name, value in shown.items() if value is not None}).encode()
+
+
+def _iso(time_us: int | None) -> str | None:
+    if time_us is None:
+        return None
+    return (
+        (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)
+    )
+
+
+def _torn(rng: random.Random, row: Row) -> bytes:
+    text = _json(row)
+    wrong = json.dumps({"key": "k1", "amount": "many"}).encode()
+    return rng.choice([text[: rng.randint(1, len(text) - 1)], wrong, b'{"key": "\xff\xfe"}', b"[1, 2]", b"nonsense"])
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _upper(row: Row) -> Any:
+    return None if row["region"] is None else row["region"].upper()
+
+
+def _code(row: Row) -> Any:
+    return None if row["code"] is None else int(row["code"])
+
+
+def _in(value: Any, options: Iterable[Any]) -> bool | None:
+    return None if value is None else value in options
+
+
+_DERIVED: dict[str, tuple[str, Compute]] = {
+    "region": ("upper(region)", _upper),
+    "double": ("amount * 2", lambda r: None if r["amount"] is None else r["amount"] * 2),
+    "number": ("cast(code as int)", _code),
+}
+_RULES: tuple[tuple[str, str, Compute], ...] = (
+    ("has_key", "key is not null", lambda r: r["key"] is not None),
+    ("positive", "amount >= 0", lambda r: None if r["amount"] is None else r["amount"] >= 0),
+    ("known", "region in ('EU', 'US', 'AP', 'eu', 'ap')", lambda r: _in(r["region"], ("EU", "US", "AP", "eu", "ap"))),
+    ("small", "cast(code as int) < 50", lambda r: None if r["code"] is None else int(r["code"]) < 50),
+)
+
+
+def _present(values: Sequence[Any]) -> list[Any]:
+    return [value for value in values if value is not None]
+
+
+_MEASURES: dict[str, tuple[str, Measure]] = {
+    "orders": ("count(*)", Measure(lambda r: 1, len)),
+    "revenue": ("sum(amount)", Measure(lambda r: r["amount"], lambda v: sum(_present(v)) if _present(v) else None)),
+    "largest": ("max(amount)", Measure(lambda r: r["amount"], lambda v: max(_present(v), default=None))),
+    "first_at": ("min(time)", Measure(lambda r: r["time"], lambda v: min(_present(v), default=None))),
+    "keyed": ("count(key)", Measure(lambda r: r["key"], lambda v: len(_present(v)))),
+    "codes": ("sum(cast(code as int))", Measure(_code, lambda v: sum(_present(v)) if _present(v) else None)),
+}
+_GROUPS: dict[str, tuple[str, Compute]] = {
+    "region": ("region", lambda r: r["region"]),
+    "area": ("upper(region)", _upper),
+    "user_id": ("user_id", lambda r: r["user_id"]),
+    "number": ("cast(code as int)", _code),
+}
+
+
+@dataclass
+class _Draft:
+    """A stream table in both its forms: text to declare it, and the parts of its `Spec`."""
+
+    name: TableName
+    upstream: TableName
+    delay_s: int
+    lines: list[str] = field(default_factory=list)
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The declaration."""
+        return "\n".join([f"from: stream({self.upstream})", *self.lines, ""])
+
+    def spec(self) -> Spec:
+        """The meaning."""
+        return Spec(**self.parts)
+
+    def draw_rows(self, rng: random.Random) -> None:
+        """Derived columns, expectations, event time, and perhaps dedup and a lookup."""
+        derived = {name: _DERIVED[name] for name in _DERIVED if rng.random() < 0.35}
+        derived["time"] = ("at", lambda r: r["at"])
+        if rng.random() < 0.2:
+            derived["time"] = ("coalesce(at, seen)", lambda r: r["seen"] if r["at"] is None else r["at"])
+        self.lines += ["derive:", *(f"  {name}: {text}" for name, (text, _) in derived.items())]
+        self.parts["derive"] = {name: compute for name, (_, compute) in derived.items()}
+        rules = [rule for rule in _RULES if rng.random() < 0.4]
+        if rules:
+            effects: list[OnFail] = [rng.choice(["quarantine", "quarantine", "drop", "warn"]) for _ in rules]
+            self.lines.append("expect:")
+            for (name, text, _), effect in zip(rules, effects, strict=True):
+                self.lines.append(f'  {name}: {{that: "{text}", else: {effect}}}')
+            self.parts["expect"] = tuple(Rule(n, that, e) for (n, _, that), e in zip(rules, effects, strict=True))
+        if rng.random() < 0.8:
+            self.declare_event_time("time")
+            if rng.random() < 0.8:
+                self._draw_dedup(rng)
+        if rng.random() < 0.4:
+            self.lines.append(f"enrich: {{lookup: {{table: {USERS}, on: {{user_id: id}}, columns: [tier]}}}}")
+            self.parts["lookups"] = (Lookup(USERS, (("user_id", "id"),), (("tier", "tier"),)),)
+
+    def _draw_dedup(self, rng: random.Random) -> None:
+        keys = rng.choice([("key",), ("key",), ("key", "region"), ("key", "time"), ("user_id", "amount")])
+        within_s = rng.choice([None, None, self.delay_s * 3 + 1, max(1, self.delay_s // 3)])
+        if within_s is None and not self.delay_s:
+            within_s = 15
+        within = f", within: {within_s} seconds" if within_s is not None else ""
+        self.lines.append(f"dedup: {{keys: [{', '.join(keys)}]{within}}}")
+        self.parts["dedup"] = Dedup(keys, None if within_s is None else within_s * SECOND_US)
+
+    def declare_event_time(self, column: str) -> None:
+        """Event time with this table's delay."""
+        self.lines.append(f"event_time: {{column: {column}, delay: {self.delay_s} seconds}}")
+        self.parts["event_time"] = EventTime(column, self.delay_s * SECOND_US)
+
+    def draw_window(self, rng: random.Random) -> None:
+        """A tumbling or hopping window with groups and measures."""
+        if "event_time" not in self.parts:
+            self.declare_event_time("time")
+        every_s = rng.choice([5, 10, 30])
+        slide_s = rng.choice([None, None, every_s // 2, 3])
+        slide = f", slide: {slide_s} seconds" if slide_s else ""
+        groups = {name: _GROUPS[name] for name in _GROUPS if rng.random() < 0.3}
+        measures = {name: _MEASURES[name] for name in _MEASURES if rng.random() < 0.4} or {
+            "orders": _MEASURES["orders"]
+        }
+        emit: Literal["updates", "final"] = rng.choice(["updates", "final"])
+        self.lines += [
+            f"window: {{every: {every_s} seconds{slide}}}",
+            *(["group_by:", *(f"  {name}: {text}" for name, (text, _) in groups.items())] if groups else []),
+            "measures:",
+            *(f"  {name}: {text}" for name, (text, _) in measures.items()),
+            f"emit: {emit}",
+        ]
+        self.parts["window"] = Window(every_s * SECOND_US, slide_s * SECOND_US if slide_s else None)
+        self.parts["group_by"] = {name: compute for name, (_, compute) in groups.items()}
+        self.parts["measures"] = {name: measure for name, (_, measure) in measures.items()}
+        self.parts["emit"] = emit
+
+
+def _bronze(name: str, columns: Mapping[str, str], *, keep_raw: bool) -> str:
+    listed = "".join(f"  {column}: {kind}\n" for column, kind in columns.items())
+    raw = "keep_raw: true\n" if keep_raw else ""
+    return f"source: {{files: {{path: data/{name}}}}}\nformat: json\n{raw}columns:\n{listed}"
