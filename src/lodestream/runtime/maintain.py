@@ -46,7 +46,7 @@ class Maintenance:
                 try:
                     own = DeltaTable.open(self._around.disk, table.path)
                     if own is not None:
-                        own.checkpoint()
+                        own.checkpoint(self._around.clock())
                         self._last[table.path] = own.snapshot.version
                 except LodestreamError:
                     self.errors += 1

@@ -1,4 +1,4 @@
-"""Runs the flows of a project, all in this process or some of them, until told to stop or until nothing is left to do."""
+"""Runs the flows of a project, all or some of them, until told to stop or until nothing is left to do."""
 
 from __future__ import annotations
 

@@ -26,10 +26,11 @@ from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.errors import ConfigError, ConflictError, CorruptionError
+from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import app_id, quarantine_name, table_path
-from lodestream.lake.table import Commit, DeltaTable
+from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchLimit, BatchPlan
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, RunQuery, Watermark
 from lodestream.ports.source import Source

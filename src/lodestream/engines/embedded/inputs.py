@@ -14,8 +14,9 @@ from lodestream.engines.embedded.rejects import rejected_raw
 from lodestream.engines.embedded.stages import Outcome
 from lodestream.engines.embedded.state import FlowState
 from lodestream.errors import ConfigError, DataLossRefused, TransientError
+from lodestream.lake.actions import Commit
 from lodestream.lake.layout import table_path
-from lodestream.lake.table import Commit, DeltaTable
+from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchKind, BatchPlan, SourceRange
 from lodestream.model.steps import FlowPlan, ReadTable, RunQuery

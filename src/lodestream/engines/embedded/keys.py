@@ -1,7 +1,7 @@
 """Key columns to 128-bit hashes, vectorised: what dedup and its state work with.
 
-Two 64-bit multiply-xorshift chains over the key's 8-byte words; the second chain rotates each word, so that a difference
-which cancels in one does not in the other. The hash is part of the stored state: it never changes.
+Two 64-bit multiply-xorshift chains over the key's 8-byte words; the second chain rotates each word, so that a
+difference which cancels in one does not in the other. The hash is part of the stored state: it never changes.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ def _word(array: pa.Array) -> U64:
     if values.dtype.kind == "f":
         floats = values.astype(np.float64) + 0.0  # -0.0 and 0.0 are one key
         floats[np.isnan(floats)] = np.nan  # and so are all NaNs
-        return floats.view(np.uint64)
-    return values.astype(np.int64).view(np.uint64)
+        values = floats
+    words: U64 = values.astype(np.int64, copy=False).view(np.uint64) if values.dtype.kind != "f" else values.view(np.uint64)
+    return words
 
 
 def _absorb_fixed(h1: U64, h2: U64, array: pa.Array) -> tuple[U64, U64]:

@@ -52,7 +52,8 @@ class LookupTable:
             names = ", ".join(f"{quoted(c)}" for c in self._here)
             joined = self._connection.sql(
                 f"SELECT l._row, coalesce(l._many, false) AS _many FROM"
-                f" (SELECT {names}, row_number() OVER () AS _n FROM input) i LEFT JOIN lookup_index l ON {equal} ORDER BY i._n"
+                f" (SELECT {names}, row_number() OVER () AS _n FROM input) i"
+                f" LEFT JOIN lookup_index l ON {equal} ORDER BY i._n"
             ).to_arrow_table()
         finally:
             self._connection.unregister("input")

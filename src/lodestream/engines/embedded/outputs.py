@@ -13,13 +13,11 @@ from lodestream.engines.embedded.frames import conform, select
 from lodestream.engines.embedded.stages import Outcome
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.windows import OpenWindows
-from lodestream.lake.log import AddFile, Metadata
+from lodestream.lake.actions import AddFile, Metadata, RemoveFile
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Aggregation, FlowPlan, Write
-
-HOT = "lodestream.hot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class Prepared:
     """What the main commit will add and remove; `rows` are what it adds, in stored order, for the handover."""
 
     adds: tuple[AddFile, ...] = ()
-    removes: Sequence[AddFile] = ()
+    removes: Sequence[RemoveFile] = ()
     rows: pa.Table | None = None
     metadata: Metadata | None = None
     operation: str = "WRITE"
@@ -87,14 +85,14 @@ class WindowOutput(_Writer):
         windows = state.windows
         assert isinstance(windows, OpenWindows)
         adds: tuple[AddFile, ...] = ()
-        removes: Sequence[AddFile] = ()
+        removes: Sequence[RemoveFile] = ()
         names = [p.name for p in self._partitions]
         closed = outcome.closed
         if closed is not None and len(closed):
             rows = self._stored(windows.finished(closed), batch.batch)
             adds += self._table.stage(rows, name=f"{batch.batch}-{attempt}", partitions=names).adds
         if self._updates and (outcome.touched or adds):
-            removes = [a for a in self._table.files() if HOT in a.tags]
+            removes = [RemoveFile.of(a) for a in self._table.files() if a.hot]
             if len(windows.table):
                 rows = self._stored(windows.finished(windows.table), batch.batch)
                 staged = self._table.stage(rows, name=f"hot-{batch.batch}-{attempt}", partitions=names, hot=True)
@@ -110,4 +108,4 @@ class QueryOutput(_Writer):
         names = [p.name for p in self._partitions]
         rows = self._stored(outcome.rows, batch.batch)
         adds = self._table.stage(rows, name=f"{batch.batch}-{attempt}", partitions=names).adds if len(rows) else ()
-        return Prepared(adds, list(self._table.files()), operation="REFRESH")
+        return Prepared(adds, [RemoveFile.of(a) for a in self._table.files()], operation="REFRESH")

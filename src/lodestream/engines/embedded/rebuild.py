@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from lodestream.lake.actions import RemoveFile
 from lodestream.lake.table import DeltaTable
 from lodestream.model.types import Schema
 
@@ -42,7 +43,7 @@ def begin_epoch(
         configuration={**old.configuration, **(configuration or {}), "lodestream.epoch": str(epoch)},
     )
     return table.commit(
-        removes=table.files(),
+        removes=[RemoveFile.of(add) for add in table.files()],
         txn=None,
         info={"epoch": epoch},
         metadata=metadata,

@@ -11,21 +11,20 @@ from typing import Any
 import pyarrow as pa
 
 from lodestream.model.arrow import to_arrow
-from lodestream.model.types import Column as C
-from lodestream.model.types import DataType, Schema, parse_type
+from lodestream.model.types import Column, DataType, Schema, parse_type
 
 QUARANTINE = Schema(
     (
-        C("_source", parse_type("string"), comment="unit of the source the row came from"),
-        C("_position", parse_type("bigint"), comment="position in that unit"),
-        C("_batch", parse_type("bigint"), comment="batch of the flow that set the row aside"),
-        C("_time", parse_type("timestamp"), comment="when"),
-        C("kind", parse_type("string"), comment="quarantine, late, duplicate, dropped or resolved"),
-        C("reasons", parse_type("array<string>"), comment="every reason, most important first"),
-        C("rule", parse_type("string"), comment="the first rule broken, if a rule was"),
-        C("detail", parse_type("string"), comment="more, as JSON"),
-        C("row", parse_type("string"), comment="the flow's input row as JSON; empty for duplicate and dropped"),
-        C("raw", parse_type("binary"), comment="the record as it arrived, when it did not decode"),
+        Column("_source", parse_type("string"), comment="unit of the source the row came from"),
+        Column("_position", parse_type("bigint"), comment="position in that unit"),
+        Column("_batch", parse_type("bigint"), comment="batch of the flow that set the row aside"),
+        Column("_time", parse_type("timestamp"), comment="when"),
+        Column("kind", parse_type("string"), comment="quarantine, late, duplicate, dropped or resolved"),
+        Column("reasons", parse_type("array<string>"), comment="every reason, most important first"),
+        Column("rule", parse_type("string"), comment="the first rule broken, if a rule was"),
+        Column("detail", parse_type("string"), comment="more, as JSON"),
+        Column("row", parse_type("string"), comment="the flow's input row as JSON; empty for duplicate and dropped"),
+        Column("raw", parse_type("binary"), comment="the record as it arrived, when it did not decode"),
     )
 )
 QUARANTINE_ARROW = to_arrow(QUARANTINE)

@@ -1,0 +1,123 @@
+"""Reads positions back from tables and sources with code that the engine does not use (delta-rs and plain files)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+I64 = npt.NDArray[np.int64]
+_CODE_SHIFT = 42  # positions below 4 Ti fit beside 2 M source names in one signed integer
+
+
+@dataclass
+class Coder:
+    """Gives each (source, position) one integer, the same for all tables of one check."""
+
+    codes: dict[str, int] = field(default_factory=dict)
+
+    def encode(self, sources: pa.ChunkedArray | pa.Array, positions: pa.ChunkedArray | pa.Array) -> I64:
+        """N keys for n positions; equal positions of one source have equal keys, others differ."""
+        if isinstance(sources, pa.ChunkedArray):
+            sources = sources.combine_chunks()
+        coded = sources.dictionary_encode() if not pa.types.is_dictionary(sources.type) else sources
+        table = np.array([self._code(name) for name in coded.dictionary.to_pylist()], np.int64)
+        places = np.asarray(positions.to_numpy(zero_copy_only=False), np.int64)
+        if not len(places):
+            return places
+        if places.max() >= 1 << _CODE_SHIFT or places.min() < 0 or len(self.codes) >= 1 << (63 - _CODE_SHIFT):
+            raise ValueError("positions are too large to check in one go")
+        keys: I64 = table[coded.indices.to_numpy()] << _CODE_SHIFT | places
+        return keys
+
+    def _code(self, name: str) -> int:
+        return self.codes.setdefault(name, len(self.codes))
+
+    def decode(self, key: int) -> tuple[str, int]:
+        """The (source, position) of a key."""
+        names = list(self.codes)
+        return names[key >> _CODE_SHIFT], key & ((1 << _CODE_SHIFT) - 1)
+
+
+def open_table(path: str, version: int | None = None) -> DeltaTable | None:
+    """The Delta table at `path` as delta-rs sees it, or None."""
+    try:
+        return DeltaTable(path, version=version)
+    except TableNotFoundError:
+        return None
+
+
+def read_columns(table: DeltaTable, columns: Iterable[str]) -> pa.Table:
+    """Columns of all live rows, read file by file; partition columns are not among them."""
+    wanted = list(columns)
+    parts = []
+    for uri in table.file_uris():
+        path = unquote(uri.removeprefix("file://"))
+        path = path if os.path.exists(path) else uri.removeprefix("file://")
+        with pq.ParquetFile(path) as file:
+            have = [c for c in wanted if c in file.schema_arrow.names]
+            parts.append(file.read(columns=have))
+    if not parts:
+        kinds = {f.name: pa.field(f.name, pa.string()) for f in pa.schema([(c, pa.string()) for c in wanted])}
+        return pa.schema(list(kinds.values())).empty_table()
+    return pa.concat_tables(parts, promote_options="permissive").select(wanted)
+
+
+def last_batch(table: DeltaTable, app_id: str) -> int:
+    """The number of the flow's last committed batch, 0 before the first."""
+    return table.transaction_version(app_id) or 0
+
+
+def batch_info(path: str, batch: int, app_id: str) -> Mapping[str, object]:
+    """The commitInfo of the flow's commit of `batch`; empty when the log no longer has it."""
+    folder = os.path.join(path, "_delta_log")
+    for name in sorted((n for n in os.listdir(folder) if n.endswith(".json") and n[:20].isdigit()), reverse=True):
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            actions = [json.loads(line) for line in file if line.strip()]
+        if any(a.get("txn", {}).get("appId") == app_id and a["txn"]["version"] == batch for a in actions):
+            return next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
+    return {}
+
+
+def consumed_ranges(lake: str, table: str, epoch: int, batch: int) -> dict[str, int]:
+    """Per source unit, the position that the flow has read up to by `batch`, from its plan files."""
+    folder = os.path.join(lake, "_lodestream", "flows", table, str(epoch), "plans")
+    ends: dict[str, int] = {}
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        if name.endswith(".json") and name[:20].isdigit() and int(name[:20]) <= batch:
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                for planned in json.load(file)["ranges"]:
+                    ends[planned["unit"]] = max(ends.get(planned["unit"], 0), planned["end"])
+    return ends
+
+
+def line_starts(path: str, end: int, *, header: bool) -> I64:
+    """Byte offsets below `end` at which a record of a line file begins; blank lines are not records.
+
+    Args:
+        path: the file.
+        end: bytes to look at.
+        header: whether the first line is a header, as in CSV.
+    """
+    with open(path, "rb") as file:
+        data = np.frombuffer(file.read(end), np.uint8)
+    start = 3 if data[:3].tobytes() == b"\xef\xbb\xbf" else 0
+    breaks = np.flatnonzero(data == 10)
+    starts = np.concatenate([[start], breaks + 1])
+    stops = np.concatenate([breaks, [len(data)]])
+    keep = starts < stops
+    starts, stops = starts[keep], stops[keep]
+    # A line of nothing but blanks is no record; only short lines can be that, so only they are looked at.
+    short = np.flatnonzero(stops - starts < 64)
+    blank = [i for i in short if not data[starts[i] : stops[i]].tobytes().strip()]
+    starts = np.delete(starts, blank)
+    return starts[1:] if header else starts

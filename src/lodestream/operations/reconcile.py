@@ -1,0 +1,286 @@
+"""Proves for a table that every input position is accounted for exactly once.
+
+The law of every flow: input = output, quarantine, late, duplicate, dropped or open, and no position twice. The proof
+reads tables with delta-rs and sources as plain files; it shares no reading code with the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from lodestream.errors import ConfigError
+from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.model.digest import position_digest
+from lodestream.model.steps import Aggregation, FlowPlan, ReadSource, RunQuery, Watermark
+from lodestream.model.table import TableName
+from lodestream.operations.positions import (
+    I64,
+    Coder,
+    batch_info,
+    consumed_ranges,
+    last_batch,
+    line_starts,
+    open_table,
+    read_columns,
+)
+
+KINDS = ("quarantine", "late", "duplicate", "dropped")
+_EXAMPLES = 5
+
+
+@dataclass
+class Report:
+    """What became of the input of one table.
+
+    Attributes:
+        table: its name.
+        input: number of input positions.
+        counts: positions by disposition: output, quarantine, late, duplicate, dropped, open.
+        problems: what breaks the law, in words with example positions; empty when it holds.
+        skipped: why the table cannot be proven (a `sql:` table has no positions), else None.
+    """
+
+    table: TableName
+    input: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    skipped: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the law holds."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, object]:
+        """The report as JSON values."""
+        return {
+            "table": str(self.table), "input": self.input, **self.counts, "reconciled": self.ok,
+            "problems": self.problems, "skipped": self.skipped,
+        }  # fmt: skip
+
+
+def reconcile(root: str, lake: str, plan: FlowPlan) -> Report:
+    """Check one table.
+
+    Args:
+        root: project folder, which source paths are relative to.
+        lake: root folder of the lake.
+        plan: the table's flow.
+    """
+    return _Check(root, lake, plan).run()
+
+
+class _Check:
+    def __init__(self, root: str, lake: str, plan: FlowPlan) -> None:
+        self.root, self.lake, self.plan = root, lake, plan
+        self.name = plan.table.name
+        self.report = Report(self.name)
+        self.coder = Coder()
+
+    def run(self) -> Report:
+        report = self.report
+        if isinstance(self.plan.steps[0], RunQuery):
+            report.skipped = "a query's rows have no positions; it is refreshed from its inputs as a whole"
+            return report
+        path = table_path(self.lake, self.name)
+        table = open_table(path)
+        if table is None:
+            report.skipped = "not in the lake yet"
+            return report
+        configuration = table.metadata().configuration
+        epoch = int(configuration.get("lodestream.epoch", "1"))
+        application = app_id(self.name, epoch)
+        batch = last_batch(table, application)
+        info = batch_info(path, batch, application)
+        given = self.input_positions(epoch, batch, info)
+        report.input = len(given)
+        if len(np.unique(given)) != len(given):
+            report.problems.append("input holds a position twice")
+        aside, notes = self.set_aside(batch)
+        window = next((s for s in self.plan.steps if isinstance(s, Aggregation)), None)
+        if window is None:
+            rows = read_columns(table, ("_source", "_position"))
+            output = self.coder.encode(rows.column("_source"), rows.column("_position"))
+            self.compare(given, output, aside)
+        else:
+            self.compare(given, np.setdiff1d(given, _all(aside)), aside)
+            _Windows(self, window, info).check(table, given, aside, notes)
+        return report
+
+    def input_positions(self, epoch: int, batch: int, info: Mapping[str, object]) -> I64:
+        """Every position that the flow has read by `batch`."""
+        first = self.plan.steps[0]
+        if isinstance(first, ReadSource):
+            return self.source_positions(first, consumed_ranges(self.lake, str(self.name), epoch, batch))
+        assert self.plan.upstream
+        upto = int(str(info.get("upto", -1)))
+        upstream = open_table(table_path(self.lake, self.plan.upstream), upto if upto >= 0 else None)
+        if upstream is None or upto < 0:
+            return np.empty(0, np.int64)
+        self.upstream = read_columns(upstream, ["_source", "_position", *self.event_columns()])
+        return self.coder.encode(self.upstream.column("_source"), self.upstream.column("_position"))
+
+    def event_columns(self) -> list[str]:
+        """The event-time column, when the upstream table has it as it is used."""
+        step = next((s for s in self.plan.steps if isinstance(s, Watermark)), None)
+        derived = {d.name for d in self.plan.table.derive}
+        return [step.event_time.column] if step and step.event_time.column not in derived else []
+
+    def source_positions(self, first: ReadSource, ends: Mapping[str, int]) -> I64:
+        """Positions of the records in the source itself, found without the engine's reader."""
+        parts: list[I64] = [np.empty(0, np.int64)]
+        for unit, end in ends.items():
+            places = self.record_starts(first, unit, end)
+            parts.append(self.coder.encode(pa.array([unit] * len(places), pa.string()), pa.array(places)))
+        return np.concatenate(parts)
+
+    def record_starts(self, first: ReadSource, unit: str, end: int) -> I64:
+        settings = first.source.settings
+        if first.source.name == "generator":
+            return np.arange(end, dtype=np.int64)
+        base = os.path.join(self.root, str(settings.get("path", "")))
+        folder = base if os.path.isdir(base) else os.path.dirname(base)
+        while not os.path.isdir(folder) or any(c in os.path.basename(folder) for c in "*?["):
+            folder = os.path.dirname(folder)
+        path = os.path.join(folder, unit)
+        if not os.path.exists(path):
+            self.report.problems.append(f"source file is gone, its records cannot be checked: {unit}")
+            return np.empty(0, np.int64)
+        if first.format.name == "parquet":
+            try:
+                rows: int = pq.read_metadata(path).num_rows
+            except (OSError, pa.ArrowInvalid):
+                return np.zeros(1, np.int64)  # a file that cannot be read is one record in quarantine
+            return np.arange(min(end, rows), dtype=np.int64)
+        return line_starts(path, end, header=first.format.name == "csv")
+
+    def set_aside(self, batch: int) -> tuple[dict[str, I64], pa.Table]:
+        """Open quarantine entries by kind, and the notes on windows that a row missed."""
+        table = open_table(table_path(self.lake, quarantine_name(self.name)))
+        empty: dict[str, I64] = {kind: np.empty(0, np.int64) for kind in KINDS}
+        columns = ("_source", "_position", "_batch", "kind", "detail")
+        rows = read_columns(table, columns) if table is not None else None
+        if rows is None or not len(rows):
+            return empty, pa.table({"key": pa.array([], pa.int64()), "detail": pa.array([], pa.string())})
+        keys = self.coder.encode(rows.column("_source"), rows.column("_position"))
+        kinds = np.array(rows.column("kind").to_pylist(), dtype=object)
+        batches = np.asarray(rows.column("_batch").to_numpy(), np.int64)
+        counted = batches <= batch  # later ones belong to a batch that is not committed yet
+        noted = counted & (kinds == "late_window")
+        notes = pa.table({"key": pa.array(keys[noted]), "detail": rows.column("detail").filter(pa.array(noted))})
+        order = np.flatnonzero(counted & ~noted)
+        order = order[np.argsort(batches[order], kind="stable")]
+        # The last word on a position stands: reversed, the first one that np.unique meets.
+        _, newest = np.unique(keys[order][::-1], return_index=True)
+        last = order[::-1][newest]
+        within = [f"{k}@{b}" for k, b in zip(keys[order].tolist(), batches[order].tolist(), strict=True)]
+        if len(set(within)) != len(within):
+            self.report.problems.append("quarantine holds a position twice in one batch")
+        return {kind: keys[last[kinds[last] == kind]] for kind in KINDS}, notes
+
+    def compare(self, given: I64, output: I64, aside: Mapping[str, I64]) -> None:
+        """Input against output and quarantine, as sets of positions."""
+        report = self.report
+        report.counts = {"output": len(output), **{kind: len(keys) for kind, keys in aside.items()}, "open": 0}
+        unique, counts = np.unique(output, return_counts=True)
+        self.problem("output holds a position more than once", unique[counts > 1])
+        away = _all(aside)
+        self.problem("position is in output and in quarantine", np.intersect1d(unique, away))
+        accounted = np.union1d(unique, away)
+        self.problem("input position is neither in output nor in quarantine", np.setdiff1d(given, accounted))
+        self.problem("position was never in the input", np.setdiff1d(accounted, given))
+
+    def problem(self, what: str, keys: I64) -> None:
+        if len(keys):
+            examples = ", ".join(":".join(map(str, self.coder.decode(int(k)))) for k in keys[:_EXAMPLES])
+            self.report.problems.append(f"{what}: {len(keys)} positions, such as {examples}")
+
+
+class _Windows:
+    """Checks window rows: every window covers exactly the positions that fall into it."""
+
+    def __init__(self, check: _Check, step: Aggregation, info: Mapping[str, object]) -> None:
+        self.check_, self.step = check, step
+        self.watermark_us = int(str(info.get("watermark_us", 0)))
+
+    def check(self, table: DeltaTable, given: I64, aside: Mapping[str, I64], notes: pa.Table) -> None:
+        report, every_us = self.check_.report, self.step.window.every_us
+        rows = read_columns(table, ("window_start", "_rows", "_digest"))
+        columns = self.check_.event_columns()
+        if not columns or not len(given):
+            return
+        kept = ~np.isin(given, _all(aside))
+        events = self.check_.upstream.column(columns[0]).cast(pa.int64()).to_numpy(zero_copy_only=False)[kept]
+        sources = self.check_.upstream.column("_source").filter(pa.array(kept))
+        places = self.check_.upstream.column("_position").filter(pa.array(kept))
+        hashes, keys = position_digest(sources, places), given[kept]
+        missed = _missed(notes)
+        expected: dict[int, list[int]] = {}
+        step_us = self.step.window.step_us
+        first = events.astype(np.int64) // step_us * step_us
+        is_open = np.zeros(len(keys), np.bool_)
+        for k in range(-(-every_us // step_us)):
+            starts = first - k * step_us
+            for i in np.flatnonzero(starts + every_us > events):
+                start = int(starts[i])
+                if missed and (int(keys[i]), start) in missed:
+                    continue
+                is_open[i] |= start + every_us > self.watermark_us
+                entry = expected.setdefault(start, [0, 0])
+                entry[0] += 1
+                entry[1] ^= int(hashes[i])
+        report.counts["open"] = int(is_open.sum())
+        report.counts["output"] -= report.counts["open"]
+        self._compare(rows, expected)
+
+    def _compare(self, rows: pa.Table, expected: dict[int, list[int]]) -> None:
+        found: dict[int, list[int]] = {}
+        starts = rows.column("window_start").cast(pa.int64()).to_pylist() if len(rows) else []
+        for start, count, digest in zip(
+            starts, rows.column("_rows").to_pylist(), rows.column("_digest").to_pylist(), strict=True
+        ):
+            entry = found.setdefault(start, [0, 0])
+            entry[0] += count
+            entry[1] ^= digest & 0xFFFFFFFFFFFFFFFF
+        visible = {
+            start: entry
+            for start, entry in expected.items()
+            if self.step.emit == "updates" or start + self.step.window.every_us <= self.watermark_us
+        }
+        wrong = [start for start in visible.keys() | found.keys() if visible.get(start) != found.get(start)]
+        if wrong:
+            start = min(wrong)
+            self.check_.report.problems.append(
+                f"window covers other positions than fall into it: {len(wrong)} windows,"
+                f" such as window_start_us={start} expected_rows={visible.get(start, [0])[0]}"
+                f" found_rows={found.get(start, [0])[0]}"
+            )
+
+
+def _missed(notes: pa.Table) -> set[tuple[int, int]]:
+    return {
+        (key, start)
+        for key, detail in zip(notes.column("key").to_pylist(), notes.column("detail").to_pylist(), strict=True)
+        for start in json.loads(detail)["window_starts_us"]
+    }
+
+
+def _all(aside: Mapping[str, I64]) -> I64:
+    return np.concatenate([np.empty(0, np.int64), *aside.values()])
+
+
+def reconcile_tables(root: str, lake: str, flows: Mapping[TableName, FlowPlan], names: list[str]) -> list[Report]:
+    """Check the named tables, or all of them. Raises ConfigError for a name that is not a table."""
+    chosen = [TableName.parse(name) for name in names] if names else list(flows)
+    for name in chosen:
+        if name not in flows:
+            raise ConfigError("no such table", table=str(name), known=", ".join(map(str, flows)))
+    return [reconcile(root, lake, flows[name]) for name in chosen]
