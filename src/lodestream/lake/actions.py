@@ -51,7 +51,7 @@ class AddFile:
         return self.tags.get(HOT_TAG) == "true"
 
     @property
-    def rows(self) -> int | None:
+    def num_records(self) -> int | None:
         """Number of rows when the statistics say so."""
         count = json.loads(self.stats).get("numRecords") if self.stats else None
         return None if count is None else int(count)

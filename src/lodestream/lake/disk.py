@@ -184,7 +184,7 @@ def write_durable(disk: Disk, path: str, data: Data) -> None:
         ConfigError: the file system cannot or may not do it.
     """
     folder = os.path.dirname(path)
-    _write_synced(disk, path, data)
+    write_synced(disk, path, data)
     disk.sync_directory(folder)
 
 
@@ -195,21 +195,38 @@ def put_if_absent(disk: Disk, path: str, data: Data, new_id: Callable[[], str] =
         True when this call made it; False when it was there, which then is durable as well.
     """
     folder = os.path.dirname(path)
-    temporary = os.path.join(folder, f".tmp-{new_id()}")
-    _write_synced(disk, temporary, data)
-    try:
-        disk.link(temporary, path)
-        made = True
-    except FileExistsError:
-        made = False
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            disk.unlink(temporary)
-    disk.sync_directory(folder)
+    with temporary(disk, folder, data, new_id) as prepared:
+        try:
+            disk.link(prepared, path)
+            made = True
+        except FileExistsError:
+            made = False
+        disk.sync_directory(folder)
     return made
 
 
-def _write_synced(disk: Disk, path: str, data: Data) -> None:
+def replace_durable(disk: Disk, path: str, data: Data, new_id: Callable[[], str] = random_id) -> None:
+    """Put a file in place of what is there, if anything, in one durable step."""
+    folder = os.path.dirname(path)
+    with temporary(disk, folder, data, new_id) as prepared:
+        disk.replace(prepared, path)
+        disk.sync_directory(folder)
+
+
+@contextlib.contextmanager
+def temporary(disk: Disk, folder: str, data: Data, new_id: Callable[[], str] = random_id) -> Iterator[str]:
+    """A synced file `.tmp-<id>` in `folder`, to link or rename; its name is taken away in the end."""
+    path = os.path.join(folder, f".tmp-{new_id()}")
+    write_synced(disk, path, data)
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(path)
+
+
+def write_synced(disk: Disk, path: str, data: Data) -> None:
+    """Write a file and make its content and the path of its folder durable, but not yet its name in the folder."""
     folder = os.path.dirname(path)
     settle(disk, folder)
     try:

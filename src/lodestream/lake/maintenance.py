@@ -11,7 +11,7 @@ from collections.abc import Callable
 from lodestream.errors import ConfigError, CorruptionError
 from lodestream.lake.checkpoint import Contents, write_checkpoint
 from lodestream.lake.crash import point
-from lodestream.lake.disk import Disk, put_if_absent, random_id
+from lodestream.lake.disk import Disk, put_if_absent, random_id, replace_durable
 from lodestream.lake.live import LiveMap
 from lodestream.lake.log import (
     LogNames,
@@ -28,11 +28,16 @@ _UNITS_MS = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_
 _WEEK_MS = _UNITS_MS["week"]
 
 
-def checkpoint(disk: Disk, path: str, snapshot: Snapshot, now_ms: int, new_id: Callable[[], str] = random_id) -> int:
+def checkpoint(
+    disk: Disk, path: str, snapshot: Snapshot, now_ms: int | None, new_id: Callable[[], str] = random_id
+) -> int:
     """Write `snapshot` as a checkpoint and point `_last_checkpoint` at it, both durably.
 
     Tombstones older than `delta.deletedFileRetentionDuration` (a week when not set) are left out.
     """
+    if now_ms is None:
+        changed = [add.modification_time for add in snapshot.files.values()]
+        now_ms = max(*changed, *(r.deletion_time for r in snapshot.tombstones.values()), 0, 0)
     horizon = now_ms - interval_ms(snapshot.metadata.configuration.get("delta.deletedFileRetentionDuration"), _WEEK_MS)
     tombstones = LiveMap((key, r) for key, r in snapshot.tombstones.items() if r.deletion_time > horizon)
     contents = Contents(snapshot.metadata, snapshot.protocol, snapshot.files, tombstones, snapshot.txns)
@@ -51,13 +56,7 @@ def checkpoint(disk: Disk, path: str, snapshot: Snapshot, now_ms: int, new_id: C
 
 
 def _replace_hint(disk: Disk, path: str, hint: dict[str, int], new_id: Callable[[], str]) -> None:
-    folder = log_folder(path)
-    temporary = os.path.join(folder, f".tmp-{new_id()}")
-    disk.write(temporary, json.dumps(hint).encode())
-    disk.fsync(temporary)
-    point("checkpoint.hint_staged")
-    disk.replace(temporary, os.path.join(folder, "_last_checkpoint"))
-    disk.sync_directory(folder)
+    replace_durable(disk, os.path.join(log_folder(path), "_last_checkpoint"), json.dumps(hint).encode(), new_id)
 
 
 def clean_log(disk: Disk, path: str, keep_versions: int, needed_from: int, older_than_ms: int | None = None) -> int:

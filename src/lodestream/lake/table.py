@@ -7,38 +7,22 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 
-from lodestream.errors import ConfigError, ConflictError, CorruptionError, DataLossRefused
+from lodestream.errors import CorruptionError, DataLossRefused
 from lodestream.lake import maintenance
-from lodestream.lake.actions import (
-    HOT_TAG,
-    AddFile,
-    Commit,
-    Metadata,
-    Protocol,
-    RemoveFile,
-    add_json,
-    commit_of,
-    metadata_json,
-    protocol_json,
-    remove_json,
-    serialise,
-)
+from lodestream.lake.actions import HOT_TAG, AddFile, Commit, Metadata, Protocol, RemoveFile
 from lodestream.lake.crash import point
 from lodestream.lake.data import Encodings, conform, parquet_bytes, read_files
-from lodestream.lake.disk import Disk, random_id, settle
+from lodestream.lake.disk import Disk, random_id, temporary, write_synced
 from lodestream.lake.log import Snapshot, commit_path, list_log, load, log_folder, read_commit
 from lodestream.lake.partitions import check_partitions, split, values_of, without_empty_text
 from lodestream.lake.paths import encode_path, partition_folder
+from lodestream.lake.proposal import Proposal
 from lodestream.model.types import Schema
 
-_ENGINE = "lodestream"
-_OWN_INFO = frozenset(
-    {"timestamp", "operation", "operationParameters", "isBlindAppend", "engineInfo", "txnId", "readVersion"}
-)
+__all__ = ["Commit", "DeltaTable", "Staged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +55,7 @@ class DeltaTable:
         self._new_id = new_id
         self._encodings = Encodings()
         self._lock = threading.Lock()
-        self._durable = -1
+        self._durable = snapshot.version
 
     @classmethod
     def create(
@@ -102,15 +86,16 @@ class DeltaTable:
         if standing := cls.open(disk, path, new_id):
             return standing
         now_ms = clock_us // 1000
-        metadata = Metadata(table_id, schema, tuple(partition_columns), dict(configuration or {}), created_time=now_ms)
-        info = {"timestamp": now_ms, "operation": "CREATE TABLE", "operationParameters": {}, "engineInfo": _ENGINE,
-                "txnId": new_id()}  # fmt: skip
-        actions = [{"commitInfo": info}, {"protocol": protocol_json(Protocol())}, {"metaData": metadata_json(metadata)}]
+        columns = tuple(partition_columns)
+        metadata = Metadata(table_id, schema, columns, dict(configuration or {}), created_time=now_ms)
+        first = Proposal.of(
+            path, metadata=metadata, protocol=Protocol(), now_ms=now_ms, operation="CREATE TABLE", unique=new_id()
+        )
         point("create.before")
-        with _temporary(disk, path, serialise(actions), new_id) as temporary:
+        with temporary(disk, log_folder(path), first.to_bytes(), new_id) as prepared:
             point("create.staged")
             with contextlib.suppress(FileExistsError):
-                disk.link(temporary, commit_path(path, 0))
+                disk.link(prepared, commit_path(path, 0))
             point("create.linked")
             disk.sync_directory(log_folder(path))
             point("create.synced")
@@ -123,12 +108,17 @@ class DeltaTable:
     def open(cls, disk: Disk, path: str, new_id: Callable[[], str] = random_id) -> DeltaTable | None:
         """The table in that folder; None when there is none.
 
+        What it shows is durable: a writer that died between link and sync is helped out.
+
         Raises:
             CorruptionError: its log is damaged; the message says how far `lodestream doctor --repair` helps.
             ConfigError: it needs features that cannot be read here.
         """
         snapshot = load(disk, path)
-        return None if snapshot is None else cls(disk, path, snapshot, new_id)
+        if snapshot is None:
+            return None
+        disk.sync_directory(log_folder(path))
+        return cls(disk, path, snapshot, new_id)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -209,12 +199,9 @@ class DeltaTable:
 
     def _write(self, relative: str, rows: pa.Table) -> int:
         path = os.path.join(self.path, relative)
-        data, _ = parquet_bytes(rows, self._encodings.dictionary(rows), statistics=False)
-        settle(self.disk, os.path.dirname(path))
+        data = parquet_bytes(rows, self._encodings.dictionary(rows))
         point("stage.before_write")
-        self.disk.write(path, data)
-        point("stage.written")
-        self.disk.fsync(path)
+        write_synced(self.disk, path, data)
         point("stage.file_synced")
         return int(data.size)
 
@@ -222,7 +209,7 @@ class DeltaTable:
         self,
         *,
         adds: Iterable[AddFile] = (),
-        removes: Iterable[RemoveFile] = (),
+        removes: Iterable[AddFile | RemoveFile] = (),
         txn: tuple[str, int] | Mapping[str, int] | None = None,
         info: Mapping[str, object] | None = None,
         metadata: Metadata | None = None,
@@ -234,7 +221,7 @@ class DeltaTable:
 
         Args:
             adds: staged files.
-            removes: live files, as `RemoveFile.of(add)`.
+            removes: live files; give `RemoveFile.of(add, data_change=False)` when their rows stay.
             txn: (application id, version), or several by id; each must be higher than the one recorded.
             info: what else to record in `commitInfo`, JSON values.
             metadata: new metadata.
@@ -250,62 +237,27 @@ class DeltaTable:
                 or a recorded `txn` is as high. Nothing was committed; refresh and decide again.
             TransientError: it may or may not be committed when the last sync failed; refresh and look at `txns`.
         """
-        adds, removes = list(adds), list(removes)
-        txns = dict([txn]) if isinstance(txn, tuple) else dict(txn or {})
-        body = self._actions(adds, removes, txns, info or {}, metadata, clock_us // 1000, operation, blind)
+        proposal = Proposal.of(
+            self.path, adds=adds, removes=removes, txns=dict([txn]) if isinstance(txn, tuple) else txn, info=info,
+            metadata=metadata, now_ms=clock_us // 1000, operation=operation, blind=blind, unique=self._new_id(),
+        )  # fmt: skip
         with self._lock:
-            self._check(adds, removes, txns, metadata)
-            return self._link(_Ours(commit_of(-1, body, self.path), serialise(body), blind))
+            proposal.check(self._snapshot)
+            return self._link(proposal)
 
-    def _actions(
-        self, adds: list[AddFile], removes: list[RemoveFile], txns: dict[str, int], info: Mapping[str, object],
-        metadata: Metadata | None, now_ms: int, operation: str, blind: bool,
-    ) -> list[dict[str, Any]]:  # fmt: skip
-        if taken := _OWN_INFO & info.keys():
-            raise ValueError(f"commit info may not set {sorted(taken)}")
-        head = {
-            "timestamp": now_ms, "operation": operation, "operationParameters": {},
-            "isBlindAppend": blind and not removes, "engineInfo": _ENGINE, "txnId": self._new_id(), **info,
-        }  # fmt: skip
-        actions: list[dict[str, Any]] = [{"commitInfo": head}]
-        if metadata is not None:
-            actions.append({"metaData": metadata_json(metadata)})
-        actions += [{"txn": {"appId": app, "version": v, "lastUpdated": now_ms}} for app, v in txns.items()]
-        actions += [{"remove": remove_json(replace(r, deletion_time=r.deletion_time or now_ms))} for r in removes]
-        actions += [{"add": add_json(replace(a, modification_time=a.modification_time or now_ms))} for a in adds]
-        return actions
-
-    def _check(
-        self, adds: list[AddFile], removes: list[RemoveFile], txns: dict[str, int], metadata: Metadata | None
-    ) -> None:
-        standing = self._snapshot
-        if standing.protocol.writer > 2:
-            raise ConfigError("table needs a newer writer", table=self.path, min_writer=standing.protocol.writer)
-        if metadata is not None:
-            check_partitions(metadata.schema, metadata.partition_columns)
-        for app, version in txns.items():
-            if standing.txns.get(app, -1) >= version:
-                raise ConflictError("batch is already committed", table=self.path, app=app, batch=version)
-        for remove in removes:
-            if remove.path not in standing.files:
-                raise ConflictError("file to remove is no longer live", table=self.path, file=remove.path)
-        for add in adds:
-            if add.path in standing.files:
-                raise ConflictError("file to add is already live", table=self.path, file=add.path)
-
-    def _link(self, ours: _Ours) -> int:
+    def _link(self, ours: Proposal) -> int:
         point("commit.before")
-        with _temporary(self.disk, self.path, ours.data, self._new_id) as temporary:
+        with temporary(self.disk, log_folder(self.path), ours.to_bytes(), self._new_id) as prepared:
             point("commit.staged")
             while True:
                 version = self._snapshot.version + 1
                 try:
-                    self.disk.link(temporary, commit_path(self.path, version))
+                    self.disk.link(prepared, commit_path(self.path, version))
                 except FileExistsError:
                     point("commit.lost_race")
                     winner = read_commit(self.disk, self.path, version)
                     if winner.info.get("txnId") != ours.commit.info["txnId"]:  # else it is ours: the link had worked
-                        ours.refuse(winner, self.path)
+                        ours.refuse(winner)
                         self._snapshot = self._snapshot.after(winner)
                         continue
                 point("commit.linked")
@@ -351,8 +303,7 @@ class DeltaTable:
 
         Columns that a file does not have are NULL. `schema` reads with other columns than the newest.
         """
-        metadata = self._snapshot.metadata
-        return read_files(self.path, adds, schema or metadata.schema, metadata.partition_columns, columns)
+        return read_files(self.path, adds, schema or self._snapshot.metadata.schema, columns)
 
     def file_path(self, add: AddFile) -> str:
         """Where the file is on disk."""
@@ -375,53 +326,20 @@ class DeltaTable:
         """Files that were live at `version`, by path."""
         return sorted(self.snapshot_at(version).files.values(), key=lambda add: add.path)
 
-    def checkpoint(self, clock_us: int) -> int:
-        """Write the newest known version as a checkpoint, durably; safe while others commit. Returns the version."""
-        return maintenance.checkpoint(self.disk, self.path, self._snapshot, clock_us // 1000, self._new_id)
+    def checkpoint(self, clock_us: int | None = None) -> int:
+        """Write the newest known version as a checkpoint, durably; safe while others commit.
+
+        Args:
+            clock_us: now, microseconds; by it old tombstones are forgotten. The table's newest time when None.
+
+        Returns:
+            The version of the checkpoint.
+        """
+        now_ms = None if clock_us is None else clock_us // 1000
+        return maintenance.checkpoint(self.disk, self.path, self._snapshot, now_ms, self._new_id)
 
     def clean_log(self, *, keep_versions: int, needed_from: int, older_than_us: int | None = None) -> int:
         """Delete commits that neither readers nor recovery need; see `maintenance.clean_log`."""
         return maintenance.clean_log(
             self.disk, self.path, keep_versions, needed_from, None if older_than_us is None else older_than_us // 1000
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Ours:
-    """A commit on its way."""
-
-    commit: Commit
-    data: bytes
-    blind: bool
-
-    def refuse(self, winner: Commit, path: str) -> None:
-        """Raise ConflictError when `winner`, which took our version, does not leave room for us after it."""
-        facts: dict[str, object] = {"table": path, "version": winner.version}
-        if both := self.commit.txns.keys() & winner.txns.keys():
-            raise ConflictError("another writer runs the same flow", app=min(both), **facts)
-        if winner.metadata is not None or winner.protocol is not None:
-            raise ConflictError("another writer changed the table's schema or properties", **facts)
-        left = {remove.path for remove in winner.removes}
-        if taken := [remove.path for remove in self.commit.removes if remove.path in left]:
-            raise ConflictError("another writer removed the same file", file=taken[0], **facts)
-        came = {add.path for add in winner.adds}
-        if twice := [add.path for add in self.commit.adds if add.path in came]:
-            raise ConflictError("another writer added the same file", file=twice[0], **facts)
-        changed = any(a.data_change for a in winner.adds) or any(r.data_change for r in winner.removes)
-        if changed and not self.blind:
-            raise ConflictError("another writer changed rows that this commit was computed from", **facts)
-
-
-@contextlib.contextmanager
-def _temporary(disk: Disk, path: str, data: bytes, new_id: Callable[[], str]) -> Iterator[str]:
-    folder = log_folder(path)
-    settle(disk, folder)
-    temporary = os.path.join(folder, f".tmp-{new_id()}")
-    try:
-        disk.write(temporary, data)
-        point("commit.written")
-        disk.fsync(temporary)
-        yield temporary
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            disk.unlink(temporary)
