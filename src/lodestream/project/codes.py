@@ -34,6 +34,7 @@ CODES: dict[str, Code] = {
     "D113": Code("name appears twice", "give each its own name; names that differ only in case are the same"),
     "D114": Code("not a schedule", "write @hourly, @daily, 'every 5 minutes' or five cron fields"),
     "D115": Code("no project here", "run in a folder with a lodestream.yaml, or make one with `lodestream init`"),
+    "D116": Code("no such environment", "use a name under environments:, or add it there"),
     # the parts
     "D201": Code("no such table", "name a declared table as layer.name, or add its file"),
     "D202": Code("no such component", "use the name of an installed component"),

@@ -7,6 +7,7 @@ from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any
 
+from lodestream.model.batch import BatchLimit
 from lodestream.model.project import BatchSettings, Environment, Project
 from lodestream.project.fields import Fields, wrong_kind
 from lodestream.project.mistakes import Mistakes
@@ -70,7 +71,9 @@ def _batch(fields: Fields, mistakes: Mistakes) -> BatchSettings:
     if node is None:
         return BatchSettings()
     inner = Fields(node, ("rows_max", "bytes_max", "interval"), mistakes, "batch")
-    return BatchSettings(inner.whole("rows_max"), inner.whole("bytes_max"), inner.duration("interval"))
+    default = BatchLimit()
+    limit = BatchLimit(inner.whole("rows_max") or default.rows_max, inner.whole("bytes_max") or default.bytes_max)
+    return BatchSettings(limit, inner.duration("interval"))
 
 
 def _server(fields: Fields, mistakes: Mistakes) -> dict[str, Any]:

@@ -20,20 +20,20 @@ from lodestream.project.values import NAME
 CONFIG_FILE = "lodestream.yaml"
 
 
-def load_project(root: str) -> Project:
-    """The project declared in a folder.
+def load_project(root: str, environment: str | None = None) -> Project:
+    """The project declared in a folder; with `environment`, its lake is that environment's.
 
     Raises:
         ProjectError: all mistakes that can be seen without knowing columns. To have those of planning in the same
             report, use `read_project` and hand its project to `compile_project`.
     """
-    project = read_project(root)
+    project = read_project(root, environment)
     if project.mistakes:
         raise ProjectError(project.mistakes)
     return project
 
 
-def read_project(root: str) -> Project:
+def read_project(root: str, environment: str | None = None) -> Project:
     """The project declared in a folder as far as it can be read; `mistakes` says what is wrong with it.
 
     Raises:
@@ -47,6 +47,8 @@ def read_project(root: str) -> Project:
         mistakes.raise_any()
     node = from_yaml(config.read_bytes(), CONFIG_FILE, mistakes)
     base = read_config(node, folder, mistakes)
+    if environment is not None:
+        base = _in_environment(base, environment, mistakes)
     readings: dict[TableName, TableReading] = {}
     for file in _table_files(folder, mistakes):
         relative = file.relative_to(folder).as_posix()
@@ -76,6 +78,14 @@ def assemble(base: Project, readings: Iterable[TableReading], mistakes: Mistakes
     for name in check_project(project, mistakes):
         unsure[name] = unsure[name] | {"*"}
     return replace(project, unsure=MappingProxyType(unsure), mistakes=tuple(mistakes.found))
+
+
+def _in_environment(base: Project, environment: str, mistakes: Mistakes) -> Project:
+    if environment in base.environments:
+        return replace(base, lake=base.lake_of(environment))
+    near, fix = nearest(environment, base.environments), f"declared: {', '.join(base.environments) or 'none'}"
+    mistakes.add(Place(CONFIG_FILE, 1), "D116", "no such environment", environment=environment, nearest=near, fix=fix)
+    return base
 
 
 def _table_files(folder: FilePath, mistakes: Mistakes) -> list[FilePath]:

@@ -75,7 +75,7 @@ def from_yaml(data: bytes, file: str, mistakes: Mistakes) -> Node | None:
         return None
     text = text.replace("\r\n", "\n")
     try:
-        root = YAML(typ="rt").compose(text)
+        root = YAML(typ="safe", pure=True).compose(text)
         if root is None:
             mistakes.add(Place(file, 1), "D101", "empty file", fix="declare something, or remove the file")
             return None
@@ -115,6 +115,8 @@ class _Reader:
             self.mistakes.add(self.place(node), "D101", "nested too deep or within itself")
             return Node(key or self.place(node), None)
         self.open.add(id(node))
+        if not isinstance(node, ScalarNode) and str(node.tag) not in (_CORE + "map", _CORE + "seq"):
+            self.tagged(node)
         if isinstance(node, MappingNode):
             made = self.mapping(node, key, depth)
         elif isinstance(node, SequenceNode):
@@ -152,10 +154,13 @@ class _Reader:
         text, place, tag = str(node.value), self.place(node), str(node.tag)
         known = tag.removeprefix(_CORE) if tag.startswith(_CORE) else None
         if known not in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value"):
-            self.mistakes.add(place, "D101", "tags are not supported", tag=tag, fix="remove the tag")
+            self.tagged(node)
         if node.style is not None or (known == "str" and place.raw.startswith("!")):
             return Node(place, text, text)
         return Node(place, _resolve(text), text)
+
+    def tagged(self, node: Any) -> None:
+        self.mistakes.add(self.place(node), "D101", "tags are not supported", tag=str(node.tag), fix="remove the tag")
 
 
 def _cut(node: Any) -> bool:

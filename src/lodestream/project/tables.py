@@ -28,6 +28,7 @@ from lodestream.project.nodes import Node
 from lodestream.project.steps import distinct, read_dedup, read_event_time, read_lookups, read_window
 from lodestream.project.values import COLUMN, check_schedule
 
+ENGINES = ("any", "embedded", "spark")
 _STREAM = re.compile(r"stream\(\s*([^()\s]+)\s*\)")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -106,7 +107,7 @@ class _TableReader:
         values["schedule"] = self.schedule()
         values["partition_by"] = distinct(fields.strings("partition_by"), self.mistakes, "partition_by")
         values["retention_us"] = fields.duration("retention")
-        for key, options in (("drift", get_args(Drift)), ("emit", ("updates", "final")), ("engine", _ENGINES)):
+        for key, options in (("drift", get_args(Drift)), ("emit", ("updates", "final")), ("engine", ENGINES)):
             if (choice := fields.choice(key, options)) is not None:
                 values[key] = choice
         if not any(values.get(key) for key in ("source", "from_", "sql")) and any(key in nodes for key in INPUTS):
@@ -225,6 +226,3 @@ class _TableReader:
             place = self.fields.nodes["schedule"].place
             self.mistakes.add(place, "D114", f"not a schedule: {error}", value=text, nearest=nearest(text, options))
             return None
-
-
-_ENGINES = ("any", "embedded", "spark")

@@ -1,0 +1,204 @@
+"""Compiles a project into flow plans: every table's steps in the fixed stage order, inputs before their readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lodestream.model.diagnostic import Diagnostic
+from lodestream.model.project import Project
+from lodestream.model.steps import FlowPlan, Partition, ReadSource, ReadTable, Select, Step, Write
+from lodestream.model.table import TableName
+from lodestream.model.types import BINARY, Column, Schema
+from lodestream.planning.definition import canonical, declaration, digest
+from lodestream.planning.ingest import Sample, ingest_schema, with_format
+from lodestream.planning.partitions import compile_partitions
+from lodestream.planning.queries import compile_sql
+from lodestream.planning.rows import compile_stages
+from lodestream.planning.scope import BATCH, PROVENANCE, Scope, Shape
+from lodestream.planning.windows import WINDOW_META_COLUMNS, compile_window
+from lodestream.project.graph import edges, ordered
+from lodestream.project.inputs import query_inputs
+from lodestream.project.mistakes import Mistakes, ProjectError
+
+_RAW = Column("_raw", BINARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """All flows of a project.
+
+    Attributes:
+        flows: one plan per table, inputs before their readers.
+        notes: what a person should know and nothing refuses, such as a table that will not run on Spark.
+    """
+
+    flows: Mapping[TableName, FlowPlan] = field(default_factory=dict)
+    notes: tuple[Diagnostic, ...] = ()
+
+
+def compile_project(
+    project: Project,
+    existing: Mapping[TableName, Schema],
+    sample: Sample | None = None,
+    *,
+    engine: Literal["embedded", "spark"] = "embedded",
+) -> Plans:
+    """Compile every table.
+
+    Args:
+        project: as read; mistakes that it carries are reported together with those found here.
+        existing: schemas of the tables that are in the lake.
+        sample: looks into the source of a table whose columns nobody declared; None when there is nothing to see.
+        engine: the engine that will run the plans; a table marked for the other one is refused.
+
+    Raises:
+        ProjectError: every mistake of the project.
+    """
+    mistakes = Mistakes(project.mistakes)
+    notes = Mistakes()
+    reads = {name: edges(table, query_inputs) for name, table in project.tables.items()}
+    order, _ = ordered(reads)
+    shapes: dict[TableName, Shape] = {}
+    flows: dict[TableName, FlowPlan] = {}
+    for name in order:
+        scope = Scope(project, project.tables[name], mistakes)
+        if engine == "embedded" and scope.table.engine == "spark":
+            mistakes.add(scope.place("engine"), "P205", "this table runs on Spark only", table=name)
+        plan = _Compilation(scope, existing, sample, shapes).run()
+        shapes[name] = scope.shape
+        if plan is not None:
+            flows[name] = plan
+        for place, where in scope.notes:
+            notes.add(place, "N101", f"{name} will not run on Spark", at=where)
+    if mistakes.found:
+        raise ProjectError(mistakes.found)
+    return Plans(flows, tuple(notes.found))
+
+
+class _Compilation:
+    """One table on its way from declaration to plan."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        existing: Mapping[TableName, Schema],
+        sample: Sample | None,
+        shapes: Mapping[TableName, Shape],
+    ) -> None:
+        self.scope, self.table = scope, scope.table
+        self.existing, self.sample, self.shapes = existing, sample, shapes
+        self.unsure = scope.project.unsure.get(scope.table.name, frozenset())
+
+    def run(self) -> FlowPlan | None:
+        """The plan, or None when a mistake stands in the way; the scope's shape is what readers may use."""
+        before = len(self.scope.mistakes.found)
+        steps = self.steps()
+        if self.scope.shape.lost or len(self.scope.mistakes.found) > before or self.unsure or steps is None:
+            return None
+        schema, partitions = self.stored()
+        if len(self.scope.mistakes.found) > before:
+            return None
+        steps.append(Write(schema, partitions))
+        told = declaration(self.table, steps, self.scope.shape.schema)
+        waits_for = [lookup.table for lookup in self.table.lookups]
+        if self.table.sql is not None:
+            waits_for = list(query_inputs(self.table.sql))
+        return FlowPlan(
+            table=self.table,
+            steps=tuple(steps),
+            schema=schema,
+            upstream=self.table.from_,
+            waits_for=tuple(dict.fromkeys(waits_for)),
+            definition=digest(told),
+            declaration=canonical(told),
+        )
+
+    def steps(self) -> list[Step] | None:
+        """All steps but the last."""
+        if "*" in self.unsure:
+            self.scope.shape = Shape(lost=True)
+            if self.table.sql is None:
+                compile_stages(self.scope, self.shapes)
+            return None
+        if self.table.sql is not None:
+            query = compile_sql(self.scope, self.shapes)
+            return None if query is None else [query]
+        first = self.read_source() if self.table.source is not None else self.read_table()
+        self.scope.shape = Shape(
+            self.scope.shape.schema.without(*self.unsure),
+            self.scope.shape.unknown | self._unsure_columns(),
+            self.scope.shape.lost,
+            self.scope.shape.raw,
+        )
+        stages = compile_stages(self.scope, self.shapes)
+        if self.table.window is not None:
+            aggregation = compile_window(self.scope)
+            stages += [] if aggregation is None else [aggregation]
+        elif self.table.select:
+            stages.append(self.select())
+        if first is None:
+            return None
+        if isinstance(first, ReadTable) and "_raw" in self.scope.read:
+            first = ReadTable(first.table, first.schema.with_columns(_RAW))
+        return [first, *stages]
+
+    def _unsure_columns(self) -> frozenset[str]:
+        """Names that a broken `columns:` hides; those of broken derivations come into view later."""
+        return self.unsure - {"*"} if self.table.source is not None or self.table.python is not None else frozenset()
+
+    def read_source(self) -> ReadSource | None:
+        """The step that reads a source."""
+        schema = ingest_schema(self.scope, self.existing, self.sample)
+        table = with_format(self.table)
+        if schema is None or table.source is None or table.format is None:
+            self.scope.shape = Shape(lost=True)
+            return None
+        self.scope.shape = Shape(schema, raw=table.keep_raw)
+        self.scope.hidden = (*PROVENANCE, _RAW) if table.keep_raw else PROVENANCE
+        return ReadSource(table.source, table.format, schema, table.keep_raw, table.drift)
+
+    def read_table(self) -> ReadTable | None:
+        """The step that follows an upstream table."""
+        upstream = self.table.from_
+        above = self.shapes.get(upstream, Shape(lost=True)) if upstream is not None else Shape(lost=True)
+        self.scope.hidden = (*PROVENANCE, _RAW) if above.raw else PROVENANCE
+        self.scope.shape = Shape(above.schema, above.unknown, above.lost)
+        if above.lost or upstream is None:
+            return None
+        return ReadTable(upstream, above.schema.with_columns(*PROVENANCE))
+
+    def select(self) -> Select:
+        """The chosen columns, then the looked-up ones that were not chosen."""
+        scope = self.scope
+        chosen: list[Column] = []
+        unknown: set[str] = set()
+        for i, name in enumerate(self.table.select):
+            column = scope.column(name, ("select", i))
+            if column is not None:
+                chosen.append(column)
+            else:
+                unknown.add(name)
+        looked_up = [here for lookup in self.table.lookups for _, here in lookup.columns]
+        chosen += [
+            column
+            for name in looked_up
+            if name not in self.table.select and (column := scope.shape.schema.get(name)) is not None
+        ]
+        scope.shape = Shape(Schema(tuple(chosen)), frozenset(unknown), scope.shape.lost, scope.shape.raw)
+        return Select(tuple(column.name for column in chosen))
+
+    def stored(self) -> tuple[Schema, tuple[Partition, ...]]:
+        """The schema as stored: columns, `_raw`, provenance, physical partition columns."""
+        shape = self.scope.shape
+        partitions = compile_partitions(self.scope)
+        if self.table.window is not None:
+            meta: Iterable[Column] = WINDOW_META_COLUMNS
+        elif self.table.sql is not None:
+            meta = (BATCH,)
+        else:
+            meta = (*((_RAW,) if shape.raw else ()), *PROVENANCE, BATCH)
+        schema = shape.schema.with_columns(*meta)
+        physical = [Column(p.name, p.expression.type) for p in partitions if p.name not in schema]
+        return schema.with_columns(*physical), partitions

@@ -1,0 +1,95 @@
+"""The canonical form of a table's definition: what the lake remembers of it, and the hash that says it changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lodestream.model.expression import Aggregate, Expression
+from lodestream.model.steps import Aggregation, Derive, Expect, RunQuery, Step
+from lodestream.model.table import Component, Table
+from lodestream.model.types import Schema
+
+UNDECIDING = ("comment", "retention", "schedule", "engine")
+"""Keys that decide no row."""
+
+
+def declaration(table: Table, steps: Sequence[Step], schema: Schema) -> dict[str, Any]:
+    """The table as plain JSON values, defaults left out, expressions in their canonical text.
+
+    `schema` are the columns that others see; a table whose source may drift has only its declared ones in here.
+    """
+    texts = _texts(steps)
+    found: dict[str, Any] = {"comment": table.comment, "retention": table.retention_us, "engine": table.engine}
+    if table.source is not None:
+        found |= {"source": _component(table.source), "format": _component(table.format) if table.format else None}
+        found |= {"keep_raw": table.keep_raw, "drift": None if table.drift == "quarantine" else table.drift}
+    if table.columns is not None:
+        found["columns"] = [[c.name, str(c.type)] for c in table.columns]
+        found["comments"] = {c.name: c.comment for c in table.columns if c.comment}
+    found["from"] = str(table.from_) if table.from_ else None
+    found["select"] = list(table.select)
+    for key, named in (("derive", table.derive), ("group_by", table.group_by), ("measures", table.measures)):
+        found[key] = [[one.name, texts.get((key, one.name), one.text)] for one in named]
+    found["expect"] = [[r.name, texts.get(("expect", r.name), r.that), r.otherwise] for r in table.expect]
+    if table.event_time is not None:
+        found["event_time"] = {"column": table.event_time.column, "delay": table.event_time.delay_us}
+    if table.dedup is not None:
+        found["dedup"] = {"keys": list(table.dedup.keys), "within": table.dedup.within_us}
+    found["enrich"] = [
+        {
+            "table": str(one.table),
+            "on": [list(pair) for pair in one.on],
+            "columns": [list(pair) for pair in one.columns],
+        }
+        for one in table.lookups
+    ]
+    found["python"] = table.python.function if table.python else None
+    if table.window is not None:
+        found["window"] = {"every": table.window.every_us, "slide": table.window.slide_us}
+        found["emit"] = table.emit
+    found["sql"] = texts.get(("sql", ""), table.sql)
+    found["schedule"] = table.schedule
+    found["partition_by"] = list(table.partition_by)
+    if table.source is None or (table.columns is None and table.drift in ("quarantine", "stop")):
+        found["schema"] = [[c.name, str(c.type)] for c in schema]
+    if table.engine == "any":
+        del found["engine"]
+    return {key: value for key, value in found.items() if value not in (None, "", [], {}, False)}
+
+
+def canonical(values: Mapping[str, Any]) -> str:
+    """One line of JSON, keys sorted."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """16 hex digits over all of a declaration that decides rows."""
+    deciding = {key: value for key, value in values.items() if key not in (*UNDECIDING, "comments")}
+    return hashlib.sha256(canonical(deciding).encode()).hexdigest()[:16]
+
+
+def _component(component: Component) -> dict[str, Any]:
+    return {component.name: dict(component.settings)}
+
+
+def _texts(steps: Sequence[Step]) -> dict[tuple[str, str], str]:
+    """Canonical texts of the compiled expressions by (key, name)."""
+    found: dict[tuple[str, str], str] = {}
+
+    def note(key: str, pairs: Sequence[tuple[str, Expression | Aggregate]]) -> None:
+        found.update({(key, name): compiled.text for name, compiled in pairs})
+
+    for step in steps:
+        if isinstance(step, Derive):
+            note("derive", step.columns)
+        elif isinstance(step, Expect):
+            note("expect", [(rule.name, rule.condition) for rule in step.rules])
+        elif isinstance(step, Aggregation):
+            note("group_by", step.group_by)
+            note("measures", step.measures)
+        elif isinstance(step, RunQuery):
+            found["sql", ""] = step.text
+    return found

@@ -1,0 +1,172 @@
+"""Says what a flow does, step by step, and where each column of it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lodestream.model.steps import (
+    Aggregation,
+    Dedupe,
+    Derive,
+    Expect,
+    FlowPlan,
+    LookUp,
+    ReadSource,
+    ReadTable,
+    RunPython,
+    RunQuery,
+    Select,
+    Step,
+    Watermark,
+    Write,
+)
+from lodestream.model.table import META_COLUMNS, WINDOW_END, WINDOW_META, WINDOW_START, TableName
+from lodestream.planning.words import duration_text
+
+Origins = frozenset[tuple[TableName, str]]
+"""Columns that a value comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A flow in words.
+
+    Attributes:
+        table: which.
+        steps: one line per step, or per rule and column of a step, in the order they run.
+        columns: for each stored column, the columns of other tables that its value comes from; empty for what comes
+            straight from a source, a literal or the batch itself.
+    """
+
+    table: TableName
+    steps: tuple[str, ...]
+    columns: Mapping[str, Origins]
+
+
+def explain(plan: FlowPlan) -> Explanation:
+    """The steps and the direct lineage of one flow."""
+    return Explanation(plan.table.name, tuple(line for step in plan.steps for line in _lines(step)), _lineage(plan))
+
+
+def column_lineage(flows: Mapping[TableName, FlowPlan]) -> dict[TableName, dict[str, Origins]]:
+    """For each column of each table, the columns of source-fed tables that its value comes from in the end.
+
+    Args:
+        flows: plans, inputs before their readers, as `Plans.flows` has them.
+    """
+    found: dict[TableName, dict[str, Origins]] = {}
+    for name, plan in flows.items():
+        ingest = isinstance(plan.steps[0], ReadSource)
+        direct = _lineage(plan)
+        found[name] = {}
+        for column, origins in direct.items():
+            ends: set[tuple[TableName, str]] = set()
+            for table, source in origins:
+                ends |= found.get(table, {}).get(source, frozenset({(table, source)}))
+            if ingest and not origins:
+                ends = {(name, column)}
+            found[name][column] = frozenset(ends)
+    return found
+
+
+def _lineage(plan: FlowPlan) -> dict[str, Origins]:
+    known: dict[str, Origins] = {}
+    for step in plan.steps:
+        known = _after(step, known, plan)
+    return {column: known.get(column, frozenset()) for column in plan.schema.names}
+
+
+def _after(step: Step, known: dict[str, Origins], plan: FlowPlan) -> dict[str, Origins]:
+    """Where columns come from after a step; a step that only filters changes nothing."""
+
+    def of(columns: frozenset[str]) -> Origins:
+        return frozenset(origin for column in columns for origin in known.get(column, frozenset()))
+
+    if isinstance(step, ReadTable):
+        return {column: frozenset({(step.table, column)}) for column in step.schema.names}
+    if isinstance(step, RunPython):  # what the function does with its input is its own
+        everything = of(frozenset(c for c in known if not c.startswith("_")))
+        kept = {column: known[column] for column in META_COLUMNS if column in known}
+        return dict.fromkeys(step.schema.names, everything) | kept
+    if isinstance(step, Derive):
+        return known | {name: of(compiled.columns) for name, compiled in step.columns}
+    if isinstance(step, LookUp):
+        return known | {here: frozenset({(step.lookup.table, there)}) for there, here in step.lookup.columns}
+    if isinstance(step, Aggregation):
+        assert plan.table.event_time is not None
+        time = of(frozenset({plan.table.event_time.column}))
+        positions = of(frozenset({"_source", "_position"}))
+        groups = {name: of(compiled.columns) for name, compiled in step.group_by}
+        measures = {name: of(compiled.columns) for name, compiled in step.measures}
+        counted = dict.fromkeys(WINDOW_META[:2], positions)
+        return {WINDOW_START: time, WINDOW_END: time} | groups | measures | counted
+    if isinstance(step, RunQuery):
+        return {name: frozenset(origins) for name, origins in step.lineage}
+    if isinstance(step, Write):
+        physical = {p.name: of(p.expression.columns) for p in step.partitions}
+        return known | physical | {"_batch": frozenset()}
+    return known
+
+
+def _lines(step: Step) -> list[str]:
+    return _WORDS[type(step)](step)
+
+
+def _read_source(step: ReadSource) -> list[str]:
+    settings = ", ".join(f"{key}={value}" for key, value in step.source.settings.items())
+    line = f"read {step.source.name}({settings}) as {step.format.name}: {len(step.schema)} columns"
+    return [line + (", raw bytes kept" if step.keep_raw else "") + f", drift {step.drift}"]
+
+
+def _expect(step: Expect) -> list[str]:
+    return [f"expect {rule.name}: {rule.condition.text}, else {rule.otherwise}" for rule in step.rules]
+
+
+def _watermark(step: Watermark) -> list[str]:
+    column, delay = step.event_time.column, duration_text(step.event_time.delay_us)
+    return [f"quarantine rows without {column}", f"watermark: newest {column} less {delay}"]
+
+
+def _look_up(step: LookUp) -> list[str]:
+    on = ", ".join(here if here == there else f"{here} = {there}" for here, there in step.lookup.on)
+    named = (there if there == here else f"{there} as {here}" for there, here in step.lookup.columns)
+    return [f"look up {', '.join(named)} in {step.lookup.table} on {on}"]
+
+
+def _aggregation(step: Aggregation) -> list[str]:
+    size = duration_text(step.window.every_us)
+    if step.window.slide_us is not None:
+        size += f" every {duration_text(step.window.slide_us)}"
+    groups = "".join(
+        f", by {name}" if expression.text.strip("`") == name else f", by {name} = {expression.text}"
+        for name, expression in step.group_by
+    )
+    lines = [f"windows of {size}{groups}, emit {step.emit}"]
+    return lines + [f"measure {name} = {measure.text}" for name, measure in step.measures]
+
+
+def _run_query(step: RunQuery) -> list[str]:
+    when = f"on schedule {step.schedule}" if step.schedule else "when its inputs change"
+    return [f"query over {', '.join(str(name) for name in step.inputs)}, {when}", step.text]
+
+
+def _write(step: Write) -> list[str]:
+    by = ", ".join(p.name for p in step.partitions)
+    return [f"write {len(step.schema)} columns" + (f", partitioned by {by}" if by else "")]
+
+
+_WORDS: dict[type, Callable[..., list[str]]] = {
+    ReadSource: _read_source,
+    ReadTable: lambda step: [f"read new rows of {step.table}"],
+    RunPython: lambda step: [f"call {step.step.function}: {len(step.schema)} columns"],
+    Derive: lambda step: [f"derive {name} = {expression.text}" for name, expression in step.columns],
+    Expect: _expect,
+    Watermark: _watermark,
+    Dedupe: lambda step: [f"drop repeats of {', '.join(step.dedup.keys)} within {duration_text(step.expiry_us)}"],
+    LookUp: _look_up,
+    Aggregation: _aggregation,
+    RunQuery: _run_query,
+    Select: lambda step: [f"keep {', '.join(step.columns)}"],
+    Write: _write,
+}

@@ -1,0 +1,151 @@
+"""Compiles the stages that every row passes on its own: derive, expect, event time, dedup, lookups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lodestream.model.expression import Expression
+from lodestream.model.steps import Dedupe, Derive, Expect, LookUp, Rule, RunPython, Step, Watermark
+from lodestream.model.table import Lookup, TableName
+from lodestream.model.types import Column, DataType, Schema
+from lodestream.planning.scope import Scope, Shape
+
+NESTED = ("array", "map", "struct")
+
+
+def compile_stages(scope: Scope, shapes: Mapping[TableName, Shape]) -> list[Step]:
+    """The steps from the python function to the lookups, in the fixed order; the scope ends after the last one."""
+    steps: list[Step] = []
+    table = scope.table
+    if table.python is not None and table.columns is not None:
+        steps.append(RunPython(table.python, table.columns))
+        scope.shape = Shape(table.columns, scope.project.unsure.get(table.name, frozenset()) - {"*"}, raw=False)
+    if table.derive:
+        steps.append(_derive(scope))
+    unsure = scope.project.unsure.get(table.name, frozenset())
+    scope.add([], {name for name in unsure if name != "*" and name not in scope.shape.schema})
+    if table.expect:
+        steps.append(_expect(scope))
+    steps += _event_time(scope)
+    steps += _dedup(scope)
+    for i, lookup in enumerate(table.lookups):
+        steps.append(_lookup(scope, i, lookup, shapes.get(lookup.table, Shape(lost=True))))
+    return steps
+
+
+def _derive(scope: Scope) -> Derive:
+    """All columns from the input row at once: one derived column does not see another."""
+    made: list[tuple[str, Expression]] = []
+    columns: list[Column] = []
+    broken: set[str] = set()
+    names = [named.name for named in scope.table.derive]
+    for named in scope.table.derive:
+        path = ("derive", named.name)
+        twin = next((one for one in scope.shape.schema.names if one.lower() == named.name.lower()), named.name)
+        if twin != named.name:
+            scope.mistakes.add(
+                scope.place(*path), "D307", "differs only in case from a column", column=named.name, nearest=twin
+            )
+        before = len(scope.mistakes.found)
+        compiled = scope.scalar(named.text, path)
+        if compiled is None:
+            broken.add(named.name)
+            _explain_sibling(scope, before, names)
+            continue
+        made.append((named.name, compiled))
+        columns.append(Column(named.name, compiled.type, compiled.nullable or compiled.error is not None))
+    scope.add(columns, broken)
+    return Derive(tuple(made))
+
+
+def _explain_sibling(scope: Scope, before: int, names: list[str]) -> None:
+    """Say it when an unknown column is a derived one, since all of them are computed from the input row."""
+    for i, one in enumerate(scope.mistakes.found[before:], before):
+        sibling = next((name for name in names if f"'{name}'" in str(one)), None)
+        if one.code == "P110" and sibling is not None and not scope.shape.has(sibling):
+            fix = f"derive sees input columns only: repeat the expression of {sibling}, or derive it in the table above"
+            scope.mistakes.found[i] = replace(one, fix=fix)
+
+
+def _expect(scope: Scope) -> Expect:
+    rules: list[Rule] = []
+    for rule in scope.table.expect:
+        path = ("expect", rule.name, "that")
+        condition = scope.scalar(rule.that, path)
+        if condition is None:
+            continue
+        if condition.type.name != "boolean":
+            scope.mistakes.add(
+                scope.place(*path), "D305", "rule is not a condition", rule=rule.name, type=condition.type
+            )
+            continue
+        rules.append(Rule(rule.name, condition, rule.otherwise))
+    return Expect(tuple(rules))
+
+
+def _event_time(scope: Scope) -> list[Step]:
+    declared = scope.table.event_time
+    if declared is None:
+        return []
+    column = scope.column(declared.column, ("event_time", "column"))
+    if column is not None and column.type.name != "timestamp":
+        place = scope.place("event_time", "column")
+        scope.mistakes.add(place, "D301", "event time is not a timestamp", column=column.name, type=column.type)
+    return [Watermark(declared)]
+
+
+def _dedup(scope: Scope) -> list[Step]:
+    declared, event_time = scope.table.dedup, scope.table.event_time
+    if declared is None or event_time is None:
+        return []
+    for i, key in enumerate(declared.keys):
+        column = scope.column(key, ("dedup", "keys", i))
+        if column is not None:
+            comparable(scope, column, ("dedup", "keys", i))
+    return [Dedupe(declared, event_time.delay_us if declared.within_us is None else declared.within_us)]
+
+
+def comparable(scope: Scope, column: Column, path: tuple[str | int, ...]) -> bool:
+    """Whether values of a column can be compared for equality; noted when not."""
+    if column.type.name in NESTED:
+        place = scope.place(*path)
+        scope.mistakes.add(place, "D306", "cannot compare values of this type", column=column.name, type=column.type)
+        return False
+    return True
+
+
+def _lookup(scope: Scope, i: int, lookup: Lookup, there: Shape) -> LookUp:
+    for here_name, there_name in lookup.on:
+        here = scope.column(here_name, ("lookups", i, "on"))
+        if there.lost or there_name in there.unknown:
+            continue
+        other = scope.column(there_name, ("lookups", i, "on"), within=there.schema)
+        if here is None or other is None or not comparable(scope, here, ("lookups", i, "on")):
+            continue
+        if not _joinable(here.type, other.type):
+            place, near = scope.place("lookups", i, "on"), f"{there_name} {other.type}"
+            message = "lookup key types differ"
+            scope.mistakes.add(place, "D303", message, column=here_name, type=here.type, other=near)
+    added: list[Column] = []
+    unknown: set[str] = set()
+    for there_name, here_name in lookup.columns:
+        path = ("lookups", i, "columns")
+        taken = {one.lower(): one for one in (*scope.shape.schema.names, *(c.name for c in added))}
+        if here_name.lower() in taken:
+            fix = f"rename it: columns: {{{there_name}: another_name}}"
+            scope.mistakes.add(scope.place(*path), "D307", "column appears twice", column=here_name, fix=fix)
+            continue
+        column = None
+        if not (there.lost or there_name in there.unknown):
+            column = scope.column(there_name, path, within=there.schema)
+        if column is None:
+            unknown.add(here_name)
+        else:
+            added.append(Column(here_name, column.type, nullable=True))
+    scope.add(added, unknown)
+    return LookUp(lookup, Schema(tuple(added)))
+
+
+def _joinable(here: DataType, there: DataType) -> bool:
+    return here == there or (here.is_integer and there.is_integer)

@@ -1,0 +1,192 @@
+"""The JSON Schema of `lodestream.yaml` and of table files, for completion and checking in editors."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from lodestream.errors import ConfigError
+from lodestream.model.table import Drift, OnFail
+from lodestream.ports import plugins
+from lodestream.project.config import SERVER_KEYS
+from lodestream.project.keys import KEYS
+from lodestream.project.tables import ENGINES
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_NAME = r"^(bronze|silver|gold)\.[a-z][a-z0-9_]*$"
+_DURATION = r"^[0-9]+(\.[0-9]+)? ?(ms|milliseconds?|s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?|years?)$"
+_PARTITION = r"^((date|hour|month|year)\( *[^()]+ *\)|[^()]+)$"
+
+
+def json_schema() -> dict[str, Any]:
+    """One schema with two definitions.
+
+    Returns:
+        A JSON Schema (draft 2020-12) whose `$defs` are `project` (for `lodestream.yaml`) and `table` (for
+        `tables/<layer>/<name>.yaml`); the schema itself takes either.
+    """
+    return {
+        "$schema": _DRAFT,
+        "title": "Lodestream declaration",
+        "anyOf": [{"$ref": "#/$defs/table"}, {"$ref": "#/$defs/project"}],
+        "$defs": {"project": _project(), "table": _table(), **_shared()},
+    }
+
+
+def _text(description: str, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "description": description, **more}
+
+
+def _ref(name: str, description: str) -> dict[str, Any]:
+    return {"$ref": f"#/$defs/{name}", "description": description}
+
+
+def _block(properties: dict[str, Any], description: str, required: tuple[str, ...] = ()) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
+    block["description"] = description
+    if required:
+        block["required"] = list(required)
+    return block
+
+
+def _shared() -> dict[str, Any]:
+    return {
+        "duration": {"type": "string", "pattern": _DURATION, "examples": ["30 seconds", "500 ms", "90 days"]},
+        "expression": {"type": ["string", "number", "boolean"], "description": "A Spark SQL expression."},
+        "names": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+        "pairs": {
+            "anyOf": [
+                {"type": "string"},
+                {"$ref": "#/$defs/names"},
+                {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1},
+            ]
+        },
+        "expressions": {"type": "object", "additionalProperties": {"$ref": "#/$defs/expression"}},
+    }
+
+
+def _project() -> dict[str, Any]:
+    lake = _text("Folder or URL of the lake; relative to this file's folder.", default="lake")
+    port = {"type": "integer", "minimum": 0, "maximum": 65_535}
+    whole = {"type": "integer", "minimum": 1}
+    server = {key: port if key != "host" else {"type": "string"} for key in SERVER_KEYS}
+    batch = {
+        "rows_max": {**whole, "description": "Most rows of one batch."},
+        "bytes_max": {**whole, "description": "Most bytes read for one batch."},
+        "interval": _ref("duration", "Time between two looks for new input."),
+    }
+    environments = {"type": "object", "additionalProperties": _block({"lake": lake}, "What differs here.")}
+    properties = {
+        "project": _text("Name of the project."),
+        "lake": lake,
+        "environments": {**environments, "description": "Other lakes for the same tables, by name."},
+        "batch": _block(batch, "Bounds of one batch."),
+        "server": _block(server, "Where the server listens."),
+    }
+    return _block(properties, "The project.", ("project",))
+
+
+def _table() -> dict[str, Any]:
+    properties = {
+        "comment": _text("What the table is for."),
+        "source": _component("sources", "Where records come from."),
+        "format": _component("formats", "How a record is written."),
+        "columns": _columns(),
+        "keep_raw": {"type": "boolean", "description": "Keep each record's bytes in `_raw`."},
+        "drift": {"enum": list(get_args(Drift)), "description": "What to do with fields that no column takes."},
+        "from": _text(
+            "The table above, as a stream.", pattern=r"^stream\( *(bronze|silver|gold)\.[a-z][a-z0-9_]* *\)$"
+        ),
+        "python": _text("A function `(pyarrow.Table) -> pyarrow.Table`, module:function.", pattern=r"^[\w.]+:\w+$"),
+        "select": _ref("names", "Columns to keep."),
+        "derive": _ref("expressions", "Columns computed from the input row."),
+        "expect": _expect(),
+        "event_time": _block(
+            {"column": {"type": "string"}, "delay": _ref("duration", "How far a row may lag the newest one.")},
+            "The column that orders rows.",
+            ("column", "delay"),
+        ),
+        "dedup": _block(
+            {"keys": {"$ref": "#/$defs/names"}, "within": _ref("duration", "Time within which repeats are dropped.")},
+            "Rows with equal keys are one row.",
+            ("keys",),
+        ),
+        "enrich": _enrich(),
+        "window": _block(
+            {"every": _ref("duration", "Length of a window."), "slide": _ref("duration", "Time between two starts.")},
+            "Event-time windows.",
+            ("every",),
+        ),
+        "group_by": {"anyOf": [{"$ref": "#/$defs/names"}, {"$ref": "#/$defs/expressions"}]},
+        "measures": _ref("expressions", "Aggregates of each window and group."),
+        "emit": {"enum": ["updates", "final"], "description": "Every change of a window, or closed windows only."},
+        "sql": _text("A query that makes the whole table."),
+        "schedule": _text("When to refresh: @hourly, 'every 5 minutes', or five cron fields in UTC."),
+        "partition_by": {"type": "array", "items": {"type": "string", "pattern": _PARTITION}, "uniqueItems": True},
+        "retention": _ref("duration", "How long rows are kept."),
+        "engine": {"enum": list(ENGINES), "description": "`embedded` admits functions that Spark lacks."},
+    }
+    assert set(properties) == set(KEYS)
+    table = _block(properties, "One table.")
+    table["oneOf"] = [{"required": [key]} for key in ("source", "from", "sql")]
+    return table
+
+
+def _columns() -> dict[str, Any]:
+    details = {"type": {"type": "string"}, "nullable": {"type": "boolean"}, "comment": {"type": "string"}}
+    detailed = _block(details, "A column.", ("type",))
+    listed = _block({"name": {"type": "string"}, **details}, "A column.", ("name", "type"))
+    by_name = {"type": "object", "additionalProperties": {"anyOf": [{"type": "string"}, detailed]}, "minProperties": 1}
+    return {"anyOf": [by_name, {"type": "array", "items": listed, "minItems": 1}], "description": "Spark SQL types."}
+
+
+def _expect() -> dict[str, Any]:
+    rule = _block(
+        {"that": {"$ref": "#/$defs/expression"}, "else": {"enum": list(get_args(OnFail))}}, "A rule.", ("that",)
+    )
+    either = {"anyOf": [{"$ref": "#/$defs/expression"}, rule]}
+    return {"type": "object", "additionalProperties": either, "description": "Rules that each row must meet."}
+
+
+def _enrich() -> dict[str, Any]:
+    parts = {
+        "table": {"type": "string", "pattern": _NAME},
+        "on": _ref("pairs", "Key columns; {here: there} when they are named differently."),
+        "columns": _ref("pairs", "Columns to add; {there: here} to rename them."),
+    }
+    lookup = _block(parts, "A left join to a table with a unique key.", ("table", "on", "columns"))
+    one = _block({"lookup": {"anyOf": [lookup, {"type": "array", "items": lookup}]}}, "Lookups.", ("lookup",))
+    return {"anyOf": [one, {"type": "array", "items": one}], "description": "Columns from other tables."}
+
+
+def _component(room: str, description: str) -> dict[str, Any]:
+    """Any installed component by name, with the settings of each; anything goes while none is installed."""
+    names = plugins.names(room)
+    if not names:
+        return {"type": ["string", "object"], "description": description}
+    settings = {name: _settings(room, name) for name in names}
+    block = {
+        "type": "object", "additionalProperties": False, "properties": settings,
+        "minProperties": 1, "maxProperties": 1,
+    }  # fmt: skip
+    return {"anyOf": [{"enum": names}, block], "description": description}
+
+
+def _settings(room: str, name: str) -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = plugins.load(room, name).settings.model_json_schema()
+    except ConfigError:  # its package is not installed
+        return {"type": ["object", "null"]}
+    return _inlined(settings, settings.pop("$defs", {}))
+
+
+def _inlined(value: Any, definitions: dict[str, Any]) -> Any:
+    """The schema with its own definitions in place, since they cannot be referred to from inside another schema."""
+    if isinstance(value, dict):
+        reference = value.get("$ref", "")
+        if reference.startswith("#/$defs/"):
+            inner = definitions[reference.removeprefix("#/$defs/")]
+            return {**_inlined(inner, definitions), **{key: item for key, item in value.items() if key != "$ref"}}
+        return {key: _inlined(item, definitions) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_inlined(item, definitions) for item in value]
+    return value
