@@ -13,7 +13,6 @@ from lodestream.expressions.errors import ExpressionError
 from lodestream.expressions.operators import (
     boolean,
     comparable,
-    from_unscaled,
     rounded_quotient,
     unscaled,
 )  # fmt: skip
@@ -23,15 +22,26 @@ from lodestream.expressions.walk import Walker
 from lodestream.model.types import BIGINT, BOOLEAN, DOUBLE, INT, DataType
 
 _WIDE = decimal_type(38, 0)
+OVER = "\x01"
+"""Marks where a window goes in a piece."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One partial before it has a name; `{}` in `merge` stands for it."""
+    """One partial before it has a name; `{}` in `merge` stands for it, `OVER` in `template` for a window."""
 
-    initial: str
+    template: str
     merge: str
     type: DataType
+
+    @property
+    def initial(self) -> str:
+        """The aggregate over input rows."""
+        return self.template.replace(OVER, "")
+
+    def over(self, window: str) -> str:
+        """The aggregate over a window."""
+        return self.template.replace(OVER, f" OVER ({window})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +92,16 @@ class Aggregation:
         return text if self.condition is None else f"{text} FILTER (WHERE {self.condition.spark})"
 
     @property
+    def inner(self) -> str:
+        """What DuckDB aggregates."""
+        if self.argument is None:
+            return "*"
+        return f"DISTINCT {self.argument.duckdb}" if self.distinct else self.argument.duckdb
+
+    @property
     def filter(self) -> str:
-        """DuckDB's FILTER clause, or nothing."""
-        return "" if self.condition is None else f" FILTER (WHERE {self.condition.duckdb})"
+        """DuckDB's FILTER clause, if any, and the place where a window goes."""
+        return OVER if self.condition is None else f" FILTER (WHERE {self.condition.duckdb}){OVER}"
 
     @property
     def parts(self) -> list[Typed]:
@@ -104,6 +121,8 @@ class Aggregation:
         argument = self.argument
         if argument is not None and argument.type == VOID:
             argument = literal(None, BOOLEAN if self.name in _BOOLEANS else INT)
+        if self.distinct and self.name not in ("count", "sum", "avg", "mean", "min", "max"):
+            raise self.refuse("takes no distinct")
         return _BUILDERS[self.name](replace(self, argument=argument))
 
     def made(
@@ -127,8 +146,7 @@ class Aggregation:
 
 
 def _count(call: Aggregation) -> Made:
-    inner = "*" if call.argument is None else call.argument.duckdb
-    piece = Piece(f"count({inner}){call.filter}", "CAST(sum({}) AS BIGINT)", BIGINT)
+    piece = Piece(f"count({call.inner}){call.filter}", "CAST(sum({}) AS BIGINT)", BIGINT)
     return call.made([piece], BIGINT, lambda p: f"coalesce({p}, 0)", nullable=False)
 
 
@@ -164,7 +182,7 @@ def _sum(call: Aggregation) -> Made:
 
 def _whole(call: Aggregation, value: Typed) -> Piece:
     # 2^63 values of 2^63 stay below 10^38, so no sum of bigints leaves the state's type
-    return Piece(f"CAST(sum({value.duckdb}){call.filter} AS DECIMAL(38,0))", "CAST(sum({}) AS DECIMAL(38,0))", _WIDE)
+    return Piece(f"CAST(sum({call.inner}){call.filter} AS DECIMAL(38,0))", "CAST(sum({}) AS DECIMAL(38,0))", _WIDE)
 
 
 def _decimal_sum(call: Aggregation, value: Typed) -> Piece:
@@ -173,18 +191,19 @@ def _decimal_sum(call: Aggregation, value: Typed) -> Piece:
         nearest = f"{call.name}(cast(… as decimal(28,{min(value.type.scale, 28)})))"
         raise call.refuse(f"a sum of {value.type} can exceed 38 digits", "P103", nearest)
     target = duckdb_type(kind)
-    return Piece(f"CAST(sum({value.duckdb}){call.filter} AS {target})", f"CAST(sum({{}}) AS {target})", kind)
+    return Piece(f"CAST(sum({call.inner}){call.filter} AS {target})", f"CAST(sum({{}}) AS {target})", kind)
 
 
 def _double_sum(call: Aggregation, value: Typed) -> Piece:
     if value.type.name not in ("double", "float") and not value.type.is_integer:
         raise call.refuse(f"takes a number, not {value.type}")
-    return Piece(f"sum(CAST({value.duckdb} AS DOUBLE)){call.filter}", "sum({})", DOUBLE)
+    distinct = "DISTINCT " if call.distinct else ""
+    return Piece(f"sum({distinct}CAST({value.duckdb} AS DOUBLE)){call.filter}", "sum({})", DOUBLE)
 
 
 def _avg(call: Aggregation) -> Made:
     value = _argument(call)
-    count = Piece(f"count({value.duckdb}){call.filter}", "CAST(sum({}) AS BIGINT)", BIGINT)
+    count = Piece(f"count({call.inner}){call.filter}", "CAST(sum({}) AS BIGINT)", BIGINT)
     if value.type.name != "decimal":
         if not value.type.is_numeric:
             raise call.refuse(f"takes a number, not {value.type}")
@@ -206,7 +225,7 @@ def _extreme(call: Aggregation) -> Made:
     value = _argument(call)
     if not comparable(value.type):
         raise call.refuse(f"{value.type} has no order")
-    piece = Piece(f"{call.name}({value.duckdb}){call.filter}", f"{call.name}({{}})", value.type)
+    piece = Piece(f"{call.name}({call.inner}){call.filter}", f"{call.name}({{}})", value.type)
     return call.made([piece], value.type, lambda p: p)
 
 
@@ -240,4 +259,3 @@ LINES.update(
         "any": "boolean | boolean | bool_or by another name",
     }
 )
-_ = from_unscaled

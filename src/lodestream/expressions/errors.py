@@ -13,6 +13,7 @@ CODES: dict[str, str] = {
     "P105": "all times are UTC: drop the time zone",
     "P106": "cast to a type that tables store",
     "P107": "take the value from a column: the result would change from run to run",
+    "P109": "name a table of this project or a CTE of this query",
     "P110": "name a column of the input",
     "P111": "cast the argument to the type that is asked for",
     "P112": "correct the syntax",

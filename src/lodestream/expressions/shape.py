@@ -36,6 +36,7 @@ _KEYS: dict[type[exp.Expr], frozenset[str]] = {
     exp.StrPosition: frozenset({"this", "substr"}),
     exp.DPipe: frozenset({"this", "expression", "safe"}),
     exp.Boolean: frozenset({"this"}),
+    exp.Window: frozenset({"this", "partition_by", "order", "spec", "over"}),
 }
 _DEFAULT_KEYS = frozenset({"this", "expression"})
 

@@ -44,6 +44,8 @@ class Walker:
         """The compiled node. Raises ExpressionError."""
         handler = self.HANDLERS.get(type(node))
         if handler is None:
+            if isinstance(node, exp.CurrentDate | exp.CurrentTimestamp | exp.CurrentUser):
+                raise ExpressionError("P107", "depends on when or by whom it is run", offset=offset_of(node))
             what = type(node).__name__.lower()
             raise ExpressionError("P101", f"not admitted in expressions: {what}", offset=offset_of(node))
         check_shape(node)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lodestream.model.types import DataType
+from lodestream.model.types import DataType, Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +71,26 @@ class Aggregate:
     final_error: str | None
     initial_error: str | None
     columns: frozenset[str]
+    portable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A compiled batch query.
+
+    Attributes:
+        text: canonical Spark SQL.
+        duckdb: DuckDB SQL over views named by table (`"silver.flights"`); it raises, with a message that begins
+            with `query:`, where Spark's ANSI mode would raise.
+        schema: the result's columns.
+        inputs: names of the tables it reads, sorted.
+        lineage: for each result column the (table, column) pairs its values come from.
+        portable: whether Spark would give the same rows.
+    """
+
+    text: str
+    duckdb: str
+    schema: Schema
+    inputs: tuple[str, ...]
+    lineage: Mapping[str, frozenset[tuple[str, str]]]
     portable: bool = True
