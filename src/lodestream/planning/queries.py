@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sqlglot import exp
+
+from lodestream.expressions.dialect import parse_select
 from lodestream.expressions.errors import ExpressionError
+from lodestream.expressions.query import compile_query
 from lodestream.model.steps import RunQuery
 from lodestream.model.table import TableName
+from lodestream.model.types import Schema
 from lodestream.planning.scope import Scope, Shape
 from lodestream.project.inputs import query_inputs
 
 
 def compile_sql(scope: Scope, shapes: Mapping[TableName, Shape]) -> RunQuery | None:
     """The query step; the scope then holds the result's columns. None when it is wrong or cannot be judged."""
-    from lodestream.expressions.query import compile_query
-
     text = scope.table.sql
     assert text is not None
     scope.shape = Shape(lost=True)
@@ -29,17 +32,34 @@ def compile_sql(scope: Scope, shapes: Mapping[TableName, Shape]) -> RunQuery | N
         return None
     if not query.portable:
         scope.notes.append((scope.place("sql"), "sql"))
-    good = True
-    for name in query.schema.names:
-        if name.startswith("_"):
-            scope.mistakes.add(scope.place("sql"), "D111", "names that begin with _ are ours", column=name)
-            good = False
-    scope.shape = Shape(query.schema)
-    if not good:
+    ours = [name for name in query.schema.names if name.startswith("_")]
+    for name in ours:
+        near = name.lstrip("_") or None
+        scope.mistakes.add(scope.place("sql"), "D111", "names that begin with _ are ours", column=name, nearest=near)
+    if ours:
         return None
+    scope.shape = Shape(query.schema)
     return RunQuery(
         text=query.text,
         duckdb=query.duckdb,
-        inputs=tuple(TableName.parse(str(name)) for name in query.inputs),
+        inputs=tuple(TableName.parse(name) for name in query.inputs),
         schedule=scope.table.schedule,
+        columns=_columns_read(text, {name: known[name] for name in query.inputs}),
+        lineage=tuple(
+            (name, tuple(sorted((TableName.parse(table), column) for table, column in origins)))
+            for name, origins in query.lineage.items()
+        ),
     )
+
+
+def _columns_read(text: str, schemas: Mapping[str, Schema]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """For each input, the columns that the query names anywhere: never too few, at least one; none when it says `*`."""
+    tree = parse_select(text)
+    if any(isinstance(star.parent, exp.Select | exp.Column) for star in tree.find_all(exp.Star)):
+        return ()
+    words = {identifier.name.lower() for identifier in tree.find_all(exp.Identifier)}
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for table, schema in schemas.items():
+        named = tuple(name for name in schema.names if name.lower() in words)
+        found.append((table, named or schema.names[:1]))
+    return tuple(found)

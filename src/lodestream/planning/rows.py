@@ -47,6 +47,8 @@ def _derive(scope: Scope) -> Derive:
             scope.mistakes.add(
                 scope.place(*path), "D307", "differs only in case from a column", column=named.name, nearest=twin
             )
+            broken |= {named.name, twin}
+            continue
         before = len(scope.mistakes.found)
         compiled = scope.scalar(named.text, path)
         if compiled is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from lodestream.model.diagnostic import Place
 from lodestream.model.table import TableName
@@ -129,11 +129,6 @@ class Fields:
             return []
         return list(texts(self.mistakes, node.value, key))
 
-    def each(self, key: str, parse: Callable[[Node], None]) -> None:
-        """Call `parse` with the node of a key, if it is there."""
-        if (node := self.nodes.get(key)) is not None:
-            parse(node)
-
 
 def texts(mistakes: Mistakes, nodes: list[Node], what: str) -> Iterator[tuple[str, Node]]:
     """The texts among `nodes`; the others are noted."""
@@ -146,6 +141,8 @@ def texts(mistakes: Mistakes, nodes: list[Node], what: str) -> Iterator[tuple[st
 
 def wrong_kind(mistakes: Mistakes, node: Node, what: str, wanted: str) -> None:
     """Note that `what` should be `wanted`; YAML 1.2 spells true and false one way only."""
+    if node.broken:
+        return
     fix = f"write {wanted}"
     if wanted == "true or false" and node.text.lower() in ("yes", "on", "no", "off", "y", "n"):
         fix = f"YAML 1.2 takes this as text: write {'true' if node.text.lower() in ('yes', 'on', 'y') else 'false'}"
@@ -156,6 +153,8 @@ def wrong_kind(mistakes: Mistakes, node: Node, what: str, wanted: str) -> None:
 
 def expression(mistakes: Mistakes, node: Node, what: str) -> str | None:
     """An expression's text, or None."""
+    if node.broken:
+        return None
     if isinstance(node.value, dict | list) or node.value is None or not node.text.strip():
         mistakes.add(node.place, "D309", "not an expression", key=what, found=node.kind)
         return None

@@ -32,17 +32,17 @@ def check_keys(fields: Fields) -> bool:
     what, allowed = _KINDS[inputs[0]]
     if inputs[0] == "from" and "window" in fields:
         what, allowed = "windows", WINDOWED
-    for key in fields.nodes:
-        if key in allowed:
-            continue
+    for key in [key for key in fields.nodes if key not in allowed]:
         if inputs[0] == "from" and key in _WINDOW_ONLY:
             fix = "add window: {every: …}, or remove it"
             mistakes.add(fields.place(key), "D207", "key without a window", key=key, fix=fix)
         else:
             mistakes.add(fields.place(key), "D207", f"key has no meaning for a table with {what}", key=key)
+        del fields.nodes[key]
     if "columns" in fields and inputs[0] == "from" and "python" not in fields:
         fix = "remove it: columns come from the table above; use derive: and select: to change them"
         mistakes.add(fields.place("columns"), "D207", "columns without a python step", key="columns", fix=fix)
+        del fields.nodes["columns"]
     if "python" in fields and "columns" not in fields:
         fix = "declare the columns that the function returns"
         mistakes.add(fields.place("python"), "D105", "missing key in the table", key="columns", fix=fix)

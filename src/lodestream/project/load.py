@@ -74,7 +74,7 @@ def assemble(base: Project, readings: Iterable[TableReading], mistakes: Mistakes
         tables[name] = reading.table
         locations |= {(name, path): place for path, place in reading.locations.items()}
         unsure[name] = reading.unsure
-    project = replace(base, tables=MappingProxyType(tables), locations=MappingProxyType(locations))
+    project = replace(base, tables=MappingProxyType(tables), locations=MappingProxyType(locations), unsure=unsure)
     for name in check_project(project, mistakes):
         unsure[name] = unsure[name] | {"*"}
     return replace(project, unsure=MappingProxyType(unsure), mistakes=tuple(mistakes.found))

@@ -33,14 +33,14 @@ class Node:
         value: a scalar, a list of nodes, or nodes by key.
         text: a scalar as written, without quotes.
         keys: place of each key of a mapping.
-        flow: whether a mapping is written with braces.
+        broken: whether a mistake in it is noted already.
     """
 
     place: Place
     value: Scalar | list[Node] | dict[str, Node]
     text: str = ""
     keys: dict[str, Place] = field(default_factory=dict)
-    flow: bool = False
+    broken: bool = False
 
     @property
     def kind(self) -> str:
@@ -122,7 +122,7 @@ class _Reader:
         elif isinstance(node, SequenceNode):
             made = Node(key or self.place(node), [self.node(item, None, depth + 1) for item in node.value])
         else:
-            made = self.scalar(node)
+            made = self.scalar(node, key)
         self.open.discard(id(node))
         self.done[id(node)] = made
         return made
@@ -147,11 +147,14 @@ class _Reader:
             comma = bool(node.flow_style) and isinstance(value_node, ScalarNode) and _cut(value_node)
             if comma:
                 self.mistakes.add(value.place, "D109", "a comma inside { } ends the value", value=value.text)
+                value = Node(value.place, None, broken=True)
             values[name], keys[name] = value, place
-        return Node(key or self.place(node), values, keys=keys, flow=bool(node.flow_style))
+        return Node(key or self.place(node), values, keys=keys)
 
-    def scalar(self, node: Any) -> Node:
+    def scalar(self, node: Any, key: Place | None) -> Node:
         text, place, tag = str(node.value), self.place(node), str(node.tag)
+        if key is not None and not place.raw:  # nothing was written: the parser points to what comes after
+            return Node(key, None)
         known = tag.removeprefix(_CORE) if tag.startswith(_CORE) else None
         if known not in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value"):
             self.tagged(node)

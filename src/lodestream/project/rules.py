@@ -15,10 +15,9 @@ def check_project(project: Project, mistakes: Mistakes) -> frozenset[TableName]:
     lost: set[TableName] = set()
     for name, table in project.tables.items():
         _check_table(project, table, mistakes)
-        for edge in reads[name]:
-            if not _check_edge(project, edge, mistakes):
-                lost.add(name)
-    for circle in ordered(reads)[1]:
+        lost |= {name for edge in reads[name] if not _check_edge(project, edge, mistakes)}
+    allowed = {name: [edge for edge in found if not _climbs(edge)] for name, found in reads.items()}
+    for circle in ordered(allowed)[1]:
         first = min(circle, key=lambda edge: edge.reader)
         start = circle.index(first)
         names = [edge.reader for edge in (*circle[start:], *circle[:start])]
@@ -37,8 +36,10 @@ def _check_edge(project: Project, edge: Edge, mistakes: Mistakes) -> bool:
         near = nearest(str(edge.table), [str(name) for name in project.tables if name != edge.reader])
         mistakes.add(place, "D201", "no such table", table=edge.table, nearest=near)
         return False
-    if LAYERS.index(edge.table.layer) > LAYERS.index(edge.reader.layer):
+    if _climbs(edge):
         mistakes.add(place, "D208", f"{edge.reader.layer} reads from {edge.table.layer}", table=edge.table)
+    if "*" in project.unsure.get(edge.table, ()):
+        return True
     if edge.path == ("from",) and (table.window is not None or table.sql is not None):
         kind = f"windows with emit: {table.emit}" if table.window is not None else "a batch table"
         fix = f"use sql: select … from {edge.table}"
@@ -47,6 +48,10 @@ def _check_edge(project: Project, edge: Edge, mistakes: Mistakes) -> bool:
         mistakes.add(place, "D210", f"{kind} cannot be streamed from", table=edge.table, fix=fix)
         return False
     return True
+
+
+def _climbs(edge: Edge) -> bool:
+    return LAYERS.index(edge.table.layer) > LAYERS.index(edge.reader.layer)
 
 
 def _check_table(project: Project, table: Table, mistakes: Mistakes) -> None:

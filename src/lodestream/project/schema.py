@@ -176,7 +176,8 @@ def _settings(room: str, name: str) -> dict[str, Any]:
         settings: dict[str, Any] = plugins.load(room, name).settings.model_json_schema()
     except ConfigError:  # its package is not installed
         return {"type": ["object", "null"]}
-    return _inlined(settings, settings.pop("$defs", {}))
+    inlined: dict[str, Any] = _inlined(settings, settings.pop("$defs", {}))
+    return inlined
 
 
 def _inlined(value: Any, definitions: dict[str, Any]) -> Any:

@@ -89,7 +89,12 @@ class _TableReader:
                 values[key] = read_component(nodes[key], room, self.mistakes)
         values["columns"] = self.columns()
         values["from_"] = self.upstream()
-        values["select"] = distinct(fields.strings("select"), self.mistakes, "select")
+        chosen = fields.strings("select")
+        values["select"] = distinct(chosen, self.mistakes, "select")
+        if "select" in nodes and not (
+            isinstance(nodes["select"].value, list) and len(nodes["select"].value) == len(chosen)
+        ):
+            self.unsure.add("*")
         values["derive"] = self.named("derive", strict=True)
         values["expect"] = self.expectations()
         if "event_time" in nodes:

@@ -1,0 +1,146 @@
+"""Every mistake is told with file, line, code and the nearest thing that would be right, and nothing else is told."""
+
+import pytest
+
+from lodestream.planning.compile import compile_project
+from lodestream.project.codes import CODES
+from lodestream.project.load import read_project
+from lodestream.project.mistakes import ProjectError
+
+CONFIG = "lodestream.yaml"
+BRONZE, CUSTOMERS = "tables/bronze/orders.yaml", "tables/bronze/customers.yaml"
+SILVER, GOLD = "tables/silver/orders.yaml", "tables/gold/revenue.yaml"
+
+# id, file, text to replace, its replacement, line, code, nearest
+EDITS = [
+    ("config-unknown-key", CONFIG, "lake: lake", "lakes: lake", 2, "D103", "lake"),
+    ("config-missing-project", CONFIG, "project: shop\n", "", 1, "D105", None),
+    ("config-project-is-number", CONFIG, "project: shop", "project: 7", 1, "D104", None),
+    ("config-environment-key", CONFIG, "lake: lake", "environments: {dev: {lak: x}}", 2, "D103", "lake"),
+    ("config-environments-list", CONFIG, "lake: lake", "environments: [dev]", 2, "D104", None),
+    ("config-batch-rows", CONFIG, "lake: lake", "batch: {rows_max: 0}", 2, "D104", None),
+    ("config-batch-interval", CONFIG, "lake: lake", "batch: {interval: fast}", 2, "D107", None),
+    ("config-server-port", CONFIG, "lake: lake", "server: {port: 70000}", 2, "D104", None),
+    ("config-lake-empty", CONFIG, "lake: lake", "lake: ''", 2, "D104", None),
+    ("yaml-colon-in-value", SILVER, "amount > 100", "amount: > 100", 3, "D101", None),
+    ("yaml-tab", SILVER, "  big:", "\tbig:", 3, "D101", None),
+    ("yaml-quote-then-text", SILVER, "amount > 100", "'a' || country", 3, "D101", None),
+    ("yaml-two-documents", SILVER, "retention: 2 years", "---\nretention: 2 years", 10, "D101", None),
+    ("yaml-undefined-alias", SILVER, "amount > 100", "*amount", 3, "D101", None),
+    ("yaml-tag", SILVER, "2 years", "!years 2 years", 10, "D101", None),
+    ("yaml-duplicate-key", SILVER, "retention: 2 years", "derive: {x: amount}", 10, "D102", None),
+    ("yaml-duplicate-inner-key", SILVER, "  big: amount > 100", "  big: amount > 1\n  big: amount > 2", 4, "D102", None),
+    ("yaml-comma-in-braces", GOLD, "sum(amount)}", "sum(coalesce(amount, 0))}", 5, "D109", None),
+    ("unknown-key", SILVER, "derive:", "derived:", 2, "D103", "derive"),
+    ("unknown-key-far", SILVER, "retention: 2 years", "zzz: 1", 10, "D103", None),
+    ("unknown-rule-key", SILVER, "else: quarantine", "on_fail: quarantine", 5, "D103", None),
+    ("unknown-window-key", GOLD, "{every: 1 minute}", "{every: 1 minute, slides: 1 second}", 3, "D103", "slide"),
+    ("unknown-lookup-key", SILVER, "columns: [tier]", "columns: [tier], as_of: x", 8, "D103", None),
+    ("unknown-column-key", BRONZE, "  day: date", "  day: {type: date, null: true}", 10, "D103", "nullable"),
+    ("derive-is-list", SILVER, "derive:\n  big: amount > 100", "derive: [amount]", 2, "D104", None),
+    ("derive-is-nothing", SILVER, "  big: amount > 100", "  big:", 3, "D309", None),
+    ("keep-raw-yes", BRONZE, "format: json", "keep_raw: yes", 2, "D104", None),
+    ("comment-is-number", BRONZE, "format: json", "comment: 2013", 2, "D104", None),
+    ("select-is-text", SILVER, "partition_by: [date(ordered_at)]", "select: order_id", 9, "D104", None),
+    ("select-item-is-mapping", SILVER, "partition_by: [date(ordered_at)]", "select: [order_id, {a: b}]", 9, "D104", None),
+    ("from-without-stream", SILVER, "stream(bronze.orders)", "bronze.orders", 1, "D104", "stream(bronze.orders)"),
+    ("columns-empty", CUSTOMERS, "{customer_id: string, tier: string, since: timestamp, score: double}", "{}", 2, "D104", None),
+    ("columns-text", CUSTOMERS, "{customer_id: string, tier: string, since: timestamp, score: double}", "all", 2, "D104", None),
+    ("columns-item-without-name", CUSTOMERS, "score: double}", "score: double, x: {nullable: true}}", 2, "D105", None),
+    ("missing-delay", GOLD, ", delay: 30 seconds", "", 2, "D105", None),
+    ("missing-lookup-table", SILVER, "table: bronze.customers, ", "", 8, "D105", None),
+    ("missing-measures", GOLD, "measures: {orders: count(*), revenue: sum(amount)}\n", "", 3, "D105", None),
+    ("missing-that", SILVER, "that: order_id is not null, ", "", 5, "D105", None),
+    ("window-without-event-time", GOLD, "event_time: {column: ordered_at, delay: 30 seconds}\n", "", 2, "D105", None),
+    ("else-unknown", SILVER, "else: quarantine", "else: quarantin", 5, "D106", "quarantine"),
+    ("drift-unknown", BRONZE, "format: json", "drift: widn", 2, "D106", "widen"),
+    ("emit-unknown", GOLD, "emit: updates", "emit: update", 6, "D106", "updates"),
+    ("engine-unknown", SILVER, "retention: 2 years", "engine: sparks", 10, "D106", "spark"),
+    ("two-components", BRONZE, "{files: {path: data}}", "{files: {path: data}, generator: {}}", 1, "D106", None),
+    ("slide-longer-than-every", GOLD, "{every: 1 minute}", "{every: 1 minute, slide: 2 minutes}", 3, "D106", None),
+    ("duration-without-unit", SILVER, "2 years", "90", 10, "D107", None),
+    ("duration-unit", SILVER, "delay: 30 seconds", "delay: 30 secnds", 6, "D107", None),
+    ("duration-negative", SILVER, "delay: 30 seconds", "delay: -1 s", 6, "D107", None),
+    ("duration-zero", GOLD, "every: 1 minute", "every: 0 minutes", 3, "D107", None),
+    ("duration-below-ms", SILVER, "delay: 30 seconds", "delay: 0.5 ms", 6, "D107", None),
+    ("dedup-within-nothing", SILVER, "delay: 30 seconds", "delay: 0 seconds", 7, "D107", None),
+    ("type-unknown", BRONZE, "amount: decimal(12,2)", "amount: decimel(12,2)", 6, "D108", "decimal"),
+    ("type-decimal-too-wide", BRONZE, "amount: decimal(12,2)", "amount: decimal(40,2)", 6, "D108", "decimal"),
+    ("type-is-number", BRONZE, "day: date", "day: 1", 10, "D104", None),
+    ("name-with-space", SILVER, "  big:", "  big one:", 3, "D110", None),
+    ("name-reserved-derive", SILVER, "  big:", "  _big:", 3, "D111", "big"),
+    ("name-reserved-column", BRONZE, "  day: date", "  _source: string", 10, "D111", "source"),
+    ("name-reserved-window", GOLD, "orders: count(*)", "window_start: count(*)", 5, "D111", None),
+    ("name-taken-by-partition", SILVER, "  big: amount > 100", "  ordered_at_date: day", 9, "D111", None),
+    ("name-twice-by-case", BRONZE, "  day: date", "  Country: string", 10, "D113", None),
+    ("key-twice-in-dedup", SILVER, "[order_id]}", "[order_id, order_id]}", 7, "D113", None),
+    ("lookup-name-twice", SILVER, "columns: [tier]", "columns: {tier: country}", 8, "D307", None),
+    ("derive-differs-in-case", SILVER, "  big: amount > 100", "  Country: upper(country)", 3, "D307", "country"),
+    ("measure-named-as-group", GOLD, "orders: count(*)", "country: count(*)", 5, "D307", None),
+    ("component-unknown", BRONZE, "source: {files:", "source: {file:", 1, "D202", "files"),
+    ("format-unknown", BRONZE, "format: json", "format: jsn", 2, "D202", "json"),
+    ("component-setting-unknown", BRONZE, "{path: data}", "{path: data, setle: 3}", 1, "D103", "settle"),
+    ("component-setting-missing", BRONZE, "{path: data}", "{}", 1, "D105", None),
+    ("component-setting-type", BRONZE, "{path: data}", "{path: data, settle: soon}", 1, "D203", None),
+    ("component-needs-package", BRONZE, "{files: {path: data}}", "{kafka: {topic: orders}}", 1, "D204", None),
+    ("table-unknown", SILVER, "stream(bronze.orders)", "stream(bronze.ordres)", 1, "D201", "bronze.orders"),
+    ("table-name-wrong", SILVER, "stream(bronze.orders)", "stream(brons.orders)", 1, "D201", None),
+    ("lookup-table-unknown", SILVER, "bronze.customers", "bronze.customer", 8, "D201", "bronze.customers"),
+    ("no-input", SILVER, "from: stream(bronze.orders)\n", "", 1, "D205", None),
+    ("two-inputs", SILVER, "retention: 2 years", "sql: select 1 as x", 10, "D206", None),
+    ("format-on-stream", SILVER, "retention: 2 years", "format: json", 10, "D207", None),
+    ("window-on-source", BRONZE, "format: json", "window: {every: 1 minute}", 2, "D207", None),
+    ("emit-without-window", SILVER, "retention: 2 years", "emit: final", 10, "D207", None),
+    ("select-on-window", GOLD, "emit: updates", "select: [country]", 6, "D207", None),
+    ("columns-on-stream", SILVER, "retention: 2 years", "columns: {a: int}", 10, "D207", None),
+    ("schedule-on-stream", SILVER, "retention: 2 years", "schedule: '@hourly'", 10, "D207", None),
+    ("gold-below-silver", SILVER, "bronze.customers", "gold.revenue", 8, "D208", None),
+    ("python-without-columns", SILVER, "retention: 2 years", "python: clean:orders", 10, "D105", None),
+    ("session-window", GOLD, "{every: 1 minute}", "{gap: 1 minute}", 3, "P205", None),
+    ("engine-spark", GOLD, "emit: updates", "engine: spark", 6, "P205", None),
+    ("dedup-without-event-time", SILVER, "event_time: {column: ordered_at, delay: 30 seconds}\n", "", 6, "P202", None),
+    ("event-time-missing-column", SILVER, "column: ordered_at", "column: orderd_at", 6, "P110", "ordered_at"),
+    ("event-time-is-date", SILVER, "column: ordered_at", "column: day", 6, "D301", None),
+    ("partition-unknown-column", SILVER, "[date(ordered_at)]", "[date(ordered)]", 9, "P110", "ordered_at"),
+    ("partition-unknown-function", SILVER, "[date(ordered_at)]", "[hours(ordered_at)]", 9, "D302", "hour(ordered_at)"),
+    ("partition-hour-of-date", SILVER, "[date(ordered_at)]", "[hour(day)]", 9, "D302", None),
+    ("partition-by-decimal", SILVER, "[date(ordered_at)]", "[amount]", 9, "D302", None),
+    ("partition-expression", SILVER, "[date(ordered_at)]", "[amount + (1)]", 9, "D302", None),
+    ("lookup-key-types", SILVER, "on: customer_id", "on: {amount: customer_id}", 8, "D303", None),
+    ("lookup-column-unknown", SILVER, "columns: [tier]", "columns: [tiers]", 8, "P110", "tier"),
+    ("lookup-key-unknown", SILVER, "on: customer_id", "on: {customer: customer_id}", 8, "P110", "customer_id"),
+    ("lookup-key-unknown-there", SILVER, "on: customer_id", "on: {customer_id: customer}", 8, "P110", "customer_id"),
+    ("schema-unknown", CUSTOMERS, "columns: {customer_id: string, tier: string, since: timestamp, score: double}\n", "", 1, "D304", None),
+    ("rule-not-boolean", SILVER, "order_id is not null", "amount + 1", 5, "D305", None),
+    ("dedup-by-array", SILVER, "keys: [order_id]", "keys: [items]", 7, "D306", None),
+    ("dedup-unknown-column", SILVER, "keys: [order_id]", "keys: [orderid]", 7, "P110", "order_id"),
+    ("group-by-array", GOLD, "group_by: [country]", "group_by: [items]", 4, "D306", None),
+    ("group-by-unknown", GOLD, "group_by: [country]", "group_by: [contry]", 4, "P110", "country"),
+    ("derive-unknown-column", SILVER, "amount > 100", "amout > 100", 3, "P110", "amount"),
+    ("derive-sees-no-sibling", SILVER, "  big: amount > 100", "  big: amount > 100\n  huge: not big", 4, "P110", None),
+    ("derive-syntax", SILVER, "amount > 100", "amount >", 3, "P112", None),
+    ("measure-unknown-column", GOLD, "sum(amount)", "sum(amuont)", 5, "P110", "amount"),
+    ("measure-not-aggregate", GOLD, "sum(amount)", "amount", 5, "P113", "max(amount)"),
+    ("select-unknown-column", SILVER, "partition_by: [date(ordered_at)]", "select: [order_id, contry, ordered_at, amount, country]", 9, "P110", "country"),
+    ("python-name", SILVER, "retention: 2 years", "python: clean.orders\ncolumns: {order_id: string, amount: double, country: string, customer_id: string, ordered_at: timestamp}", 10, "D211", "clean:orders"),
+]  # fmt: skip
+
+
+def told(folder):
+    with pytest.raises(ProjectError) as error:
+        compile_project(read_project(folder), {})
+    return error.value.diagnostics
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "line", "code", "near"), [e[1:] for e in EDITS], ids=[e[0] for e in EDITS]
+)
+def test_one_mistake_gives_one_diagnostic(write, sample, file, old, new, line, code, near):
+    assert old in sample[file]
+    found = told(write({file: sample[file].replace(old, new, 1)}))
+    assert [(d.file, d.line, d.code, d.nearest) for d in found] == [(file, line, code, near)], "\n".join(
+        map(str, found)
+    )
+    assert found[0].fix
+    assert found[0].column >= 1
+    assert found[0].code in CODES
