@@ -28,6 +28,7 @@ from lodestream.planning.compile import compile_project
 from lodestream.project.load import load_project
 from lodestream.runtime.pipeline import Pipeline
 
+_RIVAL_S = 0.5
 _POINT_WAIT_S = 4.0
 _RECORDS_PER_FILE = 60
 _START_US = 1_700_000_000_000_000
@@ -92,6 +93,7 @@ class _Chaos:
         self.result = Result()
         self.files = 0
         self.serial = 0
+        self.rounds = 0
 
     def run(self) -> Result:
         started = time.monotonic()
@@ -124,25 +126,35 @@ class _Chaos:
         self.finish(self.fork(record))
         points = [p for p in seen.read_text().split("\n") if not p.startswith(("MainThread/", "maintenance/"))]
         self.rng.shuffle(points)
-        return points
+        # A table is made once only: those points come first, in a lake that is not there yet.
+        shutil.rmtree(self.folder / "lake")
+        return sorted(points, key=lambda point: "/create." not in point)
 
     def round(self, points: list[str]) -> None:
-        """One worker that dies at a point and a rival; the rival, or whoever is left, dies at random."""
-        target = points[self.result.kills // 2 % len(points)]
+        """A worker that dies at a point, and a rival on the same flows that dies at random, before or after it."""
+        target = points[self.rounds % len(points)]
+        self.rounds += 1
         victim = self.fork(lambda: self.die_at(target))
-        rival = self.fork(lambda: run_worker(self.folder, until_idle=False))
-        deadline = time.monotonic() + _POINT_WAIT_S
-        while time.monotonic() < deadline:
-            if os.waitpid(victim, os.WNOHANG)[0]:
+        time.sleep(self.rng.uniform(0.0, 0.4))
+        rival: int | None = self.fork(lambda: run_worker(self.folder, until_idle=False))
+        started = time.monotonic()
+        while not os.waitpid(victim, os.WNOHANG)[0]:
+            waited = time.monotonic() - started
+            if rival is not None and waited > _RIVAL_S:  # the rival does all the work, so the victim never gets there
+                self.kill(rival)
+                self.counted("anywhere")
+                rival = None
+            elif waited > _POINT_WAIT_S:
+                self.kill(victim)
                 break
-            self.produce(1)
-            time.sleep(0.05)
-        else:  # the rival does all the work and the victim never gets there: kill it where it stands
-            self.kill(victim)
+            if self.rng.random() < 0.2:
+                self.produce(1)
+            time.sleep(0.02)
         self.counted(target)
-        time.sleep(self.rng.uniform(0.0, 0.25))
-        self.kill(rival)
-        self.counted("anywhere")
+        if rival is not None:
+            time.sleep(self.rng.uniform(0.0, 0.3))
+            self.kill(rival)
+            self.counted("anywhere")
 
     def die_at(self, target: str) -> None:
         """Run until this process comes by `target`, then vanish there."""
@@ -227,5 +239,6 @@ def run_worker(folder: Path, *, until_idle: bool) -> None:
         clock=lambda: time.time_ns() // 1000,
         limit=BatchLimit(rows_max=400),
         poll_s=0.01,
+        standby_s=0.03,
     )
     pipeline.run(until_idle=until_idle)

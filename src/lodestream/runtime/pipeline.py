@@ -38,6 +38,7 @@ class Pipeline:
         handover: whether flows of this process hand rows over in memory.
         limit: bound of one batch.
         poll_s: how often sources and other processes' tables are looked at.
+        standby_s: how long a flow rests after another process ran its batch first.
         code: version of the software, written into commits.
     """
 
@@ -52,6 +53,7 @@ class Pipeline:
         handover: bool = True,
         limit: BatchLimit | None = None,
         poll_s: float = 0.1,
+        standby_s: float = 1.0,
         code: str = "",
     ) -> None:
         self.root = root
@@ -66,6 +68,7 @@ class Pipeline:
             code=code,
         )
         self._poll_s = poll_s
+        self._standby_s = standby_s
         self._board = Board()
         self.workers: dict[TableName, Worker] = {}
         self._modules: dict[str, ModuleType] = {}
@@ -175,8 +178,9 @@ class Pipeline:
             return [t for t in plan.waits_for if t not in board.caught_up and not self._caught_up(t, chosen)]
 
         return Worker(
-            self.flow(name), board, inputs, waiting, self._poll_s, listener, self.mark_caught_up, self._refresh_due
-        )
+            self.flow(name), board, inputs, waiting, self._poll_s, listener, self.mark_caught_up, self._refresh_due,
+            self._standby_s,
+        )  # fmt: skip
 
     def _caught_up(self, table: TableName, chosen: list[TableName]) -> bool:
         """Whether a table that another process fills has taken in what was there when that process started."""

@@ -11,7 +11,6 @@ from lodestream.engines.embedded.flow import Committed, Flow
 from lodestream.errors import ConflictError, LodestreamError, TransientError
 from lodestream.model.table import TableName
 
-_STANDBY_S = 1.0
 _BACKOFF_MAX_S = 30.0
 
 
@@ -87,6 +86,7 @@ class Worker:
         listener: told of every batch.
         caught_up: told when the flow has nothing to do for the first time.
         refresh_due: for `sql:` tables, whether a refresh may run although inputs are busy.
+        standby_s: how long to leave the flow to another process that was first.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Worker:
         listener: Callable[[TableName, Committed], None],
         caught_up: Callable[[TableName], None],
         refresh_due: Callable[[Flow], bool],
+        standby_s: float,
     ) -> None:
         self.flow = flow
         self.status = FlowStatus(flow.name)
@@ -109,6 +110,7 @@ class Worker:
         self._listener = listener
         self._caught_up = caught_up
         self._refresh_due = refresh_due
+        self._standby_s = standby_s
         self.thread = threading.Thread(target=self._run, name=str(flow.name), daemon=True)
 
     def _run(self) -> None:
@@ -119,7 +121,7 @@ class Worker:
                     self._work()
                 except ConflictError:
                     self.status.state = "standby"
-                    self._pause(_STANDBY_S)
+                    self._pause(self._standby_s)
                 except TransientError as error:
                     self.status.state, self.status.error = "retrying", error
                     self.status.retries += 1
