@@ -12,6 +12,7 @@ ACCOUNTING = {
     "bronze.flights": {"input": 336_776, "output": 336_776, "reconciled": True},
     "silver.flights_feed": {"input": 10, "output": 5, "quarantine": 2, "late": 1, "duplicate": 1, "dropped": 1,
                             "open": 0, "reconciled": True},
+    "gold.delay_by_route": {"input": 0, "reconciled": True, "skipped": "a query"},
 }  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def test_answers_bars_accounting_and_next_steps_are_printed() -> None:
     assert re.search(r"clear .*304,354 +1\.9 +█▍", text)
     assert re.search(r"silver\.flights_feed +10 +5 +2 +1 +1 +1 +· +yes", text)
     assert re.search(r"bronze\.flights +336,776 +336,776 +· ", text)
+    assert "Computed as a whole from the tables above: gold.delay_by_route." in text
     assert "cd my-lake" in text
     assert "lodestream reconcile silver.flights_feed" in text
 

@@ -14,7 +14,8 @@ from rich.text import Text
 
 Query = Callable[[str], pa.Table]
 Accounting = Mapping[str, Mapping[str, Any]]
-"""Table name → rows by fate (`input`, `output`, `quarantine`, `late`, `duplicate`, `dropped`, `open`), `reconciled`."""
+"""Table name → rows by fate (`input`, `output`, `quarantine`, `late`, `duplicate`, `dropped`, `open`), `reconciled`,
+and `skipped` when the table is a query over others and has no positions of its own."""
 
 FATES = ("output", "quarantine", "late", "duplicate", "dropped", "open")
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -127,11 +128,16 @@ def _accounting(accounting: Accounting) -> Table:
     for name, rows in accounting.items():
         cells = [_text(rows.get(fate) or 0, zero="·") for fate in ("input", *FATES)]
         good = bool(rows.get("reconciled"))
+        if good and rows.get("skipped"):
+            continue
         table.add_row(name, *cells, Text("yes" if good else "NO", style="green" if good else "bold red"))
     return table
 
 
 def _verdict(console: Console, accounting: Accounting) -> None:
+    queries = [name for name, rows in accounting.items() if rows.get("skipped")]
+    if queries:
+        console.print(Text(f"Computed as a whole from the tables above: {', '.join(queries)}.", style="dim"))
     wrong = [name for name, rows in accounting.items() if not rows.get("reconciled")]
     if wrong:
         console.print(Text(f"These tables do not add up: {', '.join(wrong)}.", style="bold red"))

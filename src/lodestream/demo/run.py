@@ -14,11 +14,17 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from lodestream.app import App, open_project
 from lodestream.demo.flights import prepare, release_stragglers, withhold_stragglers
 from lodestream.demo.report import report
+from lodestream.demo.watch import Watch
+from lodestream.operations.reconcile import reconcile
 
 FOLDER = "demo-lake"
 """Where the demo lives unless the user names another folder."""
+
+Committed = Callable[[str, Mapping[str, int]], None]
+"""Told of every batch: its table and its counts of rows."""
 
 
 class Lake(Protocol):
@@ -27,17 +33,46 @@ class Lake(Protocol):
     def tables(self) -> Sequence[str]:
         """Names of all tables, `layer.name`, in the order they are shown."""
 
-    def run(self) -> None:
+    def run(self, committed: Committed) -> None:
         """Run every flow until none has anything to do."""
 
     def query(self, sql: str) -> pa.Table:
         """The answer to a query over the tables."""
 
-    def reconcile(self, table: str) -> Mapping[str, Any]:
-        """Rows of a table's flow by fate, and `reconciled`."""
+    def account(self, table: str) -> Mapping[str, Any]:
+        """Rows of a table's flow by fate, `reconciled`, and `skipped` when it has no positions to compare."""
 
-    def close(self) -> None:
-        """Let go of everything; twice is harmless."""
+
+class ProjectLake:
+    """The project in a folder, opened for the demo.
+
+    Args:
+        folder: the project folder.
+        ask: answers SQL over the project's tables.
+    """
+
+    def __init__(self, folder: Path, ask: Callable[[App, str], pa.Table]) -> None:
+        self.app = open_project(str(folder))
+        self._ask = ask
+
+    def tables(self) -> list[str]:
+        """Names by layer, inputs before their readers."""
+        layers = ("bronze", "silver", "gold")
+        return [str(name) for layer in layers for name in self.app.flows if name.layer == layer]
+
+    def run(self, committed: Committed) -> None:
+        """Apply the declarations and run every flow until none has anything to do."""
+        self.app.apply()
+        self.app.pipeline().run(until_idle=True, listener=lambda name, batch: committed(str(name), batch.counts))
+
+    def query(self, sql: str) -> pa.Table:
+        """The answer to a query over the tables."""
+        return self._ask(self.app, sql)
+
+    def account(self, table: str) -> Mapping[str, Any]:
+        """What `lodestream reconcile` finds for the table."""
+        (plan,) = (plan for name, plan in self.app.flows.items() if str(name) == table)
+        return reconcile(self.app.project.root, self.app.lake, plan).to_json()
 
 
 def run_demo(
@@ -76,26 +111,22 @@ def run_demo(
     if not (folder / "lake").exists():
         withhold_stragglers(folder / "data")
     lake = open_lake(folder)
-    try:
-        console.print("Running bronze, silver and gold until nothing is left to do …")
-        lake.run()
-        if release_stragglers(folder / "data"):
-            console.print("The feed's stragglers arrive, weeks late …")
-            lake.run()
-        accounting = {name: lake.reconcile(name) for name in lake.tables()}
-        result = {
-            "tables": {name: _count(lake, name) for name in lake.tables()},
-            "reconciled": all(bool(rows["reconciled"]) for rows in accounting.values()),
-            "seconds": round(clock() - started, 3),
-        }
-        if json:
-            print(json_text.dumps(result), flush=True)  # noqa: T201 - the machine-readable result goes to stdout
-        else:
-            console.print()
-            report(console, lake.query, accounting, place=str(folder))
-            console.print(f"\n{result['seconds']:.1f} seconds. Kill it half-way and run it again: nothing is lost.")
-    finally:
-        lake.close()
+    _run(lake, console, "From files to gold, until nothing is left to do …", clock)
+    if release_stragglers(folder / "data"):
+        _run(lake, console, "The feed's stragglers arrive, weeks late …", clock)
+    console.print("Comparing the positions of all rows that came in with those that came out …")
+    accounting = {name: lake.account(name) for name in lake.tables()}
+    result = {
+        "tables": {name: _count(lake, name) for name in lake.tables()},
+        "reconciled": all(bool(rows["reconciled"]) for rows in accounting.values()),
+        "seconds": round(clock() - started, 3),
+    }
+    if json:
+        print(json_text.dumps(result), flush=True)  # noqa: T201 - the machine-readable result goes to stdout
+    else:
+        console.print()
+        report(console, lake.query, accounting, place=str(folder))
+        console.print(f"\n{result['seconds']:.1f} seconds. Kill it half-way and run it again: nothing is lost.")
     return result
 
 
@@ -115,6 +146,12 @@ def _copy(source: Traversable, target: Path, prefix: str, written: list[str]) ->
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes(item.read_bytes())
             written.append(name)
+
+
+def _run(lake: Lake, console: Console, what: str, clock: Callable[[], float]) -> None:
+    console.print(what)
+    with Watch(console, lake.tables(), clock=clock) as watch:
+        lake.run(watch.committed)
 
 
 def _prepare(folder: Path, console: Console, package_root: Path | None) -> None:
