@@ -19,10 +19,13 @@ from lodestream.model.types import Schema
 from lodestream.planning.compile import Plans, compile_project
 from lodestream.planning.diff import Change, Deployed, accept_hash, diff
 from lodestream.ports.plugins import load
-from lodestream.project.load import load_project
+from lodestream.project.load import read_project
 from lodestream.runtime.apply import apply_changes
 from lodestream.runtime.pipeline import Pipeline
 from lodestream.version import VERSION
+
+
+_POLL_US = 100_000
 
 
 def now_us() -> int:
@@ -95,6 +98,7 @@ class App:
 
     def pipeline(self) -> Pipeline:
         """The runnable flows; call `apply` first."""
+        batch = self.project.batch
         return Pipeline(
             self.project.root,
             self.flows,
@@ -102,7 +106,8 @@ class App:
             disk=self.disk,
             clock=now_us,
             handover=self.handover,
-            limit=self.project.limit,
+            limit=batch.limit,
+            poll_s=(batch.interval_us or _POLL_US) / 1e6,
             code=VERSION,
         )
 
@@ -131,9 +136,9 @@ def open_project(root: str, *, lake: str | None = None, environment: str | None 
         environment: name under `environments:`; default is `LODESTREAM_ENV`, else none.
 
     Raises:
-        ProjectError: a declaration is wrong; carries every mistake.
+        ProjectError: the project folder cannot be read; mistakes in declarations are reported by `App.plans`, together.
     """
-    project = load_project(root, environment or os.environ.get("LODESTREAM_ENV"))
+    project = read_project(root, environment or os.environ.get("LODESTREAM_ENV"))
     chosen = lake or os.environ.get("LODESTREAM_LAKE") or project.lake
     return App(project, os.path.abspath(os.path.join(project.root, chosen)))
 

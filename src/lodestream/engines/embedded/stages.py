@@ -227,7 +227,7 @@ class _Pass:
         quarantines = np.array([effect == "quarantine" for _, effect in flags])
         codes = np.array([reason for reason, _ in flags], dtype=object)
         counted = np.array([effect != "warn" for _, effect in flags])
-        kept = matrix[:, quarantines].any(axis=1)
+        kept: np.ndarray = matrix[:, quarantines].sum(axis=1) > 0
         # Reasons of quarantine come first, so that a row's main reason is why it is kept.
         order = np.argsort(~quarantines, kind="stable")
         reasons = [list(codes[order][(row & counted)[order]]) for row in matrix]
@@ -252,7 +252,8 @@ class _Pass:
 
     def events(self) -> np.ndarray:
         """Event times of the current rows, int64 microseconds."""
-        return self.out.rows.column(self.event_column).cast(pa.int64()).to_numpy()
+        times: np.ndarray = self.out.rows.column(self.event_column).cast(pa.int64()).to_numpy()
+        return times
 
     def dedupe(self, step: Dedupe) -> None:
         assert self.state.dedup is not None
@@ -327,7 +328,7 @@ class _Pass:
             return
         flags = select(self.connection, self.out.rows, [(reason, f"coalesce({sql}, false)") for reason, sql in checks])
         matrix = np.column_stack([_mask(flags.column(reason)) for reason, _ in checks])
-        bad = matrix.any(axis=1)
+        bad: np.ndarray = matrix.sum(axis=1) > 0
         if bad.any():
             names = [reason for reason, _ in checks]
             reasons = [[n for n, hit in zip(names, row, strict=True) if hit] for row in matrix[bad]]
@@ -358,4 +359,5 @@ class _Pass:
 
 
 def _mask(column: pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy().astype(np.bool_, copy=False)
+    flags: np.ndarray = column.to_numpy().astype(np.bool_, copy=False)
+    return flags
