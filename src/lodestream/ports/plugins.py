@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import pkgutil
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from lodestream.errors import ConfigError, MissingDriverError
+
+
+@functools.cache
+def _entries(room: str) -> EntryPoints:
+    """Components of other packages; installed packages are searched once, for that takes milliseconds."""
+    return entry_points(group=f"lodestream.{room}")
 
 
 def names(room: str) -> list[str]:
     """Names of all components in a room (`sources`, `formats`, …); imports none of them."""
     package = importlib.import_module(f"lodestream.{room}")
     own = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
-    return sorted({*own, *(e.name for e in entry_points(group=f"lodestream.{room}"))})
+    return sorted({*own, *(e.name for e in _entries(room))})
 
 
 def load(room: str, name: str) -> Any:
@@ -25,7 +32,7 @@ def load(room: str, name: str) -> Any:
         ConfigError: there is none of that name.
         MissingDriverError: it needs a package that is not installed.
     """
-    for entry in entry_points(group=f"lodestream.{room}"):
+    for entry in _entries(room):
         if entry.name == name:
             return entry.load()
     if name not in names(room):
