@@ -1,0 +1,238 @@
+"""delta-rs, Polars and DuckDB read what we write: every type, every partition value, also while it is written."""
+
+import datetime as dt
+import threading
+from decimal import Decimal
+
+import deltalake
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from lodestream.lake.disk import LocalDisk
+from lodestream.lake.table import DeltaTable
+from lodestream.model.arrow import from_arrow, to_arrow
+
+UTC = dt.UTC
+TYPES = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("flag", pa.bool_()),
+        ("tiny", pa.int8()),
+        ("small", pa.int16()),
+        ("whole", pa.int32()),
+        ("real", pa.float32()),
+        ("double", pa.float64()),
+        ("text", pa.string()),
+        ("raw", pa.binary()),
+        ("day", pa.date32()),
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("money", pa.decimal128(38, 9)),
+        ("cents", pa.decimal128(9, 2)),
+        ("tags", pa.list_(pa.string())),
+        ("place", pa.struct([("x", pa.float64()), ("names", pa.list_(pa.string()))])),
+        ("facts", pa.map_(pa.string(), pa.int64())),
+    ]
+)
+ROWS = [
+    {
+        "id": 1, "flag": True, "tiny": -128, "small": -32768, "whole": -(2**31), "real": 1.5, "double": -0.0,
+        "text": "", "raw": b"", "day": dt.date(1, 1, 1), "time": dt.datetime(1, 1, 1, tzinfo=UTC),
+        "money": Decimal("-99999999999999999999999999999.999999999"), "cents": Decimal("0.01"), "tags": [],
+        "place": {"x": None, "names": None}, "facts": [],
+    },
+    {
+        "id": 2, "flag": False, "tiny": 127, "small": 32767, "whole": 2**31 - 1, "real": float("inf"),
+        "double": 5e-324, "text": "zażółć 日本 \U0001f680 \x00 \n", "raw": b"\x00\xff", "day": dt.date(9999, 12, 31),
+        "time": dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "money": Decimal("1e-9"),
+        "cents": Decimal("-9999999.99"), "tags": ["a", None, ""], "place": {"x": 1.0, "names": ["n", None]},
+        "facts": [("k", 1), ("l", None)],
+    },
+    {"id": 3} | {name: None for name in TYPES.names if name != "id"},
+]  # fmt: skip
+VALUES = [
+    "plain", "a b", "a/b", "a:b", "a%b", "%2F", "ä", "日本", "a=b", "it's \"q\"", "..", ".", "a\\b", "a\nb", None,
+    "x" * 300, "#?&", "[]{}^~", "+", "\x7f", "\U0001f680", " lead", "trail ", "*", "<>|", "a,b", "é/../é",
+]  # fmt: skip
+
+
+def make(path, schema: pa.Schema, partitions=()) -> DeltaTable:
+    return DeltaTable.create(
+        LocalDisk(), str(path), from_arrow(schema), partition_columns=partitions, table_id="t", clock_us=10**15
+    )
+
+
+def put(table: DeltaTable, rows: pa.Table, number: int):
+    staged = table.stage(rows, name=f"{number}-a")
+    table.commit(adds=staged.adds, txn=("app", number), info={"batch": number}, clock_us=10**15 + number)
+    return staged
+
+
+def by_id(rows: pa.Table) -> list[dict]:
+    return sorted(rows.to_pylist(), key=lambda row: row["id"])
+
+
+def with_delta_rs(path, columns) -> pa.Table:
+    table = deltalake.DeltaTable(str(path))
+    builder = deltalake.QueryBuilder().register("t", table)
+    names = ", ".join(f'"{name}"' for name in columns)
+    return pa.table(builder.execute(f"select {names} from t").read_all())
+
+
+def with_polars(path, columns) -> pa.Table:
+    return pl.scan_delta(str(path)).select(columns).collect().to_arrow()
+
+
+def with_duckdb(table: DeltaTable) -> pa.Table:
+    files = [table.file_path(add) for add in table.files()]
+    with duckdb.connect() as con:
+        return con.sql(
+            "select * from read_parquet($files, hive_partitioning=false)", params={"files": files}
+        ).to_arrow_table()
+
+
+def plain(value):
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value.astimezone(UTC) if isinstance(value, dt.datetime) and value.tzinfo else value
+
+
+def test_every_type_reads_back_as_it_went_in(tmp_path):
+    rows = pa.Table.from_pylist(ROWS, schema=TYPES)
+    table = make(tmp_path / "t", TYPES)
+    staged = put(table, rows, 1)
+    assert table.read(table.files()).equals(rows.cast(to_arrow(table.snapshot.metadata.schema)))
+    assert staged.rows.equals(rows)
+
+
+@pytest.mark.parametrize("reader", ["delta-rs", "polars", "duckdb"])
+def test_others_read_every_type(tmp_path, reader):
+    rows = pa.Table.from_pylist(ROWS, schema=TYPES)
+    table = make(tmp_path / "t", TYPES)
+    put(table, rows, 1)
+    columns = [n for n in TYPES.names if n != "facts"] if reader == "polars" else TYPES.names  # polars has no maps
+    read = {
+        "delta-rs": lambda: with_delta_rs(tmp_path / "t", columns),
+        "polars": lambda: with_polars(tmp_path / "t", columns),
+        "duckdb": lambda: with_duckdb(table),
+    }[reader]()
+    assert [plain(row) for row in by_id(read.select(columns))] == rows.select(columns).to_pylist()
+
+
+def test_others_read_every_partition_value(tmp_path):
+    schema = pa.schema([("id", pa.int64()), ("part", pa.string())])
+    rows = pa.table({"id": range(2 * len(VALUES)), "part": VALUES * 2}, schema=schema)
+    table = make(tmp_path / "t", schema, ["part"])
+    staged = put(table, rows, 1)
+    assert len(table.files()) == len(VALUES)
+    assert table.read(staged.adds).equals(staged.rows)
+    assert by_id(table.read(table.files())) == rows.to_pylist()
+    assert by_id(DeltaTable.open(LocalDisk(), str(tmp_path / "t")).read(table.files())) == rows.to_pylist()
+    assert by_id(with_delta_rs(tmp_path / "t", ["id", "part"])) == rows.to_pylist()
+    short = [row for row in rows.to_pylist() if row["part"] != "x" * 300]  # Polars takes values from folder names
+    read = by_id(with_polars(tmp_path / "t", ["id", "part"]))
+    assert [row for row in read if row["id"] % len(VALUES) != VALUES.index("x" * 300)] == short
+    assert sorted(with_duckdb(table)["id"].to_pylist()) == rows["id"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.int32(), [1, -5, None]),
+        (pa.int64(), [2**62, 0, None]),
+        (pa.bool_(), [True, False, None]),
+        (pa.date32(), [dt.date(2013, 1, 1), dt.date(1969, 12, 31), None]),
+        (
+            pa.timestamp("us", tz="UTC"),
+            [dt.datetime(2013, 1, 1, 5, 6, 7, 89, tzinfo=UTC), dt.datetime(1969, 1, 1, tzinfo=UTC), None],
+        ),
+        (pa.decimal128(10, 2), [Decimal("1.50"), Decimal("-0.01"), None]),
+    ],
+    ids=str,
+)
+def test_partition_columns_of_each_type(tmp_path, kind, values):
+    schema = pa.schema([("id", pa.int64()), ("part", kind)])
+    rows = pa.table({"id": [1, 2, 3, 4], "part": pa.array([*values, values[0]], kind)}, schema=schema)
+    table = make(tmp_path / "t", schema, ["part"])
+    staged = put(table, rows, 1)
+    assert table.read(staged.adds).equals(staged.rows)
+    assert by_id(table.read(table.files())) == rows.to_pylist()
+    assert [plain(r) for r in by_id(with_delta_rs(tmp_path / "t", ["id", "part"]))] == rows.to_pylist()
+    assert [plain(r) for r in by_id(with_polars(tmp_path / "t", ["id", "part"]))] == rows.to_pylist()
+
+
+def test_an_empty_partition_text_becomes_null(tmp_path):
+    schema = pa.schema([("id", pa.int64()), ("part", pa.string())])
+    table = make(tmp_path / "t", schema, ["part"])
+    staged = put(table, pa.table({"id": [1, 2, 3], "part": ["", "x", None]}, schema=schema), 1)
+    assert staged.rows.to_pylist() == [{"id": 1, "part": None}, {"id": 3, "part": None}, {"id": 2, "part": "x"}]
+    assert table.read(staged.adds).equals(staged.rows)
+
+
+def test_others_read_while_it_is_written(tmp_path):
+    """Each read sees whole batches only and never fewer rows than before."""
+    path = tmp_path / "t"
+    schema = pa.schema([("id", pa.int64()), ("day", pa.string()), ("batch", pa.int64())])
+    table = make(path, schema, ["day"])
+    done = threading.Event()
+
+    def write():
+        for number in range(1, 121):
+            ids = range(number * 10, number * 10 + 10)
+            put(table, pa.table({"id": ids, "day": ["a", "b"] * 5, "batch": [number] * 10}, schema=schema), number)
+            if number % 20 == 0:
+                table.checkpoint(10**15)
+                table.clean_log(keep_versions=30, needed_from=10**9)
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    seen = {"delta-rs": 0, "polars": 0, "duckdb": 0}
+    readers = {
+        "delta-rs": lambda: with_delta_rs(path, ["id", "batch"]),
+        "polars": lambda: with_polars(path, ["id", "batch"]),
+        "duckdb": lambda: with_duckdb(DeltaTable.open(LocalDisk(), str(path))),
+    }
+    try:
+        while True:
+            last = done.is_set()
+            for name, read in readers.items():
+                if not DeltaTable.open(LocalDisk(), str(path)).files():
+                    continue
+                rows = read()
+                assert rows.num_rows % 10 == 0
+                assert len(set(rows["id"].to_pylist())) == rows.num_rows
+                assert rows.num_rows >= seen[name]
+                seen[name] = rows.num_rows
+            if last:
+                break
+    finally:
+        thread.join()
+    assert set(seen.values()) == {1200}
+    assert deltalake.DeltaTable(str(path)).transaction_version("app") == 120
+
+
+def test_delta_rs_can_write_on_and_we_read_it(tmp_path):
+    """Compaction, a delta-rs checkpoint and an append by delta-rs are all understood."""
+    path = tmp_path / "t"
+    schema = pa.schema([("id", pa.int64()), ("part", pa.string())])
+    table = make(path, schema, ["part"])
+    for number in range(1, 6):
+        put(table, pa.table({"id": [number, -number], "part": ["a b", "c/d"]}, schema=schema), number)
+    other = deltalake.DeltaTable(str(path))
+    other.optimize.compact()
+    other.create_checkpoint()
+    deltalake.write_deltalake(other, pa.table({"id": [99], "part": ["a b"]}, schema=schema), mode="append")
+    table.refresh()
+    wanted = sorted([*range(1, 6), *range(-5, 0), 99])
+    assert sorted(table.read(table.files())["id"].to_pylist()) == wanted
+    assert table.snapshot.txns == {"app": 5}
+    fresh = DeltaTable.open(LocalDisk(), str(path))
+    assert fresh.files() == table.files()
+    put(table, pa.table({"id": [100], "part": ["c/d"]}, schema=schema), 6)
+    assert sorted(with_delta_rs(path, ["id", "part"])["id"].to_pylist()) == [*wanted, 100]
+    changes = [c for c in table.commits(-1) if any(a.data_change for a in c.adds)]
+    assert sum(a.num_records for c in changes for a in c.adds) == 12
