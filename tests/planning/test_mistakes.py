@@ -1,5 +1,7 @@
 """Every mistake is told with file, line, code and the nearest thing that would be right, and nothing else is told."""
 
+# ruff: noqa: E501 - one mistake, one line
+
 import pytest
 
 from lodestream.planning.compile import compile_project

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from lodestream.errors import ConfigError, MissingDriverError
-from lodestream.model.types import Schema, Column, parse_type
+from lodestream.model.types import Column, Schema, parse_type
 from lodestream.ports import plugins
 from lodestream.ports.settings import Settings
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lodestream.model.diagnostic import Diagnostic
@@ -199,6 +199,10 @@ class _Compilation:
             meta = (BATCH,)
         else:
             meta = (*((_RAW,) if shape.raw else ()), *PROVENANCE, BATCH)
-        schema = shape.schema.with_columns(*meta)
+        # What a compiler says of NULL is a promise to other expressions; what a table refuses is the user's to say.
+        computed = {named.name for named in (*self.table.derive, *self.table.group_by, *self.table.measures)}
+        loose = self.table.sql is not None
+        columns = (replace(c, nullable=True) if loose or c.name in computed else c for c in shape.schema)
+        schema = Schema(tuple(columns)).with_columns(*meta)
         physical = [Column(p.name, p.expression.type) for p in partitions if p.name not in schema]
         return schema.with_columns(*physical), partitions

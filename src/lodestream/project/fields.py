@@ -24,6 +24,7 @@ class Fields:
     def __init__(self, node: Node, keys: Iterable[str], mistakes: Mistakes, what: str) -> None:
         self.node, self.mistakes, self.what = node, mistakes, what
         self.nodes: dict[str, Node] = {}
+        self.meant: set[str] = set()  # known keys that unknown ones are most like
         if not isinstance(node.value, dict):
             wrong_kind(mistakes, node, what, "a mapping")
             return
@@ -33,6 +34,7 @@ class Fields:
                 self.nodes[key] = value
                 continue
             near = nearest(key, known)
+            self.meant.add(near or "")
             fix = None if near else f"use one of: {', '.join(known)}"
             mistakes.add(node.keys[key], "D103", f"unknown key in {what}", key=key, nearest=near, fix=fix)
 

@@ -27,7 +27,8 @@ def check_keys(fields: Fields) -> bool:
             mistakes.add(fields.place(key), "D206", "two inputs", first=inputs[0], second=key)
         return False
     if not inputs:
-        mistakes.add(fields.node.place, "D205", "no input")
+        if fields.meant.isdisjoint(INPUTS):
+            mistakes.add(fields.node.place, "D205", "no input")
         return False
     what, allowed = _KINDS[inputs[0]]
     if inputs[0] == "from" and "window" in fields:
