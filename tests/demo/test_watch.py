@@ -14,7 +14,9 @@ def test_plain_lines_come_at_times_and_at_the_end() -> None:
         watch.committed("bronze.a", {})
         watch.committed("gold.b", {"output": 6})
         watch.committed("gold.b", {"output": 7})
-    assert out.getvalue() == "  bronze.a 1,990\n  bronze.a 1,990 · gold.b 7\n"
+    first, last = out.getvalue().splitlines()
+    assert first == "  bronze 1,990 rows, 10 set aside · gold 0 rows, 0 set aside"
+    assert last == "  bronze 1,990 rows, 10 set aside · gold 7 rows, 0 set aside"
 
 
 def test_a_terminal_sees_rows_and_what_was_set_aside() -> None:

@@ -61,10 +61,14 @@ class Watch:
             self._line()
 
     def _line(self) -> None:
+        layers: dict[str, tuple[int, int]] = {}
         with self._lock:
-            parts = [f"{name} {seen['output']:,}" for name, seen in self._seen.items() if seen["batches"]]
-        if parts:
-            self._console.print("  " + " · ".join(parts), soft_wrap=True, highlight=False)
+            for name, seen in self._seen.items():
+                layer = name.partition(".")[0]
+                output, aside = layers.get(layer, (0, 0))
+                layers[layer] = (output + seen["output"], aside + seen["aside"])
+        parts = [f"{layer} {output:,} rows, {aside:,} set aside" for layer, (output, aside) in layers.items()]
+        self._console.print("  " + " · ".join(parts), soft_wrap=True, highlight=False)
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
