@@ -1,0 +1,236 @@
+"""Reads a query with DuckDB's own parser and lets through what only asks.
+
+DuckDB calls a statement SELECT although a part of it deletes rows or writes a file, so the statement's kind says
+nothing: every node of its syntax tree must be of a kind known to be harmless, every function on the allowlist and every
+table one of the lake.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from lodestream.errors import AccessError, ConfigError
+from lodestream.model.table import LAYERS
+from lodestream.query.functions import ALLOWED, SIZE_MAX, SIZED, TABLE_FUNCTIONS
+
+TEXT_BYTES_MAX = 65_536
+_EXPRESSIONS = frozenset(
+    [
+        "BETWEEN",
+        "CASE",
+        "CAST",
+        "COLLATE",
+        "COLUMN_REF",
+        "COMPARISON",
+        "CONJUNCTION",
+        "CONSTANT",
+        "FUNCTION",
+        "LAMBDA",
+        "LAMBDA_REF",
+        "OPERATOR",
+        "POSITIONAL_REFERENCE",
+        "STAR",
+        "SUBQUERY",
+        "TYPE",
+        "WINDOW",
+    ]
+)
+_NODES = frozenset(["SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE"])
+_TABLES = frozenset(
+    ["BASE_TABLE", "JOIN", "SUBQUERY", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "SHOW_REF", "PIVOT"]
+)
+_PARTS = frozenset(
+    [
+        "ORDER_MODIFIER",
+        "LIMIT_MODIFIER",
+        "LIMIT_PERCENT_MODIFIER",
+        "DISTINCT_MODIFIER",
+        "ORDER_DEFAULT",
+        "ASCENDING",
+        "DESCENDING",
+        "ORDER_ASCENDING",
+        "ORDER_DESCENDING",
+        "INVALID",
+    ]
+)
+_SHOWN = frozenset({"DESCRIBE", "SUMMARY"})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reference:
+    """A table that a query names, in lower case; `version` is that of `AT (VERSION => n)`, None for the newest."""
+
+    layer: str
+    name: str
+    version: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A query that may run.
+
+    Attributes:
+        text: SQL to run; versions are part of the tables' names in it, see `view_name`.
+        tables: every table it reads.
+    """
+
+    text: str
+    tables: tuple[Reference, ...]
+
+
+def view_name(reference: Reference) -> str:
+    """The name by which the statement's text calls the table, within the schema of its layer."""
+    return reference.name if reference.version is None else f"{reference.name}@{reference.version}"
+
+
+def parse(text: str) -> Statement:
+    """Read one query.
+
+    Raises:
+        ConfigError: it is not SQL, too long, or names what cannot be a table.
+        AccessError: it does more than ask.
+    """
+    if len(text.encode()) > TEXT_BYTES_MAX:
+        raise ConfigError("query is too long", bytes=len(text.encode()), bytes_max=TEXT_BYTES_MAX)
+    with duckdb.connect(":memory:", config={"enable_external_access": False, "threads": 1}) as connection:
+        try:
+            tree = _tree(connection, text)
+            check = _Check()
+            check.walk(tree["node"], frozenset())
+            if check.pinned:  # the tree now calls each pinned table by the name of its version
+                whole = json.dumps({"error": False, "statements": [tree]})
+                row = connection.execute("SELECT json_deserialize_sql(?::JSON)", [whole]).fetchone()
+                assert row
+                text = row[0]
+        except RecursionError:
+            raise ConfigError("query is nested too deeply") from None
+    return Statement(text, tuple(sorted(check.tables, key=lambda one: (str(one), one.version or -1))))
+
+
+def _tree(connection: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
+    try:
+        row = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchone()
+    except duckdb.Error as error:
+        raise ConfigError("query cannot be read", reason=str(error).splitlines()[0]) from None
+    assert row
+    tree: dict[str, Any] = json.loads(row[0])
+    if tree["error"]:
+        if tree["error_type"] == "not implemented":
+            fix = "ask with SELECT; tables are changed by their declarations"
+            raise AccessError("only SELECT may be asked", fix=fix)
+        raise ConfigError(f"query cannot be read\n{tree['error_message'].strip()}\n")
+    if len(tree["statements"]) != 1:
+        raise AccessError("one statement at a time", statements=len(tree["statements"]))
+    statement: dict[str, Any] = tree["statements"][0]
+    return statement
+
+
+class _Check:
+    """A walk over a syntax tree that knows which names are those of common table expressions."""
+
+    def __init__(self) -> None:
+        self.tables: set[Reference] = set()
+        self.pinned = False
+
+    def walk(self, item: Any, known: frozenset[str]) -> None:
+        """Check `item` and all below it; `known` are the names that WITH has given so far."""
+        if isinstance(item, list):
+            for each in item:
+                self.walk(each, known)
+        elif isinstance(item, dict):
+            self.kind(item)
+            if "cte_map" in item:
+                known = self.common(item["cte_map"]["map"], known)
+            if item.get("type") == "BASE_TABLE":
+                self.table(item, known)
+            for key, value in item.items():
+                if key != "cte_map":
+                    self.walk(value, known)
+
+    def kind(self, item: dict[str, Any]) -> None:
+        """Refuse a node of a kind that nobody has looked at."""
+        if "info_type" in item:
+            raise AccessError("only SELECT may be asked", found=item["info_type"])
+        if "class" in item:
+            if item["class"] not in _EXPRESSIONS:
+                raise AccessError("not allowed in a query", found=str(item["class"]).lower())
+            if "function_name" in item:
+                self.function(item, ALLOWED)
+            return
+        kind = item.get("type")
+        if not isinstance(kind, str) or "id" in item:
+            return
+        if kind not in _NODES and kind not in _TABLES and kind not in _PARTS:
+            raise AccessError("only SELECT may be asked", found=kind.removesuffix("_NODE").lower())
+        if kind == "TABLE_FUNCTION" and item["function"]["function_name"].lower() not in TABLE_FUNCTIONS:
+            raise AccessError("function is not allowed after FROM", function=item["function"]["function_name"])
+        if kind == "SHOW_REF" and (item["show_type"] not in _SHOWN or item["query"] is None):
+            raise AccessError("only DESCRIBE and SUMMARIZE of a table may be asked; `lodestream status` lists tables")
+
+    def function(self, item: Mapping[str, Any], allowed: frozenset[str]) -> None:
+        """Refuse a function that is not on the list, or one that makes more than a literal says."""
+        name = item["function_name"].lower()
+        if item.get("catalog") or item.get("schema") not in ("", "main", None):
+            raise AccessError("function is not allowed in a query", function=name)
+        if name in SIZED:
+            arguments = [argument["expression"] for argument in item["arguments"]]
+            index = SIZED[name]
+            for argument in arguments if index is None else arguments[index : index + 1]:
+                if not _small_literal(argument):
+                    fix = f"give whole numbers up to {SIZE_MAX}"
+                    raise AccessError("sizes must be literals", function=name, fix=fix)
+        elif name not in allowed:
+            near = difflib.get_close_matches(name, allowed, 1, 0.75)
+            raise AccessError("function is not allowed in a query", function=name, nearest=near[0] if near else None)
+
+    def common(self, entries: list[dict[str, Any]], known: frozenset[str]) -> frozenset[str]:
+        """Check each WITH entry with the names before it (and, when recursive, its own)."""
+        for entry in entries:
+            name = entry["key"].lower()
+            body = entry["value"]["query_node"]
+            recursive = body.get("type") == "RECURSIVE_CTE_NODE"
+            self.walk(entry["value"], known | {name} if recursive else known)
+            known |= {name}
+        return known
+
+    def table(self, item: dict[str, Any], known: frozenset[str]) -> None:
+        """Note a table of the lake; pin it when the query says which version."""
+        layer, name = item["schema_name"].lower(), item["table_name"].lower()
+        if not layer and name in known and not item["catalog_name"]:
+            return
+        if item["catalog_name"] or layer not in LAYERS or not name.isidentifier():
+            written = ".".join(part for part in (item["catalog_name"], item["schema_name"], item["table_name"]) if part)
+            raise ConfigError("no such table; write bronze.name, silver.name or gold.name", table=written)
+        reference = Reference(layer, name, _version(item["at_clause"]))
+        self.tables.add(reference)
+        if reference.version is not None:
+            self.pinned = True
+            item["at_clause"] = None
+            item["alias"] = item["alias"] or item["table_name"]
+            item["table_name"] = view_name(reference)
+            item["qualified_name"] = {"path": [item["schema_name"], item["table_name"]]}
+
+
+def _small_literal(item: Mapping[str, Any]) -> bool:
+    literal = item.get("literal") if item.get("class") == "CONSTANT" else None
+    if literal is None or literal.get("kind") != "INTEGER":
+        return False
+    return abs(int(literal["text"].replace("_", ""))) <= SIZE_MAX
+
+
+def _version(clause: Mapping[str, Any] | None) -> int | None:
+    if clause is None:
+        return None
+    literal = clause["expr"].get("literal") or {}
+    if clause["unit"].upper() != "VERSION" or literal.get("kind") != "INTEGER":
+        raise ConfigError("only AT (VERSION => n) can be read; `lodestream table history` shows versions")
+    return int(literal["text"])

@@ -1,0 +1,123 @@
+"""SQL that reads exactly the files of one version of a table, in the table's types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+from lodestream.lake.actions import AddFile
+from lodestream.lake.log import Snapshot
+from lodestream.lake.table import DeltaTable
+from lodestream.model.types import DataType, Schema
+
+_NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
+_NAMES = {"string": "VARCHAR", "binary": "BLOB", "int": "INTEGER"}
+
+
+def duckdb_type(kind: DataType) -> str:
+    """DuckDB's name of a type; timestamps are naive, in UTC."""
+    if kind.name == "decimal":
+        return f"DECIMAL({kind.precision},{kind.scale})"
+    if kind.name == "array":
+        assert kind.element
+        return f"{duckdb_type(kind.element)}[]"
+    if kind.name == "map":
+        assert kind.key
+        assert kind.element
+        return f"MAP({duckdb_type(kind.key)}, {duckdb_type(kind.element)})"
+    if kind.name == "struct":
+        return "STRUCT(" + ", ".join(f"{quoted(f.name)} {duckdb_type(f.type)}" for f in kind.fields) + ")"
+    return _NAMES.get(kind.name, kind.name.upper())
+
+
+def quoted(name: str) -> str:
+    """A DuckDB identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str | None) -> str:
+    """A DuckDB string literal, or NULL."""
+    return "NULL" if text is None else "'" + text.replace("'", "''") + "'"
+
+
+def scan(table: DeltaTable, snapshot: Snapshot) -> str:
+    """A SELECT over the live files of `snapshot`; columns that a file does not have are NULL.
+
+    Args:
+        table: says where the files are.
+        snapshot: a version of it.
+    """
+    schema, partitions = snapshot.metadata.schema, snapshot.metadata.partition_columns
+    adds = sorted(snapshot.files.values(), key=lambda add: add.path)
+    if not adds:
+        nothing = ", ".join(f"CAST(NULL AS {duckdb_type(c.type)}) AS {quoted(c.name)}" for c in schema)
+        return f"SELECT {nothing} WHERE false"
+    files = "[" + ", ".join(literal(table.file_path(add)) for add in adds) + "]"
+    stored = schema.without(*partitions)
+    listed = ", ".join(quoted(c.name) for c in schema)
+    if not partitions:
+        return f"SELECT {listed} FROM read_parquet({files}, {_declared(stored)})"
+    if _foldered(adds, partitions, table.path):
+        return _by_folder(files, schema, partitions)
+    return _by_file(table, adds, files, schema, partitions)
+
+
+def _by_folder(files: str, schema: Schema, partitions: Sequence[str]) -> str:
+    """Partition values from folder names, which lets DuckDB leave out files that a filter rules out."""
+    nothing = ", ".join(f"CAST(NULL AS {duckdb_type(c.type)}) AS {quoted(c.name)}" for c in schema)
+    kinds = ", ".join(f"{quoted(name)}: {duckdb_type(schema[name].type)}" for name in partitions)
+    listed = ", ".join(
+        quoted(c.name)
+        if c.name in partitions
+        else f"CAST({quoted(c.name)} AS {duckdb_type(c.type)}) AS {quoted(c.name)}"
+        for c in schema
+    )
+    return (
+        f"SELECT {listed} FROM (SELECT {nothing} WHERE false UNION ALL BY NAME SELECT * FROM "
+        f"read_parquet({files}, union_by_name = true, hive_partitioning = true, hive_types = {{{kinds}}}))"
+    )
+
+
+def _by_file(table: DeltaTable, adds: Sequence[AddFile], files: str, schema: Schema, partitions: Sequence[str]) -> str:
+    """Partition values from the log, joined by file; for tables that others have written with other folder names."""
+    values = ", ".join(
+        "("
+        + ", ".join([literal(table.file_path(a)), *(literal(a.partition_values.get(n) or None) for n in partitions)])
+        + ")"
+        for a in adds
+    )
+    names = ", ".join(["_file", *(quoted(name) for name in partitions)])
+    listed = ", ".join(
+        f"CAST(_parts.{quoted(c.name)} AS {duckdb_type(c.type)}) AS {quoted(c.name)}"
+        if c.name in partitions
+        else f"_rows.{quoted(c.name)}"
+        for c in schema
+    )
+    stored = _declared(schema.without(*partitions))
+    return (
+        f"SELECT {listed} FROM read_parquet({files}, {stored}, filename = '_file') AS _rows "
+        f"JOIN (VALUES {values}) AS _parts({names}) ON _rows._file = _parts._file"
+    )
+
+
+def _foldered(adds: Sequence[AddFile], partitions: Sequence[str], path: str) -> bool:
+    """Whether every file lies in folders that say exactly what the log says of it."""
+    if "=" in path:
+        return False
+    for add in adds:
+        said = {}
+        for folder in add.file.split("/")[:-1]:
+            name, _, value = folder.partition("=")
+            said[name] = None if value == _NULL_FOLDER else unquote(value)
+        if said != {name: add.partition_values.get(name) or None for name in partitions}:
+            return False
+    return True
+
+
+def _declared(stored: Schema) -> str:
+    """The reader's `schema` option: columns by name, cast to our types, NULL where a file has none."""
+    columns = ", ".join(
+        f"{literal(c.name)}: {{name: {literal(c.name)}, type: {literal(duckdb_type(c.type))}, default_value: NULL}}"
+        for c in stored
+    )
+    return f"schema = MAP {{{columns}}}"
