@@ -8,13 +8,14 @@ import numpy.typing as npt
 Offsets = npt.NDArray[np.int64]
 
 
-def split_lines(block: npt.NDArray[np.uint8]) -> tuple[Offsets, Offsets]:
+def split_lines(block: npt.NDArray[np.uint8], breaks: Offsets | None = None) -> tuple[Offsets, Offsets]:
     r"""Start and end of each line that is not blank; the end leaves out `\n` and one `\r` before it.
 
-    Blank means: no bytes but spaces, tabs and carriage returns.
+    Blank means: no bytes but spaces, tabs and carriage returns. `breaks` are the line feeds, if already known.
     """
     size = len(block)
-    breaks = _newlines(block)
+    if breaks is None:
+        breaks = _newlines(block)
     if size and (not len(breaks) or breaks[-1] != size - 1):
         breaks = np.append(breaks, size)
     if not len(breaks):

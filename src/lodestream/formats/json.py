@@ -10,9 +10,11 @@ import pyarrow as pa
 from pydantic import Field
 
 from lodestream.errors import ConfigError
+from lodestream.formats._fast import FastDecoder, Lines
 from lodestream.formats._lines import Offsets, split_lines
 from lodestream.formats._parse import BadRecordError, Parser
 from lodestream.formats._records import Reject, rejects_table, rows_table
+from lodestream.formats._scan import Scan
 from lodestream.formats._types import infer_type, unify_schemas, wider
 from lodestream.formats._values import BadValueError, Convert, NumberText, converter
 from lodestream.model.arrow import to_arrow_type
@@ -21,6 +23,7 @@ from lodestream.ports.format import Part
 from lodestream.ports.settings import Settings
 from lodestream.ports.source import Decoded, Reading
 
+_ROWS_MIN = 32
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -36,29 +39,47 @@ class JsonSettings(Settings):
 
 
 class JsonFormat:
-    """Decodes JSON lines to the declared columns; a missing key is NULL."""
+    """Decodes JSON lines to the declared columns; a missing key is NULL.
+
+    `fast=False` decodes record by record, the reference that the fast path is tested against.
+    """
 
     settings: ClassVar[type[Settings]] = JsonSettings
     framing: Literal["lines", "file"] = "lines"
     head_lines = 0
 
-    def __init__(self, settings: JsonSettings, reading: Reading) -> None:
+    def __init__(self, settings: JsonSettings, reading: Reading, *, fast: bool = True) -> None:
         self.row_bytes_max = settings.row_bytes_max
         self._settings = settings
         self._reading = reading
         self._exact = ExactDecoder(settings, reading)
+        self._fast = FastDecoder(reading, settings.timestamps, settings.depth_max, settings.row_bytes_max)
+        self._is_fast = fast
 
     def decode(self, data: bytes | bytearray | memoryview, unit: str, start: int, head: bytes = b"") -> Decoded:
         """Whole lines to rows and rejects."""
         block = np.frombuffer(data, np.uint8)
-        starts, ends = split_lines(block)
+        scan = Scan(block)
+        starts, ends = split_lines(block, scan.breaks)
         positions = starts + start
         if start == 0 and len(starts) and block[:3].tobytes() == _BOM:
             if ends[0] - starts[0] == 3:
                 starts, ends, positions = starts[1:], ends[1:], positions[1:]
             else:
                 starts = np.concatenate([[3], starts[1:]])
-        return self._exact.decode(block, starts, ends, unit, positions)
+        lines = Lines(block, starts, ends, positions)
+        if not self._is_fast or len(lines) < _ROWS_MIN:
+            return self._exact.decode(block, starts, ends, unit, positions)
+        rows, rest = self._fast.decode(lines, scan, unit)
+        if rows is None:
+            return self._exact.decode(block, starts, ends, unit, positions)
+        if not len(rest):
+            return Decoded(rows, rejects_table(unit, []))
+        others = self._exact.decode(block, starts[rest], ends[rest], unit, positions[rest])
+        if others.rows.num_rows:
+            both = pa.concat_tables([rows, others.rows])
+            rows = both.take(pa.array(np.argsort(both["_position"].to_numpy(), kind="stable")))
+        return Decoded(rows, others.rejects, others.found)
 
     def infer(self, data: bytes, head: bytes = b"") -> Schema:
         """Columns of a sample, in order of first sight; lines that are no records are passed over."""
