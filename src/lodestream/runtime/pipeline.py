@@ -83,7 +83,7 @@ class Pipeline:
         plan = self.flows.get(name)
         if plan is None:
             raise ConfigError("no such table", table=str(name), known=", ".join(map(str, self.flows)))
-        return Flow(plan, self.around, self._source(plan))
+        return Flow(plan, self.around, lambda schema: self._source(plan, schema))
 
     def run_once(self, tables: Iterable[TableName] | None = None) -> list[FlowStatus]:
         """At most one batch per flow, inputs first, on this thread."""
@@ -209,11 +209,10 @@ class Pipeline:
             raise ConfigError("no such table", table=str(name), known=", ".join(map(str, self.flows)))
         return [name for name in self.flows if name in wanted]
 
-    def _source(self, plan: FlowPlan, schema: Schema | None = None) -> Source | None:
+    def _source(self, plan: FlowPlan, schema: Schema) -> Source:
         first = plan.steps[0]
-        if not isinstance(first, ReadSource):
-            return None
-        reading = Reading(schema or first.schema, first.keep_raw, first.drift, self.root)
+        assert isinstance(first, ReadSource)
+        reading = Reading(schema, first.keep_raw, first.drift, self.root)
         format_class = load("formats", first.format.name)
         source_class = load("sources", first.source.name)
         form = format_class(format_class.settings(**first.format.settings), reading)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from lodestream.engines.embedded.dedup import DedupMap
+from lodestream.engines.embedded.drift import evolved, stored_columns
 from lodestream.engines.embedded.frames import connect, new_attempt
 from lodestream.engines.embedded.handover import Handover
-from lodestream.engines.embedded.inputs import Input, Planned, RefreshInput, SourceInput, StreamInput
+from lodestream.engines.embedded.inputs import Input, MakeSource, Planned, RefreshInput, SourceInput, StreamInput
 from lodestream.engines.embedded.lookups import LookupTable
 from lodestream.engines.embedded.outputs import Output, QueryOutput, RowOutput, WindowOutput
 from lodestream.engines.embedded.python_step import PythonFunction
@@ -76,10 +77,11 @@ class Flow:
     two processes may run the same flow, one of them then gets ConflictError.
     """
 
-    def __init__(self, plan: FlowPlan, around: Surroundings, source: Source | None = None) -> None:
+    def __init__(self, plan: FlowPlan, around: Surroundings, make_source: MakeSource | None = None) -> None:
         self.plan = plan
         self.around = around
-        self.source = source
+        self.input: Input | None = None
+        self._make_source = make_source
         self.name = plan.table.name
         self._connection = connect()
         self._stages = RowStages(self._connection, plan, around.functions)
@@ -114,7 +116,8 @@ class Flow:
         self.app_id = app_id(name, self.epoch)
         self.store = FlowStore(disk, self.around.lake, name, self.epoch)
         self._load_state()
-        self.input: Input = self._make_input()
+        self.close_source()
+        self.input = self._make_input()
         self.output: Output = self._make_output()
 
     def _open_table(self, path: str, *, main: bool) -> DeltaTable:
@@ -167,8 +170,9 @@ class Flow:
     def _make_input(self) -> Input:
         first = self.plan.steps[0]
         if isinstance(first, ReadSource):
-            assert self.source is not None
-            return SourceInput(self.source, self.around)
+            assert self._make_source is not None
+            stored = self.table.snapshot.metadata.schema
+            return SourceInput(self._make_source, stored_columns(first.schema, stored, self.plan.schema), self.around)
         if isinstance(first, RunQuery):
             return RefreshInput(first, self.around)
         return StreamInput(self.plan, self.around)
@@ -217,6 +221,7 @@ class Flow:
     def _plan_next(self, *, idle: bool) -> BatchPlan | None:
         if isinstance(self.input, RefreshInput) and not idle:
             return None
+        assert self.input is not None
         planned = self.input.next(self.state)
         evict_us = self.state.watermark(self._watermark.event_time.delay_us) if self._watermark else 0
         if planned is None:
@@ -264,6 +269,8 @@ class Flow:
         link = state.link(self.table.snapshot.metadata.id, self.epoch, attempt, outcome.changes)
         size = self.store.put_state(link)
         point("state.after")
+        if isinstance(self.input, SourceInput):
+            outcome.schema = evolved(self.table.snapshot.metadata.schema, self.input.schema)
         staged = self.output.stage(outcome, state, batch, attempt)
         point("main.staged")
         info = {
@@ -290,6 +297,7 @@ class Flow:
             assert self.quarantine is not None
             rows, rejects = replayed_rows(self.quarantine, batch, self.plan, self.source)
         else:
+            assert self.input is not None
             rows, rejects = self.input.read(batch)
         outcome = self._stages.run(rows, batch, self.state, self._lookup_tables(batch))
         if rejects is not None and len(rejects):
@@ -338,8 +346,17 @@ class Flow:
                 raise
         point("quarantine.after")
 
-    def close(self) -> None:
-        """Let go of the source and the connection."""
+    @property
+    def source(self) -> Source | None:
+        """The source of an ingest flow that is open."""
+        return self.input.source if isinstance(self.input, SourceInput) else None
+
+    def close_source(self) -> None:
+        """Let go of the source."""
         if self.source is not None:
             self.source.close()
+
+    def close(self) -> None:
+        """Let go of the source and the connection."""
+        self.close_source()
         self._connection.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import duckdb
 import pyarrow as pa
 
+from lodestream.engines.embedded.drift import drifted
 from lodestream.engines.embedded.frames import naive
 from lodestream.engines.embedded.rejects import rejected_raw
 from lodestream.engines.embedded.stages import Outcome
@@ -21,7 +22,10 @@ from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchKind, BatchPlan, SourceRange
 from lodestream.model.steps import FlowPlan, ReadTable, RunQuery
 from lodestream.model.table import META_COLUMNS, TableName
-from lodestream.ports.source import Source
+from lodestream.model.types import Schema
+from lodestream.ports.source import Decoded, Source
+
+MakeSource = Callable[[Schema], Source]
 
 if TYPE_CHECKING:
     from lodestream.engines.embedded.flow import Surroundings
@@ -49,25 +53,42 @@ class Input(Protocol):
 
 
 class SourceInput:
-    """Ranges of an outside source."""
+    """Ranges of an outside source.
 
-    def __init__(self, source: Source, around: Surroundings) -> None:
-        self._source = source
+    Args:
+        make_source: opens the source for the given columns.
+        schema: the columns to decode to.
+        around: the flow's surroundings.
+    """
+
+    def __init__(self, make_source: MakeSource, schema: Schema, around: Surroundings) -> None:
+        self._make_source = make_source
         self._around = around
+        self.schema = schema
+        self.source = make_source(schema)
 
     def next(self, state: FlowState) -> Planned | None:
         """Ask the source for ranges after those consumed."""
-        ranges = tuple(self._source.plan(state.consumed, self._around.limit, self._around.clock()))
+        ranges = tuple(self.source.plan(state.consumed, self._around.limit, self._around.clock()))
         return Planned("data", ranges=ranges) if ranges else None
 
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
-        """Read and decode the planned ranges."""
-        pieces = [piece for planned in batch.ranges for piece in self._source.read(planned)]
+        """Read and decode the planned ranges; columns that drift found are taken in at once."""
+        pieces = self._decode(batch)
+        found = [column for piece in pieces for column in piece.found]
+        if found:
+            self.schema = drifted(self.schema, found)
+            self.source.close()
+            self.source = self._make_source(self.schema)
+            pieces = self._decode(batch)
         rows = pa.concat_tables([p.rows for p in pieces])
         rejects = pa.concat_tables([p.rejects for p in pieces])
         stamp = pa.scalar(batch.clock_us, pa.timestamp("us", tz="UTC"))
         rows = rows.append_column("_ingest_time", pa.repeat(stamp, len(rows)))
         return rows, rejected_raw(rejects, batch=batch.batch, clock_us=batch.clock_us)
+
+    def _decode(self, batch: BatchPlan) -> list[Decoded]:
+        return [piece for planned in batch.ranges for piece in self.source.read(planned)]
 
 
 class StreamInput:

@@ -86,7 +86,9 @@ def _word(array: pa.Array) -> U64:
         floats = values.astype(np.float64) + 0.0  # -0.0 and 0.0 are one key
         floats[np.isnan(floats)] = np.nan  # and so are all NaNs
         values = floats
-    words: U64 = values.astype(np.int64, copy=False).view(np.uint64) if values.dtype.kind != "f" else values.view(np.uint64)
+    words: U64 = (
+        values.astype(np.int64, copy=False).view(np.uint64) if values.dtype.kind != "f" else values.view(np.uint64)
+    )
     return words
 
 

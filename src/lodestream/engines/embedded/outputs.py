@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import duckdb
 import pyarrow as pa
 
+from lodestream.engines.embedded.drift import rewritten
 from lodestream.engines.embedded.frames import conform, select
 from lodestream.engines.embedded.stages import Outcome
 from lodestream.engines.embedded.state import FlowState
@@ -18,6 +19,7 @@ from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Aggregation, FlowPlan, Write
+from lodestream.model.types import Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,8 @@ class _Writer:
         self._table = table
         self._partitions = next(s.partitions for s in plan.steps if isinstance(s, Write))
 
-    def _stored(self, rows: pa.Table, batch: int) -> pa.Table:
-        """`rows` with `_batch` and partition columns, in the table's schema."""
+    def _stored(self, rows: pa.Table, batch: int, schema: Schema | None = None) -> pa.Table:
+        """`rows` with `_batch` and partition columns, in the table's schema or in `schema`."""
         if "_batch" in rows.column_names:
             rows = rows.drop_columns(["_batch"])
         rows = rows.append_column("_batch", pa.repeat(pa.scalar(batch, pa.int64()), len(rows)))
@@ -54,8 +56,8 @@ class _Writer:
             values = select(self._connection, rows, [(p.name, p.expression.duckdb) for p in computed])
             for column in computed:
                 rows = rows.append_column(column.name, values.column(column.name))
-        schema = pa.schema([f.with_nullable(True) for f in to_arrow(self._table.snapshot.metadata.schema)])
-        return conform(rows, schema)
+        columns = to_arrow(schema or self._table.snapshot.metadata.schema)
+        return conform(rows, pa.schema([f.with_nullable(True) for f in columns]))
 
 
 class RowOutput(_Writer):
@@ -63,12 +65,18 @@ class RowOutput(_Writer):
 
     def stage(self, outcome: Outcome, state: FlowState, batch: BatchPlan, attempt: str) -> Prepared:
         """Write one file per partition; nothing when no row passed."""
+        adds: tuple[AddFile, ...] = ()
+        removes: Sequence[RemoveFile] = ()
+        metadata = None
+        if outcome.schema is not None:
+            metadata = replace(self._table.snapshot.metadata, schema=outcome.schema)
+            adds, removes = rewritten(self._table, outcome.schema, f"widened-{batch.batch}-{attempt}")
         if not len(outcome.rows):
-            return Prepared()
+            return Prepared(adds, removes, metadata=metadata)
         names = [p.name for p in self._partitions]
-        rows = self._stored(outcome.rows, batch.batch)
-        staged = self._table.stage(rows, name=f"{batch.batch}-{attempt}", partitions=names)
-        return Prepared(staged.adds, rows=staged.rows)
+        rows = self._stored(outcome.rows, batch.batch, outcome.schema)
+        staged = self._table.stage(rows, name=f"{batch.batch}-{attempt}", partitions=names, schema=outcome.schema)
+        return Prepared((*adds, *staged.adds), removes, rows=staged.rows, metadata=metadata)
 
 
 class WindowOutput(_Writer):

@@ -23,6 +23,7 @@ from lodestream.model.batch import BatchPlan
 from lodestream.model.digest import position_digest
 from lodestream.model.steps import Aggregation, Dedupe, Derive, Expect, FlowPlan, LookUp, RunPython, Select, Watermark
 from lodestream.model.table import META_COLUMNS
+from lodestream.model.types import Schema
 
 INDEX = "_index"
 """Column that holds the number of the input row while a batch passes the stages."""
@@ -39,6 +40,7 @@ class Outcome:
         touched: whether any open window changed.
         changes: what to add to the stored state.
         counts: rows by disposition; `rule:<name>` counts rows that broke a rule.
+        schema: the table's new columns when drift changed them, else None.
     """
 
     rows: pa.Table
@@ -47,6 +49,7 @@ class Outcome:
     touched: bool = False
     changes: Changes = field(default_factory=Changes)
     counts: dict[str, int] = field(default_factory=dict)
+    schema: Schema | None = None
 
     def count(self, kind: str, number: int) -> None:
         """Add to a count."""
