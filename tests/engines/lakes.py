@@ -1,0 +1,87 @@
+"""Small projects for engine tests: files in, pipeline run until idle, tables out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lodestream.app import App, open_project
+from lodestream.lake.layout import quarantine_name, table_path
+from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
+from lodestream.operations.reconcile import Report, reconcile_tables
+
+
+class Lab:
+    """A project in a folder, written table by table."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "events").mkdir(parents=True)
+        (root / "lodestream.yaml").write_text("project: lab\nlake: lake\n")
+        self.files = 0
+
+    def table(self, name: str, text: str) -> None:
+        layer, short = name.split(".")
+        folder = self.root / "tables" / layer
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{short}.yaml").write_text(text)
+
+    def events(self, rows: list[Any], name: str | None = None) -> Path:
+        """One more file of JSON lines; a str is written as it is."""
+        path = self.root / "events" / (name or f"{self.files:04}.jsonl")
+        self.files += 1
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        path.write_text("".join(line + "\n" for line in lines))
+        return path
+
+    def app(self, *, handover: bool = True) -> App:
+        app = open_project(str(self.root))
+        app.handover = handover
+        return app
+
+    def run(self, *, accept: str | None = None, tables: list[str] | None = None, handover: bool = True) -> App:
+        app = self.app(handover=handover)
+        app.apply(accept)
+        names = [TableName.parse(t) for t in tables] if tables else None
+        pipeline = app.pipeline()
+        pipeline.run(until_idle=True, tables=names)
+        return app
+
+    def rows(self, name: str, *columns: str) -> list[dict[str, Any]]:
+        """Rows of a table, sorted by their text; `x.y__quarantine` is one too."""
+        table = self.read(name)
+        listed = table.select(list(columns)).to_pylist() if columns else table.to_pylist()
+        return sorted(listed, key=repr)
+
+    def read(self, name: str) -> pa.Table:
+        table = self.delta(name)
+        return table.read(table.files())
+
+    def delta(self, name: str) -> DeltaTable:
+        parsed = TableName(*name.split("."))
+        table = DeltaTable.open(self.app().disk, table_path(str(self.root / "lake"), parsed))
+        assert table is not None, name
+        return table
+
+    def quarantine(self, name: str, *columns: str) -> list[dict[str, Any]]:
+        return self.rows(str(quarantine_name(TableName.parse(name))), *columns)
+
+    def reconcile(self) -> list[Report]:
+        app = self.app()
+        reports = reconcile_tables(app.project.root, app.lake, app.flows, [])
+        for report in reports:
+            assert report.ok, report.problems
+        return reports
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "condition was not met in time"
+        time.sleep(0.01)

@@ -1,0 +1,215 @@
+"""Random streams through the embedded engine give the rows that the reference semantics give."""
+
+import itertools
+import random
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lodestream.engines.embedded import frames
+from lodestream.engines.embedded.dedup import DedupMap
+from lodestream.engines.embedded.handover import Handover
+from lodestream.engines.embedded.lookups import LookupTable
+from lodestream.engines.embedded.stages import RowStages
+from lodestream.engines.embedded.windows import OpenWindows
+from lodestream.lake.disk import LocalDisk
+from lodestream.model.batch import BatchLimit
+from lodestream.planning.compile import compile_project
+from lodestream.project.load import load_project
+from lodestream.runtime.pipeline import Pipeline
+from lodestream.testing.differential import differences
+from lodestream.testing.streams import make_stream
+
+SHORT, LONG = 150, 2_000
+
+
+class Unsynced(LocalDisk):
+    """A disk that does not wait for the platter: these tests are about rows, not about power."""
+
+    def fsync(self, path):
+        pass
+
+    def sync_directory(self, path):
+        pass
+
+
+@dataclass
+class Site:
+    """A project folder that files of a stream are put into, one after the other."""
+
+    root: Path
+    stream: object
+    placed: int = 0
+    ticks: object = field(default_factory=lambda: itertools.count(1_800_000_000_000_000, 1_000_000))
+
+    def __post_init__(self):
+        for path, text in self.stream.declarations.items():
+            (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / path).write_text(text)
+        for folder in ("events", "users"):
+            (self.root / "data" / folder).mkdir(parents=True)
+
+    def place(self):
+        """The next file of each source; False when there is none."""
+        if self.placed == len(self.stream.files):
+            return False
+        for folder, files in (("events", self.stream.files), ("users", self.stream.users)):
+            for file in files[self.placed : self.placed + 1]:
+                (self.root / "data" / folder / file.unit).write_bytes(file.content)
+        self.placed += 1
+        return True
+
+    def pipeline(self, *, handover=True, rows_max=1_000_000):
+        project = load_project(str(self.root))
+        return Pipeline(
+            project.root, compile_project(project, {}).flows, lake=project.lake, disk=Unsynced(),
+            clock=lambda: next(self.ticks), handover=handover, limit=BatchLimit(rows_max=rows_max), poll_s=0.005,
+        )  # fmt: skip
+
+    def differences(self):
+        return differences(self.stream, self.root / "lake")
+
+
+def drive(site, rng, *, handover):
+    """Step the flows in any order, with restarts, while files arrive; then until nothing is left to do."""
+    pipeline = site.pipeline(handover=handover, rows_max=rng.choice([12, 30, 1_000_000, 1_000_000]))
+    flows = {name: pipeline.flow(name) for name in pipeline.flows}
+    for flow in flows.values():
+        flow.open()
+    while site.place():
+        for _ in range(rng.randint(0, 3 * len(flows))):
+            name = rng.choice(list(flows))
+            if rng.random() < 0.05:
+                flows[name].close()
+                flows[name] = pipeline.flow(name)
+                flows[name].open()
+            flows[name].step(idle=rng.random() < 0.3)
+    while sum(flow.step(idle=True) is not None for flow in flows.values()):
+        pass
+    for flow in flows.values():
+        flow.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_duckdb():
+    """Flows of these tests are connections to one DuckDB: to make one takes longer than all that a small flow does."""
+    shared = frames.connect()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lodestream.engines.embedded.flow.connect", shared.cursor)
+        yield
+    shared.close()
+
+
+def compare(folder, seed):
+    """Differences that one stream shows; even seeds run with the handover cache, odd ones without."""
+    folder.mkdir()
+    site = Site(folder, make_stream(seed))
+    drive(site, random.Random(seed), handover=seed % 2 == 0)
+    return site.differences()
+
+
+@pytest.mark.parametrize("first", range(0, SHORT, 10))
+def test_flows_stepped_in_any_order(tmp_path, first):
+    for seed in range(first, first + 10):
+        assert compare(tmp_path / str(seed), seed) == [], f"seed={seed}"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(10_000, 10_000 + LONG, 10))
+def test_flows_stepped_in_any_order_at_length(tmp_path, first):
+    for seed in range(first, first + 10):
+        assert compare(tmp_path / str(seed), seed) == [], f"seed={seed}"
+
+
+@pytest.mark.parametrize("handover", [True, False], ids=["handover", "reread"])
+@pytest.mark.parametrize("seed", range(30_000, 30_004))
+def test_all_flows_in_one_process(tmp_path, seed, handover):
+    site = Site(tmp_path, make_stream(seed))
+    while site.place():
+        site.pipeline(handover=handover).run(until_idle=True)
+    assert site.differences() == []
+
+
+@pytest.mark.parametrize(
+    "seed", [40_000, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(40_001, 40_010))]
+)
+def test_each_table_in_a_process_of_its_own(tmp_path, seed):
+    """All processes at once while files arrive, as a deployment does it; then one after the other to the end."""
+    site = Site(tmp_path, make_stream(seed))
+    tables = list(map(str, site.pipeline().flows))
+    while site.place():
+        ended = [process.communicate() + (process.returncode,) for process in [start(tmp_path, t) for t in tables]]
+        assert [code for _, _, code in ended] == [0] * len(tables), ended
+    for table in tables:
+        last = start(tmp_path, table)
+        assert (last.communicate(), last.returncode)[1] == 0
+    assert site.differences() == []
+
+
+def start(folder, table):
+    command = [Path(sys.executable).with_name("lodestream"), "run", "--table", table, "--until-idle"]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# --- the harness sees bugs ---------------------------------------------------------------------------------------------
+
+
+def late_by_the_new_watermark(patch):
+    run = RowStages.run
+    patch.setattr(RowStages, "run", lambda self, rows, b, *rest: run(self, rows, replace(b, late_us=b.evict_us), *rest))
+
+
+def the_last_copy_survives(patch):
+    claim = DedupMap.claim
+
+    def backwards(self, high, low, expiry_us, late_us):
+        return claim(self, high[::-1], low[::-1], expiry_us[::-1], late_us)[::-1]
+
+    patch.setattr(DedupMap, "claim", backwards)
+
+
+def expired_keys_still_count(patch):
+    claim = DedupMap.claim
+    patch.setattr(DedupMap, "claim", lambda self, high, low, expiry_us, late_us: claim(self, high, low, expiry_us, -1))
+
+
+def windows_close_a_step_early(patch):
+    close = OpenWindows.close
+    patch.setattr(OpenWindows, "close", lambda self, evict_us: close(self, evict_us + 1_000_000))
+
+
+def state_forgets_the_open_windows(patch):
+    patch.setattr(OpenWindows, "upsert", lambda self, changed: None)
+
+
+def the_handover_loses_a_row(patch):
+    take = Handover.take
+
+    def short(self, path, version):
+        rows = take(self, path, version)
+        return rows if rows is None else rows.slice(1)
+
+    patch.setattr(Handover, "take", short)
+
+
+def lookups_take_one_of_two(patch):
+    find = LookupTable.find
+    patch.setattr(LookupTable, "find", lambda self, rows: (find(self, rows)[0], np.zeros(len(rows), np.bool_)))
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        late_by_the_new_watermark, the_last_copy_survives, expired_keys_still_count, windows_close_a_step_early,
+        state_forgets_the_open_windows, the_handover_loses_a_row, lookups_take_one_of_two,
+    ],
+    ids=lambda bug: bug.__name__,
+)  # fmt: skip
+def test_a_planted_bug_is_seen(tmp_path, bug):
+    with pytest.MonkeyPatch.context() as patch:
+        bug(patch)
+        assert any(compare(tmp_path / str(seed), seed) for seed in range(SHORT))

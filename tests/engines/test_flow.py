@@ -1,0 +1,249 @@
+"""A flow as its user sees it: rows in, rows out, rows set aside with reasons, and nothing lost in between."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from lodestream.errors import ConfigError
+from lodestream.model.table import TableName
+from tests.engines.lakes import Lab
+
+BRONZE = """
+source: {files: {path: events, settle: 0 seconds}}
+format: json
+columns: {id: string, at: timestamp, kind: string, amount: "decimal(12,2)"}
+"""
+SILVER = """
+from: stream(bronze.e)
+derive: {kind: upper(kind), share: 10 / amount}
+expect:
+  has_id: {that: id is not null, else: quarantine}
+  not_ping: {that: kind <> 'PING', else: drop}
+  cheap: {that: amount < 100, else: warn}
+event_time: {column: at, delay: 30 seconds}
+dedup: {keys: [id]}
+"""
+
+
+def event(number: int, **changes: object) -> dict[str, object]:
+    at = datetime.fromtimestamp(1_700_000_000 + number, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"id": f"e{number}", "at": at, "kind": "view", "amount": 5, **changes}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    lab = Lab(tmp_path / "p")
+    lab.table("bronze.e", BRONZE)
+    return lab
+
+
+def test_every_disposition_is_recorded_with_its_reason(lab: Lab) -> None:
+    lab.table("silver.e", SILVER)
+    lab.events([event(1), event(1), event(2, id=None), event(3, kind="ping"), event(4, amount=0), event(5, at=None),
+                event(6, amount=500), '{"id": "torn'])  # fmt: skip
+    lab.run()
+    assert lab.rows("silver.e", "id", "kind") == [{"id": "e1", "kind": "VIEW"}, {"id": "e6", "kind": "VIEW"}]
+    found = {(r["kind"], tuple(r["reasons"])) for r in lab.quarantine("silver.e", "kind", "reasons")}
+    assert found == {
+        ("duplicate", ("duplicate",)),
+        ("quarantine", ("expect:has_id",)),
+        ("dropped", ("drop:not_ping",)),
+        ("quarantine", ("derive:share:error",)),
+        ("quarantine", ("null_event_time",)),
+    }
+    assert lab.quarantine("bronze.e", "reasons", "raw") == [{"reasons": ["parse:json"], "raw": b'{"id": "torn'}]
+    bronze, silver = lab.reconcile()
+    assert (bronze.input, bronze.counts["output"], bronze.counts["quarantine"]) == (8, 7, 1)
+    assert silver.counts == {"output": 2, "quarantine": 3, "late": 0, "duplicate": 1, "dropped": 1, "open": 0}
+
+
+def test_late_rows_are_set_aside_and_come_in_only_when_accepted(lab: Lab) -> None:
+    lab.table("silver.e", SILVER)
+    lab.events([event(1000)])
+    lab.run()
+    lab.events([event(1)])
+    app = lab.run()
+    assert [r["kind"] for r in lab.quarantine("silver.e", "kind")] == ["late"]
+    flow = app.pipeline().flow(TableName("silver", "e"))
+    flow.open()
+    flow.submit_replay([("0001.jsonl", 0)], accept_late=False)
+    assert len(lab.rows("silver.e")) == 1
+    flow.submit_replay([("0001.jsonl", 0)], accept_late=True)
+    flow.close()
+    assert [r["id"] for r in lab.rows("silver.e", "id")] == ["e1", "e1000"]
+    lab.reconcile()
+
+
+def test_replay_after_the_rule_is_mended_closes_the_entry(lab: Lab) -> None:
+    lab.table("silver.e", SILVER)
+    lab.events([event(1), event(2, id=None)])
+    lab.run()
+    lab.table("silver.e", SILVER.replace("id is not null", "kind is not null"))
+    app = lab.run()
+    flow = app.pipeline().flow(TableName("silver", "e"))
+    flow.open()
+    position = next(r["_position"] for r in lab.quarantine("silver.e", "_position"))
+    flow.submit_replay([("0000.jsonl", position)], accept_late=False)
+    flow.close()
+    assert [r["id"] for r in lab.rows("silver.e", "id")] == ["e1", None][::-1] or len(lab.rows("silver.e")) == 2
+    assert [r["kind"] for r in lab.quarantine("silver.e", "kind")] == ["quarantine", "resolved"]
+    lab.reconcile()
+
+
+def test_an_expectation_that_fails_stops_the_flow_and_commits_nothing(lab: Lab) -> None:
+    lab.table("silver.e", SILVER.replace("else: warn", "else: fail"))
+    lab.events([event(1, amount=5000)])
+    with pytest.raises(ConfigError, match="fail"):
+        lab.run()
+    assert lab.rows("bronze.e", "id") == [{"id": "e1"}]
+    assert lab.rows("silver.e") == []
+
+
+def test_a_rule_change_runs_on_and_a_derive_change_needs_the_accepted_plan(lab: Lab) -> None:
+    lab.table("silver.e", SILVER)
+    lab.events([event(1)])
+    lab.run()
+    lab.table("silver.e", SILVER.replace("upper(kind)", "lower(kind)"))
+    with pytest.raises(ConfigError, match="--accept") as refusal:
+        lab.run()
+    accept = str(refusal.value).split("--accept ")[1].split("`")[0]
+    lab.run(accept=accept)
+    assert lab.rows("silver.e", "kind") == [{"kind": "view"}]
+    lab.reconcile()
+
+
+def test_new_columns_are_added_in_the_batch_that_shows_them(lab: Lab) -> None:
+    lab.table("bronze.e", BRONZE + "drift: add\n")
+    lab.events([event(1)])
+    lab.run()
+    lab.events([event(2, color="red", size=3)])
+    lab.run()
+    assert lab.rows("bronze.e", "id", "color", "size") == [
+        {"id": "e1", "color": None, "size": None},
+        {"id": "e2", "color": "red", "size": 3},
+    ]
+    lab.reconcile()
+
+
+def test_narrow_columns_are_widened_and_their_rows_rewritten(lab: Lab) -> None:
+    lab.table("bronze.e", BRONZE.replace('amount: "decimal(12,2)"', "amount: int") + "drift: widen\n")
+    lab.table("silver.e", "from: stream(bronze.e)\nselect: [id]\n")
+    lab.events([event(1)])
+    lab.run()
+    lab.events([event(3, amount=5_000_000_000)])
+    lab.run()
+    assert [r["amount"] for r in lab.rows("bronze.e", "id", "amount")] == [5, 5_000_000_000]
+    assert str(lab.delta("bronze.e").snapshot.metadata.schema["amount"].type) == "bigint"
+    assert len(lab.rows("silver.e")) == 2
+    lab.reconcile()
+
+
+def test_lookups_pin_one_version_and_ambiguous_keys_are_set_aside(lab: Lab) -> None:
+    lab.table(
+        "bronze.kinds",
+        """
+source: {files: {path: kinds, settle: 0 seconds}}
+format: json
+columns: {code: string, label: string}
+""",
+    )
+    lab.table(
+        "silver.e",
+        """
+from: stream(bronze.e)
+enrich: {lookup: {table: bronze.kinds, on: {kind: code}, columns: [label]}}
+""",
+    )
+    (lab.root / "kinds").mkdir()
+    (lab.root / "kinds" / "k.jsonl").write_text(
+        '{"code": "a", "label": "A"}\n{"code": "b", "label": "B"}\n{"code": "b", "label": "B2"}\n'
+    )
+    lab.events([event(1, kind="a"), event(2, kind="b"), event(3, kind="c"), event(4, kind=None)])
+    lab.run()
+    assert lab.rows("silver.e", "id", "label") == [
+        {"id": "e1", "label": "A"},
+        {"id": "e3", "label": None},
+        {"id": "e4", "label": None},
+    ]
+    assert [r["reasons"][0] for r in lab.quarantine("silver.e", "reasons")] == ["lookup_ambiguous"]
+    lab.reconcile()
+
+
+def test_windows_update_while_open_and_stay_when_closed(lab: Lab) -> None:
+    lab.table(
+        "gold.w",
+        """
+from: stream(bronze.e)
+event_time: {column: at, delay: 30 seconds}
+window: {every: 1 minute}
+group_by: [kind]
+measures: {events: count(*), amount: sum(amount), mean: avg(cast(amount as double))}
+""",
+    )
+    lab.events([event(0), event(1), event(50, kind="buy", amount=7)])
+    lab.run()
+    files = {add.path: add.hot for add in lab.delta("gold.w").files()}
+    assert list(files.values()) == [True]
+    lab.events([event(2), event(200), event(900)])
+    lab.run()
+    rows = lab.rows("gold.w", "window_start", "kind", "events", "amount", "mean")
+    assert [(r["window_start"].minute, r["kind"], r["events"], r["amount"], r["mean"]) for r in rows] == [
+        (13, "view", 3, Decimal("15.00"), 5.0),
+        (14, "buy", 1, Decimal("7.00"), 7.0),
+        (16, "view", 1, Decimal("5.00"), 5.0),
+        (28, "view", 1, Decimal("5.00"), 5.0),
+    ]
+    assert sorted(add.hot for add in lab.delta("gold.w").files()) == [False, True]
+    (_, report) = lab.reconcile()
+    assert (report.input, report.counts["open"]) == (6, 1)
+
+
+def test_a_query_table_is_refreshed_when_its_inputs_change(lab: Lab) -> None:
+    lab.table("gold.q", "sql: select kind, count(*) as n, sum(amount) as total from bronze.e group by kind\n")
+    lab.events([event(1), event(2, kind="buy")])
+    lab.run()
+    assert lab.rows("gold.q", "kind", "n") == [{"kind": "buy", "n": 1}, {"kind": "view", "n": 1}]
+    version = lab.delta("gold.q").snapshot.version
+    lab.run()
+    assert lab.delta("gold.q").snapshot.version == version
+    lab.events([event(3)])
+    lab.run()
+    assert lab.rows("gold.q", "kind", "n") == [{"kind": "buy", "n": 1}, {"kind": "view", "n": 2}]
+
+
+def test_python_steps_are_held_to_their_positions(lab: Lab) -> None:
+    (lab.root / "functions").mkdir()
+    (lab.root / "functions" / "clean.py").write_text(
+        "import pyarrow.compute as pc\n"
+        "def only_views(table):\n"
+        "    if 'boom' in table.column('kind').to_pylist():\n"
+        "        raise ValueError('boom')\n"
+        "    return table.filter(pc.equal(table.column('kind'), 'view'))\n"
+    )
+    lab.table(
+        "silver.e",
+        """
+from: stream(bronze.e)
+python: clean:only_views
+columns: {id: string, kind: string}
+""",
+    )
+    lab.events([event(1), event(2, kind="buy"), event(3, kind="boom"), event(4)])
+    lab.run()
+    assert lab.rows("silver.e", "id") == [{"id": "e1"}, {"id": "e4"}]
+    found = {(r["kind"], r["reasons"][0]) for r in lab.quarantine("silver.e", "kind", "reasons")}
+    assert found == {("dropped", "drop:python"), ("quarantine", "python:error")}
+    lab.reconcile()
+
+
+def test_flows_in_processes_of_their_own_give_the_same_rows(lab: Lab) -> None:
+    lab.table("silver.e", SILVER)
+    lab.events([event(n) for n in range(50)])
+    lab.run(tables=["bronze.e"])
+    lab.run(tables=["silver.e"], handover=False)
+    assert len(lab.rows("silver.e")) == 50
+    lab.reconcile()
