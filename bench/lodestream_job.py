@@ -22,8 +22,8 @@ def main() -> None:
     from lodestream.app import open_project
 
     start_up = {"wall_s": time.perf_counter() - started, "cpu_s": measure.cpu_s(me)}
-    cpu, wall = measure.cpu_s(me), time.perf_counter()
-    threads = profiling.ThreadProfiles() if args.profile else None
+    cpu, system, wall = measure.cpu_s(me), measure.system_s(me), time.perf_counter()
+    threads = profiling.ThreadProfiles(args.profile) if args.profile else None
     if threads:
         threads.start()
     open_project(str(args.project), lake="lake").run(until_idle=True)
@@ -31,11 +31,12 @@ def main() -> None:
         "start_up": start_up,
         "wall_s": time.perf_counter() - wall,
         "cpu_s": measure.cpu_s(me) - cpu,
+        "system_s": measure.system_s(me) - system,
         "peak_mib": measure.peak_mib(me),
     }
     if threads:
         threads.stop()
-        report["profile"] = threads.report()
+        report["profile"] = threads.report(report[f"{args.profile}_s"])
     args.out.write_text(json.dumps(report))
 
 
@@ -43,7 +44,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--profile", action="store_true", help="report where the time goes")
+    parser.add_argument("--profile", choices=profiling.TIMERS, help="report where the time goes")
     return parser.parse_args()
 
 

@@ -32,11 +32,11 @@ def summary(events: int, lodestream: Sequence[Run], spark: Sequence[Run] | None)
 
 def table(events: int, lodestream: Sequence[Run], spark: Sequence[Run] | None) -> str:
     """Every run and the medians, aligned."""
-    rows = [("", "wall s", "events/s", "CPU s", "CPU ns/event", "peak MiB", "")]
+    rows = [("", "wall s", "events/s", "CPU s", "in kernel", "CPU ns/event", "peak MiB", "")]
     rows += [_row(f"lodestream {n + 1}", run, events) for n, run in enumerate(lodestream)]
     rows += [_row("spark cold" if n == 0 else f"spark warm {n}", run, events) for n, run in enumerate(spark or ())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    text = ["  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 6)), row[6]]).rstrip()
+    text = ["  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 7)), row[7]]).rstrip()
             for row in rows]  # fmt: skip
     line = summary(events, lodestream, spark)
     if line["spark"]:
@@ -54,6 +54,7 @@ def _row(name: str, run: Run, events: int) -> tuple[str, ...]:
     if run.get("layers"):
         notes.append(", ".join(f"{layer} {seconds:.1f} s" for layer, seconds in run["layers"].items()))
     return (
-        name, f"{run['wall_s']:.2f}", f"{events / run['wall_s']:,.0f}", f"{run['cpu_s']:.2f}",
-        f"{run['cpu_s'] * 1e9 / events:,.0f}", f"{run['peak_mib']:,.0f}", "; ".join(notes),
+        name, f"{run['wall_s']:.2f}", f"{events / run['wall_s']:,.0f}",
+        f"{run['cpu_s']:.2f}", f"{run['system_s']:.2f}", f"{run['cpu_s'] * 1e9 / events:,.0f}",
+        f"{run['peak_mib']:,.0f}", "; ".join(notes),
     )  # fmt: skip

@@ -74,7 +74,7 @@ def _session(heap: str):
 def _measured(spark, args: argparse.Namespace, folder: Path) -> dict[str, object]:
     me = os.getpid()
     measure.reset_peak(me)
-    layers, cpu, wall = {}, measure.cpu_s(me), time.perf_counter()
+    layers, cpu, system, wall = {}, measure.cpu_s(me), measure.system_s(me), time.perf_counter()
     for layer, step in (("bronze", _bronze), ("silver", _silver), ("gold", _gold)):
         began = time.perf_counter()
         step(spark, args, folder)
@@ -82,6 +82,7 @@ def _measured(spark, args: argparse.Namespace, folder: Path) -> dict[str, object
     return {
         "wall_s": time.perf_counter() - wall,
         "cpu_s": measure.cpu_s(me) - cpu,
+        "system_s": measure.system_s(me) - system,
         "peak_mib": measure.peak_mib(me),
         "layers": layers,
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from bench import compare, events, peer, report
+from bench import compare, events, peer, profiling, report
 
 ROOT = Path(__file__).parents[1]
 PROJECT = Path(__file__).parent / "project"
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _bench(args: argparse.Namespace, dataset: events.Dataset, work: Path) -> int:
     missing = "not asked for (--no-spark)" if args.no_spark else peer.java_missing()
     if args.profile:  # a run of its own: it is slower, and not counted
-        print(_lodestream_once("lodestream, profiled", dataset, work, "--profile")["profile"])
+        print(_lodestream_once("lodestream, profiled", dataset, work, "--profile", args.profile)["profile"])
     results = [compare.truth(dataset)]
     ours, result = lodestream(args, dataset, work)
     results.append(result)
@@ -145,7 +145,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="runs of which medians are taken (default 3)")
     parser.add_argument("--no-spark", action="store_true", help="run Lodestream only, checked against the generator")
     parser.add_argument("--json", action="store_true", help="print the last line only")
-    parser.add_argument("--profile", action="store_true", help="one more run that says where Lodestream's time goes")
+    parser.add_argument(
+        "--profile", nargs="?", const="cpu", choices=profiling.TIMERS,
+        help="one more run that says where Lodestream's CPU (or wall) time goes",
+    )  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="leave lakes and checkpoints for a look")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench", help="where events and lakes go")
     return parser.parse_args(arguments)

@@ -27,6 +27,7 @@ def test_counts_time_and_memory_of_children():
         assert child.pid in measure.tree(me)
         assert measure.peak_mib(child.pid) >= 64
         assert measure.cpu_s(me) - before >= 0.28
+        assert measure.system_s(me) < measure.cpu_s(me)
         child.communicate(b"\n")
     assert measure.cpu_s(me) - before >= 0.28  # a child that ended still counts
     assert child.pid not in measure.tree(me)
