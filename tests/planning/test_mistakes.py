@@ -146,3 +146,113 @@ def test_one_mistake_gives_one_diagnostic(write, sample, file, old, new, line, c
     assert found[0].fix
     assert found[0].column >= 1
     assert found[0].code in CODES
+
+
+def test_final_without_event_time(write, sample):
+    text = sample[GOLD].replace("event_time: {column: ordered_at, delay: 30 seconds}\n", "").replace("updates", "final")
+    assert [(d.line, d.code) for d in told(write({GOLD: text}))] == [(5, "P201")]
+
+
+def test_a_column_hidden_by_a_mistake_is_not_told_again(write, sample):
+    files = {
+        SILVER: sample[SILVER].replace("amount > 100", "amout > 100"),
+        GOLD: sample[GOLD].replace("sum(amount)", "sum(case when big then amount end)"),
+        "tables/gold/big.yaml": "sql: select count(*) as n from silver.orders where big\n",
+    }
+    assert [(d.file, d.code) for d in told(write(files))] == [(SILVER, "P110")]
+
+
+def test_a_broken_table_hides_what_reads_it_but_not_its_neighbours(write, sample):
+    files = {
+        BRONZE: "source: [\n",
+        SILVER: sample[SILVER].replace("order_id is not null", "order_id is not"),
+        CUSTOMERS: sample[CUSTOMERS].replace("double", "duoble"),
+    }
+    assert [(d.file, d.line, d.code) for d in told(write(files))] == [
+        (CUSTOMERS, 2, "D108"),
+        (BRONZE, 2, "D101"),
+        (SILVER, 5, "P112"),
+    ]
+
+
+def test_many_mistakes_of_all_kinds_are_told_at_once(write, sample):
+    silver = (
+        sample[SILVER]
+        .replace("amount > 100", "amout > 100")
+        .replace("keys: [order_id]", "keys: [orderid]")
+        .replace("columns: [tier]", "columns: [teir]")
+        .replace("2 years", "2 yeers")
+        .replace("partition_by", "partitionby")
+    )
+    gold = sample[GOLD].replace("group_by: [country]", "group_by: [contry]").replace("1 minute", "1 minuet")
+    files = {
+        CONFIG: "project: shop\nlaek: x\n",
+        SILVER: silver,
+        GOLD: gold,
+        "tables/gold/other.yaml": "sql: select contry from silver.orders\n",
+        "tables/gold/third.yaml": "sql: select * from silver.order\n",
+        "tables/silver/brnoze.yml": "",
+    }
+    found = [(d.file, d.line, d.code, d.nearest) for d in told(write(files))]
+    assert found == sorted(found, key=lambda one: one[:2])
+    assert set(found) == {
+        (CONFIG, 2, "D103", "lake"),
+        (SILVER, 3, "P110", "amount"),
+        (SILVER, 7, "P110", "order_id"),
+        (SILVER, 8, "P110", "tier"),
+        (SILVER, 9, "D103", "partition_by"),
+        (SILVER, 10, "D107", None),
+        (GOLD, 3, "D107", None),
+        ("tables/gold/third.yaml", 1, "P109", "silver.orders"),
+        ("tables/silver/brnoze.yml", 1, "D112", "tables/silver/brnoze.yaml"),
+    }
+
+
+def test_the_spot_inside_a_query_is_told(write):
+    sql = "sql: |\n  -- by country\n  select country,\n         sum(amuont) as revenue\n  from silver.orders\n  group by country\n"
+    (found,) = told(write({"tables/gold/by_country.yaml": sql}))
+    assert (found.line, found.column, found.code, found.nearest) == (4, 14, "P110", "amount")
+    assert str(found).startswith("tables/gold/by_country.yaml:4:14 P110 no such column")
+
+
+@pytest.mark.parametrize(
+    ("sql", "code", "near"),
+    [
+        (
+            "select order_id, amount from silver.orders o join bronze.customer c on o.customer_id = c.customer_id",
+            "P109",
+            "bronze.customers",
+        ),
+        ("select order_id from", "P112", None),
+        ("select count(*) as _n from silver.orders", "D111", "n"),
+        ("select frobnicate(amount) as x from silver.orders", "P101", "locate"),
+        ("delete from silver.orders", None, None),
+        ("select read_csv('x') as x from silver.orders", "P101", None),
+    ],
+)
+def test_queries(write, sql, code, near):
+    (found,) = told(write({"tables/gold/other.yaml": f'sql: "{sql}"\n'}))
+    assert (found.file, found.line) == ("tables/gold/other.yaml", 1)
+    assert code is None or (found.code, found.nearest) == (code, near)
+
+
+def test_a_function_that_only_duckdb_has_needs_the_mark(write, sample):
+    bad = sample[SILVER].replace("amount > 100", "approx_count_distinct(amount) > 1")
+    (found,) = told(write({SILVER: bad}))
+    assert (found.file, found.line, found.column) == (SILVER, 3, 8)
+    assert found.code.startswith("P1")
+
+
+def test_a_sibling_is_explained(write, sample):
+    text = sample[SILVER].replace("  big: amount > 100", "  big: amount > 100\n  huge: big and amount > 1000")
+    (found,) = told(write({SILVER: text}))
+    assert found.code == "P110"
+    assert "derive sees input columns only" in found.fix
+
+
+def test_every_code_has_a_title_and_a_remedy():
+    for code, told_of in CODES.items():
+        assert told_of.title, code
+        assert told_of.remedy, code
+        assert told_of.remedy[0].islower() or told_of.remedy[0] in "`'", code
+        assert not told_of.remedy.endswith("."), code

@@ -53,9 +53,9 @@ def read_project(root: str, environment: str | None = None) -> Project:
     for file in _table_files(folder, mistakes):
         relative = file.relative_to(folder).as_posix()
         name = _name_of(file, folder, mistakes)
-        node = from_yaml(file.read_bytes(), relative, mistakes)
         if name is None:
             continue
+        node = from_yaml(file.read_bytes(), relative, mistakes)
         if node is None:
             place = Place(relative, 1)
             readings[name] = TableReading(Table(name=name, declared_at=place), {(): place}, frozenset("*"))
