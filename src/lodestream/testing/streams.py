@@ -64,7 +64,7 @@ class Stream:
 
     Attributes:
         files: of the events, in order of arrival.
-        users: of the lookup table; `users[i]` arrives before `files[i]` (some hold no line).
+        users: of the lookup table; `users[i]` arrives with `files[i]` (some hold no line); empty without a lookup.
         declarations: texts of the project's files by path; sources read `data/events` and `data/users`.
         specs: meaning of each table that streams from another.
         upstream: which table each of those streams from.
@@ -79,11 +79,11 @@ class Stream:
 
 
 def make_stream(seed: int) -> Stream:
-    """The stream of that seed: 3 to 6 files, some 20 to 150 rows, and three or four tables besides the lookup's."""
+    """The stream of that seed: 3 to 5 files, some 20 to 120 rows, and three to five tables."""
     rng = random.Random(seed)
     delay_s = rng.choice([0, 2, 10, 10, 30, 60])
     files = tuple(
-        File(f"{i:03d}.jsonl", tuple(lines)) for i, lines in enumerate(_events(rng, rng.randint(3, 6), max(delay_s, 5)))
+        File(f"{i:03d}.jsonl", tuple(lines)) for i, lines in enumerate(_events(rng, rng.randint(3, 5), max(delay_s, 5)))
     )
     users = tuple(File(f"{i:03d}.jsonl", tuple(_users(rng, first=i == 0))) for i in range(len(files)))
     silver = _Draft(SILVER, BRONZE, delay_s)
@@ -100,9 +100,12 @@ def make_stream(seed: int) -> Stream:
     declarations = {
         "lodestream.yaml": "project: random\nlake: lake\n",
         "tables/bronze/events.yaml": _bronze("events", EVENT_COLUMNS, keep_raw=rng.random() < 0.3),
-        "tables/bronze/users.yaml": _bronze("users", USER_COLUMNS, keep_raw=False),
         **{f"tables/{d.name.layer}/{d.name.name}.yaml": d.text() for d in drafts},
     }
+    if any("lookups" in draft.parts for draft in drafts):
+        declarations["tables/bronze/users.yaml"] = _bronze("users", USER_COLUMNS, keep_raw=False)
+    else:
+        users = ()
     return Stream(
         seed, files, users, declarations, {d.name: d.spec() for d in drafts}, {d.name: d.upstream for d in drafts}
     )
@@ -315,4 +318,4 @@ class _Draft:
 def _bronze(name: str, columns: Mapping[str, str], *, keep_raw: bool) -> str:
     listed = "".join(f"  {column}: {kind}\n" for column, kind in columns.items())
     raw = "keep_raw: true\n" if keep_raw else ""
-    return f"source: {{files: {{path: data/{name}}}}}\nformat: json\n{raw}columns:\n{listed}"
+    return f"source: {{files: {{path: data/{name}, settle: 0}}}}\nformat: json\n{raw}columns:\n{listed}"
