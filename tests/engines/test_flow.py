@@ -202,6 +202,41 @@ measures: {events: count(*), amount: sum(amount), mean: avg(cast(amount as doubl
     assert (report.input, report.counts["open"]) == (6, 1)
 
 
+def test_an_accepted_late_row_corrects_its_closed_window(lab: Lab) -> None:
+    lab.table(
+        "gold.w",
+        """
+from: stream(bronze.e)
+event_time: {column: at, delay: 30 seconds}
+window: {every: 2 minutes, slide: 1 minute}
+group_by: [kind]
+measures: {events: count(*), amount: sum(amount)}
+""",
+    )
+    lab.events([event(0), event(130, kind="buy")])
+    lab.run()
+    lab.events([event(2000)])
+    lab.run()
+    lab.events([event(10, amount=7), event(3000)])
+    app = lab.run()
+    (late,) = lab.quarantine("gold.w", "kind", "_source", "_position")
+    assert late["kind"] == "late"
+    before = {(r["window_start"], r["kind"]): r for r in lab.rows("gold.w")}
+    flow = app.pipeline().flow(TableName("gold", "w"))
+    flow.open()
+    flow.submit_replay([(late["_source"], late["_position"])], accept_late=True)
+    flow.close()
+    after = {(r["window_start"], r["kind"]): r for r in lab.rows("gold.w")}
+    assert after.keys() == before.keys()
+    changed = {
+        key: (after[key]["events"], after[key]["amount"])
+        for key in after
+        if after[key]["events"] != before[key]["events"]
+    }
+    assert [(start.minute, n) for (start, _), n in sorted(changed.items())] == [(12, (2, 12)), (13, (2, 12))]
+    lab.reconcile()
+
+
 def test_a_query_table_is_refreshed_when_its_inputs_change(lab: Lab) -> None:
     lab.table("gold.q", "sql: select kind, count(*) as n, sum(amount) as total from bronze.e group by kind\n")
     lab.events([event(1), event(2, kind="buy")])

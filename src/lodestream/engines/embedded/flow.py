@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from lodestream.engines.embedded.correction import Correction, correct, not_covered
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.drift import evolved, stored_columns
 from lodestream.engines.embedded.frames import connect, new_attempt
@@ -306,9 +307,27 @@ class Flow:
         outcome.count("input", len(rows) + (len(rejects) if rejects is not None else 0))
         if self._window is None:
             outcome.count("output", len(outcome.rows))
+        if outcome.reopened:
+            outcome.correction = self._correct(batch, outcome.reopened)
         if batch.kind == "replay":
             outcome.rejects.append(resolutions(batch, outcome.rejects))
         return outcome
+
+    def _correct(self, batch: BatchPlan, reopened: frozenset[int]) -> Correction:
+        """Compute closed windows again from all rows that belong to them, the accepted late ones included."""
+        assert isinstance(self.input, StreamInput)
+        assert self.quarantine is not None
+        assert self._window is not None
+        assert self._watermark is not None
+        aside, missed = not_covered(self.quarantine, batch)
+        aside -= set(batch.replay)
+        rows = self.input.everything(batch.upto)
+        keys = zip(rows.column("_source").to_pylist(), rows.column("_position").to_pylist(), strict=True)
+        rows = rows.filter(pa.array([key not in aside for key in keys], pa.bool_()))
+        rows = self._stages.passing(rows, batch, self._lookup_tables(batch))
+        events = rows.column(self._watermark.event_time.column).cast(pa.int64())
+        fresh = OpenWindows(self._connection, self._window)
+        return correct(fresh, self._window, rows, events, reopened, missed)
 
     def _lookup_tables(self, batch: BatchPlan) -> dict[str, LookupTable]:
         tables = {}

@@ -144,6 +144,13 @@ class StreamInput:
             return pa.schema([kinds[c] for c in self._columns]).empty_table(), None
         return pa.concat_tables(parts, promote_options="permissive"), None
 
+    def everything(self, version: int) -> pa.Table:
+        """All rows of the upstream table at a version."""
+        table = self._upstream()
+        if table is None:
+            raise DataLossRefused("upstream table is gone", table=str(self._name))
+        return table.read(table.read_version(version), columns=self._columns)
+
     def _upstream(self) -> DeltaTable | None:
         if self._table is None:
             self._table = DeltaTable.open(self._around.disk, self._path)

@@ -9,6 +9,7 @@ from typing import Protocol
 import duckdb
 import pyarrow as pa
 
+from lodestream.engines.embedded.correction import without_windows
 from lodestream.engines.embedded.drift import rewritten
 from lodestream.engines.embedded.frames import conform, select
 from lodestream.engines.embedded.stages import Outcome
@@ -99,8 +100,13 @@ class WindowOutput(_Writer):
         if closed is not None and len(closed):
             rows = self._stored(windows.finished(closed), batch.batch)
             adds += self._table.stage(rows, name=f"{batch.batch}-{attempt}", partitions=names).adds
+        correction = outcome.correction
+        if correction is not None:
+            kept, removes = without_windows(self._table, correction.start_us, f"kept-{batch.batch}-{attempt}")
+            rows = self._stored(windows.finished(correction.windows), batch.batch)
+            adds += (*kept, *self._table.stage(rows, name=f"corrected-{batch.batch}-{attempt}", partitions=names).adds)
         if self._updates and (outcome.touched or adds):
-            removes = [RemoveFile.of(a) for a in self._table.files() if a.hot]
+            removes = [*removes, *(RemoveFile.of(a) for a in self._table.files() if a.hot)]
             if len(windows.table):
                 rows = self._stored(windows.finished(windows.table), batch.batch)
                 staged = self._table.stage(rows, name=f"hot-{batch.batch}-{attempt}", partitions=names, hot=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestream.engines.embedded.correction import Correction
 from lodestream.engines.embedded.frames import naive, quoted, select
 from lodestream.engines.embedded.keys import hash_keys
 from lodestream.engines.embedded.lookups import LookupTable
@@ -41,6 +42,8 @@ class Outcome:
         changes: what to add to the stored state.
         counts: rows by disposition; `rule:<name>` counts rows that broke a rule.
         schema: the table's new columns when drift changed them, else None.
+        reopened: starts of closed windows that accepted late rows belong to.
+        correction: the new content of those windows.
     """
 
     rows: pa.Table
@@ -50,6 +53,8 @@ class Outcome:
     changes: Changes = field(default_factory=Changes)
     counts: dict[str, int] = field(default_factory=dict)
     schema: Schema | None = None
+    reopened: frozenset[int] = frozenset()
+    correction: Correction | None = None
 
     def count(self, kind: str, number: int) -> None:
         """Add to a count."""
@@ -96,6 +101,13 @@ class RowStages:
             pass_.derive_and_expect(derive, None)
         out.rows = out.rows.drop_columns([INDEX])
         return out
+
+    def passing(self, rows: pa.Table, batch: BatchPlan, lookups: Mapping[str, LookupTable]) -> pa.Table:
+        """The rows as they stand before event time is looked at, without touching any state."""
+        stateful = (Watermark, Dedupe, Aggregation)
+        steps = tuple(step for step in self._plan.steps if not isinstance(step, stateful))
+        stages = RowStages(self._connection, replace(self._plan, steps=steps), self._functions)
+        return stages.run(rows, batch, FlowState(), lookups).rows
 
 
 class _Pass:
@@ -300,7 +312,10 @@ class _Pass:
             every_us, step_us = step.window.every_us, step.window.step_us
             row, start_us = assign(self.out.rows.column(self.event_column).cast(pa.int64()), every_us, step_us)
             on_time = start_us + every_us > self.batch.late_us
-            if not on_time.all():
+            if self.batch.accept_late:
+                self.out.reopened = frozenset(start_us[~on_time].tolist())
+                row, start_us = row[on_time], start_us[on_time]
+            elif not on_time.all():
                 rows, row, start_us = self._reject_late_windows(row, start_us, on_time)
             if len(row):
                 hashes = position_digest(rows.column("_source"), rows.column("_position"))

@@ -1,0 +1,97 @@
+"""Accepted late rows for closed windows: the windows they belong to are computed anew and replaced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lodestream.engines.embedded.replay import entries_before, open_entries
+from lodestream.engines.embedded.windows import OpenWindows, assign
+from lodestream.lake.actions import AddFile, RemoveFile
+from lodestream.lake.table import DeltaTable
+from lodestream.model.batch import BatchPlan
+from lodestream.model.digest import position_digest
+from lodestream.model.steps import Aggregation
+from lodestream.model.table import WINDOW_START
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Closed windows that a batch replaces.
+
+    Attributes:
+        windows: their new content, in the form of `OpenWindows.table`.
+        start_us: which windows they are.
+    """
+
+    windows: pa.Table
+    start_us: frozenset[int]
+
+
+def not_covered(quarantine: DeltaTable, batch: BatchPlan) -> tuple[set[tuple[str, int]], set[tuple[str, int, int]]]:
+    """What the windows do not cover: positions set aside, and (source, position, window) that a row missed."""
+    entries = entries_before(quarantine, batch.batch)
+    aside = open_entries(entries)
+    keys = set(zip(aside.column("_source").to_pylist(), aside.column("_position").to_pylist(), strict=True))
+    notes = entries.filter(pc.equal(entries.column("kind"), "late_window"))
+    missed = {
+        (row["_source"], row["_position"], start)
+        for row in notes.to_pylist()
+        for start in json.loads(row["detail"])["window_starts_us"]
+    }
+    return keys, missed
+
+
+def correct(
+    fresh: OpenWindows,
+    step: Aggregation,
+    rows: pa.Table,
+    event_us: pa.Array,
+    affected: Iterable[int],
+    missed: set[tuple[str, int, int]],
+) -> Correction:
+    """Compute the affected windows from all rows that belong to them.
+
+    Args:
+        fresh: an empty state to fold into.
+        step: the aggregation.
+        rows: every row that the table covers, the accepted ones among them, after the row stages.
+        event_us: their event times.
+        affected: starts of the windows to compute.
+        missed: (source, position, window start) of rows that were late for one of their windows only.
+    """
+    wanted = np.array(sorted(affected), np.int64)
+    row, start_us = assign(event_us, step.window.every_us, step.window.step_us)
+    keep = np.isin(start_us, wanted)
+    if missed:
+        sources, positions = rows.column("_source").to_pylist(), rows.column("_position").to_pylist()
+        for i in np.flatnonzero(keep):
+            keep[i] = (sources[row[i]], positions[row[i]], int(start_us[i])) not in missed
+    row, start_us = row[keep], start_us[keep]
+    chosen = rows.take(pa.array(row))
+    hashes = position_digest(chosen.column("_source"), chosen.column("_position"))
+    return Correction(fresh.fold(chosen, start_us, hashes), frozenset(wanted.tolist()))
+
+
+def without_windows(
+    table: DeltaTable, start_us: frozenset[int], name: str
+) -> tuple[tuple[AddFile, ...], list[RemoveFile]]:
+    """The closed files that hold any of these windows, written again without them."""
+    adds: list[AddFile] = []
+    removes: list[RemoveFile] = []
+    wanted = pa.array(sorted(start_us), pa.int64())
+    for i, file in enumerate(f for f in table.files() if not f.hot):
+        rows = table.read([file])
+        hit = pc.is_in(rows.column(WINDOW_START).cast(pa.int64()), wanted)
+        if not pc.any(hit).as_py():
+            continue
+        removes.append(RemoveFile.of(file))
+        left = rows.filter(pc.invert(hit))
+        if len(left):
+            adds += table.stage(left, name=f"{name}-{i}").adds
+    return tuple(adds), removes
