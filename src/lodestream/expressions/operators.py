@@ -188,6 +188,23 @@ def negate(value: Typed, offset: int | None) -> Typed:
     return strict(value.type, f"(-{value.duckdb})", spark, (value,))
 
 
+def bits(symbol: str, left: Typed, right: Typed, offset: int | None) -> Typed:
+    """& | ^ over integers."""
+    common = meet(left.type, right.type)
+    if common is None or not common.is_integer:
+        raise _refuse(symbol, left.type, right.type, offset)
+    a, b = widen(left, common), widen(right, common)
+    duckdb = f"xor({a.duckdb}, {b.duckdb})" if symbol == "^" else f"({a.duckdb} {symbol} {b.duckdb})"
+    return strict(common, duckdb, f"({left.spark} {symbol} {right.spark})", (a, b))
+
+
+def flip(value: Typed, offset: int | None) -> Typed:
+    """~value."""
+    if not value.type.is_integer:
+        raise ExpressionError("P111", f"no ~ for {value.type}", offset=offset)
+    return strict(value.type, f"(~{value.duckdb})", f"(~{value.spark})", (value,))
+
+
 # Comparison ---------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from lodestream.expressions import conditionals, intervals, operators
 from lodestream.expressions.casts import cast, parse_moment
 from lodestream.expressions.dialect import offset_of
 from lodestream.expressions.errors import ExpressionError, nearest
-from lodestream.expressions.functions import AGGREGATES, REFUSED, SCALARS, Call
+from lodestream.expressions.functions import AGGREGATES, REFUSED, SCALARS, Call, arrays, moments, patterns, texts
 from lodestream.expressions.shape import check_shape
 from lodestream.expressions.typed import (
     Typed,
@@ -280,9 +280,76 @@ class Walker:
             raise ExpressionError("P101", f"{name}: {error}", nearest=found, offset=offset) from error
         return conditionals.foreign(kind, inner, f"{name}({', '.join(a.spark for a in arguments)})", arguments)
 
-    def as_call(self, name: str, *arguments: exp.Expr, node: exp.Expr) -> Typed:
-        """A function that has a syntax of its own."""
-        return SCALARS[name].build(Call(name, tuple(self.walk(a) for a in arguments), offset_of(node)))
+    # Functions with a syntax of their own ----------------------------------------------------------------------------
+
+    def pipes(self, node: exp.DPipe) -> Typed:
+        """A || b."""
+        parts = (self.walk(node.left), self.walk(node.right))
+        made = SCALARS["concat"].build(Call("||", parts, offset_of(node)))
+        return made.with_spark(f"({parts[0].spark} || {parts[1].spark})")
+
+    def like(self, node: exp.Binary) -> Typed:
+        """LIKE and ILIKE, without ESCAPE."""
+        return self._like(node, "\\")
+
+    def escaped(self, node: exp.Escape) -> Typed:
+        """LIKE … ESCAPE 'c'."""
+        mark = node.expression
+        if not isinstance(mark, exp.Literal) or not mark.is_string or len(mark.name) != 1 or mark.name in "%_'":
+            raise ExpressionError("P114", "escape takes one character", offset=offset_of(node))
+        check_shape(node.this)
+        return self._like(node.this, mark.name)
+
+    def _like(self, node: exp.Expr, escape: str) -> Typed:
+        if not isinstance(node, exp.Like | exp.ILike):
+            raise ExpressionError("P112", "escape belongs to like", offset=offset_of(node))
+        value, pattern = self.walk(node.this), self.walk(node.expression)
+        return patterns.like(value, pattern, escape, isinstance(node, exp.ILike), offset_of(node))
+
+    def rlike(self, node: exp.RegexpLike) -> Typed:
+        """A RLIKE b."""
+        value, pattern = self.walk(node.this), self.walk(node.expression)
+        return patterns.matches(value, pattern, f"({value.spark} RLIKE {pattern.spark})", offset_of(node))
+
+    def trim(self, node: exp.Trim) -> Typed:
+        """TRIM([BOTH|LEADING|TRAILING] [characters] FROM text)."""
+        side = str(node.args.get("position") or "BOTH").upper()
+        name = {"BOTH": "trim", "LEADING": "ltrim", "TRAILING": "rtrim"}[side]
+        call = Call("trim", (self.walk(node.this),), offset_of(node))
+        of = node.args.get("expression")
+        characters = None if of is None else Call("trim", (self.walk(of),), offset_of(node)).text(0)
+        inner = f"{characters.spark} " if characters else ""
+        value = call.text(0)
+        return texts.strip(name, value, characters, f"trim({side} {inner}FROM {value.spark})")
+
+    def extract(self, node: exp.Extract) -> Typed:
+        """EXTRACT(field FROM moment)."""
+        call = Call("extract", (self.walk(node.expression),), offset_of(node))
+        field = node.this.name
+        return moments.extract(call, field, f"extract({field.upper()} FROM {call[0].spark})")
+
+    def position(self, node: exp.StrPosition) -> Typed:
+        """POSITION(a IN b)."""
+        parts = (self.walk(node.args["substr"]), self.walk(node.this))
+        return SCALARS["position"].build(Call("position", parts, offset_of(node)))
+
+    def bracket(self, node: exp.Bracket) -> Typed:
+        """array[index]."""
+        if len(node.expressions) != 1:
+            raise ExpressionError("P112", "one index", offset=offset_of(node))
+        return arrays.subscript(self.walk(node.this), self.walk(node.expressions[0]), offset_of(node))
+
+    def bits(self, node: exp.Binary) -> Typed:
+        """A & b, a | b, a ^ b."""
+        return operators.bits(_BITS[type(node)], self.walk(node.left), self.walk(node.right), offset_of(node))
+
+    def flip(self, node: exp.BitwiseNot) -> Typed:
+        """~a."""
+        return operators.flip(self.walk(node.this), offset_of(node))
+
+    def dot(self, node: exp.Dot) -> Typed:
+        """(struct).field."""
+        return self.inside(self.walk(node.this), [node.expression.name], offset_of(node))
 
     HANDLERS: ClassVar[dict[type[exp.Expr], Callable[..., Typed]]] = {}
 
@@ -301,6 +368,7 @@ _ARITHMETIC: dict[type[exp.Expr], str] = {
     exp.Mod: "%",
     exp.IntDiv: "div",
 }
+_BITS: dict[type[exp.Expr], str] = {exp.BitwiseAnd: "&", exp.BitwiseOr: "|", exp.BitwiseXor: "^"}
 _COMPARISON: dict[type[exp.Expr], str] = {
     exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=", exp.NullSafeEQ: "<=>",
 }  # fmt: skip
@@ -326,7 +394,19 @@ Walker.HANDLERS.update(
         exp.TryCast: Walker.cast_,
         exp.Interval: lambda _walker, node: intervals.interval(node),
         exp.Anonymous: Walker.call,
+        exp.DPipe: Walker.pipes,
+        exp.Like: Walker.like,
+        exp.ILike: Walker.like,
+        exp.Escape: Walker.escaped,
+        exp.RegexpLike: Walker.rlike,
+        exp.Trim: Walker.trim,
+        exp.Extract: Walker.extract,
+        exp.StrPosition: Walker.position,
+        exp.Bracket: Walker.bracket,
+        exp.BitwiseNot: Walker.flip,
+        exp.Dot: Walker.dot,
     }
 )
 Walker.HANDLERS.update(dict.fromkeys(_ARITHMETIC, Walker.binary))
+Walker.HANDLERS.update(dict.fromkeys(_BITS, Walker.bits))
 Walker.HANDLERS.update(dict.fromkeys(_COMPARISON, Walker.comparison))

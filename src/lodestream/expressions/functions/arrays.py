@@ -1,1 +1,113 @@
 """Functions of arrays."""
+
+from __future__ import annotations
+
+from lodestream.expressions.coercion import meet, widen
+from lodestream.expressions.operators import comparable
+from lodestream.expressions.registry import Call, scalar
+from lodestream.expressions.typed import VOID, Typed, let, strict
+from lodestream.model.types import BIGINT, BOOLEAN, INT, STRING, DataType
+
+_SECTION = "Arrays"
+
+
+@scalar(_SECTION, "size cardinality array_size", "array", "int", "NULL for NULL")
+def _size(call: Call) -> Typed:
+    call.count(1)
+    value = call.array(0)
+    return strict(INT, f"CAST(len({value.duckdb}) AS INTEGER)", call.spark, (value,))
+
+
+@scalar(_SECTION, "element_at", "array, int", "its element", "from 1, from the end below 0; raises outside")
+def _element_at(call: Call) -> Typed:
+    call.count(2)
+    value, index = call.array(0), call.int_(1)
+    own = f"(abs(CAST({index.duckdb} AS BIGINT)) > len({value.duckdb}) OR {index.duckdb} = 0)"
+    return strict(
+        _element(value), f"{value.duckdb}[{index.duckdb}]", call.spark, (value, index), own=own, nullable=True
+    )
+
+
+@scalar(_SECTION, "try_element_at", "array, int", "its element", "NULL outside; raises for 0")
+def _try_element_at(call: Call) -> Typed:
+    call.count(2)
+    value, index = call.array(0), call.int_(1)
+    own = None if index.constant not in (0, None) and index.is_literal else f"{index.duckdb} = 0"
+    return strict(
+        _element(value), f"{value.duckdb}[{index.duckdb}]", call.spark, (value, index), own=own, nullable=True
+    )
+
+
+@scalar(_SECTION, "get", "array, int", "its element", "from 0; NULL outside")
+def _get(call: Call) -> Typed:
+    call.count(2)
+    value, index = call.array(0), call.int_(1)
+    duckdb = f"CASE WHEN {index.duckdb} >= 0 THEN {value.duckdb}[CAST({index.duckdb} AS BIGINT) + 1] END"
+    return strict(_element(value), duckdb, call.spark, (value, index), nullable=True)
+
+
+def subscript(value: Typed, index: Typed, offset: int | None) -> Typed:
+    """`array[index]`: from 0; raises outside."""
+    call = Call("[…]", (value, index), offset)
+    value, index = call.array(0), call.int_(1)
+    own = f"({index.duckdb} < 0 OR {index.duckdb} >= len({value.duckdb}))"
+    duckdb = f"CASE WHEN {index.duckdb} >= 0 THEN {value.duckdb}[CAST({index.duckdb} AS BIGINT) + 1] END"
+    spark = f"{value.spark}[{index.spark}]"
+    return strict(_element(value), duckdb, spark, (value, index), own=own, nullable=True)
+
+
+def _element(value: Typed) -> DataType:
+    assert value.type.element
+    return value.type.element
+
+
+@scalar(_SECTION, "array_contains", "array, value", "boolean", "NULL when absent beside a NULL element")
+def _contains(call: Call) -> Typed:
+    call.count(2)
+    value, item = _searched(call)
+
+    def build(a: str) -> str:
+        unknown = f"len(list_filter({a}, lambda x: x IS NULL)) > 0"
+        return f"CASE WHEN list_contains({a}, {item.duckdb}) THEN true WHEN {unknown} THEN NULL ELSE false END"
+
+    duckdb = f"CASE WHEN {value.duckdb} IS NOT NULL AND {item.duckdb} IS NOT NULL THEN {let(value.duckdb, build)} END"
+    return strict(BOOLEAN, duckdb, call.spark, (value, item), nullable=True)
+
+
+@scalar(_SECTION, "array_position", "array, value", "bigint", "from 1; 0 when absent")
+def _position(call: Call) -> Typed:
+    call.count(2)
+    value, item = _searched(call)
+    found = f"coalesce(list_position({value.duckdb}, {item.duckdb}), 0)"
+    duckdb = f"CASE WHEN {value.duckdb} IS NOT NULL AND {item.duckdb} IS NOT NULL THEN CAST({found} AS BIGINT) END"
+    return strict(BIGINT, duckdb, call.spark, (value, item))
+
+
+def _searched(call: Call) -> tuple[Typed, Typed]:
+    value, item = call.array(0), call[1]
+    kind = _element(value)
+    if item.type == VOID or not comparable(kind) or meet(kind, item.type) != kind:
+        raise call.error(f"cannot look for {item.type} in {value.type}", nearest=f"cast(… as {kind})")
+    return value, widen(item, kind)
+
+
+@scalar(_SECTION, "array_min array_max", "array", "its element", "NULL elements are skipped")
+def _extreme(call: Call) -> Typed:
+    call.count(1)
+    value = call.array(0)
+    if not comparable(_element(value)):
+        raise call.error(f"{_element(value)} has no order")
+    name = call.name.replace("array", "list")
+    return strict(_element(value), f"{name}({value.duckdb})", call.spark, (value,), nullable=True)
+
+
+@scalar(_SECTION, "array_join", "array<string>, string", "string", "NULL elements are skipped")
+def _join(call: Call) -> Typed:
+    call.count(2)
+    value, mark = call.array(0), call.text(1)
+    if _element(value) != STRING:
+        raise call.error("takes an array of strings")
+    kept = f"list_filter({value.duckdb}, lambda x: x IS NOT NULL)"
+    duckdb = f"CASE WHEN len({value.duckdb}) = 0 THEN '' ELSE coalesce(array_to_string({kept}, {mark.duckdb}), '') END"
+    duckdb = f"CASE WHEN {value.duckdb} IS NOT NULL AND {mark.duckdb} IS NOT NULL THEN {duckdb} END"
+    return strict(STRING, duckdb, call.spark, (value, mark))

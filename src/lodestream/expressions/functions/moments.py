@@ -4,35 +4,228 @@ from __future__ import annotations
 
 from lodestream.expressions.casts import cast
 from lodestream.expressions.registry import Call, scalar
-from lodestream.expressions.typed import Typed, strict
-from lodestream.model.types import DATE, INT
+from lodestream.expressions.typed import Typed, duckdb_text, is_null, strict
+from lodestream.model.types import BIGINT, DATE, INT, STRING, TIMESTAMP
 
 _SECTION = "Dates and times"
+_PARTS = {
+    "year": "year({})", "quarter": "quarter({})", "month": "month({})", "day": "day({})", "dayofmonth": "day({})",
+    "dayofyear": "dayofyear({})", "dayofweek": "(dayofweek({}) + 1)", "weekday": "(isodow({}) - 1)",
+    "weekofyear": "weekofyear({})", "hour": "hour({})", "minute": "minute({})", "second": "second({})",
+}  # fmt: skip
+_FIELDS = {"doy": "dayofyear", "dow": "dayofweek", "week": "weekofyear", "days": "day", "d": "day"}
+_CLOCK = ("hour", "minute", "second")
 
 
-@scalar(_SECTION, "year month day dayofmonth quarter dayofyear", "date or timestamp", "int", "")
-def _part(call: Call) -> Typed:
+@scalar(_SECTION, "year quarter month day dayofmonth dayofyear weekofyear", "date or timestamp", "int", "ISO weeks")
+def _calendar(call: Call) -> Typed:
     call.count(1)
-    value = moment(call, 0)
-    name = {"dayofmonth": "day"}.get(call.name, call.name)
-    return strict(INT, f"CAST({name}({value.duckdb}) AS INTEGER)", call.spark, (value,))
+    return part(call, call.name, moment(call, 0))
+
+
+@scalar(_SECTION, "dayofweek", "date or timestamp", "int", "1 is Sunday, 7 Saturday")
+def _day_of_week(call: Call) -> Typed:
+    call.count(1)
+    return part(call, call.name, moment(call, 0))
+
+
+@scalar(_SECTION, "weekday", "date or timestamp", "int", "0 is Monday, 6 Sunday")
+def _weekday(call: Call) -> Typed:
+    call.count(1)
+    return part(call, call.name, moment(call, 0))
 
 
 @scalar(_SECTION, "hour minute second", "timestamp", "int", "")
 def _clock(call: Call) -> Typed:
     call.count(1)
-    value = call.timestamp(0)
-    return strict(INT, f"CAST({call.name}({value.duckdb}) AS INTEGER)", call.spark, (value,))
+    return part(call, call.name, call.timestamp(0))
 
 
-@scalar(_SECTION, "date", "date or timestamp", "date", "the day in UTC")
-def _date(call: Call) -> Typed:
-    call.count(1)
-    return cast(moment(call, 0), DATE).with_spark(call.spark)
+def part(call: Call, name: str, value: Typed) -> Typed:
+    """One calendar or clock field as an int."""
+    return strict(INT, f"CAST({_PARTS[name].format(value.duckdb)} AS INTEGER)", call.spark, (value,))
+
+
+def extract(call: Call, field: str, spark: str) -> Typed:
+    """EXTRACT(field FROM moment)."""
+    name = _FIELDS.get(field.lower(), field.lower())
+    if name not in _PARTS or name == "second":
+        raise call.error(f"field {field!r}", "P101", "extract(minute from …)")
+    value = call.timestamp(0) if name in _CLOCK else moment(call, 0)
+    return part(call, name, value).with_spark(spark)
 
 
 def moment(call: Call, index: int) -> Typed:
     """An argument that is a date or a timestamp, as it is."""
-    if call[index].type.name not in ("date", "timestamp"):
-        raise call.error(f"argument {index + 1} must be a date or timestamp, not {call[index].type}")
-    return call[index]
+    value = call[index]
+    if value.type.name == "void":
+        return call.date(index)
+    if value.type not in (DATE, TIMESTAMP):
+        raise call.error(f"argument {index + 1} must be a date or timestamp, not {value.type}", nearest="to_date(…)")
+    return value
+
+
+def day(call: Call, index: int) -> Typed:
+    """An argument as a date: a timestamp gives its day."""
+    value = moment(call, index)
+    return value if value.type == DATE else cast(value, DATE).with_spark(value.spark)
+
+
+@scalar(_SECTION, "dayname monthname", "date or timestamp", "string", "three English letters")
+def _named(call: Call) -> Typed:
+    call.count(1)
+    value = moment(call, 0)
+    return strict(STRING, f"left({call.name}({value.duckdb}), 3)", call.spark, (value,))
+
+
+# Truncation ---------------------------------------------------------------------------------------------------------
+
+_UNITS = {
+    "year": "year", "yyyy": "year", "yy": "year", "quarter": "quarter", "month": "month", "mm": "month", "mon": "month",
+    "week": "week", "day": "day", "dd": "day", "hour": "hour", "minute": "minute", "second": "second",
+    "millisecond": "millisecond", "microsecond": "microsecond",
+}  # fmt: skip
+
+
+@scalar(
+    _SECTION,
+    "date_trunc",
+    "unit, timestamp",
+    "timestamp",
+    "literal unit from year to microsecond; weeks begin on Monday",
+)
+def _date_trunc(call: Call) -> Typed:
+    call.count(2)
+    unit = _unit(call, 0, tuple(_UNITS))
+    value = call.timestamp(1)
+    return strict(TIMESTAMP, f"CAST(date_trunc('{unit}', {value.duckdb}) AS TIMESTAMP)", call.spark, (value,))
+
+
+@scalar(_SECTION, "trunc", "date, unit", "date", "literal unit: year, quarter, month or week")
+def _trunc(call: Call) -> Typed:
+    call.count(2)
+    unit = _unit(call, 1, ("year", "yyyy", "yy", "quarter", "month", "mm", "mon", "week"))
+    value = day(call, 0)
+    return strict(DATE, f"CAST(date_trunc('{unit}', {value.duckdb}) AS DATE)", call.spark, (value,))
+
+
+def _unit(call: Call, index: int, known: tuple[str, ...]) -> str:
+    unit = call.literal_text(index).lower()
+    if unit not in known:
+        raise call.error(f"unit {unit!r}", "P101", known[0])
+    return _UNITS[unit]
+
+
+@scalar(_SECTION, "last_day", "date or timestamp", "date", "last day of the month")
+def _last_day(call: Call) -> Typed:
+    call.count(1)
+    value = day(call, 0)
+    return strict(DATE, f"CAST(last_day({value.duckdb}) AS DATE)", call.spark, (value,))
+
+
+# Arithmetic ---------------------------------------------------------------------------------------------------------
+
+
+@scalar(_SECTION, "date_add date_sub", "date, int", "date", "days later or earlier")
+def _date_add(call: Call) -> Typed:
+    call.count(2)
+    value, days = day(call, 0), call.int_(1)
+    symbol = "+" if call.name == "date_add" else "-"
+    duckdb = f"TRY({value.duckdb} {symbol} {days.duckdb})"
+    return strict(DATE, duckdb, call.spark, (value, days), own=is_null(duckdb))
+
+
+@scalar(_SECTION, "datediff date_diff", "date, date", "int", "days from the second to the first")
+def _datediff(call: Call) -> Typed:
+    call.count(2)
+    end, start = day(call, 0), day(call, 1)
+    return strict(INT, f"CAST({end.duckdb} - {start.duckdb} AS INTEGER)", call.spark, (end, start))
+
+
+@scalar(_SECTION, "add_months", "date, int", "date", "the day is cut to the month's last")
+def _add_months(call: Call) -> Typed:
+    call.count(2)
+    value, months = day(call, 0), call.int_(1)
+    duckdb = f"TRY_CAST(TRY({value.duckdb} + to_months({months.duckdb})) AS DATE)"
+    return strict(DATE, duckdb, call.spark, (value, months), own=is_null(duckdb))
+
+
+# Making -------------------------------------------------------------------------------------------------------------
+
+
+@scalar(_SECTION, "make_date", "int, int, int", "date", "year, month, day; raises when there is no such day")
+def _make_date(call: Call) -> Typed:
+    call.count(3)
+    parts = [call.int_(i) for i in range(3)]
+    duckdb = f"TRY(make_date({', '.join(p.duckdb for p in parts)}))"
+    return strict(DATE, duckdb, call.spark, parts, own=is_null(duckdb))
+
+
+@scalar(_SECTION, "to_date date", "string, date or timestamp", "date", "ISO text; no format")
+def _to_date(call: Call) -> Typed:
+    if len(call) == 2:
+        raise call.error("a format", "P101", "to_date(…) over ISO text")
+    call.count(1)
+    return cast(call[0], DATE, offset=call.offset).with_spark(call.spark)
+
+
+@scalar(_SECTION, "to_timestamp timestamp", "string, date or timestamp", "timestamp", "ISO text; no format")
+def _to_timestamp(call: Call) -> Typed:
+    if len(call) == 2:
+        raise call.error("a format", "P101", "to_timestamp(…) over ISO text")
+    call.count(1)
+    return cast(call[0], TIMESTAMP, offset=call.offset).with_spark(call.spark)
+
+
+@scalar(
+    _SECTION, "unix_seconds unix_timestamp unix_millis unix_micros", "timestamp", "bigint", "since 1970, rounded down"
+)
+def _unix(call: Call) -> Typed:
+    if not len(call):
+        raise call.error("changes from run to run", "P107")
+    call.count(1)
+    value = call.timestamp(0)
+    unit = {"unix_millis": 1000, "unix_micros": 1}.get(call.name, 1_000_000)
+    micros = f"epoch_us({value.duckdb})"
+    duckdb = micros if unit == 1 else f"({micros} // {unit} - CAST({micros} % {unit} < 0 AS BIGINT))"
+    return strict(BIGINT, duckdb, call.spark, (value,))
+
+
+@scalar(_SECTION, "timestamp_seconds timestamp_millis timestamp_micros", "integer", "timestamp", "since 1970")
+def _from_unix(call: Call) -> Typed:
+    call.count(1)
+    value = call.bigint(0)
+    unit = {"timestamp_millis": 1000, "timestamp_micros": 1}.get(call.name, 1_000_000)
+    duckdb = f"TRY(make_timestamp({value.duckdb} * {unit}))"
+    return strict(TIMESTAMP, duckdb, call.spark, (value,), own=is_null(duckdb))
+
+
+@scalar(_SECTION, "unix_date", "date", "int", "days since 1970")
+def _unix_date(call: Call) -> Typed:
+    call.count(1)
+    value = call.date(0)
+    return strict(INT, f"CAST({value.duckdb} - DATE '1970-01-01' AS INTEGER)", call.spark, (value,))
+
+
+@scalar(_SECTION, "date_from_unix_date", "int", "date", "days since 1970")
+def _from_unix_date(call: Call) -> Typed:
+    call.count(1)
+    value = call.int_(0)
+    return strict(DATE, f"TRY(DATE '1970-01-01' + {value.duckdb})", call.spark, (value,))
+
+
+_FORMAT = {"yyyy": "%Y", "MM": "%m", "dd": "%d", "HH": "%H", "mm": "%M", "ss": "%S"}
+
+
+@scalar(_SECTION, "date_format", "timestamp, format", "string", "literal of yyyy MM dd HH mm ss and - / : . space")
+def _date_format(call: Call) -> Typed:
+    call.count(2)
+    text, made = call.literal_text(1), ""
+    while text:
+        token = next((t for t in _FORMAT if text.startswith(t) and not text.startswith(t + t[0])), None)
+        if token is None and text[0] not in "-/:. ":
+            raise call.error(f"format from {text!r} on", "P101", "yyyy-MM-dd HH:mm:ss")
+        made += _FORMAT[token] if token else text[0]
+        text = text[len(token or " ") :]
+    value = call.timestamp(0)
+    return strict(STRING, f"strftime({value.duckdb}, {duckdb_text(made)})", call.spark, (value,))
