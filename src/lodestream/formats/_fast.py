@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from lodestream.formats._lines import Ints, Lines, Mask, is_utf8, mark, slices
 from lodestream.formats._parse import BadRecordError, Parser
 from lodestream.formats._records import rows_table
-from lodestream.formats._scan import Ints, Scan
+from lodestream.formats._scan import Scan
 from lodestream.formats._template import Path, Template, Walk, learn
 from lodestream.formats._text import Converted, text_converter
 from lodestream.model.arrow import to_arrow_type
@@ -21,25 +21,6 @@ from lodestream.ports.source import Reading
 _ROWS_MIN = 32
 _TRIES_MAX = 8
 _TEMPLATES_MAX = 32
-
-Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Lines of a block: where each begins and ends, and its position in the unit."""
-
-    block: npt.NDArray[np.uint8]
-    starts: Ints
-    ends: Ints
-    positions: Ints
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def some(self, rows: Ints) -> Lines:
-        """Only these lines."""
-        return Lines(self.block, self.starts[rows], self.ends[rows], self.positions[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +74,11 @@ class FastDecoder:
     def _regular(self, lines: Lines, scan: Scan) -> Ints:
         """Lines without backslash, control byte, invalid UTF-8 or excessive length."""
         good = lines.ends - lines.starts <= self._row_bytes_max
-        _mark(good, lines, scan.odd)
-        if len(scan.high) and not _is_utf8(lines.block):
+        mark(good, lines, scan.odd)
+        if len(scan.high) and not is_utf8(lines.block):
             rows = np.unique(np.searchsorted(lines.starts, scan.high, "right") - 1)
             for i in rows[rows >= 0].tolist():
-                if not _is_utf8(lines.block[lines.starts[i] : lines.ends[i]]):
+                if not is_utf8(lines.block[lines.starts[i] : lines.ends[i]]):
                     good[i] = False
         return np.arange(len(lines)) if good.all() else np.flatnonzero(good)
 
@@ -237,43 +218,3 @@ class _Assembly:
             if path in group.template.structs:
                 present[group.rows] = True
         return present[self._rows if self._keep is None else self._rows[self._keep]]
-
-
-def slices(
-    block: npt.NDArray[np.uint8], begins: Ints, ends: Ints, kind: pa.DataType, valid: Mask | None = None
-) -> pa.Array:
-    """The pieces of the block as a string or binary array, copied by Arrow in one go.
-
-    An array whose items are alternately value and gap needs no copy at all; taking every other item copies the values.
-    """
-    count = len(begins)
-    if not count:
-        return pa.array([], kind)
-    offsets = np.empty(2 * count, np.int32)
-    offsets[0::2] = begins
-    offsets[1::2] = ends
-    validity = None
-    if valid is not None:
-        spread = np.ones(2 * count, np.bool_)
-        spread[0::2] = valid
-        validity = pa.py_buffer(np.packbits(spread, bitorder="little"))
-    both = pa.Array.from_buffers(kind, 2 * count - 1, [validity, pa.py_buffer(offsets), pa.py_buffer(block)])
-    return both.take(pa.array(np.arange(0, 2 * count - 1, 2, dtype=np.int32)))
-
-
-def _mark(good: Mask, lines: Lines, odd: Ints) -> None:
-    """Clear the lines that contain any of the odd positions."""
-    if len(odd):
-        rows = np.searchsorted(lines.starts, odd, "right") - 1
-        inside = (rows >= 0) & (odd < lines.ends[rows])
-        good[rows[inside]] = False
-
-
-def _is_utf8(block: npt.NDArray[np.uint8]) -> bool:
-    offsets = pa.py_buffer(np.array([0, len(block)], np.int64))
-    text = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(np.ascontiguousarray(block))])
-    try:
-        text.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True

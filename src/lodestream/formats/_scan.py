@@ -19,7 +19,7 @@ class Scan:
         high: positions of bytes that are not ASCII.
     """
 
-    def __init__(self, block: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, block: npt.NDArray[np.uint8], quote: int = _QUOTE) -> None:
         size = len(block)
         self.size = size
         self._quotes = np.zeros((size + 7) // 64 * 8 + 24, np.uint8)
@@ -28,7 +28,7 @@ class Scan:
         signed = block.view(np.int8)
         for at in range(0, size, _CHUNK):  # pieces, so that scratch memory stays in the processor's cache
             mask, also = one[: size - at], other[: size - at]
-            np.equal(block[at : at + _CHUNK], _QUOTE, out=mask)
+            np.equal(block[at : at + _CHUNK], quote, out=mask)
             packed = np.packbits(mask, bitorder="little")
             self._quotes[at // 8 : at // 8 + len(packed)] = packed
             np.less(signed[at : at + _CHUNK], 32, out=mask)  # control bytes, and 128 and above, which are negative

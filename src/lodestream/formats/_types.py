@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lodestream.formats._times import is_timestamp
+from lodestream.formats._values import BadValueError, converter, from_text
 from lodestream.model.types import BIGINT, BOOLEAN, DOUBLE, STRING, TIMESTAMP, Column, DataType, Schema
 
 _RANK = {"tinyint": 0, "smallint": 1, "int": 2, "bigint": 3}
@@ -41,6 +42,31 @@ def infer_type(value: Any) -> DataType | None:
                 return None
         return DataType("array", element=element) if element else None
     return None
+
+
+def infer_texts(columns: Mapping[str, Sequence[str]]) -> Schema:
+    """Types that hold every text of a column: bigint, double, boolean, timestamp, else string; without texts none."""
+    found: list[Column] = []
+    for name, texts in columns.items():
+        kind: DataType | None = None
+        for text in texts:
+            seen = _infer_text(text)
+            kind = seen if kind is None else (unify(kind, seen) or STRING)
+            if kind == STRING:
+                break
+        if kind:
+            found.append(Column(name, kind))
+    return Schema(tuple(found))
+
+
+def _infer_text(text: str) -> DataType:
+    for kind in (BIGINT, DOUBLE, BOOLEAN):
+        try:
+            converter(kind)(from_text(text, kind))
+        except BadValueError:
+            continue
+        return kind
+    return TIMESTAMP if is_timestamp(text) else STRING
 
 
 def unify(one: DataType, other: DataType) -> DataType | None:

@@ -16,6 +16,8 @@ from lodestream.model.types import DataType
 
 INTEGER_BOUNDS = {"tinyint": 1 << 7, "smallint": 1 << 15, "int": 1 << 31, "bigint": 1 << 63}
 TIMESTAMP_UNITS = {"seconds": 1_000_000, "millis": 1_000, "micros": 1}
+_NUMBER_TEXT = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_BOOLEAN_TEXT = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
 _DECIMAL_TEXT = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _EXACT = Context(prec=60, traps=[Inexact, InvalidOperation])
 
@@ -206,3 +208,23 @@ def _struct(fields: Mapping[str, Convert]) -> Convert:
         return out
 
     return convert
+
+
+def from_text(text: str, kind: DataType, timestamps: str = "iso") -> Any:
+    """The parsed JSON value that an untyped field of text stands for in a column of this type.
+
+    Numbers are written as in JSON (no leading zeros, no plus sign, no thousands). Raises BadValueError("type").
+    """
+    if kind.name == "boolean":
+        if text not in _BOOLEAN_TEXT:
+            raise BadValueError("type")
+        return _BOOLEAN_TEXT[text]
+    if kind.is_numeric or (kind.name == "timestamp" and timestamps != "iso"):
+        match = _NUMBER_TEXT.fullmatch(text)
+        if not match:
+            raise BadValueError("type")
+        whole = match[2] is None and match[3] is None and len(text) < 4000
+        return int(text) if whole else NumberText(text)
+    if kind.name in ("array", "map", "struct"):
+        raise BadValueError("type")
+    return text

@@ -10,8 +10,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from lodestream.errors import ConfigError
-from lodestream.formats._fast import FastDecoder, Lines
-from lodestream.formats._lines import Offsets, split_lines
+from lodestream.formats._fast import FastDecoder
+from lodestream.formats._lines import Ints, Lines, split_lines
 from lodestream.formats._parse import BadRecordError, Parser
 from lodestream.formats._records import Reject, rejects_table, rows_table
 from lodestream.formats._scan import Scan
@@ -85,7 +85,7 @@ class JsonFormat:
         """Columns of a sample, in order of first sight; lines that are no records are passed over."""
         parse = Parser(self._settings.depth_max, exact=False)
         seen: list[Schema] = []
-        for line in data.removeprefix(_BOM).splitlines():
+        for line in data.removeprefix(_BOM).split(b"\n"):
             try:
                 record = parse(line)
             except BadRecordError:
@@ -120,7 +120,7 @@ class ExactDecoder:
         self._names = frozenset(reading.schema.names)
         self._types = [to_arrow_type(c.type) for c in reading.schema]
 
-    def decode(self, block: Any, starts: Offsets, ends: Offsets, unit: str, positions: Offsets) -> Decoded:
+    def decode(self, block: Any, starts: Ints, ends: Ints, unit: str, positions: Ints) -> Decoded:
         """Rows and rejects of the lines at these offsets of the block."""
         values: list[tuple[Any, ...]] = []
         kept: list[int] = []
