@@ -208,7 +208,7 @@ def metadata_of(body: Mapping[str, Any], where: str) -> Metadata:
     configuration = dict(body.get("configuration") or {})
     if configuration.get("delta.columnMapping.mode", "none") != "none":
         raise ConfigError("table uses column mapping, which cannot be read here", table=where)
-    partitions = tuple(body.get("partitionColumns") or ())
+    partitions = tuple(body["partitionColumns"])
     schema = schema_from_json(body["schemaString"])
     if unknown := [name for name in partitions if name not in schema]:
         raise ValueError(f"partition columns not in the schema: {unknown}")

@@ -76,10 +76,15 @@ def write_checkpoint(contents: Contents) -> tuple[bytes, int]:
         columns = [array if f.name == name else pa.nulls(len(array), f.type) for f in _SCHEMA]
         parts.append(pa.Table.from_arrays(columns, schema=_SCHEMA))
     table = pa.concat_tables(parts).combine_chunks()
-    table = table.replace_schema_metadata({_DIGEST: _digest(_leaves(table), metadata["schemaString"])})
+    table = table.replace_schema_metadata({_DIGEST: _digest(table, _leaves(table))})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="snappy", use_dictionary=False, write_page_checksum=True)
     return sink.getvalue().to_pybytes(), table.num_rows
+
+
+def count_actions(data: bytes) -> int:
+    """Number of actions in one part of a checkpoint."""
+    return int(pq.read_metadata(pa.BufferReader(data)).num_rows)
 
 
 def read_checkpoint(parts: Sequence[bytes], where: str, rows: int | None = None) -> Contents:
@@ -88,7 +93,7 @@ def read_checkpoint(parts: Sequence[bytes], where: str, rows: int | None = None)
     Args:
         parts: content of its files, in order.
         where: the table, for messages.
-        rows: how many actions it must hold, when that is known.
+        rows: how many actions it must hold, when that is known; ours carry a digest, which says more.
 
     Raises:
         CorruptionError: it is damaged or not complete.
@@ -97,17 +102,16 @@ def read_checkpoint(parts: Sequence[bytes], where: str, rows: int | None = None)
     try:
         tables = [pq.read_table(pa.BufferReader(part), page_checksum_verification=True) for part in parts]
         table = pa.concat_tables(tables, promote_options="default")
-        if rows is not None and table.num_rows != rows:
-            raise ValueError(f"{table.num_rows} actions where {rows} were written")
         leaves = _leaves(table)
         protocols, metadatas = _bodies(table, "protocol"), _bodies(table, "metaData")
         if len(protocols) != 1 or len(metadatas) != 1:
             raise ValueError("not one protocol and one metaData action")
-        for pair in ("format", "configuration"):
-            metadatas[0][pair] = dict(metadatas[0].get(pair) or ())
         wanted = (table.schema.metadata or {}).get(_DIGEST)
-        if wanted is not None and wanted != _digest(leaves, metadatas[0]["schemaString"]):
+        if wanted is None and rows is not None and table.num_rows != rows:
+            raise ValueError(f"{table.num_rows} actions where {rows} were written")
+        if wanted is not None and wanted != _digest(table, leaves):
             raise ValueError("content does not have the digest it was written with")
+        metadatas[0]["configuration"] = dict(metadatas[0].get("configuration") or ())
         return _contents(leaves, protocols[0], metadatas[0], where)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, MemoryError) as error:
         fix = "lodestream doctor --repair deletes it; the log has the same"
@@ -171,5 +175,7 @@ def _bodies(table: pa.Table, name: str) -> list[dict[str, Any]]:
     return [body for body in table.column(name).drop_null().to_pylist() if body]
 
 
-def _digest(leaves: dict[str, dict[str, list[Any]]], schema: str) -> bytes:
-    return hashlib.blake2b(repr((leaves, schema)).encode(), digest_size=16).hexdigest().encode()
+def _digest(table: pa.Table, leaves: dict[str, dict[str, list[Any]]]) -> bytes:
+    """Covers every value and its name, so that no flipped byte that matters goes unseen."""
+    content = (leaves, _bodies(table, "metaData"), _bodies(table, "protocol"))
+    return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest().encode()

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from lodestream.errors import ConfigError, CorruptionError
-from lodestream.lake.checkpoint import Contents, write_checkpoint
+from lodestream.lake.checkpoint import Contents, count_actions, write_checkpoint
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk, put_if_absent, random_id, replace_durable
 from lodestream.lake.live import LiveMap
@@ -45,7 +45,8 @@ def checkpoint(
     folder = log_folder(path)
     target = os.path.join(folder, f"{snapshot.version:020d}.checkpoint.parquet")
     point("checkpoint.before")
-    put_if_absent(disk, target, data, new_id)
+    if not put_if_absent(disk, target, data, new_id):
+        rows = _standing_or_replaced(disk, path, snapshot.version, target, data, new_id)
     point("checkpoint.written")
     standing = read_hint(disk, path).get("version")
     if not isinstance(standing, int) or standing < snapshot.version:
@@ -53,6 +54,17 @@ def checkpoint(
         _replace_hint(disk, path, hint, new_id)
     point("checkpoint.done")
     return snapshot.version
+
+
+def _standing_or_replaced(
+    disk: Disk, path: str, version: int, target: str, data: bytes, new_id: Callable[[], str]
+) -> int:
+    """Another writer's checkpoint of the same version stands unless it is damaged; gives its number of actions."""
+    try:
+        checkpoint_contents(disk, path, version, (os.path.basename(target),))
+    except CorruptionError:
+        replace_durable(disk, target, data, new_id)
+    return count_actions(disk.read(target))
 
 
 def _replace_hint(disk: Disk, path: str, hint: dict[str, int], new_id: Callable[[], str]) -> None:
@@ -100,8 +112,7 @@ def _drop_checkpoints(disk: Disk, path: str, names: LogNames, first_kept: int, n
     gone = [version for version in names.checkpoints if version < first_kept - 1]
     hinted = read_hint(disk, path).get("version")
     if hinted in gone:
-        rows = checkpoint_contents(disk, path, newest, names.checkpoints[newest])
-        size = 2 + len(rows.files) + len(rows.tombstones) + len(rows.txns)
+        size = sum(count_actions(disk.read(os.path.join(log_folder(path), part))) for part in names.checkpoints[newest])
         _replace_hint(disk, path, {"version": newest, "size": size}, random_id)
     for version in gone:
         for name in names.checkpoints[version]:
@@ -117,6 +128,9 @@ def repair(disk: Disk, path: str, new_id: Callable[[], str] = random_id) -> list
 
     Returns:
         What was done, one line each; empty when nothing was wrong.
+
+    Raises:
+        CorruptionError: a damaged checkpoint holds what nothing else does.
     """
     done: list[str] = []
     folder = log_folder(path)
@@ -131,16 +145,7 @@ def repair(disk: Disk, path: str, new_id: Callable[[], str] = random_id) -> list
             disk.sync_directory(folder)
             disk.unlink(commit_path(path, version))
             done.append(f"put broken commit {version} aside as {os.path.basename(aside)}")
-    names = list_log(disk, path)
-    good = set()
-    for version, parts in names.checkpoints.items():
-        try:
-            checkpoint_contents(disk, path, version, parts)
-            good.add(version)
-        except CorruptionError:
-            for name in parts:
-                disk.unlink(os.path.join(folder, name))
-            done.append(f"deleted damaged checkpoint {version}")
+    good = _drop_damaged(disk, path, list_log(disk, path), done)
     hint = os.path.join(folder, "_last_checkpoint")
     if disk.exists(hint) and read_hint(disk, path).get("version") not in good:
         disk.unlink(hint)
@@ -148,6 +153,28 @@ def repair(disk: Disk, path: str, new_id: Callable[[], str] = random_id) -> list
     if done:
         disk.sync_directory(folder)
     return done
+
+
+def _drop_damaged(disk: Disk, path: str, names: LogNames, done: list[str]) -> set[int]:
+    """Delete the damaged checkpoints; gives the versions of the others."""
+    damaged, good = [], set()
+    for version, parts in names.checkpoints.items():
+        try:
+            checkpoint_contents(disk, path, version, parts)
+            good.add(version)
+        except CorruptionError:
+            damaged.append(version)
+    enough = any(names.commits.issuperset(range(start + 1, names.last + 1)) for start in (*good, -1))
+    if damaged and not enough:
+        fix = "restore the log from a copy"
+        raise CorruptionError(
+            "checkpoint is damaged and nothing replaces it", table=path, version=max(damaged), fix=fix
+        )
+    for version in damaged:
+        for name in names.checkpoints[version]:
+            disk.unlink(os.path.join(log_folder(path), name))
+        done.append(f"deleted damaged checkpoint {version}")
+    return good
 
 
 def interval_ms(text: str | None, otherwise: int) -> int:

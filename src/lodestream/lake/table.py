@@ -6,36 +6,23 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pyarrow as pa
 
 from lodestream.errors import CorruptionError, DataLossRefused
 from lodestream.lake import maintenance
-from lodestream.lake.actions import HOT_TAG, AddFile, Commit, Metadata, Protocol, RemoveFile
+from lodestream.lake.actions import AddFile, Commit, Metadata, Protocol, RemoveFile
 from lodestream.lake.crash import point
-from lodestream.lake.data import Encodings, conform, parquet_bytes, read_files
-from lodestream.lake.disk import Disk, random_id, temporary, write_synced
+from lodestream.lake.data import Encodings, conform, read_files
+from lodestream.lake.disk import Disk, random_id, temporary
 from lodestream.lake.log import Snapshot, commit_path, list_log, load, log_folder, read_commit
-from lodestream.lake.partitions import check_partitions, split, values_of, without_empty_text
-from lodestream.lake.paths import encode_path, partition_folder
+from lodestream.lake.partitions import check_partitions, without_empty_text
 from lodestream.lake.proposal import Proposal
+from lodestream.lake.staging import Staged, stage_files
 from lodestream.model.types import Schema
 
 __all__ = ["Commit", "DeltaTable", "Staged"]
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """Files on disk that no version knows yet.
-
-    Attributes:
-        adds: the files, durable; give them to `commit`.
-        rows: their rows in the order in which a read of `adds` returns them.
-    """
-
-    adds: tuple[AddFile, ...]
-    rows: pa.Table
 
 
 class DeltaTable:
@@ -171,39 +158,15 @@ class DeltaTable:
 
         Raises:
             ConfigError: the rows do not fit the schema.
-            TransientError: the disk is full.
+            ConflictError: the name was used before.
+            TransientError: the disk is full; nothing is left of the files.
         """
         metadata = self._snapshot.metadata
         partitions = metadata.partition_columns if partitions is None else tuple(partitions)
         rows = without_empty_text(conform(rows, schema or metadata.schema), partitions)
-        adds: list[AddFile] = []
-        parts: list[pa.Table] = []
-        folders: list[str] = []
-        for index, (values, part) in enumerate(split(rows, partitions)):
-            folder = partition_folder(partitions, values)
-            relative = os.path.join(folder, f"part-{name}-{index}.snappy.parquet")
-            size = self._write(relative, part.drop_columns(list(partitions)))
-            if folder not in folders:
-                folders.append(folder)
-            parts.append(part)
-            adds.append(
-                AddFile(
-                    encode_path(relative), values_of(partitions, values), size, 0, True,
-                    f'{{"numRecords":{part.num_rows}}}', {HOT_TAG: "true"} if hot else {}, relative,
-                )
-            )  # fmt: skip
-        for folder in folders:
-            self.disk.sync_directory(os.path.join(self.path, folder) if folder else self.path)
-        point("stage.synced")
-        return Staged(tuple(adds), pa.concat_tables(parts) if parts else rows)
-
-    def _write(self, relative: str, rows: pa.Table) -> int:
-        path = os.path.join(self.path, relative)
-        data = parquet_bytes(rows, self._encodings.dictionary(rows))
-        point("stage.before_write")
-        write_synced(self.disk, path, data)
-        point("stage.file_synced")
-        return int(data.size)
+        return stage_files(
+            self.disk, self.path, rows, partitions=partitions, name=name, hot=hot, encodings=self._encodings
+        )
 
     def commit(
         self,
