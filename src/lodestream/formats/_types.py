@@ -118,3 +118,28 @@ def wider(declared: DataType, seen: DataType) -> DataType | None:
         return None
     kind = _unify_numbers(declared, seen)
     return kind if kind != declared else None
+
+
+def widens(seen: DataType, declared: DataType) -> bool:
+    """Whether every value of `seen` is a value of `declared`, unchanged."""
+    if seen == declared:
+        return True
+    a, b = seen.name, declared.name
+    if a in _RANK and b in _RANK:
+        return _RANK[a] <= _RANK[b]
+    if b == "double":
+        return a in ("tinyint", "smallint", "int", "float")
+    if b == "float":
+        return a in ("tinyint", "smallint")
+    if b == "decimal":
+        whole = _DIGITS.get(a, seen.precision - seen.scale if a == "decimal" else 99)
+        return whole <= declared.precision - declared.scale and seen.scale <= declared.scale
+    if a == b == "array":
+        assert seen.element
+        assert declared.element
+        return widens(seen.element, declared.element)
+    if a == b == "struct":
+        return [f.name for f in seen.fields] == [f.name for f in declared.fields] and all(
+            widens(x.type, y.type) for x, y in zip(seen.fields, declared.fields, strict=True)
+        )
+    return False
