@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from pydantic import ValidationError
+
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk
 from lodestream.lake.layout import table_path
@@ -19,11 +21,11 @@ from lodestream.model.types import Schema
 from lodestream.planning.compile import Plans, compile_project
 from lodestream.planning.diff import Change, Deployed, accept_hash, diff
 from lodestream.ports.plugins import load
+from lodestream.ports.source import Reading
 from lodestream.project.load import read_project
 from lodestream.runtime.apply import apply_changes
 from lodestream.runtime.pipeline import Pipeline
 from lodestream.version import VERSION
-
 
 _POLL_US = 100_000
 
@@ -116,15 +118,20 @@ class App:
         self.apply()
         self.pipeline().run(until_idle=until_idle, tables=tables)
 
-    def _sample(self, table: Table) -> Schema:
-        """Columns of a bronze table without `columns:`, from the source's first records."""
+    def _sample(self, table: Table) -> Schema | None:
+        """Columns of a bronze table without `columns:`, from the source's first records; None when it has none yet."""
         assert table.source
         assert table.format
-        source = load("sources", table.source.name)
-        form = load("formats", table.format.name)
-        settings = source.settings(**table.source.settings)
-        schema: Schema = source.sample(settings, form, form.settings(**table.format.settings), self.project.root)
-        return schema
+        source_class, format_class = load("sources", table.source.name), load("formats", table.format.name)
+        reading = Reading(Schema(), keep_raw=False, drift=table.drift, root=self.project.root)
+        try:
+            form = format_class(format_class.settings(**table.format.settings), reading)
+            source = source_class(source_class.settings(**table.source.settings), form, reading)
+            found: Schema | None = source.sample() if hasattr(source, "sample") else None
+            source.close()
+        except (ConfigError, ValidationError):  # nothing to learn from, or noted where the settings were read
+            return None
+        return found
 
 
 def open_project(root: str, *, lake: str | None = None, environment: str | None = None) -> App:
