@@ -8,6 +8,7 @@ import deltalake
 import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 
 from lodestream.lake.disk import LocalDisk
@@ -213,6 +214,19 @@ def test_others_read_while_it_is_written(tmp_path):
         thread.join()
     assert set(seen.values()) == {1200}
     assert deltalake.DeltaTable(str(path)).transaction_version("app") == 120
+
+
+def test_no_reader_prunes_by_statistics_that_are_not_there(tmp_path):
+    """delta-rs's pyarrow path drops rows of files that have statistics for some columns only."""
+    schema = pa.schema([("id", pa.int64()), ("text", pa.string()), ("time", pa.timestamp("us", tz="UTC"))])
+    table = make(tmp_path / "t", schema)
+    for number in range(3):
+        put(table, pa.table({"id": [number], "text": [f"t{number}"], "time": [None]}, schema=schema), number)
+    dataset = deltalake.DeltaTable(str(tmp_path / "t")).to_pyarrow_dataset()
+    assert dataset.to_table(filter=pa.compute.field("id") >= 1)["id"].to_pylist() in ([1, 2], [2, 1])
+    assert pl.scan_delta(str(tmp_path / "t")).filter(pl.col("text") == "t1").collect().height == 1
+    rows = deltalake.QueryBuilder().register("t", deltalake.DeltaTable(str(tmp_path / "t")))
+    assert len(pa.table(rows.execute("select id from t where id > 0 and time is null").read_all())) == 2
 
 
 def test_delta_rs_can_write_on_and_we_read_it(tmp_path):

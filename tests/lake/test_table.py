@@ -385,6 +385,51 @@ def test_what_commits_and_open_show_is_durable(tmp_path):
             assert ids(left) == [1]
 
 
+def test_discarding_never_touches_what_was_committed(tmp_path):
+    table = make(tmp_path / "t")
+    lost, won = table.stage(rows(1), name="1-a"), table.stage(rows(1), name="1-b")
+    DeltaTable.open(LocalDisk(), str(tmp_path / "t")).commit(adds=won.adds, clock_us=0)
+    table.discard(lost)
+    table.discard(won)
+    assert [p.name for p in (tmp_path / "t").glob("*.parquet")] == [won.adds[0].path]
+    table.commit(removes=won.adds, clock_us=0)
+    table.discard(won)
+    table.discard(lost)
+    assert len(list((tmp_path / "t").glob("*.parquet"))) == 1
+
+
+def test_hot_files_follow_swaps(tmp_path):
+    table = make(tmp_path / "t")
+    put(table, 1, 1)
+    for number in range(2, 5):
+        staged = table.stage(rows(number), name=f"{number}", hot=True)
+        table.commit(adds=staged.adds, removes=table.hot_files(), clock_us=0)
+        assert [a.path for a in table.hot_files()] == [a.path for a in staged.adds]
+        assert [a.path for a in DeltaTable.open(LocalDisk(), str(tmp_path / "t")).hot_files()] == [
+            a.path for a in staged.adds
+        ]
+        assert ids(table) == [1, number]
+    table.commit(removes=table.hot_files(), clock_us=0)
+    assert table.hot_files() == []
+
+
+def test_an_idle_look_for_commits_does_not_list_the_log(tmp_path):
+    table = make(tmp_path / "t")
+    put(table, 1, 1)
+
+    class Counting(ForgetfulDisk):
+        lists = 0
+
+        def list(self, path):
+            self.lists += 1
+            return super().list(path)
+
+    table.disk = Counting(table.disk, lambda kind, path: False)
+    assert list(table.commits(1)) == []
+    assert table.refresh().version == 1
+    assert table.disk.lists == 0
+
+
 def test_crash_points_are_passed_in_order(tmp_path):
     passed: list[str] = []
     crash.install(passed.append)

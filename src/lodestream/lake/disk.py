@@ -225,17 +225,22 @@ def temporary(disk: Disk, folder: str, data: Data, new_id: Callable[[], str] = r
             disk.unlink(path)
 
 
-def write_synced(disk: Disk, path: str, data: Data) -> None:
-    """Write a file and make its content and the path of its folder durable, but not yet its name in the folder."""
+def write_placed(disk: Disk, path: str, data: Data) -> None:
+    """Write a file in a folder whose path is made durable; neither its content nor its name is."""
     folder = os.path.dirname(path)
     settle(disk, folder)
     try:
-        try:
-            disk.write(path, data)
-        except FileNotFoundError:  # somebody took the folder away since it was settled
-            disk.settled.clear()
-            settle(disk, folder)
-            disk.write(path, data)
+        disk.write(path, data)
+    except FileNotFoundError:  # somebody took the folder away since it was settled
+        disk.settled.clear()
+        settle(disk, folder)
+        disk.write(path, data)
+
+
+def write_synced(disk: Disk, path: str, data: Data) -> None:
+    """Write a file and make its content and the path of its folder durable, but not yet its name in the folder."""
+    try:
+        write_placed(disk, path, data)
         disk.fsync(path)
     except (TransientError, ConfigError):
         with contextlib.suppress(FileNotFoundError, TransientError, ConfigError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -33,6 +33,7 @@ class Snapshot:
         files: live files by path as in the log.
         tombstones: removed files that vacuum must still keep, by path.
         txns: application id to the version it reached.
+        hot: those of `files` that hold open windows.
     """
 
     version: int
@@ -41,6 +42,7 @@ class Snapshot:
     files: Mapping[str, AddFile]
     tombstones: Mapping[str, RemoveFile]
     txns: Mapping[str, int]
+    hot: Mapping[str, AddFile]
 
     def after(self, commit: Commit) -> Snapshot:
         """The snapshot that follows when `commit` is the next version."""
@@ -53,9 +55,11 @@ class Snapshot:
             if commit.removes or gone:
                 tombstones = tombstones.changed(((r.path, r) for r in commit.removes), gone)
         txns = MappingProxyType({**self.txns, **commit.txns}) if commit.txns else self.txns
+        hot = {path: add for path, add in self.hot.items() if path in files} | _hot(commit.adds)
         return Snapshot(
-            commit.version, commit.metadata or self.metadata, commit.protocol or self.protocol, files, tombstones, txns
-        )
+            commit.version, commit.metadata or self.metadata, commit.protocol or self.protocol, files, tombstones,
+            txns, MappingProxyType(hot),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,5 +184,9 @@ def _replayed(disk: Disk, path: str, contents: Contents | None, start: int, tail
         raise CorruptionError("log has no metadata or no protocol; restore it from a copy", table=path)
     return Snapshot(
         tail[-1] if tail else start, metadata, protocol, LiveMap(files.items()), LiveMap(tombstones.items()),
-        MappingProxyType(txns),
+        MappingProxyType(txns), MappingProxyType(_hot(files.values())),
     )  # fmt: skip
+
+
+def _hot(adds: Iterable[AddFile]) -> dict[str, AddFile]:
+    return {add.path: add for add in adds if add.hot}

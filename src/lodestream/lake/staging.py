@@ -13,7 +13,7 @@ from lodestream.errors import ConfigError, ConflictError, TransientError
 from lodestream.lake.actions import HOT_TAG, AddFile
 from lodestream.lake.crash import point
 from lodestream.lake.data import Encodings, parquet_bytes
-from lodestream.lake.disk import Disk, write_synced
+from lodestream.lake.disk import Disk, write_placed
 from lodestream.lake.partitions import split, values_of
 from lodestream.lake.paths import encode_path, partition_folder
 
@@ -62,8 +62,7 @@ def stage_files(
             data = parquet_bytes(stored, encodings.dictionary(stored))
             point("stage.before_write")
             written.append(path)
-            write_synced(disk, path, data)
-            point("stage.file_synced")
+            write_placed(disk, path, data)
             parts.append(part)
             adds.append(
                 AddFile(
@@ -71,6 +70,10 @@ def stage_files(
                     f'{{"numRecords":{part.num_rows}}}', {HOT_TAG: "true"} if hot else {}, relative,
                 )
             )  # fmt: skip
+        point("stage.written")
+        for path in written:  # after all writes: the first sync then carries most of the others
+            disk.fsync(path)
+        point("stage.files_synced")
         for folder in dict.fromkeys(os.path.dirname(path) for path in written):
             disk.sync_directory(folder)
     except (TransientError, ConfigError, ConflictError):

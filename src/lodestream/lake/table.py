@@ -232,6 +232,18 @@ class DeltaTable:
         point("commit.done")
         return version
 
+    def discard(self, staged: Staged) -> None:
+        """Delete staged files that will never be committed; those that a version knows are left alone.
+
+        For after a ConflictError or a failed commit: it looks whether the commit took place after all.
+        """
+        with self._lock:
+            snapshot = self._refresh()
+        for add in staged.adds:
+            if add.path not in snapshot.files and add.path not in snapshot.tombstones:
+                with contextlib.suppress(FileNotFoundError):
+                    self.disk.unlink(self.file_path(add))
+
     def commits(self, after: int, upto: int | None = None) -> Iterator[Commit]:
         """The versions after `after`, up to `upto` or the newest; each is durable when it is given out.
 
@@ -252,6 +264,8 @@ class DeltaTable:
             version += 1
 
     def _refuse_gap(self, version: int, upto: int | None) -> None:
+        if upto is None and self.disk.exists(commit_path(self.path, version - 1)):
+            return  # cleanup deletes the oldest first, so what follows a commit that is there has not been made yet
         newest = list_log(self.disk, self.path).last
         if version <= newest:
             fix = "rebuild the table that reads it, or keep the log longer (retention)"
@@ -275,6 +289,10 @@ class DeltaTable:
     def files(self) -> list[AddFile]:
         """Live files of the newest known version, by path."""
         return sorted(self._snapshot.files.values(), key=lambda add: add.path)
+
+    def hot_files(self) -> list[AddFile]:
+        """Live files that hold open windows; costs nothing however large the table is."""
+        return list(self._snapshot.hot.values())
 
     def snapshot_at(self, version: int) -> Snapshot:
         """The table as it was; DataLossRefused when the log no longer reaches back."""
