@@ -54,6 +54,9 @@ EDITS = [
     ("missing-measures", GOLD, "measures: {orders: count(*), revenue: sum(amount)}\n", "", 3, "D105", None),
     ("missing-that", SILVER, "that: order_id is not null, ", "", 5, "D105", None),
     ("window-without-event-time", GOLD, "event_time: {column: ordered_at, delay: 30 seconds}\n", "", 2, "D105", None),
+    ("lookup-on-nothing", SILVER, "on: customer_id", "on: []", 8, "D104", None),
+    ("lookup-no-columns", SILVER, "columns: [tier]", "columns: {}", 8, "D104", None),
+    ("measures-none", GOLD, "{orders: count(*), revenue: sum(amount)}", "{}", 5, "D104", None),
     ("else-unknown", SILVER, "else: quarantine", "else: quarantin", 5, "D106", "quarantine"),
     ("drift-unknown", BRONZE, "format: json", "drift: widn", 2, "D106", "widen"),
     ("emit-unknown", GOLD, "emit: updates", "emit: update", 6, "D106", "updates"),
@@ -160,6 +163,14 @@ def test_a_column_hidden_by_a_mistake_is_not_told_again(write, sample):
         "tables/gold/big.yaml": "sql: select count(*) as n from silver.orders where big\n",
     }
     assert [(d.file, d.code) for d in told(write(files))] == [(SILVER, "P110")]
+
+
+def test_a_broken_lookup_hides_its_columns(write, sample):
+    files = {
+        SILVER: sample[SILVER].replace("on: customer_id", "on: 5"),
+        GOLD: sample[GOLD].replace("[country]", "[country, tier]"),
+    }
+    assert [(d.file, d.line, d.code) for d in told(write(files))] == [(SILVER, 8, "D104")]
 
 
 def test_a_broken_table_hides_what_reads_it_but_not_its_neighbours(write, sample):

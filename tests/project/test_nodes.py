@@ -128,6 +128,7 @@ def test_quotes_keep_a_comma_in_braces():
         ("a: >-\n  case when x\n  then bad end\n", "bad", 3, 8),
         ("a: case when x\n   then bad end\n", "bad", 2, 9),
         ("a: |  # why\n\n  select bad\n", "bad", 3, 10),
+        ("a: |  # select\n  select bad\n", "select", 2, 3),
     ],
 )
 def test_a_spot_inside_a_text_is_found_in_the_file(text, word, line, column):

@@ -38,7 +38,6 @@ def compile_window(scope: Scope) -> Aggregation | None:
             fix = "name the measure differently from the grouping column"
             place = scope.place("measures", named.name)
             scope.mistakes.add(place, "D307", "column appears twice", column=named.name, fix=fix)
-            measures = None
     if measures is None:
         unknown |= {named.name for named in table.measures}
     else:

@@ -82,7 +82,7 @@ def pairs(fields: Fields, key: str, mistakes: Mistakes) -> tuple[tuple[str, str]
         return ()
     if isinstance(node.value, str):
         return ((node.value, node.value),)
-    if isinstance(node.value, list):
+    if isinstance(node.value, list) and node.value:
         return tuple((name, name) for name in distinct(list(texts(mistakes, node.value, key)), mistakes, key))
     if isinstance(node.value, dict) and node.value:
         found = []

@@ -108,6 +108,8 @@ class _TableReader:
             self.unsure |= {"*"} if values["window"] is None else set()
         values["group_by"] = self.group_by()
         values["measures"] = self.named("measures", strict=True)
+        if values.get("window") is not None and "measures" in nodes and nodes["measures"].value == {}:
+            wrong_kind(self.mistakes, nodes["measures"], "measures", "at least one measure, such as {rows: count(*)}")
         values["sql"] = fields.expression("sql")
         values["schedule"] = self.schedule()
         values["partition_by"] = distinct(fields.strings("partition_by"), self.mistakes, "partition_by")
