@@ -10,20 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lodestream.formats._types import unify_schemas
-from lodestream.model.arrow import to_arrow
-from lodestream.ports.format import RAW_BYTES_MAX, REJECTS
+from lodestream.ports.format import RAW_BYTES_MAX, REJECTS, row_schema
 from lodestream.ports.source import Decoded, Reading
 
 Reject = tuple[int, Sequence[str], bytes]
 """Position, reasons, bytes as they arrived."""
-
-
-def row_schema(reading: Reading) -> pa.Schema:
-    """The Arrow schema of `Decoded.rows` for a reading."""
-    fields = [*to_arrow(reading.schema), pa.field("_source", pa.string()), pa.field("_position", pa.int64())]
-    if reading.keep_raw:
-        fields.append(pa.field("_raw", pa.binary()))
-    return pa.schema(fields)
 
 
 def constant(text: str, count: int) -> pa.Array:

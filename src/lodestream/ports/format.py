@@ -8,9 +8,10 @@ from typing import ClassVar, Literal, Protocol
 
 import pyarrow as pa
 
+from lodestream.model.arrow import to_arrow
 from lodestream.model.types import Schema
 from lodestream.ports.settings import Settings
-from lodestream.ports.source import Decoded
+from lodestream.ports.source import Decoded, Reading
 
 REJECTS = pa.schema(
     [
@@ -24,6 +25,14 @@ REJECTS = pa.schema(
 
 RAW_BYTES_MAX = 16 << 20
 """How much of a record that did not decode is kept."""
+
+
+def row_schema(reading: Reading) -> pa.Schema:
+    """The Arrow schema of `Decoded.rows` for a reading."""
+    fields = [*to_arrow(reading.schema), pa.field("_source", pa.string()), pa.field("_position", pa.int64())]
+    if reading.keep_raw:
+        fields.append(pa.field("_raw", pa.binary()))
+    return pa.schema(fields)
 
 
 @dataclass(frozen=True, slots=True)

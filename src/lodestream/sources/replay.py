@@ -22,6 +22,7 @@ from lodestream.sources._digest import digest_file
 from lodestream.sources._random import Ints
 
 _SAMPLE_BYTES = 1 << 20
+_NEVER = -(1 << 62)
 
 
 class ReplaySettings(Settings):
@@ -91,11 +92,12 @@ class ReplaySource:
         if ahead is None:
             return []
         facts: dict[str, Any] = dict(last.facts) if last else {"size": size, "mtime_ns": mtime_ns, "end": self._end()}
-        newest = np.maximum(ahead.newest_us, facts.get("newest_us", -(1 << 62)))
-        if "started_us" not in facts and len(newest):
-            facts |= {"started_us": now_us, "first_us": int(newest[0])}
+        newest = np.maximum(ahead.newest_us, facts.get("newest_us", _NEVER))
+        timed = newest[newest > _NEVER]
+        if "started_us" not in facts and len(timed):
+            facts |= {"started_us": now_us, "first_us": int(timed[0])}
         due = len(newest)
-        if len(newest):
+        if "started_us" in facts:
             clock = facts["first_us"] + (now_us - facts["started_us"]) * self._settings.speed
             due = int(np.searchsorted(newest, clock, "right"))
         if due == 0 and len(newest):
@@ -170,7 +172,7 @@ class ReplaySource:
         for piece in self._decode(SourceRange(self._unit, start, end, facts), verify=False):
             column = piece.rows[self._settings.event_time].combine_chunks()
             positions.append(piece.rows["_position"].to_numpy())
-            times.append(column.view(pa.int64()).fill_null(-(1 << 62)).to_numpy(zero_copy_only=False))
+            times.append(column.view(pa.int64()).fill_null(_NEVER).to_numpy(zero_copy_only=False))
         newest = np.maximum.accumulate(np.concatenate(times))
         self._ahead = _Ahead(start, end, np.concatenate(positions), newest)
         return self._ahead
