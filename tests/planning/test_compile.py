@@ -262,6 +262,29 @@ def test_a_table_for_the_other_engine_is_refused(write, sample):
     assert GOLD in compile_project(read_project(folder), {}, engine="spark").flows
 
 
+def test_functions_of_the_engine_are_admitted_with_the_mark_and_noted(write, sample):
+    from lodestream.model.arrow import from_arrow_type, to_arrow
+
+    def describe(columns, sql):
+        rows = to_arrow(columns).empty_table()
+        assert rows.num_rows == 0  # DuckDB finds it by its name
+        try:
+            return from_arrow_type(duckdb.sql(f"select {sql} as x from rows").to_arrow_table().schema.field("x").type)
+        except duckdb.Error as error:
+            raise ValueError(str(error)) from error
+
+    text = sample["tables/silver/orders.yaml"].replace("amount > 100", "jaro_similarity(country, order_id) > 0.5")
+    marked = text + "engine: embedded\n"
+    folder = write({"tables/silver/orders.yaml": marked})
+    plans = compile_project(read_project(folder), {}, describe=describe)
+    assert str(plans.flows[SILVER].schema["big"].type) == "boolean"
+    assert [str(note) for note in plans.notes] == [
+        "tables/silver/orders.yaml:3:8 N101 silver.orders will not run on Spark. at='derive.big'"
+    ]
+    with pytest.raises(ProjectError, match="P101"):
+        compile_project(read_project(write({"tables/silver/orders.yaml": text})), {}, describe=describe)
+
+
 def test_python_and_files_give_equal_plans(write):
     tables = {"bronze.a": {"source": "generator"}, "silver.a": {"from_": "stream(bronze.a)", "select": ["event_id"]}}
     files = {

@@ -16,7 +16,7 @@ from lodestream.planning.ingest import Sample, ingest_schema, with_format
 from lodestream.planning.partitions import compile_partitions
 from lodestream.planning.queries import compile_sql
 from lodestream.planning.rows import compile_stages
-from lodestream.planning.scope import BATCH, PROVENANCE, Scope, Shape
+from lodestream.planning.scope import BATCH, PROVENANCE, Describe, Scope, Shape
 from lodestream.planning.windows import WINDOW_META_COLUMNS, compile_window
 from lodestream.project.graph import edges, ordered
 from lodestream.project.inputs import query_inputs
@@ -44,6 +44,7 @@ def compile_project(
     sample: Sample | None = None,
     *,
     engine: Literal["embedded", "spark"] = "embedded",
+    describe: Describe | None = None,
 ) -> Plans:
     """Compile every table.
 
@@ -52,6 +53,8 @@ def compile_project(
         existing: schemas of the tables that are in the lake.
         sample: looks into the source of a table whose columns nobody declared; None when there is nothing to see.
         engine: the engine that will run the plans; a table marked for the other one is refused.
+        describe: types the functions that only the embedded engine has, for tables marked `engine: embedded`;
+            without it they are refused.
 
     Raises:
         ProjectError: every mistake of the project.
@@ -63,7 +66,7 @@ def compile_project(
     shapes: dict[TableName, Shape] = {}
     flows: dict[TableName, FlowPlan] = {}
     for name in order:
-        scope = Scope(project, project.tables[name], mistakes)
+        scope = Scope(project, project.tables[name], mistakes, describe=describe)
         if engine == "embedded" and scope.table.engine == "spark":
             mistakes.add(scope.place("engine"), "P205", "this table runs on Spark only", table=name)
         plan = _Compilation(scope, existing, sample, shapes).run()

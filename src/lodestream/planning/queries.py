@@ -26,7 +26,7 @@ def compile_sql(scope: Scope, shapes: Mapping[TableName, Shape]) -> RunQuery | N
         return None
     known = {str(name): shape.schema for name, shape in shapes.items() if not shape.lost and name != scope.table.name}
     try:
-        query = compile_query(text, known, portable=scope.portable)
+        query = compile_query(text, known, portable=scope.portable, describe=scope.describer(Schema()))
     except ExpressionError as error:
         scope.refuse(text, ("sql",), error)
         return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from lodestream.expressions.aggregate import compile_measures
 from lodestream.expressions.dialect import parse_expression
@@ -13,8 +15,11 @@ from lodestream.model.diagnostic import Place
 from lodestream.model.expression import Aggregate, Expression
 from lodestream.model.project import Path, Project
 from lodestream.model.table import Named, Table
-from lodestream.model.types import BIGINT, STRING, TIMESTAMP, Column, Schema
+from lodestream.model.types import BIGINT, STRING, TIMESTAMP, Column, DataType, Schema
 from lodestream.project.mistakes import Mistakes, nearest
+
+Describe = Callable[[Schema, str], DataType]
+"""Asks the engine for the type of a DuckDB expression over columns; raises ValueError where there is none."""
 
 PROVENANCE = (
     Column("_source", STRING, nullable=False),
@@ -60,6 +65,7 @@ class Scope:
     mistakes: Mistakes
     shape: Shape = field(default_factory=Shape)
     hidden: tuple[Column, ...] = ()
+    describe: Describe | None = None
     notes: list[tuple[Place, str]] = field(default_factory=list)
     read: set[str] = field(default_factory=set)
 
@@ -91,13 +97,17 @@ class Scope:
         hidden = {name.lower() for name in self.shape.unknown}
         return any(word.lower() in hidden for word in _WORD.findall(text))
 
-    def scalar(self, text: str, path: Path, schema: Schema | None = None) -> Expression | None:
+    def describer(self, schema: Schema) -> Callable[[str], DataType] | None:
+        """The engine's answer to the type of an expression that Spark does not know, over `schema`."""
+        return None if self.describe is None else partial(self.describe, schema)
+
+    def scalar(self, text: str, path: Path) -> Expression | None:
         """The compiled expression, or None when it is wrong (noted) or cannot be judged."""
         try:
             if self.blind(text):  # what it means cannot be said, but it can be read
                 parse_expression(text)
                 return None
-            made = compile_scalar(text, self.schema if schema is None else schema, portable=self.portable)
+            made = compile_scalar(text, self.schema, portable=self.portable, describe=self.describer(self.schema))
         except ExpressionError as error:
             self.refuse(text, path, error)
             return None
@@ -114,7 +124,7 @@ class Scope:
                     parse_expression(one.text)
                     good = False
                     continue
-                ((_, made),) = compile_measures([(one.name, one.text)], self.schema, portable=self.portable)
+                ((_, made),) = self._measures((one,))
             except ExpressionError as error:
                 self.refuse(one.text, path, error)
                 good = False
@@ -122,7 +132,11 @@ class Scope:
             self._seen(made, path)
         if not good:
             return None
-        return compile_measures([(one.name, one.text) for one in named], self.schema, portable=self.portable)
+        return self._measures(named)
+
+    def _measures(self, named: tuple[Named, ...]) -> tuple[tuple[str, Aggregate], ...]:
+        items, schema = [(one.name, one.text) for one in named], self.schema
+        return compile_measures(items, schema, portable=self.portable, describe=self.describer(schema))
 
     def refuse(self, text: str, path: Path, error: ExpressionError) -> None:
         """Note what an expression's compiler says, at the spot inside the text."""

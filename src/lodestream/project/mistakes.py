@@ -39,6 +39,7 @@ class Mistakes:
         """Note one mistake; the fix defaults to the code's remedy, and facts that are None are left out."""
         told = tuple((name, str(value)) for name, value in facts.items() if value is not None)
         fix = remedy(code) if fix is None else fix
+        message = " ".join(message.split())  # one mistake is one line
         self.found.append(Diagnostic(place.file, place.line, place.column, code, message, nearest, fix, told))
 
     def raise_any(self) -> None:
