@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -140,8 +141,9 @@ def test_everything_reconciles_and_is_reported(demo: Demo) -> None:
     assert demo.result["reconciled"] is True
     assert demo.result["tables"]["silver.flights"] == 336_776
     assert "Every row that came in is in the output or has a recorded reason why not." in demo.text
-    assert "silver.flights_feed    5,462    4,462         230   300        400       70" in demo.text
-    assert "snow " in demo.text
+    assert re.search(r"silver\.flights_feed +5,462 +4,462 +230 +300 +400 +70 +· +yes", demo.text)
+    assert re.search(r"gold\.feed_per_day +4,462 +4,447 +· +· +· +· +15 +yes", demo.text)
+    assert re.search(r"snow +1,282 +283 +40\.1 +22\.1 +█{16}", demo.text)
 
 
 def test_a_lost_row_would_be_seen(demo: Demo, tmp_path: Path) -> None:
