@@ -142,8 +142,9 @@ class ParquetFormat:
         except _FAILURES:
             return rejected(self._reading, unit, ((first + k, ["parse:file"], b"") for k in range(count)))
         if reasons:
-            rows = enumerate(table.to_pylist())
-            rejects = rejected(self._reading, unit, ((first + k, reasons, _as_json(row)) for k, row in rows))
+            rejects = rejected(
+                self._reading, unit, ((first + k, reasons, raw) for k, raw in enumerate(_rows_as_json(table)))
+            )
             return Decoded(rejects.rows, rejects.rejects, found)
         return self._decoded(table, unit, first, found)
 
@@ -170,7 +171,9 @@ class ParquetFormat:
         if why:
             keep = np.ones(len(table), np.bool_)
             keep[list(why)] = False
-            rejects = [(first + at, why[at], _as_json(table.slice(at, 1).to_pylist()[0])) for at in sorted(why)]
+            places = sorted(why)
+            raws = _rows_as_json(table.take(pa.array(places)))
+            rejects = [(first + at, why[at], raw) for at, raw in zip(places, raws, strict=True)]
             chosen = pa.array(np.flatnonzero(keep))
             columns, positions = [column.take(chosen) for column in columns], positions[keep]
         raw = pa.nulls(len(positions), pa.binary()) if self._reading.keep_raw else None
@@ -205,8 +208,13 @@ def _cast(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, set[int]]:
     return made, set(np.flatnonzero(bad).tolist())
 
 
-def _as_json(row: dict[str, object]) -> bytes:
-    return json.dumps(row, default=str, ensure_ascii=False).encode("utf-8", "replace")
+def _rows_as_json(table: pa.Table) -> list[bytes]:
+    """Each row as JSON; times as text, because Python cannot hold all that Parquet can."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_temporal(field.type):
+            table = table.set_column(i, field.name, pc.cast(table.column(i), pa.string()))
+    rows = table.to_pylist()
+    return [json.dumps(row, default=str, ensure_ascii=False).encode("utf-8", "replace") for row in rows]
 
 
 component = ParquetFormat
