@@ -2,8 +2,10 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
+import tempfile
 from collections import Counter
 
 import pyarrow as pa
@@ -131,9 +133,9 @@ def load_without_commits(disk, path: str, version: int) -> None:
     load(disk, path, version)
 
 
-def first_violation(tmp_path, forget=lambda phase, kind, path: False) -> tuple[str | None, int, int]:
+def first_violation(folder, forget=lambda phase, kind, path: False) -> tuple[str | None, int, int]:
     """(violation, states looked at, syncs forgotten)."""
-    root = str(tmp_path / "lake")
+    root = str(folder / "lake")
     os.mkdir(root)
     phase = [""]
     recorder = RecordingDisk(unsynced(), root)
@@ -150,17 +152,27 @@ def first_violation(tmp_path, forget=lambda phase, kind, path: False) -> tuple[s
     count = 0
     for state in PowerLoss(recorder.record).states(since=first[0] if first else 0):
         count += 1
-        folder = str(tmp_path / f"s{count}")
-        found = violation(state.build(folder), state.marks, go_on=count % 5 == 0)
-        shutil.rmtree(folder)
+        left = str(folder / f"s{count}")
+        found = violation(state.build(left), state.marks, go_on=count % 5 == 0)
+        shutil.rmtree(left)
         if found:
             last = recorder.record[state.after - 1]
             return f"after {state.after} ({last.kind} {last.path}), {state.variant}: {found}", count, disk.forgotten
     return None, count, disk.forgotten
 
 
-def test_every_acknowledged_row_survives_a_power_loss_at_any_point(tmp_path):
-    found, states, _ = first_violation(tmp_path)
+@pytest.fixture
+def quick_path(tmp_path):
+    """A folder in memory where there is one: hundreds of states are made and deleted."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield pathlib.Path(folder)
+
+
+def test_every_acknowledged_row_survives_a_power_loss_at_any_point(quick_path):
+    found, states, _ = first_violation(quick_path)
     assert found is None
     assert states > 200
 
@@ -192,10 +204,10 @@ FORGOTTEN = {
 
 
 @pytest.mark.parametrize("what", FORGOTTEN)
-def test_a_forgotten_sync_is_found_out(tmp_path, what):
+def test_a_forgotten_sync_is_found_out(quick_path, what):
     phase, kind, pattern = FORGOTTEN[what]
     found, _, forgotten = first_violation(
-        tmp_path, lambda p, k, path: p == phase and k == kind and bool(re.match(pattern, path))
+        quick_path, lambda p, k, path: p == phase and k == kind and bool(re.match(pattern, path))
     )
     assert forgotten > 0
     assert found is not None

@@ -15,6 +15,7 @@ from lodestream.lake.actions import AddFile, Metadata, Protocol, RemoveFile, met
 from lodestream.lake.paths import decode_path
 
 _DIGEST = b"lodestream.digest"
+_THREADS_FROM_BYTES = 1 << 20
 _TEXTS = pa.map_(pa.string(), pa.string())
 _TXN = pa.struct([("appId", pa.string()), ("version", pa.int64()), ("lastUpdated", pa.int64())])
 _ADD = pa.struct([
@@ -100,7 +101,10 @@ def read_checkpoint(parts: Sequence[bytes], where: str, rows: int | None = None)
         ConfigError: the table needs a feature that cannot be read here.
     """
     try:
-        tables = [pq.read_table(pa.BufferReader(part), page_checksum_verification=True) for part in parts]
+        tables = []
+        for part in parts:
+            with pq.ParquetFile(pa.BufferReader(part), page_checksum_verification=True) as file:
+                tables.append(file.read(use_threads=len(part) > _THREADS_FROM_BYTES))
         table = pa.concat_tables(tables, promote_options="default")
         leaves = _leaves(table)
         protocols, metadatas = _bodies(table, "protocol"), _bodies(table, "metaData")

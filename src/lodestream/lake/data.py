@@ -17,6 +17,7 @@ from lodestream.model.types import Schema
 
 _SAMPLE_ROWS = 10_000
 _REPEATS_MIN = 4
+_THREADS_FROM_BYTES = 1 << 20  # below it, waking the pool takes longer than reading
 
 
 class Encodings:
@@ -116,7 +117,8 @@ def _read(root: str, add: AddFile, wanted: pa.Schema) -> pa.Table:
         with pq.ParquetFile(path) as file:
             rows = file.metadata.num_rows
             stored = set(file.schema_arrow.names)
-            found = file.read([name for name in wanted.names if name in stored and name not in add.partition_values])
+            names = [name for name in wanted.names if name in stored and name not in add.partition_values]
+            found = file.read(names, use_threads=add.size > _THREADS_FROM_BYTES)
         columns = []
         for field in wanted:
             if field.name in add.partition_values:
