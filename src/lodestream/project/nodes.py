@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -75,6 +76,8 @@ def from_yaml(data: bytes, file: str, mistakes: Mistakes) -> Node | None:
         return None
     text = text.replace("\r\n", "\n")
     try:
+        if _brackets(text) > 10 * DEPTH_MAX:  # the parser's time grows with the square of the depth
+            raise RecursionError
         root = YAML(typ="safe", pure=True).compose(text)
         if root is None:
             mistakes.add(Place(file, 1), "D101", "empty file", fix="declare something, or remove the file")
@@ -92,6 +95,12 @@ def from_yaml(data: bytes, file: str, mistakes: Mistakes) -> Node | None:
         place = Place(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
         mistakes.add(place, "D101", "not valid YAML: character not allowed", fix="remove the control character")
     return None
+
+
+def _brackets(text: str) -> int:
+    """How deep brackets are open at most; quotes are not looked at, since no text comes near the bound."""
+    steps = (1 if char in "[{" else -1 for char in re.findall(r"[\[\]{}]", text))
+    return max(accumulate(steps), default=0)
 
 
 class _Reader:
