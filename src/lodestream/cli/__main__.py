@@ -1,0 +1,5 @@
+"""`python -m lodestream.cli` is `lodestream`."""
+
+from lodestream.cli import main
+
+main()

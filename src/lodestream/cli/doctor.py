@@ -1,0 +1,71 @@
+"""`lodestream doctor`: what is wrong here, and what helps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lodestream.cli.call import FAILED, Call
+
+if TYPE_CHECKING:
+    from lodestream.app import App
+    from lodestream.model.table import TableName
+    from lodestream.operations.health import Finding
+
+
+def doctor(
+    call: Call,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend damaged logs; nothing readable is thrown away.")
+    ] = False,
+) -> None:
+    """Check the project, the lake's disk, and the log, plans and state of each table.
+
+    Ends with 1 when something is wrong. --repair puts torn commits aside and drops damaged checkpoints; run
+    `doctor` again to see what is left.
+    """
+    from lodestream.app import now_us
+    from lodestream.operations.health import examine
+
+    app = call.app()
+    findings = _project(app)
+    names = sorted({*app.project.tables, *_standing(app)})
+    findings += examine(app.lake, app.disk, names, repair=repair, now_s=now_us() / 1e6)
+    bad = [finding for finding in findings if finding.level == "error"]
+    if call.json:
+        call.emit({"ok": not bad, "lake": app.lake, "findings": [finding.to_json() for finding in findings]})
+    else:
+        marks = {"ok": "ok  ", "note": "note", "repaired": "done", "error": "BAD "}
+        for finding in findings:
+            call.print(f"{marks[finding.level]}  {finding.check}: {finding.text}")
+            if finding.fix:
+                call.print(f"      {finding.fix}")
+        call.say(f"{len(bad)} of {len(findings)} checks found something wrong" if bad else "nothing wrong")
+    if bad:
+        raise typer.Exit(FAILED)
+
+
+def _project(app: App) -> list[Finding]:
+    """Whether the declarations can be read and fit the lake."""
+    from lodestream.errors import LodestreamError
+    from lodestream.operations.health import Finding
+    from lodestream.project.mistakes import ProjectError
+
+    try:
+        changes = app.changes()
+    except ProjectError as error:
+        return [Finding("error", "declarations", str(one), one.fix) for one in error.diagnostics]
+    except LodestreamError:
+        return []  # a table that cannot be opened is found below
+    if not changes:
+        return [Finding("ok", "declarations", f"{len(app.flows)} tables, as the lake has them")]
+    text = ", ".join(f"{change.table} ({change.kind})" for change in changes)
+    return [Finding("note", "declarations", f"differ from the lake: {text}", "lodestream plan")]
+
+
+def _standing(app: App) -> list[TableName]:
+    """Tables in the lake, without opening them."""
+    from lodestream.query.service import QueryService
+
+    return [name for name in QueryService(app.disk, app.lake).tables() if not name.name.endswith("__quarantine")]

@@ -1,0 +1,57 @@
+"""Ctrl-C and SIGTERM: the first asks a run to end after the batches under way, the second ends it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from lodestream.cli.call import Call
+
+_INTERRUPTED = 130
+
+
+class Interrupt:
+    """Watches for the two signals while the `with` block runs.
+
+    Args:
+        call: where to say what happens.
+        stop: asks the run to end; called from a thread of its own, again and again until the block is left, so that
+            a signal between two steps of its start is not lost.
+    """
+
+    def __init__(self, call: Call, stop: Callable[[], None]) -> None:
+        self._call = call
+        self._stop = stop
+        self._left = threading.Event()
+        self._before: dict[int, Any] = {}
+        self.seen = False
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left.set()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self.seen:
+            os._exit(_INTERRUPTED)
+        self.seen = True
+        # A handler runs in the middle of anything, so it takes no lock and prints nothing itself.
+        threading.Thread(target=self._ask, name="interrupt", daemon=True).start()
+
+    def _ask(self) -> None:
+        self._call.say("stopping after the batches under way; once more stops at once")
+        while not self._left.is_set():
+            self._stop()
+            self._left.wait(0.05)

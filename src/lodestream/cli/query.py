@@ -1,0 +1,170 @@
+"""`lodestream query`: ask the tables in SQL."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lodestream.cli.call import Call
+
+if TYPE_CHECKING:
+    from lodestream.model.table import TableName
+    from lodestream.query.service import Answer
+
+_TABLE_ROWS = 1000
+
+
+class Format(enum.StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+def query(
+    call: Call,
+    sql: Annotated[str, typer.Argument(help="SQL over layer.name; `-` reads it from stdin.")],
+    form: Annotated[Format, typer.Option("--format", "-f", help="json is one object a line.")] = Format.TABLE,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write there, not to stdout.")
+    ] = None,
+    rows_max: Annotated[
+        int | None, typer.Option("--max-rows", min=0, help=f"0 is all. [default: {_TABLE_ROWS} for tables, else all]")
+    ] = None,
+    as_of: Annotated[
+        list[str] | None, typer.Option("--as-of", metavar="TABLE=VERSION", help="Read an older version of a table.")
+    ] = None,
+    memory: Annotated[str, typer.Option(help="Memory that the query may use.")] = "1GB",
+) -> None:
+    """Ask bronze, silver, gold and quarantine tables (layer.name__quarantine) in DuckDB's SQL.
+
+    A query reads one version of each table, whatever is written meanwhile. Times are UTC. An older version is
+    `from silver.orders at (version => 12)` or `--as-of silver.orders=12`.
+    """
+    from lodestream.query.service import QueryService
+
+    app = call.app()
+    if sql == "-":
+        sql = sys.stdin.read()
+    if call.json:
+        form = Format.JSON
+    if rows_max is None:
+        rows_max = _TABLE_ROWS if form is Format.TABLE else 0
+    service = QueryService(app.disk, app.lake, memory_limit=memory)
+    with service.ask(sql, as_of=_versions(as_of or [])) as answer:
+        rows = _Rows(answer, rows_max)
+        if output is not None:
+            _to_file(call, rows, form, output)
+        elif form is Format.TABLE:
+            _table(call, rows)
+        else:
+            if form is Format.PARQUET and sys.stdout.isatty():
+                from lodestream.errors import ConfigError
+
+                raise ConfigError("parquet does not go to a terminal; use --output FILE")
+            _write(rows, form, sys.stdout.buffer)
+        if rows.cut:
+            call.say(f"cut after {rows_max} rows; --max-rows 0 shows all")
+
+
+class _Rows:
+    """The batches of an answer, cut after so many rows."""
+
+    def __init__(self, answer: Answer, rows_max: int) -> None:
+        self.answer, self.schema = answer, answer.schema
+        self._left = rows_max or sys.maxsize
+        self.cut = False
+
+    def __iter__(self) -> Any:
+        for batch in self.answer.batches():
+            if batch.num_rows > self._left:
+                self.cut = True
+                batch = batch.slice(0, self._left)
+            self._left -= batch.num_rows
+            if batch.num_rows:
+                yield batch
+            if self.cut:
+                return
+
+
+def _table(call: Call, rows: _Rows) -> None:
+    import pyarrow as pa
+
+    numbers = {
+        field.name for field in rows.schema
+        if pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
+    }  # fmt: skip
+    found: list[list[object]] = []
+    for batch in rows:
+        found += [list(row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+    call.table(rows.schema.names, found, right=numbers)
+    call.say(f"{len(found)} row{'' if len(found) == 1 else 's'}")
+
+
+def _to_file(call: Call, rows: _Rows, form: Format, path: str) -> None:
+    from lodestream.cli.output import open_output
+
+    if form is Format.TABLE:
+        form = next((kind for kind in Format if path.endswith(f".{kind}")), Format.CSV)
+    with open_output(path) as file:
+        _write(rows, form, file)
+    call.say(f"written. file={path!r} format={form.value!r}")
+
+
+def _write(rows: _Rows, form: Format, file: IO[bytes]) -> None:
+    from lodestream.cli.output import lines_of
+
+    if form is Format.JSON:
+        for batch in rows:
+            file.write("".join(f"{line}\n" for line in lines_of(batch)).encode())
+    elif form is Format.CSV:
+        _csv(rows, file)
+    else:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetWriter(file, rows.schema, compression="snappy") as writer:
+            for batch in rows:
+                writer.write_batch(batch)
+    file.flush()
+
+
+def _csv(rows: _Rows, file: IO[bytes]) -> None:
+    import csv
+    import io
+
+    from lodestream.cli.output import plain
+
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows.schema.names)
+    for batch in rows:
+        columns = [column.to_pylist() for column in batch.columns]
+        writer.writerows([_csv_cell(plain(value)) for value in row] for row in zip(*columns, strict=True))
+    text.detach()
+
+
+def _csv_cell(value: Any) -> Any:
+    import json
+
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+def _versions(given: list[str]) -> dict[TableName, int]:
+    from lodestream.errors import ConfigError
+    from lodestream.model.table import TableName
+
+    found = {}
+    for text in given:
+        name, _, version = text.partition("=")
+        try:
+            found[TableName.parse(name.strip())] = int(version)
+        except ValueError:
+            raise ConfigError("write --as-of as layer.name=VERSION", as_of=text) from None
+    return found

@@ -1,0 +1,116 @@
+"""The `lodestream` command: its verbs, and what `--help` shows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from lodestream.cli.call import DEBUG, ENV, JSON, LAKE, PROJECT, verb
+from lodestream.cli.chaos import chaos
+from lodestream.cli.demo import demo
+from lodestream.cli.doctor import doctor
+from lodestream.cli.explain import explain
+from lodestream.cli.init import init
+from lodestream.cli.plan import plan
+from lodestream.cli.quarantine import app as quarantine
+from lodestream.cli.query import query
+from lodestream.cli.reconcile import reconcile
+from lodestream.cli.run import run
+from lodestream.cli.schema import schema
+from lodestream.cli.status import status
+from lodestream.cli.table import app as table
+from lodestream.cli.tail import tail
+from lodestream.cli.test import check
+from lodestream.cli.trace import trace
+from lodestream.cli.version import version
+
+_EPILOG = "Start with `lodestream demo`, or `lodestream init my-lake`. Exit codes: docs/reference/cli.md."
+_VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
+    "Build and run": {
+        "init": (init, "Write a small project that runs."),
+        "demo": (demo, "Take a year of real flights from files to gold."),
+        "plan": (plan, "Show what run would change in the lake."),
+        "run": (run, "Apply the plan and move rows, until told to stop."),
+        "test": (check, "Run the unit tests of the project's tables."),
+    },
+    "Look": {
+        "query": (query, "Ask the tables in SQL."),
+        "tail": (tail, "Show the newest rows of a table, and follow them."),
+        "status": (status, "Show how each table stands."),
+        "explain": (explain, "Show a table's steps and column lineage."),
+        "schema": (schema, "Print the JSON Schema of declarations, for editors."),
+        "version": (version, "Show the version."),
+    },
+    "Prove and repair": {
+        "trace": (trace, "Walk from a row to the source rows that made it."),
+        "reconcile": (reconcile, "Prove that no row is missing."),
+        "quarantine": (quarantine, "List, show and replay rows that were set aside."),
+        "table": (table, "Show a table's versions, or start it again."),
+        "chaos": (chaos, "Kill a pipeline again and again; look for lost rows."),
+        "doctor": (doctor, "Check disk, logs, plans and state; repair."),
+    },
+}
+
+
+class Verbs(TyperGroup):
+    """The verbs under headings."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the headings, each with its verbs and a few words."""
+        for heading, verbs in _VERBS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, words) for name, (_, words) in verbs.items()])
+
+
+app = typer.Typer(
+    name="lodestream",
+    help="Real-time analytics from raw events to gold Delta tables, exactly once, on one machine.",
+    epilog=_EPILOG,
+    cls=Verbs,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    project: PROJECT = None,
+    lake: LAKE = None,
+    env: ENV = None,
+    json: JSON = False,
+    debug: DEBUG = False,
+) -> None:
+    """Real-time analytics from raw events to gold Delta tables, exactly once, on one machine."""
+    context.obj = {"project": project, "lake": lake, "env": env, "json": json, "debug": debug}
+
+
+for _verbs in _VERBS.values():
+    for _name, (_function, _words) in _verbs.items():
+        if isinstance(_function, typer.Typer):
+            app.add_typer(_function, name=_name, short_help=_words)
+        else:
+            app.command(_name, short_help=_words)(verb(_function))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.excepthook = _unexpected
+    command: Any = typer.main.get_command(app)
+    command.main(args=arguments, prog_name="lodestream")
+
+
+def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What is left of an error that nobody expected: one line, or all of it with --debug."""
+    if "--debug" in sys.argv:
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"error: unexpected error, please report it. cause={error!r}", file=sys.stderr)
+    print("next: the same command with --debug shows where", file=sys.stderr)

@@ -1,0 +1,78 @@
+"""`lodestream status`: how each table stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lodestream.cli.call import Call
+
+if TYPE_CHECKING:
+    from lodestream.app import App
+    from lodestream.model.table import TableName
+
+_FATES = ("input", "output", "quarantine", "late", "duplicate", "dropped")
+
+
+def status(call: Call) -> None:
+    """Show version, rows, batch, watermark, freshness and row accounting of every table.
+
+    Reads the lake only; it works while `run` is at work and when the declarations have mistakes.
+    """
+    from lodestream.app import now_us
+    from lodestream.cli.output import count, span, when_us
+    from lodestream.model.table import LAYERS
+    from lodestream.operations.status import read_status
+
+    app = call.app()
+    pending, mistakes = _pending(app)
+    names = {*app.project.tables, *app.deployed}
+    order: dict[str, int] = {layer: index for index, layer in enumerate(LAYERS)}
+    tables = read_status(
+        app.disk, app.lake, sorted(names, key=lambda n: (order[n.layer], n.name)), now_us=now_us(), pending=pending
+    )  # fmt: skip
+    if call.json:
+        call.emit(
+            {"project": app.project.name, "lake": app.lake, "mistakes": mistakes,
+             "tables": [
+                 {**one.to_json(), "watermark": when_us(one.watermark_us), "max_event_time": when_us(one.max_event_us),
+                  "last_commit": when_us(one.last_commit_us)}
+                 for one in tables
+             ]}
+        )  # fmt: skip
+        return
+    call.print(f"{app.project.name}  {app.lake}")
+    columns = ["table", "rows", "version", "batch", "fresh", "committed", "watermark", *_FATES, ""]
+    rows = []
+    for one in tables:
+        aside = "not in the lake" if not one.exists else (one.pending or "")
+        if one.planned > one.batch:
+            aside = f"{aside} batch {one.planned} under way".strip()
+        rows.append(
+            (
+                one.table, count(one.rows), one.version if one.exists else None, one.batch if one.exists else None,
+                span(one.freshness_s), span(one.age_s), (when_us(one.watermark_us) or "–")[:19],
+                *(count(one.counts.get(fate)) if one.counts.get(fate) else "·" for fate in _FATES),
+                "ERROR" if one.error else aside,
+            )
+        )  # fmt: skip
+    call.table(columns, rows, right={"rows", "version", "batch", "fresh", "committed", *_FATES})
+    for one in tables:
+        if one.error:
+            call.print(f"{one.table}: {one.error}")
+    if mistakes:
+        call.say(f"note: the declarations have {mistakes} mistakes; `lodestream plan` lists them")
+    elif pending:
+        call.say("next: lodestream plan")
+
+
+def _pending(app: App) -> tuple[dict[TableName, str], int]:
+    """The kind of change that waits for each table, and the number of mistakes in the declarations."""
+    from lodestream.errors import LodestreamError
+    from lodestream.project.mistakes import ProjectError
+
+    try:
+        return {change.table: change.kind for change in app.changes()}, 0
+    except ProjectError as error:
+        return {}, len(error.diagnostics)
+    except LodestreamError:
+        return {}, 1  # a damaged table; its own line says so

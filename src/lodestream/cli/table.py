@@ -1,0 +1,154 @@
+"""`lodestream table`: the versions of a table, and starting one again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lodestream.cli.call import Call, table_named, verb
+
+if TYPE_CHECKING:
+    from lodestream.app import App
+    from lodestream.model.table import TableName
+
+app = typer.Typer(help="Versions of a table, and starting one again.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def history(
+    call: Call,
+    table: Annotated[str, typer.Argument(help="layer.name, or layer.name__quarantine")],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="The newest so many; 0 is all.")] = 20,
+) -> None:
+    """Show what made each version of a table: time, batch, rows in and out, software."""
+    from lodestream.cli.output import count, when_us
+    from lodestream.lake.layout import table_path
+    from lodestream.lake.log import list_log, read_commit
+    from lodestream.query.service import QueryService
+
+    opened = call.app()
+    name = table_named(table, QueryService(opened.disk, opened.lake).tables())
+    path = table_path(opened.lake, name)
+    versions = sorted(list_log(opened.disk, path).commits, reverse=True)
+    found: list[dict[str, Any]] = []
+    for version in versions[:limit] if limit else versions:
+        commit = read_commit(opened.disk, path, version)
+        info = commit.info
+        added = [add.num_records for add in commit.adds]
+        found.append(
+            {"version": version, "time": when_us(commit.timestamp_ms * 1000), "operation": info.get("operation"),
+             "epoch": info.get("epoch"), "batch": info.get("batch"), "kind": info.get("kind"),
+             "rows_added": None if None in added else sum(n or 0 for n in added),
+             "files_added": len(commit.adds), "files_removed": len(commit.removes), "counts": info.get("counts"),
+             "watermark": when_us(info.get("watermark_us")), "definition": info.get("definition"),
+             "code": info.get("code")}
+        )  # fmt: skip
+    if call.json:
+        for one in found:
+            call.emit(one)
+        return
+    columns = [
+        "version",
+        "time",
+        "operation",
+        "batch",
+        "kind",
+        "rows_added",
+        "files_added",
+        "files_removed",
+        "watermark",
+    ]
+    rows = [[count(one[c]) if c == "rows_added" else one[c] for c in columns] for one in found]
+    call.table([c.replace("_", " ") for c in columns], rows, right={"version", "batch", "rows added", "files added",
+                                                                    "files removed"})  # fmt: skip
+    if len(found) < len(versions):
+        call.say(f"{len(found)} of {len(versions)} versions; --limit 0 shows all")
+    if versions:
+        call.say(f'next: lodestream query "select * from {name} at (version => {versions[-1]})"')
+
+
+def restore(
+    call: Call,
+    table: Annotated[str, typer.Argument(help="layer.name")],
+    version: Annotated[int, typer.Option(min=0, help="The last version that was good.")],
+    rewind: Annotated[bool, typer.Option("--rewind", help="Let the flow take all its input in again.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show which tables begin again, and end.")] = False,
+) -> None:
+    """Start a table again after something went wrong with it since a version.
+
+    Rows and positions belong together, so an old content cannot be put back alone: the flow would skip what it had
+    taken in since, without a trace. With --rewind the table, and every table that streams from it, begins a new epoch:
+    it is emptied in one commit and its flow takes all input in again with the present definition. Versions up to now
+    stay readable: `lodestream query --as-of TABLE=VERSION`.
+    """
+    from lodestream.errors import ConfigError, DataLossRefused
+    from lodestream.lake.layout import table_path
+    from lodestream.lake.table import DeltaTable
+
+    opened = call.app()
+    name = table_named(table, opened.flows)
+    found = DeltaTable.open(opened.disk, table_path(opened.lake, name))
+    if found is None:
+        raise ConfigError("table is not in the lake yet; lodestream run makes it", table=str(name))
+    if version > found.snapshot.version:
+        raise ConfigError("no such version", table=str(name), version=version, newest=found.snapshot.version)
+    if not rewind:
+        raise DataLossRefused(
+            f"positions after this version would be skipped; add --rewind to take all input in again, or read the old "
+            f"rows: lodestream query --as-of {name}={version} 'select * from {name}'",
+            table=str(name), version=version, newest=found.snapshot.version,
+        )  # fmt: skip
+    names = _readers(opened, name)
+    if not dry_run:
+        _ask(call, names, yes)
+        _begin_again(opened, names)
+    if call.json:
+        call.emit({"restored": [] if dry_run else list(map(str, names)), "would": list(map(str, names))})
+    else:
+        for one in names:
+            call.print(f"{one}: {'would begin' if dry_run else 'begins'} again")
+        call.say("next: lodestream run" if not dry_run else "nothing was changed")
+
+
+def _readers(opened: App, name: TableName) -> list[TableName]:
+    """The table and every table that streams from it, inputs first."""
+    found = [name]
+    for reader, plan in opened.flows.items():
+        if plan.upstream in found:
+            found.append(reader)
+    return found
+
+
+def _ask(call: Call, names: list[TableName], yes: bool) -> None:
+    import sys
+
+    from lodestream.errors import ConfigError
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError("add --yes to begin these tables again", tables=", ".join(map(str, names)))
+    call.say(f"These tables are emptied and filled again from their input: {', '.join(map(str, names))}")
+    if not typer.confirm("Go on?", err=True):
+        raise typer.Exit(FAILED_BY_CHOICE)
+
+
+FAILED_BY_CHOICE = 1
+
+
+def _begin_again(opened: App, names: list[TableName]) -> None:
+    from lodestream.app import now_us
+    from lodestream.engines.embedded.rebuild import begin_epoch
+    from lodestream.lake.layout import table_path
+    from lodestream.lake.table import DeltaTable
+
+    for one in names:
+        table = DeltaTable.open(opened.disk, table_path(opened.lake, one))
+        if table is not None:
+            epoch = int(table.snapshot.metadata.configuration.get("lodestream.epoch", "1"))
+            begin_epoch(table, epoch + 1, clock_us=now_us())
+
+
+app.command("history")(verb(history))
+app.command("restore")(verb(restore))

@@ -1,0 +1,191 @@
+"""Looks for what is wrong with a lake: its disk, and the log, files, plans and state of each table."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from lodestream.engines.embedded.store import FlowStore
+from lodestream.errors import CorruptionError, LodestreamError
+from lodestream.lake import maintenance
+from lodestream.lake.disk import Disk, random_id
+from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.lake.log import checkpoint_contents, list_log, log_folder, read_commit, read_hint
+from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
+
+_FREE_BYTES_MIN = 256 << 20
+_YOUNG_S = 3600.0
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        level: `ok`, `note` (nothing to do now), `repaired`, `error`.
+        check: what was looked at.
+        text: what was found.
+        fix: what to do, empty for nothing.
+    """
+
+    level: Literal["ok", "note", "repaired", "error"]
+    check: str
+    text: str
+    fix: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """The finding as JSON values."""
+        return asdict(self)
+
+
+def examine(lake: str, disk: Disk, names: Iterable[TableName], *, repair: bool, now_s: float) -> list[Finding]:
+    """Check a lake; with `repair`, mend damaged logs first.
+
+    Args:
+        lake: root folder of the lake.
+        disk: its disk.
+        names: tables to look at; those that are not in the lake are passed over.
+        repair: whether to mend what can be mended without losing anything readable.
+        now_s: the present, seconds since 1970; files younger than an hour are nobody's orphans.
+    """
+    findings = [*_disk(lake, disk)]
+    for name in names:
+        path = table_path(lake, name)
+        if not disk.exists(log_folder(path)):
+            continue
+        found = [*_log(disk, name, path, repair=repair)]
+        if not any(one.level == "error" for one in found):
+            found += _table(disk, lake, name, path, now_s)
+        findings += found or [Finding("ok", str(name), "log, files, plans and state are whole")]
+    return findings
+
+
+def _disk(lake: str, disk: Disk) -> Iterator[Finding]:
+    """Free space, and whether the lake can be written the way commits need."""
+    there = lake
+    while not os.path.isdir(there) and os.path.dirname(there) != there:
+        there = os.path.dirname(there)
+    free = shutil.disk_usage(there).free
+    text = f"{free // _MIB:,} MiB free"
+    if free < _FREE_BYTES_MIN:
+        yield Finding("error", "disk space", text, "free space: a full disk stops every table, and loses nothing")
+    else:
+        yield Finding("ok", "disk space", text)
+    if there != lake:
+        yield Finding("note", "lake", f"not there yet: {lake}", "lodestream run makes it")
+    probe = os.path.join(there, f".lodestream-{random_id()}")
+    try:
+        disk.write(probe, b"x")
+        disk.fsync(probe)
+        try:
+            disk.link(probe, f"{probe}-link")
+            disk.unlink(f"{probe}-link")
+        finally:
+            disk.unlink(probe)
+        disk.sync_directory(there)
+        yield Finding("ok", "lake folder", "can be written, and files can be linked")
+    except LodestreamError as error:
+        yield Finding("error", "lake folder", str(error), "commits need a writable file system with hard links")
+
+
+def _log(disk: Disk, name: TableName, path: str, *, repair: bool) -> Iterator[Finding]:
+    """The log: torn commits, damaged checkpoints, a hint that names none."""
+    if repair:
+        for done in maintenance.repair(disk, path):
+            yield Finding("repaired", str(name), done)
+    names = list_log(disk, path)
+    mend = "lodestream doctor --repair"
+    for version in sorted(names.commits, reverse=True)[:1]:
+        try:
+            read_commit(disk, path, version)
+        except CorruptionError as error:
+            yield Finding("error", str(name), str(error), mend)
+    readable = set()
+    for version, parts in names.checkpoints.items():
+        try:
+            checkpoint_contents(disk, path, version, parts)
+            readable.add(version)
+        except CorruptionError:
+            yield Finding("error", str(name), f"checkpoint {version} is damaged", mend)
+    hinted = read_hint(disk, path).get("version")
+    if disk.exists(os.path.join(log_folder(path), "_last_checkpoint")) and hinted not in readable:
+        yield Finding("error", str(name), "_last_checkpoint names no checkpoint that can be read", mend)
+
+
+def _table(disk: Disk, lake: str, name: TableName, path: str, now_s: float) -> Iterator[Finding]:
+    try:
+        table = DeltaTable.open(disk, path)
+    except LodestreamError as error:
+        yield Finding("error", str(name), str(error), "lodestream doctor --repair, or restore the log from a copy")
+        return
+    if table is None:
+        return
+    yield from _files(disk, name, table, now_s)
+    yield from _flow(disk, lake, name, table)
+    quarantine = quarantine_name(name)
+    if disk.exists(log_folder(table_path(lake, quarantine))):
+        yield from _log(disk, quarantine, table_path(lake, quarantine), repair=False)
+
+
+def _files(disk: Disk, name: TableName, table: DeltaTable, now_s: float) -> Iterator[Finding]:
+    """Live files that are missing or of another size, and files that no version knows."""
+    bad = []
+    for add in table.files():
+        try:
+            if disk.size(table.file_path(add)) != add.size:
+                bad.append(add.file)
+        except FileNotFoundError:
+            bad.append(add.file)
+    if bad:
+        text = f"{len(bad)} data files are missing or of another size, such as {bad[0]}"
+        rebuild = f"lodestream table restore {name} --version {table.snapshot.version} --rewind"
+        yield Finding("error", str(name), text, f"restore them from a copy, or rebuild: {rebuild}")
+    known = {add.file for add in table.files()} | {r.path for r in table.snapshot.tombstones.values()}
+    orphans, size = 0, 0
+    for folder, _, files in os.walk(table.path):
+        for file in files:
+            full = os.path.join(folder, file)
+            if not file.endswith(".parquet") or "_delta_log" in folder or os.path.relpath(full, table.path) in known:
+                continue
+            if now_s - os.path.getmtime(full) > _YOUNG_S:
+                orphans, size = orphans + 1, size + os.path.getsize(full)
+    if orphans:
+        yield Finding(
+            "note", str(name), f"{orphans} files of unfinished batches take {size / _MIB:.1f} MiB", "harmless"
+        )
+
+
+def _flow(disk: Disk, lake: str, name: TableName, table: DeltaTable) -> Iterator[Finding]:
+    """Plans against the table, and the state that the last batch names."""
+    snapshot = table.snapshot
+    epoch = int(snapshot.metadata.configuration.get("lodestream.epoch", "1"))
+    application = app_id(name, epoch)
+    batch = snapshot.txns.get(application, 0)
+    store = FlowStore(disk, lake, name, epoch)
+    planned = store.last_planned()
+    if planned == batch + 1:
+        yield Finding(
+            "note", str(name), f"batch {planned} is planned and not committed", "the next run goes on with it"
+        )
+    elif planned != batch and batch:
+        rebuild = f"lodestream table restore {name} --version {snapshot.version} --rewind"
+        yield Finding("error", str(name), f"plans end at {planned} and the table at batch {batch}", rebuild)
+    if not batch:
+        return
+    try:
+        if planned >= batch:
+            store.plan(batch)
+        for version in range(snapshot.version, -1, -1):
+            commit = read_commit(disk, table.path, version)
+            if commit.txns.get(application) == batch:
+                store.chain(str(commit.info["state"]), snapshot.metadata.id, epoch, batch)
+                return
+    except FileNotFoundError:
+        yield Finding("error", str(name), f"the log no longer has the commit of batch {batch}", "rebuild the table")
+    except LodestreamError as error:
+        yield Finding("error", str(name), str(error), "rebuild the table")

@@ -1,0 +1,141 @@
+"""How each table of a lake stands, read from its log: version, rows, batch, watermark, freshness, accounting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+from lodestream.engines.embedded.store import FlowStore
+from lodestream.errors import CorruptionError, DataLossRefused, LodestreamError
+from lodestream.lake.actions import AddFile, Commit
+from lodestream.lake.disk import Disk
+from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.lake.log import list_log, read_commit
+from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
+
+
+@dataclass
+class TableStatus:
+    """What is known about one table.
+
+    Attributes:
+        table: `layer.name`.
+        exists: whether it is in the lake; when not, the rest has its defaults.
+        version: newest Delta version.
+        rows: live rows; None when a file does not say.
+        files: live data files.
+        size_bytes: of the live data files.
+        epoch: rebuild generation.
+        batch: last committed batch of the flow in this epoch.
+        planned: highest batch that is planned; above `batch` while one is under way or was interrupted.
+        watermark_us: rows at or before it are late, microseconds since 1970.
+        max_event_us: newest event time taken in.
+        freshness_s: the present less `max_event_us`; None without event time.
+        last_commit_us: when the last batch was committed.
+        age_s: the present less `last_commit_us`.
+        counts: rows by disposition, summed over the batches whose commits are still in the log.
+        counted_from: first batch of that sum; 1 when it is complete.
+        quarantine_rows: records in its quarantine table, resolutions included.
+        pending: what `run` would change first (`create`, `rebuild`, …), None for nothing.
+        error: why the table could not be looked at, None when it could.
+    """
+
+    table: str
+    exists: bool = False
+    version: int = -1
+    rows: int | None = None
+    files: int = 0
+    size_bytes: int = 0
+    epoch: int = 1
+    batch: int = 0
+    planned: int = 0
+    watermark_us: int | None = None
+    max_event_us: int | None = None
+    freshness_s: float | None = None
+    last_commit_us: int | None = None
+    age_s: float | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    counted_from: int = 1
+    quarantine_rows: int | None = None
+    pending: str | None = None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The status as JSON values."""
+        return asdict(self)
+
+
+def read_status(
+    disk: Disk, lake: str, names: Iterable[TableName], *, now_us: int, pending: Mapping[TableName, str] | None = None
+) -> list[TableStatus]:
+    """The status of each table, in the given order; a damaged table says so and does not hide the others.
+
+    Args:
+        disk: the lake's disk.
+        lake: root folder of the lake.
+        names: tables to look at.
+        now_us: the present, microseconds since 1970.
+        pending: kind of change that waits, by table.
+    """
+    found = []
+    for name in names:
+        status = TableStatus(str(name), pending=(pending or {}).get(name))
+        try:
+            _fill(status, disk, lake, name, now_us)
+        except LodestreamError as error:
+            status.error = str(error)
+        found.append(status)
+    return found
+
+
+def _fill(status: TableStatus, disk: Disk, lake: str, name: TableName, now_us: int) -> None:
+    table = DeltaTable.open(disk, table_path(lake, name))
+    if table is None:
+        return
+    snapshot = table.snapshot
+    status.exists, status.version = True, snapshot.version
+    status.rows, status.files = _rows(snapshot.files.values()), len(snapshot.files)
+    status.size_bytes = sum(add.size for add in snapshot.files.values())
+    status.epoch = int(snapshot.metadata.configuration.get("lodestream.epoch", "1"))
+    application = app_id(name, status.epoch)
+    status.batch = snapshot.txns.get(application, 0)
+    status.planned = max(FlowStore(disk, lake, name, status.epoch).last_planned(), status.batch)
+    _sum(status, disk, table.path, application)
+    if status.max_event_us is not None:
+        status.freshness_s = (now_us - status.max_event_us) / 1e6
+    if status.last_commit_us is not None:
+        status.age_s = (now_us - status.last_commit_us) / 1e6
+    quarantine = DeltaTable.open(disk, table_path(lake, quarantine_name(name)))
+    if quarantine is not None:
+        status.quarantine_rows = _rows(quarantine.snapshot.files.values())
+
+
+def _sum(status: TableStatus, disk: Disk, path: str, application: str) -> None:
+    """Sum up the commits of the present epoch that the log still has."""
+    first: int | None = None
+    for version in sorted(list_log(disk, path).commits):
+        commit = _commit(disk, path, version)
+        if commit is None or application not in commit.txns:
+            continue
+        first = commit.txns[application] if first is None else first
+        for kind, number in (commit.info.get("counts") or {}).items():
+            status.counts[kind] = status.counts.get(kind, 0) + int(number)
+        status.watermark_us = commit.info.get("watermark_us") or status.watermark_us
+        status.max_event_us = commit.info.get("max_event_us") or status.max_event_us
+        status.last_commit_us = commit.timestamp_ms * 1000
+    status.counted_from = 1 if first is None else first
+
+
+def _commit(disk: Disk, path: str, version: int) -> Commit | None:
+    try:
+        return read_commit(disk, path, version)
+    except (FileNotFoundError, DataLossRefused):
+        return None  # cleaned up since it was listed
+    except CorruptionError:
+        return None  # a torn commit at the end; opening the table has already judged it
+
+
+def _rows(files: Iterable[AddFile]) -> int | None:
+    counts = [add.num_records for add in files]
+    return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
