@@ -23,6 +23,7 @@ TYPES = pa.schema(
         ("tiny", pa.int8()),
         ("small", pa.int16()),
         ("whole", pa.int32()),
+        ("big", pa.int64()),
         ("real", pa.float32()),
         ("double", pa.float64()),
         ("text", pa.string()),
@@ -38,13 +39,14 @@ TYPES = pa.schema(
 )
 ROWS = [
     {
-        "id": 1, "flag": True, "tiny": -128, "small": -32768, "whole": -(2**31), "real": 1.5, "double": -0.0,
+        "id": 1, "flag": True, "tiny": -128, "small": -32768, "whole": -(2**31), "big": -(2**63), "real": 1.5,
+        "double": -0.0,
         "text": "", "raw": b"", "day": dt.date(1, 1, 1), "time": dt.datetime(1, 1, 1, tzinfo=UTC),
         "money": Decimal("-99999999999999999999999999999.999999999"), "cents": Decimal("0.01"), "tags": [],
         "place": {"x": None, "names": None}, "facts": [],
     },
     {
-        "id": 2, "flag": False, "tiny": 127, "small": 32767, "whole": 2**31 - 1, "real": float("inf"),
+        "id": 2, "flag": False, "tiny": 127, "small": 32767, "whole": 2**31 - 1, "big": 2**63 - 1, "real": float("inf"),
         "double": 5e-324, "text": "zażółć 日本 \U0001f680 \x00 \n", "raw": b"\x00\xff", "day": dt.date(9999, 12, 31),
         "time": dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "money": Decimal("1e-9"),
         "cents": Decimal("-9999999.99"), "tags": ["a", None, ""], "place": {"x": 1.0, "names": ["n", None]},
