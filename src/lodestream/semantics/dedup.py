@@ -24,8 +24,9 @@ def deduplicate(
     """Judge the rows of one batch in arrival order.
 
     A row at or before W(n-1) is late, whatever its key, and leaves no trace. Else it is a duplicate while its key is
-    remembered. Else it is output, and its key is remembered until the watermark reaches its event time + `within_us`;
-    a duplicate does not prolong that.
+    remembered. Else it is output, and its key is remembered until a batch ends whose W(n) has reached its event time +
+    `within_us`: to the next batch, a key that expired at or before its own W(n-1) is absent. A duplicate does not
+    prolong that.
 
     Args:
         rows: (key, event time in microseconds), n.
@@ -36,7 +37,7 @@ def deduplicate(
     Returns:
         n verdicts, and the keys remembered after the batch.
     """
-    remembered = {key: expiry for key, expiry in expiries.items() if expiry > mark.late_us}
+    remembered = dict(expiries)
     verdicts: list[Verdict] = []
     for key, time_us in rows:
         if time_us <= mark.late_us:
