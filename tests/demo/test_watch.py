@@ -19,6 +19,13 @@ def test_plain_lines_come_at_times_and_at_the_end() -> None:
     assert last == "  bronze 1,990 rows, 10 set aside · gold 7 rows, 0 set aside"
 
 
+def test_a_run_without_work_says_so() -> None:
+    out = io.StringIO()
+    with Watch(Console(file=out, width=40), ["bronze.a"]):
+        pass
+    assert out.getvalue() == "  nothing new\n"
+
+
 def test_a_terminal_sees_rows_and_what_was_set_aside() -> None:
     out = io.StringIO()
     with Watch(Console(file=out, force_terminal=True, width=80), ["silver.a"]) as watch:

@@ -143,6 +143,7 @@ def _complete(folder: Path, manifest: dict[str, Any]) -> bool:
 def _write_all(data: Path, making: Path, tell: Progress) -> dict[str, Any]:
     rows: dict[str, int] = {}
     with duckdb.connect() as con:
+        con.execute("set enable_progress_bar = false")  # it writes to stdout when it takes Python for interactive
         tell("reading flights", 0.05)
         with zipfile.ZipFile(data / "flights.csv.zip") as archive:
             unpacked = Path(archive.extract("flights.csv", making))

@@ -42,6 +42,8 @@ class Watch:
     ) -> None:
         if self._live:
             self._live.stop()
+        elif error is None and not any(seen["batches"] for seen in self._seen.values()):
+            self._console.print("  nothing new")
         elif error is None:
             self._line()
 
