@@ -20,7 +20,7 @@ def _mix(z: Words) -> Words:
 
 def words(seed: int, field: int, index: Ints) -> Words:
     """64 random bits for each index; `field` tells independent uses apart."""
-    key = _mix(np.array([seed & (1 << 64) - 1], np.uint64) + np.uint64(field) * np.uint64(0xD1342543DE82EF95))
+    key = _mix(np.array([(seed + field * 0xD1342543DE82EF95) & (1 << 64) - 1], np.uint64))
     return _mix(_mix(index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + key))
 
 

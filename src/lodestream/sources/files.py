@@ -132,7 +132,7 @@ class FilesSource:
             last = consumed.get(file.unit)
             if not file.size or (last is not None and self._is_done(file, last)):
                 continue
-            if not self._settings.append or self._cut(file, last, 1, 1):
+            if self._cut(file, last, 1, 1):  # a file may hold no record at all
                 return False
         return True
 
