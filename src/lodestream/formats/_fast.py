@@ -13,7 +13,8 @@ from lodestream.formats._parse import BadRecordError, Parser
 from lodestream.formats._records import rows_table
 from lodestream.formats._scan import Scan
 from lodestream.formats._template import Path, Template, Walk, learn
-from lodestream.formats._text import Converted, text_converter
+from lodestream.formats._text import text_converter
+from lodestream.formats._text_times import Converted
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.types import DataType, Schema
 from lodestream.ports.source import Reading
