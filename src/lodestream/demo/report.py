@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from rich.console import Console
@@ -20,6 +20,7 @@ and `skipped` when the table is a query over others and has no positions of its 
 FATES = ("output", "quarantine", "late", "duplicate", "dropped", "open")
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BAR_CELLS = 16
+_PLAIN_WIDTH = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ ANSWERS = (
         "arr_delay_mean",
     ),
     Answer(
-        "When do delays build up? (scheduled hour, UTC, all of 2013)",
+        "When do delays build up? (by scheduled hour, UTC)",
         "select hour(window_start) as hour_utc, cast(sum(scheduled) as bigint) as scheduled, "
         "cast(sum(cancelled) as bigint) as cancelled, "
         "cast(sum(delay_sum) as double) / sum(departed) as delay_mean from gold.departures_per_hour "
@@ -67,10 +68,10 @@ ANSWERS = (
 )
 
 NEXT = (
-    ('lodestream query "select * from gold.delay_by_carrier order by arr_delay_mean desc"', "ask something yourself"),
-    ("lodestream quarantine list silver.flights_feed", "the rows that did not pass, each with its reasons"),
-    ("lodestream explain silver.flights", "the steps and where each column comes from"),
-    ("lodestream reconcile silver.flights_feed", "prove that no row is missing, position by position"),
+    ('lodestream query "select * from gold.delay_by_carrier"', "ask yourself"),
+    ("lodestream quarantine list silver.flights_feed", "what did not pass"),
+    ("lodestream explain silver.flights", "steps and lineage"),
+    ("lodestream reconcile silver.flights_feed", "prove that no row is lost"),
     ("lodestream table history gold.departures_per_hour", "every version of a table"),
 )
 
@@ -84,19 +85,22 @@ def report(console: Console, query: Query, accounting: Accounting, *, place: str
         accounting: rows of each table by fate.
         place: folder of the project, for the commands to type.
     """
+    width = None if console.is_terminal else max(console.width, _PLAIN_WIDTH)
     for answer in ANSWERS:
         rows = query(answer.sql).to_pylist()
         if rows:
-            console.print(_answer(answer, rows))
+            console.print(Text(answer.title, style="bold"))
+            console.print(_answer(answer, rows), width=width)
             console.print()
-    console.print(_accounting(accounting))
+    console.print(Text("Where every row went", style="bold"))
+    console.print(_accounting(accounting), width=width)
     console.print()
     _verdict(console, accounting)
     console.print(Text("What to type next", style="bold"))
     console.print(Text(f"  cd {place}"))
-    width = max(len(command) for command, _ in NEXT)
+    longest = max(len(command) for command, _ in NEXT)
     for command, what in NEXT:
-        console.print(Text.assemble("  ", (command.ljust(width), "cyan"), "  ", (what, "dim")), soft_wrap=True)
+        console.print(Text.assemble("  ", (command.ljust(longest), "cyan"), "  ", (what, "dim")), soft_wrap=True)
 
 
 def bar(value: float | None, largest: float, cells: int = _BAR_CELLS) -> str:
@@ -108,10 +112,11 @@ def bar(value: float | None, largest: float, cells: int = _BAR_CELLS) -> str:
 
 
 def _answer(answer: Answer, rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table(answer.title)
+    table = _table()
     names = list(rows[0])
     for name in names:
-        table.add_column(name.replace("_", " "), justify="left" if isinstance(_first(rows, name), str) else "right")
+        justify: Literal["left", "right"] = "left" if isinstance(_first(rows, name), str) else "right"
+        table.add_column(name.replace("_", " "), justify=justify, no_wrap=True)
     table.add_column("", no_wrap=True, min_width=_BAR_CELLS)
     largest = max((row[answer.bar] or 0 for row in rows), default=0)
     for row in rows:
@@ -120,11 +125,11 @@ def _answer(answer: Answer, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _accounting(accounting: Accounting) -> Table:
-    table = _table("Where every row went")
-    table.add_column("table")
+    table = _table()
+    table.add_column("table", no_wrap=True)
     for name in ("input", *FATES):
-        table.add_column(name, justify="right")
-    table.add_column("adds up")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("ok", no_wrap=True)
     for name, rows in accounting.items():
         cells = [_text(rows.get(fate) or 0, zero="·") for fate in ("input", *FATES)]
         good = bool(rows.get("reconciled"))
@@ -148,8 +153,8 @@ def _verdict(console: Console, accounting: Accounting) -> None:
     console.print()
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _first(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
