@@ -68,7 +68,8 @@ class OpenWindows:
         Returns:
             The windows that changed, in the form of `table`.
         """
-        batch = naive(rows).append_column(_START, pa.array(start_us)).append_column("_hash", pa.array(digests))
+        columns = {_START: pa.array(start_us), "_hash": pa.array(digests)}
+        batch = pa.table({**columns, **dict(zip(rows.column_names, naive(rows).columns, strict=True))})
         groups = [f"{e.duckdb} AS {quoted(name)}" for name, e in self._step.group_by]
         partials = [f"{p.initial} AS {quoted(p.name)}" for p in self._partials.values()]
         listed = ", ".join([_START, *groups, *partials, "count(*) AS _rows", "bit_xor(_hash) AS _digest"])
