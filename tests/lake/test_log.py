@@ -3,12 +3,16 @@
 import json
 import random
 import shutil
+from pathlib import Path
 
 import deltalake
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lodestream.errors import ConfigError, CorruptionError
+from lodestream.lake.actions import AddFile
+from lodestream.lake.checkpoint import Contents, write_checkpoint
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.log import list_log, load
 from lodestream.lake.maintenance import interval_ms, repair
@@ -40,8 +44,6 @@ def table(tmp_path) -> DeltaTable:
 
 
 def log(table):
-    from pathlib import Path
-
     return Path(table.path) / "_delta_log"
 
 
@@ -91,6 +93,24 @@ def test_any_flipped_byte_in_a_checkpoint_is_found_or_harmless(table):
     for cut in [0, 3, 8, len(whole) // 3, len(whole) // 2, len(whole) - 9, len(whole) - 1]:
         path.write_bytes(whole[:cut])
         same(table)
+
+
+def test_a_whole_checkpoint_that_lacks_a_file_is_found(table):
+    """Valid Parquet, one action short: only the digest can tell."""
+    path = log(table) / f"{6:020d}.checkpoint.parquet"
+    rows = pq.read_table(path)
+    pq.write_table(rows.slice(0, rows.num_rows - 1), path)
+    same(table)
+    hint = log(table) / "_last_checkpoint"
+    hint.write_text(json.dumps({"version": 6, "size": rows.num_rows - 1}))
+    same(table)
+
+
+def test_a_foreign_checkpoint_shorter_than_its_hint_is_found(table):
+    path = log(table) / f"{6:020d}.checkpoint.parquet"
+    rows = pq.read_table(path).replace_schema_metadata(None)
+    pq.write_table(rows.slice(0, rows.num_rows - 1), path)
+    same(table)
 
 
 def test_a_flip_after_log_cleanup_falls_back_to_the_older_checkpoint(table):
@@ -235,9 +255,6 @@ def test_a_path_out_of_the_table_is_refused(table, attack, action):
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_path_out_of_the_table_in_a_checkpoint_is_refused(table, attack):
-    from lodestream.lake.actions import AddFile
-    from lodestream.lake.checkpoint import Contents, write_checkpoint
-
     snapshot = table.snapshot
     bad = AddFile(attack, {}, 1, file="x")
     contents = Contents(snapshot.metadata, snapshot.protocol, {attack: bad}, {}, {})
@@ -280,9 +297,21 @@ def test_features_that_cannot_be_read_are_named(table, action, message):
         DeltaTable.open(LocalDisk(), table.path)
 
 
-def test_a_multi_part_checkpoint_is_read(table):
-    import pyarrow.parquet as pq
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"metaData":{"id":"t","schemaString":"{\\"type\\":\\"struct\\",\\"fields\\":[]}","partitionColumns":["x"]}}',
+        '{"metaData":{"id":"t"}}', '{"add":{"path":"a"}}', '{"add":[]}\n[1]', '{"txn":{"appId":"a","version":"x"}}',
+        '{"protocol":{}}\n{"protocol":1}', "null", "\x00\x01", '{"add":{"path":"a","size":1,"dataChange":true',
+    ],
+)  # fmt: skip
+def test_a_commit_that_is_not_delta_is_corruption(table, text):
+    (log(table) / f"{9:020d}.json").write_text(text)
+    with pytest.raises(CorruptionError, match="commit is torn"):
+        DeltaTable.open(LocalDisk(), table.path)
 
+
+def test_a_multi_part_checkpoint_is_read(table):
     path = log(table) / f"{6:020d}.checkpoint.parquet"
     whole = pq.read_table(path).replace_schema_metadata(None)
     path.unlink()
