@@ -89,7 +89,14 @@ def _set_bits(bitmap: npt.NDArray[np.uint8]) -> Ints:
     words = bitmap.view(np.uint64)
     full = np.flatnonzero(words)
     values = words[full]
-    rest = values & (values - np.uint64(1))
-    if not rest.any():
-        return (full << 6) + _lowest_bit(values)
-    return np.flatnonzero(np.unpackbits(bitmap, bitorder="little"))
+    found = [(full << 6) + _lowest_bit(values)]
+    while True:
+        values = values & (values - np.uint64(1))
+        more = np.flatnonzero(values)
+        if not len(more):
+            break
+        if len(more) * 4 > len(full):  # dense: one pass over all bits is cheaper
+            return np.flatnonzero(np.unpackbits(bitmap, bitorder="little"))
+        full, values = full[more], values[more]
+        found.append((full << 6) + _lowest_bit(values))
+    return found[0] if len(found) == 1 else np.sort(np.concatenate(found), kind="stable")

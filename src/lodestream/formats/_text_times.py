@@ -18,6 +18,7 @@ Converted = tuple[pa.Array, Mask | None]
 _MINUS, _ZERO = 45, 48
 _YEAR_1_US = -62_135_596_800_000_000
 _DAY_US = 86_400_000_000
+_SHAPES_MAX = 4
 
 
 def layout(values: pa.Array) -> tuple[Bytes, npt.NDArray[np.int32]]:
@@ -82,13 +83,13 @@ _SHAPE = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.(\d{1,6}))?(Z|[+-]\
 
 def read_timestamps(values: pa.Array) -> Converted:
     """Rows of the forms of `_times.parse_timestamp`, with at most six digits after the point."""
-    fast = _uniform_timestamps(values)
-    if fast is not None:
-        return fast, None
+    uniform = _uniform_timestamps(values)
+    if uniform is not None:
+        return uniform
     out, left, groups = _by_length(values, range(19, 33))
     for rows, text in groups:
         todo = np.arange(len(rows))
-        for _ in range(4):
+        for _ in range(_SHAPES_MAX):
             if not len(todo):
                 break
             shape = _SHAPE.fullmatch(text[todo[0]].tobytes())
@@ -106,26 +107,33 @@ def read_timestamps(values: pa.Array) -> Converted:
     return micros_column(out, values, hard), hard
 
 
-def _uniform_timestamps(values: pa.Array) -> pa.Array | None:
-    """All rows in one shape and all valid, the usual case: Arrow reads them; None otherwise."""
+def _uniform_timestamps(values: pa.Array) -> Converted | None:
+    """Rows of one length and, but for a few, of one shape, the usual case, are read by Arrow; None for any other."""
     block, offsets = layout(values)
     if not len(values) or values.null_count:
         return None
     length = int(offsets[1])
-    if len(block) != length * len(values) or not (np.diff(offsets) == length).all():
+    if not length or len(block) != length * len(values) or not (np.diff(offsets) == length).all():
         return None
-    shape = _SHAPE.fullmatch(block[:length].tobytes())
     text = block.reshape(len(values), length)
-    if not shape or not _fits(text, shape[0]).all():
+    shape = next((s for row in text[:_SHAPES_MAX] if (s := _SHAPE.fullmatch(row.tobytes()))), None)
+    if shape is None:
         return None
+    odd = np.flatnonzero(~_fits(text, shape[0]))
+    hard: Mask | None = None
+    if len(odd):
+        hard = np.zeros(len(values), np.bool_)
+        hard[odd // length] = True
+        if np.count_nonzero(hard) * 16 > len(values):
+            return None
+        values = pc.if_else(pa.array(~hard), values, None)
     try:
         made = pc.cast(values, pa.timestamp("us", tz="UTC") if shape[2] else pa.timestamp("us"))
-    except pa.ArrowInvalid:
+    except pa.ArrowInvalid:  # the shape is right, but it is no such time
         return None
     made = made.cast(pa.timestamp("us", tz="UTC"))
-    if pc.min(made.view(pa.int64())).as_py() < _YEAR_1_US:
-        return None
-    return made
+    first = pc.min(made.view(pa.int64())).as_py()
+    return None if first is not None and first < _YEAR_1_US else (made, hard)
 
 
 def _fits(text: Bytes, like: bytes) -> Mask:

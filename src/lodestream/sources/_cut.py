@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 
 from lodestream.model.batch import SourceRange
 from lodestream.ports.format import Format
 from lodestream.ports.source import Decoded
 from lodestream.sources._digest import ContentDigest, digest_file
 
-_SCAN_BYTES = 1 << 20
+_SCAN_BYTES = 1 << 18
 _PIECE_BYTES = 4 << 20
 _EDGE_BYTES = 4096
 
@@ -74,15 +75,18 @@ class LineFile:
         stop = min(size, start + bytes_max)
         rows = 0
         # Words are summed fastest where memory is aligned as the file is.
-        view = memoryview(bytearray(_SCAN_BYTES + 8))
+        buffer = bytearray(_SCAN_BYTES + 8)
+        scratch = np.empty(_SCAN_BYTES, np.bool_)
         while digest.offset < stop and rows < rows_max:
-            room = view[digest.offset % 8 :][: min(_SCAN_BYTES, stop - digest.offset)]
+            lead = digest.offset % 8
+            room = memoryview(buffer)[lead : lead + min(_SCAN_BYTES, stop - digest.offset)]
             self._file.seek(digest.offset)
             got = self._file.readinto(room) or 0
             if not got:
                 break
-            took, lines = _whole_lines(room[:got], rows_max - rows)
-            if took:
+            took = buffer.rfind(b"\n", lead, lead + got) + 1 - lead
+            if took > 0:
+                took, lines = _whole_lines(room[:took], rows_max - rows, scratch)
                 digest.update(room[:took])
                 rows += lines
                 continue
@@ -170,15 +174,13 @@ class LineFile:
         return None
 
 
-def _whole_lines(view: memoryview, rows_max: int) -> tuple[int, int]:
-    """Bytes and lines of the whole lines at the start of `view`, at most `rows_max` lines."""
-    breaks = np.frombuffer(view, np.uint8) == 10
+def _whole_lines(view: memoryview, rows_max: int, scratch: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """Bytes and lines of the whole lines in `view`, which ends with one, at most `rows_max` lines."""
+    breaks = np.equal(np.frombuffer(view, np.uint8), 10, out=scratch[: len(view)])
     lines = int(np.count_nonzero(breaks))
-    if not lines:
-        return 0, 0
-    if lines > rows_max:
-        return int(np.flatnonzero(breaks)[rows_max - 1]) + 1, rows_max
-    return len(breaks) - int(np.argmax(breaks[::-1])), lines
+    if lines <= rows_max:
+        return len(view), lines
+    return int(np.flatnonzero(breaks)[rows_max - 1]) + 1, rows_max
 
 
 def edges(path: str, end: int) -> str:
