@@ -10,6 +10,7 @@ from functools import cached_property
 
 from pydantic import ValidationError
 
+from lodestream.engines.embedded.frames import describe
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk
 from lodestream.lake.layout import table_path
@@ -23,11 +24,13 @@ from lodestream.planning.diff import Change, Deployed, accept_hash, diff
 from lodestream.ports.plugins import load
 from lodestream.ports.source import Reading
 from lodestream.project.load import read_project
+from lodestream.project.mistakes import ProjectError
 from lodestream.runtime.apply import apply_changes
 from lodestream.runtime.pipeline import Pipeline
 from lodestream.version import VERSION
 
 _POLL_US = 100_000
+_NO_ENVIRONMENT = "D116"
 
 
 def now_us() -> int:
@@ -69,7 +72,7 @@ class App:
     def plans(self) -> Plans:
         """The compiled flows. Raises ProjectError with every mistake at once."""
         existing = {name: table.schema for name, table in self.deployed.items()}
-        return compile_project(self.project, existing, self._sample)
+        return compile_project(self.project, existing, self._sample, describe=describe)
 
     @property
     def flows(self) -> Mapping[TableName, FlowPlan]:
@@ -143,9 +146,12 @@ def open_project(root: str, *, lake: str | None = None, environment: str | None 
         environment: name under `environments:`; default is `LODESTREAM_ENV`, else none.
 
     Raises:
-        ProjectError: the project folder cannot be read; mistakes in declarations are reported by `App.plans`, together.
+        ProjectError: the project folder cannot be read, or there is no such environment; mistakes in declarations are
+            reported by `App.plans`, together.
     """
     project = read_project(root, environment or os.environ.get("LODESTREAM_ENV"))
+    if astray := [mistake for mistake in project.mistakes if mistake.code == _NO_ENVIRONMENT]:
+        raise ProjectError(astray)  # at once: another lake than the one that was meant would be opened
     chosen = lake or os.environ.get("LODESTREAM_LAKE") or project.lake
     return App(project, os.path.abspath(os.path.join(project.root, chosen)))
 

@@ -44,7 +44,7 @@ def apply_changes(
             )  # fmt: skip
         else:
             old = table.snapshot.metadata
-            metadata = replace(old, configuration={**old.configuration, **configuration})
+            metadata = replace(old, schema=plan.schema, configuration={**old.configuration, **configuration})
             try:
                 table.commit(
                     txn=None, info={}, metadata=metadata, clock_us=clock_us, operation="ALTER", blind=False

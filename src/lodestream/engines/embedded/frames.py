@@ -7,7 +7,13 @@ import os
 from collections.abc import Iterable
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+
+from lodestream.model.arrow import from_arrow_type, to_arrow
+from lodestream.model.types import DataType, Schema
+
+ROW = "_row_number"
 
 
 def connect(memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
@@ -17,7 +23,7 @@ def connect(memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
         "autoinstall_known_extensions": False, "autoload_known_extensions": False,
     }  # fmt: skip
     connection = duckdb.connect(":memory:", config=settings)
-    connection.execute("SET preserve_insertion_order = true")
+    connection.execute("SET enable_progress_bar = false")
     return connection
 
 
@@ -51,16 +57,59 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table if table.schema.equals(schema) else table.cast(schema)
 
 
+def numbered(table: pa.Table) -> pa.Table:
+    """The table as DuckDB may see it, with the number of each row in column `ROW`."""
+    return naive(table).append_column(ROW, pa.array(np.arange(len(table), dtype=np.int64)))
+
+
 def select(
-    connection: duckdb.DuckDBPyConnection, rows: pa.Table, items: Iterable[tuple[str, str]], source: str = "input"
+    connection: duckdb.DuckDBPyConnection,
+    rows: pa.Table,
+    items: Iterable[tuple[str, str]],
+    inner: Iterable[tuple[str, str]] | None = None,
 ) -> pa.Table:
-    """Compute named DuckDB expressions over `rows`, one result row per input row, in order."""
-    connection.register(source, naive(rows))
+    """Compute named DuckDB expressions over `rows`, one result row per input row, in order.
+
+    DuckDB keeps the order of a plain scan but turns some expressions into joins, an IN list of five values for one,
+    and joins give rows back in any order; so every row carries its number and the order is restored when it is lost.
+
+    Args:
+        connection: the flow's DuckDB.
+        rows: n rows.
+        items: (name, expression) over the columns of `rows`, or over `inner` when given.
+        inner: (name, expression) over the columns of `rows`, for items that read computed columns.
+    """
+    connection.register("input", numbered(rows))
     try:
-        listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in items)
-        return connection.sql(f"SELECT {listed} FROM {source}").to_arrow_table()
+        source = "input" if inner is None else f"(SELECT {_listed(inner)} FROM input)"
+        result = connection.sql(f"SELECT {_listed(items)} FROM {source}").to_arrow_table()
     finally:
-        connection.unregister(source)
+        connection.unregister("input")
+    numbers = result.column(ROW).to_numpy()
+    if len(numbers) != len(rows):
+        raise AssertionError(f"expressions gave {len(numbers)} rows for {len(rows)}")
+    if (np.diff(numbers) < 0).any():
+        result = result.take(pa.array(np.argsort(numbers)))
+    return result.drop_columns([ROW])
+
+
+def _listed(items: Iterable[tuple[str, str]]) -> str:
+    return ", ".join([*(f"{sql} AS {quoted(name)}" for name, sql in items), ROW])
+
+
+def describe(columns: Schema, expression: str) -> DataType:
+    """The type that DuckDB gives an expression over these columns; asked for expressions of `engine: embedded`.
+
+    Raises:
+        ValueError: DuckDB refuses it, or gives a type that no table can store.
+    """
+    with connect() as connection:
+        connection.register("input", naive(to_arrow(columns).empty_table()))
+        try:
+            result = connection.sql(f"SELECT {expression} AS x FROM input").to_arrow_table()
+        except duckdb.Error as error:
+            raise ValueError(str(error).split("\n")[0]) from error
+    return from_arrow_type(result.schema.field("x").type)
 
 
 def new_attempt() -> str:

@@ -6,7 +6,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from lodestream.engines.embedded.frames import naive, quoted
+from lodestream.engines.embedded.frames import ROW, numbered, quoted
 from lodestream.model.table import Lookup
 
 
@@ -26,12 +26,12 @@ class LookupTable:
         self._there = [there for _, there in lookup.on]
         self._rows = rows
         keys = ", ".join(map(quoted, self._there))
-        connection.register("lookup_rows", naive(rows.select(self._there)))
+        connection.register("lookup_rows", numbered(rows.select(self._there)))
         try:
             not_null = " AND ".join(f"{quoted(c)} IS NOT NULL" for c in self._there)
             self._index = connection.sql(
-                f"SELECT {keys}, min(_row) AS _row, count(*) > 1 AS _many FROM"
-                f" (SELECT *, row_number() OVER () - 1 AS _row FROM lookup_rows) WHERE {not_null} GROUP BY {keys}"
+                f"SELECT {keys}, min({ROW}) AS _row, count(*) > 1 AS _many FROM lookup_rows"
+                f" WHERE {not_null} GROUP BY {keys}"
             ).to_arrow_table()
         finally:
             connection.unregister("lookup_rows")
@@ -43,17 +43,15 @@ class LookupTable:
             (columns, ambiguous): the looked-up columns, n values each, NULL where there is no match; and n flags, true
             where the key stands more than once in the looked-up version.
         """
-        self._connection.register("input", naive(rows.select(self._here)))
+        self._connection.register("input", numbered(rows.select(self._here)))
         self._connection.register("lookup_index", self._index)
         try:
             equal = " AND ".join(
                 f"i.{quoted(here)} = l.{quoted(there)}" for here, there in zip(self._here, self._there, strict=True)
             )
-            names = ", ".join(f"{quoted(c)}" for c in self._here)
             joined = self._connection.sql(
-                f"SELECT l._row, coalesce(l._many, false) AS _many FROM"
-                f" (SELECT {names}, row_number() OVER () AS _n FROM input) i"
-                f" LEFT JOIN lookup_index l ON {equal} ORDER BY i._n"
+                f"SELECT l._row, coalesce(l._many, false) AS _many FROM input i"
+                f" LEFT JOIN lookup_index l ON {equal} ORDER BY i.{ROW}"
             ).to_arrow_table()
         finally:
             self._connection.unregister("input")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.engines.embedded.correction import Correction
-from lodestream.engines.embedded.frames import naive, quoted, select
+from lodestream.engines.embedded.frames import quoted, select
 from lodestream.engines.embedded.keys import hash_keys
 from lodestream.engines.embedded.lookups import LookupTable
 from lodestream.engines.embedded.python_step import PythonFunction, run_python
@@ -22,7 +22,18 @@ from lodestream.errors import ConfigError
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.batch import BatchPlan
 from lodestream.model.digest import position_digest
-from lodestream.model.steps import Aggregation, Dedupe, Derive, Expect, FlowPlan, LookUp, RunPython, Select, Watermark
+from lodestream.model.steps import (
+    Aggregation,
+    Dedupe,
+    Derive,
+    Expect,
+    FlowPlan,
+    LookUp,
+    Rule,
+    RunPython,
+    Select,
+    Watermark,
+)
 from lodestream.model.table import META_COLUMNS
 from lodestream.model.types import Schema
 
@@ -213,44 +224,25 @@ class _Pass:
         derived = {name for name, _ in columns}
         needed = {c for _, e in columns for c in e.columns} | {c for r in rules for c in r.condition.columns}
         rows = self.out.rows
-        inner = [quoted(c) for c in rows.column_names if c in needed and c not in derived]
-        inner += [f"{e.duckdb} AS {quoted(name)}" for name, e in columns]
+        inner = [(c, quoted(c)) for c in rows.column_names if c in needed and c not in derived]
+        inner += [(name, e.duckdb) for name, e in columns]
         flags: list[tuple[str, str, str]] = []  # (reason, effect, true where it holds)
         for i, (name, e) in enumerate(columns):
             if e.error is not None:
-                inner.append(f"coalesce({e.error}, false) AS _e{i}")
+                inner.append((f"_e{i}", f"coalesce({e.error}, false)"))
                 flags.append((f"derive:{name}:error", "quarantine", f"_e{i}"))
         for rule in rules:
-            condition = rule.condition
-            error = f"coalesce({condition.error}, false)" if condition.error is not None else None
-            broken = f"NOT coalesce({condition.duckdb}, false)"
-            prefix = "drop" if rule.otherwise == "drop" else "expect"
-            if error is not None:
-                flags.append((f"{prefix}:{rule.name}:error", rule.otherwise, error))
-                broken = f"({broken} AND NOT {error})"
-            flags.append((f"{prefix}:{rule.name}", rule.otherwise, broken))
+            flags += _broken(rule)
         stopping = [sql for _, effect, sql in flags if effect != "warn"]
         warnings = [(reason, sql) for reason, effect, sql in flags if effect == "warn"]
-        items = [quoted(name) for name, _ in columns]
-        items.append(f"({' OR '.join(stopping)}) AS _bad" if stopping else "false AS _bad")
-        items += [f"({sql}) AS _w{i}" for i, (_, sql) in enumerate(warnings)]
-        inner_sql = ", ".join(inner or ["_position"])
+        items = [(name, quoted(name)) for name, _ in columns]
+        items.append(("_bad", " OR ".join(f"({sql})" for sql in stopping) or "false"))
+        items += [(f"_w{i}", sql) for i, (_, sql) in enumerate(warnings)]
         source = rows.select([c for c in rows.column_names if c in needed or c == "_position"])
-        self.connection.register("input", naive(source))
-        try:
-            result = self.connection.sql(
-                f"SELECT {', '.join(items)} FROM (SELECT {inner_sql} FROM input)"
-            ).to_arrow_table()
-            bad = _mask(result.column("_bad"))
-            for i, (reason, _) in enumerate(warnings):
-                self.out.count(f"rule:{reason.split(':')[1]}", int(pc.sum(result.column(f"_w{i}")).as_py() or 0))
-            if bad.any():
-                self.connection.unregister("input")
-                self.connection.register("input", naive(source.filter(pa.array(bad))))
-                listed = ", ".join(f"({sql}) AS f{i}" for i, (_, _, sql) in enumerate(flags))
-                detail = self.connection.sql(f"SELECT {listed} FROM (SELECT {inner_sql} FROM input)").to_arrow_table()
-        finally:
-            self.connection.unregister("input")
+        result = select(self.connection, source, items, inner)
+        bad = _mask(result.column("_bad"))
+        for i, (reason, _) in enumerate(warnings):
+            self.out.count(f"rule:{reason.split(':')[1]}", int(pc.sum(result.column(f"_w{i}")).as_py() or 0))
         for name, e in columns:
             value = result.column(name).cast(to_arrow_type(e.type))
             at = self.out.rows.schema.get_field_index(name)
@@ -258,6 +250,8 @@ class _Pass:
                 self.out.rows.set_column(at, name, value) if at >= 0 else self.out.rows.append_column(name, value)
             )
         if bad.any():
+            hits = [(f"f{i}", sql) for i, (_, _, sql) in enumerate(flags)]
+            detail = select(self.connection, source.filter(pa.array(bad)), hits, inner)
             self._set_aside(bad, detail, [(reason, effect) for reason, effect, _ in flags])
 
     def _set_aside(self, bad: np.ndarray, detail: pa.Table, flags: list[tuple[str, str]]) -> None:
@@ -404,6 +398,19 @@ class _Pass:
             self.reject_late(gone)
             row = (np.cumsum(~gone) - 1)[row]
         return self.settle(), row, start_us
+
+
+def _broken(rule: Rule) -> list[tuple[str, str, str]]:
+    """(reason, effect, DuckDB boolean) for a rule that is not met, and for one that errs."""
+    condition, prefix = rule.condition, "drop" if rule.otherwise == "drop" else "expect"
+    broken = f"NOT coalesce({condition.duckdb}, false)"
+    if condition.error is None:
+        return [(f"{prefix}:{rule.name}", rule.otherwise, broken)]
+    error = f"coalesce({condition.error}, false)"
+    return [
+        (f"{prefix}:{rule.name}:error", rule.otherwise, error),
+        (f"{prefix}:{rule.name}", rule.otherwise, f"({broken} AND NOT {error})"),
+    ]
 
 
 def _mask(column: pa.ChunkedArray) -> np.ndarray:
