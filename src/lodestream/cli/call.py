@@ -73,6 +73,7 @@ class Call:
         env: name of an environment.
         json: whether stdout takes JSON.
         debug: whether tracebacks are wanted.
+        hint: what to type next when something is wrong, where the verb knows better than the kind of error.
     """
 
     project: str = "."
@@ -80,6 +81,7 @@ class Call:
     env: str | None = None
     json: bool = False
     debug: bool = False
+    hint: str | None = None
 
     def app(self) -> App:
         """The project, opened. Raises ConfigError when there is none."""
@@ -148,7 +150,7 @@ def report(call: Call, error: LodestreamError) -> None:
         call.emit({"error": as_json(error)})
     call.say(f"error: {error}")
     if "lodestream " not in str(error):
-        step = next((text for kind, text in _NEXT if isinstance(error, kind)), None)
+        step = call.hint or next((text for kind, text in _NEXT if isinstance(error, kind)), None)
         if step is not None:
             call.say(f"next: {step}")
 

@@ -173,7 +173,8 @@ def _chosen(entries: pa.Table, reason: str | None, kind: str | None) -> pa.Table
     import pyarrow as pa
 
     keep = [
-        (reason is None or reason in (reasons or [])) and (found == kind if kind else reason or found in _REPLAYABLE)
+        (reason is None or reason in (reasons or []))
+        and (found == kind if kind else reason is not None or found in _REPLAYABLE)
         for reasons, found in zip(entries["reasons"].to_pylist(), entries["kind"].to_pylist(), strict=True)
     ]
     return entries.filter(pa.array(keep, pa.bool_()))

@@ -49,6 +49,7 @@ def query(
     from lodestream.query.service import QueryService
 
     app = call.app()
+    call.hint = 'lodestream status lists tables, lodestream query "describe layer.name" columns'
     if sql == "-":
         sql = sys.stdin.read()
     if call.json:

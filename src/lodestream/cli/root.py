@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from lodestream.cli.call import DEBUG, ENV, JSON, LAKE, PROJECT, verb
 from lodestream.cli.chaos import chaos
@@ -103,8 +104,22 @@ for _verbs in _VERBS.values():
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     sys.excepthook = _unexpected
+    # SystemExit leaves from here, where no frame of a verb is alive: DuckDB complains about what lives on.
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
     command: Any = typer.main.get_command(app)
-    command.main(args=arguments, prog_name="lodestream")
+    try:
+        code = command.main(args=arguments, prog_name="lodestream", standalone_mode=False)
+    except TyperException as error:
+        shown: Any = error
+        shown.show()
+        return error.exit_code
+    except typer.Abort:
+        print("aborted", file=sys.stderr)
+        return 1
+    return code if isinstance(code, int) else 0
 
 
 def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

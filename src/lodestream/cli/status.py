@@ -20,12 +20,15 @@ def status(call: Call) -> None:
     """
     from lodestream.app import now_us
     from lodestream.cli.output import count, span, when_us
+    from lodestream.lake.layout import QUARANTINE_SUFFIX
     from lodestream.model.table import LAYERS
     from lodestream.operations.status import read_status
+    from lodestream.query.service import QueryService
 
     app = call.app()
     pending, mistakes = _pending(app)
-    names = {*app.project.tables, *app.deployed}
+    standing = (name for name in QueryService(app.disk, app.lake).tables() if not name.name.endswith(QUARANTINE_SUFFIX))
+    names = {*app.project.tables, *standing}
     order: dict[str, int] = {layer: index for index, layer in enumerate(LAYERS)}
     tables = read_status(
         app.disk, app.lake, sorted(names, key=lambda n: (order[n.layer], n.name)), now_us=now_us(), pending=pending
@@ -60,7 +63,7 @@ def status(call: Call) -> None:
         if one.error:
             call.print(f"{one.table}: {one.error}")
     if mistakes:
-        call.say(f"note: the declarations have {mistakes} mistakes; `lodestream plan` lists them")
+        call.say(f"note: mistakes in the declarations: {mistakes}; `lodestream plan` lists them")
     elif pending:
         call.say("next: lodestream plan")
 
