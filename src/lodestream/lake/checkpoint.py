@@ -16,6 +16,12 @@ from lodestream.lake.paths import decode_path
 
 _DIGEST = b"lodestream.digest"
 _THREADS_FROM_BYTES = 1 << 20
+_PIECE = 2048
+_DAMAGE = (
+    pa.ArrowException, ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, MemoryError,
+    RuntimeError, AssertionError,
+)  # fmt: skip
+"""Whatever decoding flipped bytes may raise."""
 _TEXTS = pa.map_(pa.string(), pa.string())
 _TXN = pa.struct([("appId", pa.string()), ("version", pa.int64()), ("lastUpdated", pa.int64())])
 _ADD = pa.struct([
@@ -35,6 +41,9 @@ _PROTOCOL = pa.struct([("minReaderVersion", pa.int32()), ("minWriterVersion", pa
 _SCHEMA = pa.schema(
     [("txn", _TXN), ("add", _ADD), ("remove", _REMOVE), ("metaData", _METADATA), ("protocol", _PROTOCOL)]
 )
+_REQUIRED = {
+    "txn": ("appId", "version"), "add": ("path", "partitionValues", "size", "modificationTime"), "remove": ("path",),
+}  # fmt: skip
 _VERIFIED = {"txn": ("appId", "version"), "add": _ADD.names, "remove": _REMOVE.names}
 
 
@@ -113,11 +122,13 @@ def read_checkpoint(parts: Sequence[bytes], where: str, rows: int | None = None)
         wanted = (table.schema.metadata or {}).get(_DIGEST)
         if wanted is None and rows is not None and table.num_rows != rows:
             raise ValueError(f"{table.num_rows} actions where {rows} were written")
+        if wanted is None and any(_DIGEST in part for part in parts):
+            raise ValueError("footer is damaged")
         if wanted is not None and wanted != _digest(table, leaves):
             raise ValueError("content does not have the digest it was written with")
         metadatas[0]["configuration"] = dict(metadatas[0].get("configuration") or ())
         return _contents(leaves, protocols[0], metadatas[0], where)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, MemoryError) as error:
+    except _DAMAGE as error:
         fix = "lodestream doctor --repair deletes it; the log has the same"
         raise CorruptionError("checkpoint is damaged", table=where, reason=str(error)[:200], fix=fix) from error
 
@@ -151,8 +162,13 @@ def _contents(
 
 
 def _structs(kind: pa.StructType, leaves: list[list[Any]]) -> pa.Array:
-    arrays = [pa.array(values, kind.field(i).type) for i, values in enumerate(leaves)]
+    arrays = [_array(values, kind.field(i).type) for i, values in enumerate(leaves)]
     return pa.StructArray.from_arrays(arrays, fields=list(kind))
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    pieces = [pa.array(values[start : start + _PIECE], kind) for start in range(0, len(values), _PIECE)]
+    return pa.concat_arrays(pieces) if pieces else pa.nulls(0, kind)
 
 
 def _leaves(table: pa.Table) -> dict[str, dict[str, list[Any]]]:
@@ -165,6 +181,8 @@ def _leaves(table: pa.Table) -> dict[str, dict[str, list[Any]]]:
             continue
         array = table.column(name).combine_chunks().drop_null()
         kind = array.type
+        if missing := set(_REQUIRED[name]) - set(kind.names):
+            raise ValueError(f"{name} lacks {sorted(missing)}")
         if "deletionVector" in kind.names and array.field("deletionVector").null_count < len(array):
             raise ConfigError("table uses deletion vectors, which cannot be read here")
         found[name] = {
@@ -181,5 +199,11 @@ def _bodies(table: pa.Table, name: str) -> list[dict[str, Any]]:
 
 def _digest(table: pa.Table, leaves: dict[str, dict[str, list[Any]]]) -> bytes:
     """Covers every value and its name, so that no flipped byte that matters goes unseen."""
-    content = (leaves, _bodies(table, "metaData"), _bodies(table, "protocol"))
-    return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest().encode()
+    digest = hashlib.blake2b(digest_size=16)
+    for name, fields in leaves.items():
+        for field, values in fields.items():
+            digest.update(f"{name}.{field} {len(values)} ".encode())
+            for start in range(0, len(values), _PIECE):  # in pieces, so that other threads get their turn
+                digest.update(repr(values[start : start + _PIECE]).encode())
+    digest.update(repr((_bodies(table, "metaData"), _bodies(table, "protocol"))).encode())
+    return digest.hexdigest().encode()

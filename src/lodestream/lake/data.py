@@ -139,6 +139,6 @@ def _read(root: str, add: AddFile, wanted: pa.Schema) -> pa.Table:
     except FileNotFoundError as error:
         fix = "lodestream doctor shows what is lost; restore the file from a copy"
         raise CorruptionError("data file is missing", path=path, fix=fix) from error
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         fix = "restore the file from a copy"
         raise CorruptionError("data file is damaged", path=path, reason=str(error)[:200], fix=fix) from error
