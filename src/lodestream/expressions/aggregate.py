@@ -9,7 +9,7 @@ from sqlglot import exp
 from lodestream.expressions.aggregates import AGGREGATES, Aggregation
 from lodestream.expressions.dialect import offset_of, parse_expression
 from lodestream.expressions.errors import ExpressionError
-from lodestream.expressions.scalar import bare
+from lodestream.expressions.scalar import bare, to_expression
 from lodestream.expressions.typed import INTERVAL, VOID, Typed, any_of, quote
 from lodestream.expressions.walk import Describe, Walker
 from lodestream.model.expression import Aggregate, Partial
@@ -56,7 +56,7 @@ def _measure(
     initial_error = any_of(*walker.errors)
     return Aggregate(
         text=bare(value.spark), type=value.type, nullable=value.nullable, partials=tuple(walker.used.values()),
-        final=bare(value.duckdb), final_error=bare(value.error) if value.error else None,
+        final=to_expression(value).duckdb, final_error=bare(value.error) if value.error else None,
         initial_error=bare(initial_error) if initial_error else None,
         columns=frozenset(name for _, name in value.columns), portable=value.portable,
     )  # fmt: skip

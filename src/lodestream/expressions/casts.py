@@ -26,7 +26,7 @@ _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _SPECIAL = r"[+-]?[iI][nN][fF](?:[iI][nN][iI][tT][yY])?|[nN][aA][nN]"
 _TRUE, _FALSE = ("t", "true", "y", "yes", "1"), ("f", "false", "n", "no", "0")
 _DAY = r"[0-9]{4}(?:-[0-9]{1,2}(?:-[0-9]{1,2})?)?"
-_CLOCK = r"[0-9]{1,2}:[0-9]{1,2}(?::[0-9]{1,2}(?:\.[0-9]{0,9})?)?"
+_CLOCK = r"(?:[01]?[0-9]|2[0-3]):[0-5]?[0-9](?::[0-5]?[0-9](?:\.[0-9]{0,9})?)?"
 _ZONE = r"(?: ?(?:Z|UTC|GMT|[+-][0-9]{1,2}:[0-9]{1,2}))?"
 
 
@@ -41,13 +41,11 @@ def cast(value: Typed, to: DataType, *, attempt: bool = False, offset: int | Non
     if value.type == VOID:
         return replace(literal(None, to), spark=spark)
     if value.type == to:
-        return replace(value, spark=spark)
+        return replace(value, spark=spark, constant=NOT_CONSTANT)
     duckdb, total = _convert(value, to, offset)
-    if value.is_literal and not attempt:
-        folded = _fold(value, to, spark)
-        if folded:
-            return folded
     own = None if total else is_null(duckdb)
+    if own and value.type.name in ("double", "float") and to.name == "decimal":
+        own = f"({own} AND isfinite({value.duckdb}))"  # Spark gives NULL for NaN and the infinities
     return replace(
         value, type=to, duckdb=duckdb, spark=spark, constant=NOT_CONSTANT,
         error=value.error if attempt or total else any_of(value.error, given(value, own)),
@@ -74,16 +72,6 @@ def parse_moment(text: str, kind: DataType, offset: int | None) -> Typed:
     return literal(value, kind)
 
 
-def _fold(value: Typed, to: DataType, spark: str) -> Typed | None:
-    """A constant again, for the casts of literals that are themselves written as literals (`1L`, DATE '…')."""
-    constant = value.constant
-    if isinstance(constant, int) and not isinstance(constant, bool) and to.is_integer:
-        bits = {"tinyint": 7, "smallint": 15, "int": 31, "bigint": 63}[to.name]
-        if -(2**bits) <= constant < 2**bits:
-            return replace(literal(constant, to), spark=spark)
-    return None
-
-
 def _convert(value: Typed, to: DataType, offset: int | None) -> tuple[str, bool]:
     """(DuckDB text that is NULL where the cast fails, whether it never fails)."""
     source, text, target = value.type, value.duckdb, duckdb_type(to)
@@ -108,6 +96,13 @@ def _convert(value: Typed, to: DataType, offset: int | None) -> tuple[str, bool]
 
 def _numeric(value: Typed, to: DataType) -> tuple[str, bool]:
     source, text, target = value.type, value.duckdb, duckdb_type(to)
+    if (source.name, to.name) == ("double", "float"):
+
+        def narrow(x: str) -> str:
+            infinite = f"CASE WHEN {x} > 0 THEN CAST('inf' AS FLOAT) WHEN {x} < 0 THEN CAST('-inf' AS FLOAT) END"
+            return f"coalesce(TRY_CAST({x} AS FLOAT), {infinite})"
+
+        return let(text, narrow), True
     if to.name in ("double", "float"):
         return f"CAST({text} AS {target})", True
     fraction = source.name in ("double", "float")
@@ -127,7 +122,7 @@ def _numeric(value: Typed, to: DataType) -> tuple[str, bool]:
         return (f"CAST({text} AS {target})", True) if total else (f"TRY_CAST({text} AS {target})", False)
     if fraction:
         # through the shortest decimal text, as Spark does: 1.005 is 1.01 there, not 1.00
-        return f"TRY_CAST(CAST({text} AS VARCHAR) AS {target})", False
+        return let(f"CAST({text} AS VARCHAR)", lambda number: _decimal(number, to)), False
     total = to.scale >= source.scale and to.precision - to.scale >= source.precision - source.scale
     return (f"CAST({text} AS {target})", True) if total else (f"TRY_CAST({text} AS {target})", False)
 
@@ -137,7 +132,7 @@ def _from_string(text: str, to: DataType, offset: int | None) -> tuple[str, bool
     if to.is_integer:
         return f"TRY_CAST({_inside(text, '[+-]?[0-9]+')} AS {target})", False
     if to.name == "decimal":
-        return f"TRY_CAST({_inside(text, _NUMBER)} AS {target})", False
+        return let(_inside(text, _NUMBER), lambda number: _decimal(number, to)), False
     if to.name in ("double", "float"):
         number = f"regexp_replace({_inside(text, f'{_NUMBER}[dDfF]?|{_SPECIAL}')}, '([0-9.])[dDfF]$', '\\1')"
         return f"TRY_CAST({number} AS {target})", False
@@ -153,6 +148,12 @@ def _from_string(text: str, to: DataType, offset: int | None) -> tuple[str, bool
     if to.name == "binary":
         return f"encode({text})", True
     raise ExpressionError("P111", f"cannot cast string to {to}", offset=offset)
+
+
+def _decimal(number: str, to: DataType) -> str:
+    """A decimal from the text of a number; NULL out of range, which DuckDB does not see when there is an exponent."""
+    fits = f"abs(TRY_CAST({number} AS DOUBLE)) < 1e{38 - to.scale}"
+    return f"CASE WHEN {fits} THEN TRY_CAST(TRY_CAST({number} AS DECIMAL(38,{to.scale})) AS {duckdb_type(to)}) END"
 
 
 def _inside(text: str, pattern: str, tail: str = "") -> str:
@@ -193,9 +194,6 @@ def _to_string(value: Typed, offset: int | None) -> tuple[str, bool]:
     if source.is_integer or source.name in ("boolean", "decimal"):
         return f"CAST({text} AS VARCHAR)", True
     if source in (DATE, TIMESTAMP):
-        # years of more than four digits carry a sign in Spark, and years before 1 another notation in DuckDB
-        sign = f"CASE WHEN {text} > {source.name.upper()} '9999-12-31' THEN '+' ELSE '' END"
-        _ = sign
         return f"CAST({text} AS VARCHAR)", True
     hint = "cast to decimal first" if source.name in ("double", "float") else None
     raise ExpressionError("P111", f"cannot cast {source} to string alike on both engines", nearest=hint, offset=offset)

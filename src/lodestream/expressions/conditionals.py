@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lodestream.expressions.coercion import meet_all, widen
 from lodestream.expressions.errors import ExpressionError
 from lodestream.expressions.operators import boolean, comparable, compare, logic
-from lodestream.expressions.typed import Typed, any_of, duckdb_type, eager, literal, union
+from lodestream.expressions.typed import Typed, any_of, duckdb_type, eager, lazy, literal, union
 from lodestream.model.types import BOOLEAN, DataType
 
 
@@ -29,7 +29,7 @@ def case(branches: Sequence[tuple[Typed, Typed]], default: Typed | None, offset:
         error = any_of(condition.error, error)
     parts = [*conditions, *values, final]
     nullable = any(v.nullable for v in [*values, final])
-    return Typed(kind, duckdb, spark, error, nullable, union(parts), portable=all(p.portable for p in parts))
+    return lazy(kind, duckdb, spark, parts, error=error, nullable=nullable)
 
 
 def if_(condition: Typed, then: Typed, otherwise: Typed, offset: int | None) -> Typed:
@@ -48,7 +48,7 @@ def coalesce(values: Sequence[Typed], spark: str, offset: int | None) -> Typed:
         error = any_of(value.error, late)
     nullable = all(value.nullable for value in values)
     duckdb = f"coalesce({', '.join(v.duckdb for v in values)})"
-    return Typed(kind, duckdb, spark, error, nullable, union(values), portable=all(v.portable for v in values))
+    return lazy(kind, duckdb, spark, values, error=error, nullable=nullable)
 
 
 def nullif(left: Typed, right: Typed, offset: int | None) -> Typed:
@@ -88,10 +88,9 @@ def in_list(value: Typed, items: Sequence[Typed], offset: int | None) -> Typed:
     if error and value.nullable:
         error = f"({wide.duckdb} IS NOT NULL AND {error})"
     parts = [wide, *items]
-    return Typed(
-        BOOLEAN, f"({wide.duckdb} IN ({', '.join(item.duckdb for item in items)}))", spark, any_of(wide.error, error),
-        any(p.nullable for p in parts), union(parts), portable=all(p.portable for p in parts),
-    )  # fmt: skip
+    duckdb = f"({wide.duckdb} IN ({', '.join(item.duckdb for item in items)}))"
+    nullable = any(part.nullable for part in parts)
+    return lazy(BOOLEAN, duckdb, spark, parts, error=any_of(wide.error, error), nullable=nullable)
 
 
 def foreign(kind: DataType, inner: str, spark: str, arguments: Sequence[Typed]) -> Typed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -9,9 +10,11 @@ from sqlglot import exp
 from sqlglot.dialects import Databricks
 from sqlglot.errors import ParseError, TokenError
 from sqlglot.parsers.databricks import DatabricksParser
+from sqlglot.tokenizer_core import TokenType
 
 from lodestream.expressions.errors import ExpressionError
 
+_NUMBER = re.compile(r"[0-9.]+(?:[eE][+-]?[0-9]+)?")
 _SPECIAL_SYNTAX = ("CAST", "TRY_CAST", "EXTRACT", "TRIM", "POSITION")
 
 
@@ -65,7 +68,27 @@ def _parse(text: str, read: Callable[[PortableSpark], list[exp.Expr | None]]) ->
     tree = trees[0] if trees else None
     if len(trees) != 1 or tree is None:
         raise ExpressionError("P112", "more than one statement", offset=0)
+    _mark_suffixes(tree, text)
     return tree
+
+
+def _mark_suffixes(tree: exp.Expr, text: str) -> None:
+    """Set meta `suffix` on literals such as `2L`, which sqlglot gives as casts; Spark types the two differently."""
+    found = [
+        node for node in tree.find_all(exp.Cast) if isinstance(node.this, exp.Literal) and "format" not in node.args
+    ]
+    if not found or not any(char.isdigit() for char in text):
+        return
+    tokens = PortableSpark().tokenize(text)
+    casts = [token for token in tokens if token.token_type == TokenType.DCOLON]
+    written = [token for token in casts if text[token.start : token.end + 1] == "::"]
+    if written and len(written) < len(casts):
+        message = "a literal with a suffix beside ::"
+        raise ExpressionError("P112", message, nearest="cast(… as …)", offset=written[0].start)
+    if not written:
+        for node in found:
+            if _NUMBER.fullmatch(node.this.name):
+                node.meta["suffix"] = True
 
 
 def _offset(text: str, line: Any, column: Any, highlight: Any) -> int | None:

@@ -12,7 +12,7 @@ from lodestream.expressions.errors import ExpressionError, nearest
 from lodestream.expressions.typed import INTERVAL, NOT_CONSTANT, IntervalValue, Typed, is_null, strict
 from lodestream.model.types import DATE, TIMESTAMP
 
-_MONTHS = {"month": 1, "quarter": 3, "year": 12}
+_MONTHS = {"month": 1, "year": 12}
 _MICROS = {"microsecond": 1, "millisecond": 1000, "second": 10**6, "minute": 60 * 10**6, "hour": 3600 * 10**6}
 _DAYS = {"day": 1, "week": 7}
 _UNITS = (*_MONTHS, *_DAYS, *_MICROS)

@@ -16,6 +16,7 @@ from lodestream.expressions.typed import (
     eager,
     in_turn,
     is_null,
+    lazy,
     let,
     literal,
     strict,
@@ -122,10 +123,18 @@ def _decimal(symbol: str, left: Typed, right: Typed, spark: str, offset: int | N
         by = right.duckdb if own is None else f"nullif({right.duckdb}, 0)"
         duckdb = f"CAST({left.duckdb} % {by} AS {target})"
         return strict(common, duckdb, spark, (left, right), own=own, order=(right, left))
+    operands = _roomy(left.duckdb, a, b, precision), right.duckdb
     if precision <= 38:
-        return strict(common, f"CAST({left.duckdb} {symbol} {right.duckdb} AS {target})", spark, (left, right))
-    duckdb = f"TRY(CAST({left.duckdb} {symbol} {right.duckdb} AS {target}))"
+        return strict(common, f"CAST({operands[0]} {symbol} {operands[1]} AS {target})", spark, (left, right))
+    duckdb = f"TRY(CAST({operands[0]} {symbol} {operands[1]} AS {target}))"
     return strict(common, duckdb, spark, (left, right), own=is_null(duckdb))
+
+
+def _roomy(duckdb: str, left: DataType, right: DataType, digits: int) -> str:
+    """The left operand, wide enough that DuckDB does not compute in 64 bits: it stays there when both fit into them."""
+    if digits <= 18 or left.precision > 18 or right.precision > 18:
+        return duckdb
+    return f"CAST({duckdb} AS DECIMAL(19,{left.scale}))"
 
 
 def _decimal_division(left: Typed, right: Typed, spark: str, offset: int | None) -> Typed:
@@ -154,7 +163,9 @@ def unscaled(duckdb: str, kind: DataType) -> str:
     """A decimal without its point, as a HUGEINT."""
     if kind.scale == 0:
         return f"CAST({duckdb} AS HUGEINT)"
-    return f"CAST({duckdb} * CAST({10**kind.scale} AS DECIMAL({kind.scale + 1},0)) AS HUGEINT)"
+    factor = decimal_type(kind.scale + 1, 0)
+    roomy = _roomy(duckdb, kind, factor, kind.precision + factor.precision)
+    return f"CAST({roomy} * CAST({10**kind.scale} AS {duckdb_type(factor)}) AS HUGEINT)"
 
 
 def rounded_quotient(above: str, below: str, kind: DataType) -> str:
@@ -169,7 +180,8 @@ def from_unscaled(digits: str, kind: DataType) -> str:
         return f"CAST({digits} AS {duckdb_type(kind)})"
     unit = f"CAST({format(Decimal(1).scaleb(-kind.scale), 'f')} AS DECIMAL({kind.scale},{kind.scale}))"
     whole = f"CAST({digits} // {10**kind.scale} AS {duckdb_type(kind)})"
-    part = f"CAST({digits} % {10**kind.scale} AS DECIMAL({kind.scale},0)) * {unit}"
+    fraction = decimal_type(max(kind.scale, 19 if kind.scale > 9 else 0), 0)
+    part = f"CAST({digits} % {10**kind.scale} AS {duckdb_type(fraction)}) * {unit}"
     return f"CAST({whole} + {part} AS {duckdb_type(kind)})"
 
 
@@ -185,6 +197,8 @@ def negate(value: Typed, offset: int | None) -> Typed:
     if value.type.is_integer:
         duckdb = f"TRY(-{value.duckdb})"
         return strict(value.type, duckdb, spark, (value,), own=is_null(duckdb))
+    if value.type.precision > 34:
+        raise ExpressionError("P103", f"Spark rounds -{value.type} to 34 digits", offset=offset)
     return strict(value.type, f"(-{value.duckdb})", spark, (value,))
 
 
@@ -253,11 +267,9 @@ def logic(word: str, left: Typed, right: Typed, offset: int | None) -> Typed:
     left, right = boolean(left, word, offset), boolean(right, word, offset)
     decided = "false" if word == "AND" else "true"
     late = right.error and all_of(f"{left.duckdb} IS DISTINCT FROM {decided}", right.error)
-    return Typed(
-        BOOLEAN, f"({left.duckdb} {word} {right.duckdb})", f"({left.spark} {word} {right.spark})",
-        any_of(left.error, late), left.nullable or right.nullable, left.columns | right.columns,
-        portable=left.portable and right.portable,
-    )  # fmt: skip
+    duckdb, spark = f"({left.duckdb} {word} {right.duckdb})", f"({left.spark} {word} {right.spark})"
+    nullable = left.nullable or right.nullable
+    return lazy(BOOLEAN, duckdb, spark, (left, right), error=any_of(left.error, late), nullable=nullable)
 
 
 def invert(value: Typed, offset: int | None) -> Typed:

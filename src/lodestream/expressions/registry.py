@@ -79,6 +79,10 @@ class Call:
         """A timestamp argument; a date becomes its midnight."""
         return self._take(index, ("timestamp", "date"), TIMESTAMP)
 
+    def instant(self, index: int) -> Typed:
+        """A timestamp argument; a date is not one."""
+        return self._take(index, ("timestamp",), TIMESTAMP)
+
     def boolean(self, index: int) -> Typed:
         """A boolean argument."""
         return self._take(index, ("boolean",), BOOLEAN)

@@ -31,8 +31,9 @@ def compile_scalar(text: str, schema: Schema, *, portable: bool = True, describe
 
 def to_expression(value: Typed) -> Expression:
     """The public form of a compiled value."""
+    duckdb = f"CASE WHEN {value.error} THEN NULL ELSE {value.duckdb} END" if value.masked else bare(value.duckdb)
     return Expression(
-        text=bare(value.spark), type=value.type, nullable=value.nullable, duckdb=bare(value.duckdb),
+        text=bare(value.spark), type=value.type, nullable=value.nullable or value.masked, duckdb=duckdb,
         error=bare(value.error) if value.error else None,
         columns=frozenset(column for _, column in value.columns), portable=value.portable,
     )  # fmt: skip

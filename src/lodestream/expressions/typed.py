@@ -50,6 +50,7 @@ class Typed:
         columns: (table, column) pairs it reads; the table is empty in scalar expressions.
         constant: the value of a literal.
         portable: whether Spark knows every function in it.
+        masked: whether `duckdb` may be other than NULL where it errs.
     """
 
     type: DataType
@@ -60,6 +61,7 @@ class Typed:
     columns: frozenset[tuple[str, str]] = frozenset()
     constant: Value | IntervalValue | NotConstant = NOT_CONSTANT
     portable: bool = True
+    masked: bool = False
 
     @property
     def is_literal(self) -> bool:
@@ -120,7 +122,7 @@ def strict(
     return Typed(
         kind, duckdb, spark, in_turn(operands if order is None else order, own),
         nullable or own is not None or any(o.nullable for o in operands),
-        union(operands), portable=all(o.portable for o in operands),
+        union(operands), portable=all(o.portable for o in operands), masked=any(o.masked for o in operands),
     )  # fmt: skip
 
 
@@ -128,9 +130,16 @@ def eager(
     kind: DataType, duckdb: str, spark: str, operands: Sequence[Typed], *, own: str | None = None, nullable: bool
 ) -> Typed:
     """A call of which Spark evaluates every operand."""
+    return lazy(kind, duckdb, spark, operands, error=any_of(*(o.error for o in operands), own), nullable=nullable)
+
+
+def lazy(
+    kind: DataType, duckdb: str, spark: str, operands: Sequence[Typed], *, error: str | None, nullable: bool
+) -> Typed:
+    """A call that decides by itself which operands count, and so may have a value although one of them erred."""
     return Typed(
-        kind, duckdb, spark, any_of(*(o.error for o in operands), own), nullable, union(operands),
-        portable=all(o.portable for o in operands),
+        kind, duckdb, spark, error, nullable, union(operands), portable=all(o.portable for o in operands),
+        masked=error is not None,
     )  # fmt: skip
 
 
@@ -259,11 +268,14 @@ def _literal(value: Value, kind: DataType) -> tuple[str, str]:
     if name in ("double", "float"):
         number = repr(float(value))  # type: ignore[arg-type]
         exact = f"CAST('{number}' AS {name.upper()})"
-        return exact, f"CAST('{number}' AS {name})" if not math.isfinite(float(value)) else _spark_double(number, name)  # type: ignore[arg-type]
+        finite = math.isfinite(float(number))
+        return exact, _spark_double(number, name) if finite else f"CAST('{number}' AS {name})"
     if name == "decimal":
         body = format(value, "f")
-        return f"CAST({body} AS {duckdb_type(kind)})", body if not body.startswith("-") else f"({body})"
-    return f"CAST({value} AS {duckdb_type(kind)})", f"CAST({value} AS {kind})"
+        body_spark = body if "." in body else body + "BD"
+        return f"CAST({body} AS {duckdb_type(kind)})", body_spark if not body.startswith("-") else f"({body_spark})"
+    plain = f"{value}{'S' if name == 'smallint' else 'Y'}"
+    return f"CAST({value} AS {duckdb_type(kind)})", plain if not plain.startswith("-") else f"({plain})"
 
 
 def _spark_double(number: str, name: str) -> str:
@@ -273,6 +285,6 @@ def _spark_double(number: str, name: str) -> str:
 
 __all__ = [
     "INTERVAL", "NOT_CONSTANT", "VOID", "IntervalValue", "NotConstant", "Typed", "Value", "all_of", "any_of",
-    "decimal_literal", "duckdb_text", "duckdb_type", "eager", "given", "in_turn", "is_null", "let", "literal", "quote",
+    "decimal_literal", "duckdb_text", "duckdb_type", "eager", "given", "in_turn", "is_null", "lazy", "let", "literal", "quote",
     "spark_name", "spark_text", "strict", "union",
 ]  # fmt: skip

@@ -189,6 +189,9 @@ class Walker:
                 if value.type.scale == 0 and -value.constant >= -(2**63):
                     return literal(int(-value.constant))
                 return literal(-value.constant, value.type)
+        if isinstance(inner, exp.Cast) and inner.meta.get("suffix"):
+            # the minus belongs to the digits: -9223372036854775808L has no positive counterpart
+            return self._suffixed("-" + inner.this.name, self.type_of(inner.args["to"]), offset_of(node))
         return operators.negate(self.walk(inner), offset_of(node))
 
     def paren(self, node: exp.Paren) -> Typed:
@@ -222,10 +225,22 @@ class Walker:
         attempt = isinstance(node, exp.TryCast)
         if isinstance(inner, exp.Literal) and inner.is_string and kind in (DATE, TIMESTAMP) and not attempt:
             return parse_moment(inner.this, kind, offset_of(node))
+        if node.meta.get("suffix"):
+            return self._suffixed(inner.name, kind, offset_of(node))
         value = self.walk(inner)
-        if isinstance(inner, exp.Literal) and not attempt and kind.name == "double" and not inner.is_string:
-            return literal(float(inner.this))
         return cast(value, kind, attempt=attempt, offset=offset_of(node))
+
+    def _suffixed(self, digits: str, kind: DataType, offset: int | None) -> Typed:
+        """A literal with a suffix: 1L, 1S, 1Y, 1D, 1F, 1BD."""
+        if kind.name == "decimal":
+            return decimal_literal(digits)
+        if not kind.is_integer:
+            return literal(float(digits), kind)
+        bits = {"tinyint": 7, "smallint": 15, "bigint": 63}[kind.name]
+        number = int(digits) if digits.removeprefix("-").isdigit() else 2**64
+        if abs(number) > 2**bits - (not digits.startswith("-")):
+            raise ExpressionError("P112", f"not a {kind}: {digits}", offset=offset)
+        return literal(number, kind)
 
     def type_of(self, node: exp.DataType) -> DataType:
         """The Spark type of a type in CAST."""
@@ -304,12 +319,14 @@ class Walker:
         if not isinstance(node, exp.Like | exp.ILike):
             raise ExpressionError("P112", "escape belongs to like", offset=offset_of(node))
         value, pattern = self.walk(node.this), self.walk(node.expression)
-        return patterns.like(value, pattern, escape, isinstance(node, exp.ILike), offset_of(node))
+        made = patterns.like(value, pattern, escape, isinstance(node, exp.ILike), offset_of(node))
+        return operators.invert(made, None) if node.args.get("negate") else made
 
     def rlike(self, node: exp.RegexpLike) -> Typed:
         """A RLIKE b."""
         value, pattern = self.walk(node.this), self.walk(node.expression)
-        return patterns.matches(value, pattern, f"({value.spark} RLIKE {pattern.spark})", offset_of(node))
+        made = patterns.matches(value, pattern, f"({value.spark} RLIKE {pattern.spark})", offset_of(node))
+        return operators.invert(made, None) if node.args.get("negate") else made
 
     def trim(self, node: exp.Trim) -> Typed:
         """TRIM([BOTH|LEADING|TRAILING] [characters] FROM text)."""
@@ -330,7 +347,8 @@ class Walker:
 
     def position(self, node: exp.StrPosition) -> Typed:
         """POSITION(a IN b)."""
-        parts = (self.walk(node.args["substr"]), self.walk(node.this))
+        start = node.args.get("position")
+        parts = tuple(self.walk(part) for part in (node.args["substr"], node.this, start) if part is not None)
         return SCALARS["position"].build(Call("position", parts, offset_of(node)))
 
     def bracket(self, node: exp.Bracket) -> Typed:

@@ -4,6 +4,6 @@ from lodestream.expressions.functions import aggregates, arrays, logic, moments,
 from lodestream.expressions.registry import AGGREGATES, REFUSED, SCALARS, Call, Function
 
 __all__ = [
-    "AGGREGATES", "REFUSED", "SCALARS", "Call", "Function", "aggregates", "arrays", "logic", "moments", "numbers", "patterns",
-    "refused", "texts",
+    "AGGREGATES", "REFUSED", "SCALARS", "Call", "Function", "aggregates", "arrays", "logic", "moments", "numbers",
+    "patterns", "refused", "texts",
 ]  # fmt: skip

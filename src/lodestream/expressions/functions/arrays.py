@@ -101,10 +101,11 @@ def _extreme(call: Call) -> Typed:
     return strict(_element(value), f"{name}({value.duckdb})", call.spark, (value,), nullable=True)
 
 
-@scalar(_SECTION, "array_join", "array<string>, string", "string", "NULL elements are skipped")
+@scalar(_SECTION, "array_join", "array<string>, string", "string", "literal separator; NULL elements are skipped")
 def _join(call: Call) -> Typed:
     call.count(2)
     value, mark = call.array(0), call.text(1)
+    call.literal_text(1)
     if _element(value) != STRING:
         raise call.error("takes an array of strings")
     kept = f"list_filter({value.duckdb}, lambda x: x IS NOT NULL)"

@@ -177,18 +177,23 @@ def _to_timestamp(call: Call) -> Typed:
     return cast(call[0], TIMESTAMP, offset=call.offset).with_spark(call.spark)
 
 
-@scalar(
-    _SECTION, "unix_seconds unix_timestamp unix_millis unix_micros", "timestamp", "bigint", "since 1970, rounded down"
-)
+@scalar(_SECTION, "unix_seconds unix_millis unix_micros", "timestamp", "bigint", "since 1970, rounded down")
 def _unix(call: Call) -> Typed:
-    if not len(call):
-        raise call.error("changes from run to run", "P107")
     call.count(1)
-    value = call.timestamp(0)
+    value = call.instant(0)
     unit = {"unix_millis": 1000, "unix_micros": 1}.get(call.name, 1_000_000)
     micros = f"epoch_us({value.duckdb})"
     duckdb = micros if unit == 1 else f"({micros} // {unit} - CAST({micros} % {unit} < 0 AS BIGINT))"
     return strict(BIGINT, duckdb, call.spark, (value,))
+
+
+@scalar(_SECTION, "unix_timestamp", "timestamp", "bigint", "seconds since 1970, cut towards 1970")
+def _unix_timestamp(call: Call) -> Typed:
+    if not len(call):
+        raise call.error("changes from run to run", "P107")
+    call.count(1)
+    value = call.timestamp(0)
+    return strict(BIGINT, f"(epoch_us({value.duckdb}) // 1000000)", call.spark, (value,))
 
 
 @scalar(_SECTION, "timestamp_seconds timestamp_millis timestamp_micros", "integer", "timestamp", "since 1970")

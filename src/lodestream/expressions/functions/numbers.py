@@ -22,6 +22,8 @@ def _abs(call: Call) -> Typed:
     if value.type.is_integer:
         duckdb = f"TRY(abs({value.duckdb}))"
         return strict(value.type, duckdb, call.spark, (value,), own=is_null(duckdb))
+    if value.type.precision > 34:
+        raise call.error(f"Spark rounds {value.type} to 34 digits", "P103")
     return strict(value.type, f"abs({value.duckdb})", call.spark, (value,))
 
 
@@ -41,7 +43,7 @@ def _positive(call: Call) -> Typed:
 def _sign(call: Call) -> Typed:
     call.count(1)
     value = call.double(0)
-    body = let(value.duckdb, lambda x: f"CASE WHEN isnan({x}) THEN {x} ELSE CAST(sign({x}) AS DOUBLE) END")
+    body = let(value.duckdb, lambda x: f"CASE WHEN isnan({x}) OR {x} = 0 THEN {x} ELSE CAST(sign({x}) AS DOUBLE) END")
     return strict(DOUBLE, body, call.spark, (value,))
 
 
@@ -143,9 +145,16 @@ def _pmod(call: Call) -> Typed:
     target = duckdb_type(made.type)
     wide = "HUGEINT" if made.type == BIGINT else "BIGINT"
 
+    # the sum wraps around in Spark when both are negative and large; small types are added as ints there
+    low = -(2**63) if made.type == BIGINT else -(2**31)
+
     def build(r: str) -> str:
         n = f"CAST({b.duckdb} AS {wide})"
-        return f"CASE WHEN {r} < 0 THEN (CAST({r} AS {wide}) + {n}) % nullif({n}, 0) ELSE {r} END"
+        total = let(
+            f"(CAST({r} AS {wide}) + {n})",
+            lambda s: f"CASE WHEN {s} < {low} THEN {s} - 2 * ({low}::{wide}) ELSE {s} END",
+        )
+        return f"CASE WHEN {r} < 0 THEN ({total}) % nullif({n}, 0) ELSE {r} END"
 
     return replace(made, duckdb=f"CAST({let(made.duckdb, build)} AS {target})", spark=call.spark)
 

@@ -106,7 +106,7 @@ def _substring(call: Call) -> Typed:
 
     def build(s: str) -> str:
         begin = f"CASE WHEN {start.duckdb} > 0 THEN {start.duckdb}::BIGINT - 1 WHEN {start.duckdb} < 0 "
-        begin += f"THEN length({s}) + {start.duckdb} ELSE 0 END"
+        begin += f"THEN length({s}) + {start.duckdb} WHEN {start.duckdb} = 0 THEN 0 END"
         return let(begin, lambda b: _between(s, b, f"({b} + {count})"))
 
     return strict(STRING, let(text.duckdb, build), call.spark, operands)
@@ -115,7 +115,8 @@ def _substring(call: Call) -> Typed:
 def _between(text: str, begin: str, end: str) -> str:
     """Code points `begin` (from 0) up to `end`; NULL when a bound is."""
     inner = f"substring({text}, greatest({begin}, 0) + 1, least({end}, 4294967295) - greatest({begin}, 0))"
-    return f"CASE WHEN {end} <= greatest({begin}, 0) THEN '' WHEN {end} IS NOT NULL THEN {inner} END"
+    unknown = f"{begin} IS NULL OR {end} IS NULL"
+    return f"CASE WHEN {unknown} THEN NULL WHEN {end} <= greatest({begin}, 0) THEN left({text}, 0) ELSE {inner} END"
 
 
 @scalar(_SECTION, "left", "string, int", "string", "empty for a length below 1")
@@ -187,7 +188,9 @@ def _find(call: Call, text: Typed, part: Typed, start: int) -> Typed:
     found = f"instr({text.duckdb}, {part.duckdb})"
     if start > 1:
         rest = f"instr(substring({text.duckdb}, {start}), {part.duckdb})"
-        found = let(rest, lambda i: f"CASE WHEN {i} > 0 THEN {i} + {start - 1} ELSE {i} END")
+        found = let(
+            rest, lambda i: f"CASE WHEN {part.duckdb} = '' THEN 1 WHEN {i} > 0 THEN {i} + {start - 1} ELSE {i} END"
+        )
     return strict(INT, f"CAST({found} AS INTEGER)", call.spark, (text, part))
 
 
