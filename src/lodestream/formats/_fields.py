@@ -14,6 +14,7 @@ from lodestream.formats._lines import Ints, Lines, Mask, is_utf8, slices
 from lodestream.formats._records import Reject
 from lodestream.formats._scan import Scan
 from lodestream.formats._text import text_converter
+from lodestream.formats._text_times import blanked
 from lodestream.formats._types import infer_texts
 from lodestream.formats._values import BadValueError, Convert, converter, from_text
 from lodestream.model.arrow import to_arrow_type
@@ -190,7 +191,7 @@ class Fields:
             texts = slices(lines.block, begins[:, place], ends[:, place], pa.string())
             null = pc.is_in(texts, pa.array(sorted(self._nulls), pa.string()))
             if pc.any(null).as_py():
-                texts = pc.if_else(null, None, texts)
+                texts = blanked(texts, np.asarray(null))
                 if not column.nullable:
                     hard = np.asarray(null) if hard is None else hard | np.asarray(null)
             made, bad = convert(texts)

@@ -27,10 +27,7 @@ def _refuse_constant(text: str) -> NoReturn:
     raise BadRecordError("json")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
-_TEXT_DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=NumberText, parse_int=NumberText
-)
+_SPACES = " \t\r\n"
 
 
 class Parser:
@@ -47,35 +44,39 @@ class Parser:
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
             parse_float=NumberText if exact else None,
-        ).decode
+        ).raw_decode
 
     def __call__(self, line: bytes) -> dict[str, Any]:
         """The record as a dict. Raises BadRecordError: `utf8`, `depth`, `duplicate_key`, `json`, `object`."""
         try:
-            text = line.decode()
+            text = line.decode().strip(_SPACES)
         except UnicodeDecodeError:
             raise BadRecordError("utf8") from None
         if line.count(b"{") + line.count(b"[") > self._depth_max and depth(line) > self._depth_max:
             raise BadRecordError("depth")
+        if text[:1] == "{" and text[-1] != "}":  # torn, the usual damage: no need to parse it
+            raise BadRecordError("json")
         try:
-            value = self._decode(text)
+            value, end = self._decode(text)
         except json.JSONDecodeError:
             raise BadRecordError("json") from None
         except BadRecordError:
             raise
         except ValueError:  # a whole number with more digits than Python reads
-            value = self._decode_long_numbers(text)
+            value, end = self._decode_long_numbers(text)
+        if end != len(text):
+            raise BadRecordError("json")
         if type(value) is not dict:
             raise BadRecordError("object")
         return value
 
-    def _decode_long_numbers(self, text: str) -> Any:
+    def _decode_long_numbers(self, text: str) -> tuple[Any, int]:
         """Read again with whole numbers as text where they are too long, so the column can refuse them by range."""
         reader = json.JSONDecoder(
             object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=NumberText, parse_int=_whole
         )
         try:
-            return reader.decode(text)
+            return reader.raw_decode(text)
         except json.JSONDecodeError:
             raise BadRecordError("json") from None
 
@@ -85,7 +86,7 @@ def _whole(text: str) -> int | NumberText:
 
 
 def depth(line: bytes) -> int:
-    """How deep arrays and objects nest, brackets inside text left out; stops counting nothing: linear time."""
+    """How deep arrays and objects nest, brackets inside text left out; in linear time."""
     deepest = level = 0
     for match in _BRACKETS.finditer(_TEXT.sub(b"", line)):
         level += 1 if match[0] in b"[{" else -1

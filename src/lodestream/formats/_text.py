@@ -12,7 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestream.formats._text_times import Converted, Mask, layout, micros_column, read_dates, read_timestamps, some
+from lodestream.formats._text_times import (
+    Converted,
+    Mask,
+    blanked,
+    layout,
+    micros_column,
+    read_dates,
+    read_timestamps,
+    some,
+)
 from lodestream.formats._values import INTEGER_BOUNDS, TIMESTAMP_UNITS
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.types import DataType
@@ -41,10 +50,6 @@ def text_converter(kind: DataType, timestamps: str = "iso") -> Callable[[pa.Arra
             return read_timestamps
         return lambda values: _epochs(values, TIMESTAMP_UNITS[timestamps])
     return None
-
-
-def _without(values: pa.Array, hard: Mask | None) -> pa.Array:
-    return values if hard is None else pc.if_else(pa.array(~hard), values, None)
 
 
 def _either(one: Mask | None, other: Mask | None) -> Mask | None:
@@ -93,11 +98,11 @@ def _bad_numbers(values: pa.Array, *, point: bool, digits_max: int) -> Mask | No
 
 def _cast_numbers(values: pa.Array, hard: Mask | None, kind: pa.DataType) -> tuple[pa.Array, Mask | None]:
     try:
-        return pc.cast(_without(values, hard), kind), hard
+        return pc.cast(blanked(values, hard), kind), hard
     except pa.ArrowInvalid:  # such as 1-5 or 1..5: rare, so only now is every row matched
         good = pc.match_substring_regex(values, _NUMBER).fill_null(True)
         hard = _either(hard, ~np.asarray(good))
-        return pc.cast(_without(values, hard), kind), hard
+        return pc.cast(blanked(values, hard), kind), hard
 
 
 def _integers(values: pa.Array, kind: DataType) -> Converted:
@@ -108,7 +113,7 @@ def _integers(values: pa.Array, kind: DataType) -> Converted:
     bound = INTEGER_BOUNDS[kind.name]
     numbers = np.asarray(column.fill_null(0))
     hard = _either(hard, some((numbers < -bound) | (numbers >= bound)))
-    return pc.cast(_without(column, hard), to_arrow_type(kind)), hard
+    return pc.cast(blanked(column, hard), to_arrow_type(kind)), hard
 
 
 def _floats(values: pa.Array, kind: DataType) -> Converted:
@@ -141,8 +146,8 @@ def _decimals(values: pa.Array, kind: DataType) -> Converted:
     words[:, 1] = scaled >> 63
     made = pa.Array.from_buffers(to_arrow_type(kind), len(scaled), [None, pa.py_buffer(words)])
     if values.null_count or hard is not None:
-        keep = np.asarray(values.is_valid())
-        made = pc.if_else(pa.array(keep if hard is None else keep & ~hard), made, None)
+        null = ~np.asarray(values.is_valid())
+        made = blanked(made, null if hard is None else null | hard)
     return made, hard
 
 
@@ -150,7 +155,7 @@ def _booleans(values: pa.Array) -> Converted:
     true = pc.equal(values, "true")
     known = np.asarray(pc.or_(true, pc.equal(values, "false")).fill_null(True))
     hard = some(~known)
-    return _without(true, hard), hard
+    return blanked(true, hard), hard
 
 
 def _epochs(values: pa.Array, unit_us: int) -> Converted:

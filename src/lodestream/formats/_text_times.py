@@ -34,13 +34,24 @@ def some(mask: Mask) -> Mask | None:
     return mask if mask.any() else None
 
 
+def blanked(values: pa.Array, blank: Mask | None) -> pa.Array:
+    """The column with NULL in the marked rows; shares all memory but the validity bits."""
+    if blank is None:
+        return values
+    valid = ~blank if not values.null_count else np.asarray(values.is_valid()) & ~blank
+    if values.offset:
+        return pc.if_else(pa.array(valid), values, pa.scalar(None, values.type))
+    bits = pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(values.type, len(values), [bits, *values.buffers()[1:]])
+
+
 def micros_column(micros: Ints, values: pa.Array, hard: Mask | None) -> pa.Array:
     """Microseconds as a timestamp column that is NULL where `values` is and where a row is hard."""
     made = pa.array(micros, pa.timestamp("us", tz="UTC"))
     if not values.null_count and hard is None:
         return made
-    keep = np.asarray(values.is_valid())
-    return pc.if_else(pa.array(keep if hard is None else keep & ~hard), made, None)
+    null = ~np.asarray(values.is_valid())
+    return blanked(made, null if hard is None else null | hard)
 
 
 def _by_length(values: pa.Array, lengths_taken: range) -> tuple[Ints, Mask, list[tuple[Ints, Bytes]]]:
@@ -56,10 +67,8 @@ def _by_length(values: pa.Array, lengths_taken: range) -> tuple[Ints, Mask, list
         rows = np.flatnonzero(lengths == length)
         if length in lengths_taken:
             groups.append((rows, block[offsets[rows][:, None] + np.arange(length)]))
-        elif length:
-            left[rows] = True
         else:
-            left[rows] = np.asarray(values.is_valid())[rows] if values.null_count else True
+            left[rows] = True
     return out, left, groups
 
 
@@ -71,10 +80,11 @@ def read_dates(values: pa.Array) -> Converted:
         days, valid = _days(text)
         out[rows] = np.where(good & valid, days, 0)
         left[rows] |= ~(good & valid)
+    left &= np.asarray(values.is_valid())
     hard = some(left)
     made = pa.array(out.astype(np.int32), pa.date32())
     if values.null_count or hard is not None:
-        made = pc.if_else(pa.array(np.asarray(values.is_valid()) & ~left), made, None)
+        made = blanked(made, ~np.asarray(values.is_valid()) | left)
     return made, hard
 
 
@@ -103,6 +113,7 @@ def read_timestamps(values: pa.Array) -> Converted:
             left[rows[todo[like]]] |= ~valid
             todo = todo[~like]
         left[rows[todo]] = True
+    left &= np.asarray(values.is_valid())
     hard = some(left)
     return micros_column(out, values, hard), hard
 
@@ -126,7 +137,7 @@ def _uniform_timestamps(values: pa.Array) -> Converted | None:
         hard[odd // length] = True
         if np.count_nonzero(hard) * 16 > len(values):
             return None
-        values = pc.if_else(pa.array(~hard), values, None)
+        values = blanked(values, hard)
     try:
         made = pc.cast(values, pa.timestamp("us", tz="UTC") if shape[2] else pa.timestamp("us"))
     except pa.ArrowInvalid:  # the shape is right, but it is no such time
