@@ -28,6 +28,7 @@ class Interrupt:
         self._stop = stop
         self._left = threading.Event()
         self._before: dict[int, Any] = {}
+        self._asking: threading.Thread | None = None
         self.seen = False
 
     def __enter__(self) -> Interrupt:
@@ -40,6 +41,8 @@ class Interrupt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left.set()
+        if self._asking is not None:
+            self._asking.join()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -48,7 +51,8 @@ class Interrupt:
             os._exit(_INTERRUPTED)
         self.seen = True
         # A handler runs in the middle of anything, so it takes no lock and prints nothing itself.
-        threading.Thread(target=self._ask, name="interrupt", daemon=True).start()
+        self._asking = threading.Thread(target=self._ask, name="interrupt", daemon=True)
+        self._asking.start()
 
     def _ask(self) -> None:
         self._call.say("stopping after the batches under way; once more stops at once")

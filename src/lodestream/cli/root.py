@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -104,8 +105,10 @@ for _verbs in _VERBS.values():
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     sys.excepthook = _unexpected
-    # SystemExit leaves from here, where no frame of a verb is alive: DuckDB complains about what lives on.
-    sys.exit(_run(arguments))
+    code = _run(arguments)
+    if code:  # an exception has left frames behind, and DuckDB complains of connections that live until the very end
+        gc.collect()
+    sys.exit(code)
 
 
 def _run(arguments: list[str] | None) -> int:
