@@ -118,7 +118,7 @@ class Pipeline:
         board = self._board = Board()
         chosen = list(self._chosen(tables))
         self.workers = {name: self._worker(name, chosen, board, listener) for name in chosen}
-        maintenance = Maintenance([w.flow for w in self.workers.values()], self.around)
+        maintenance = Maintenance(chosen, self.flows, self.around)
         housekeeping = threading.Thread(target=maintenance.run, args=(board.stopping,), name="maintenance", daemon=True)
         for worker in self.workers.values():
             worker.thread.start()

@@ -16,7 +16,16 @@ from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.drift import evolved, stored_columns
 from lodestream.engines.embedded.frames import connect, new_attempt
 from lodestream.engines.embedded.handover import Handover
-from lodestream.engines.embedded.inputs import Input, MakeSource, Planned, RefreshInput, SourceInput, StreamInput
+from lodestream.engines.embedded.history import last_commit
+from lodestream.engines.embedded.inputs import (
+    Input,
+    MakeSource,
+    Planned,
+    Readers,
+    RefreshInput,
+    SourceInput,
+    StreamInput,
+)
 from lodestream.engines.embedded.lookups import LookupTable
 from lodestream.engines.embedded.outputs import Output, QueryOutput, RowOutput, WindowOutput
 from lodestream.engines.embedded.python_step import PythonFunction
@@ -32,7 +41,7 @@ from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import app_id, quarantine_name, table_path
-from lodestream.lake.table import DeltaTable
+from lodestream.lake.table import DeltaTable, Staged
 from lodestream.model.batch import BatchLimit, BatchPlan
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, RunQuery, Watermark
 from lodestream.ports.source import Source
@@ -90,6 +99,7 @@ class Flow:
         self._window = next((s for s in plan.steps if isinstance(s, Aggregation)), None)
         self._watermark = next((s for s in plan.steps if isinstance(s, Watermark)), None)
         self._lookups = [s for s in plan.steps if isinstance(s, LookUp)]
+        self._readers = Readers(around.disk, around.lake)
         self._pinned: dict[str, tuple[int, LookupTable]] = {}
 
     # --- opening -----------------------------------------------------------------------------------------------------
@@ -162,11 +172,10 @@ class Flow:
 
     def _commit_of(self, batch: int) -> Commit:
         """The main commit of a batch; it is near the end of the log, and log cleanup keeps it."""
-        for version in range(self.table.snapshot.version, -1, -1):
-            for commit in self.table.commits(version - 1, version):
-                if commit.txns.get(self.app_id) == batch:
-                    return commit
-        raise CorruptionError("no commit of the last batch in the log", table=str(self.name), batch=batch)
+        commit = last_commit(self.table, self.app_id)
+        if commit is None or commit.txns[self.app_id] != batch:
+            raise CorruptionError("no commit of the last batch in the log", table=str(self.name), batch=batch)
+        return commit
 
     def _make_input(self) -> Input:
         first = self.plan.steps[0]
@@ -175,7 +184,7 @@ class Flow:
             stored = self.table.snapshot.metadata.schema
             return SourceInput(self._make_source, stored_columns(first.schema, stored, self.plan.schema), self.around)
         if isinstance(first, RunQuery):
-            return RefreshInput(first, self.around)
+            return RefreshInput(first, self._readers)
         return StreamInput(self.plan, self.around)
 
     def _make_output(self) -> Output:
@@ -248,10 +257,10 @@ class Flow:
         """Current versions of the lookup tables."""
         pins = {}
         for step in self._lookups:
-            table = DeltaTable.open(self.around.disk, table_path(self.around.lake, step.lookup.table))
+            table = self._readers.open(step.lookup.table)
             if table is None:
                 raise ConfigError("lookup table does not exist yet; run it first", table=str(step.lookup.table))
-            pins[str(step.lookup.table)] = table.snapshot.version
+            pins[str(step.lookup.table)] = table.refresh().version
         return pins
 
     def _run(self, batch: BatchPlan) -> Committed:
@@ -279,10 +288,14 @@ class Flow:
             "counts": outcome.counts, "definition": batch.definition, "watermark_us": batch.evict_us,
             "max_event_us": state.max_event_us, "upto": batch.upto, "pins": dict(batch.pins), "code": self.around.code,
         }  # fmt: skip
-        version = self.table.commit(
-            adds=staged.adds, removes=staged.removes, txn=(self.app_id, batch.batch), info=info,
-            metadata=staged.metadata, clock_us=batch.clock_us, operation=staged.operation,
-        )  # fmt: skip
+        try:
+            version = self.table.commit(
+                adds=staged.adds, removes=staged.removes, txn=(self.app_id, batch.batch), info=info,
+                metadata=staged.metadata, clock_us=batch.clock_us, operation=staged.operation,
+            )  # fmt: skip
+        except ConflictError:
+            self.table.discard(Staged(staged.adds, pa.table({})))
+            raise
         point("main.after")
         state.linked(link, size)
         if link.previous is None and state.batch > 1:
@@ -336,7 +349,7 @@ class Flow:
             version = batch.pins[name]
             held = self._pinned.get(name)
             if held is None or held[0] != version:
-                table = DeltaTable.open(self.around.disk, table_path(self.around.lake, step.lookup.table))
+                table = self._readers.open(step.lookup.table)
                 if table is None:
                     raise CorruptionError("pinned lookup table is gone", table=name, version=version)
                 needed = [there for _, there in step.lookup.on] + [there for there, _ in step.lookup.columns]
@@ -360,6 +373,7 @@ class Flow:
                 clock_us=batch.clock_us,
             )  # fmt: skip
         except ConflictError:
+            table.discard(staged)
             # Another process runs the same plan and was first; its rows are ours, for the plan decides them.
             if table.refresh().txns.get(self.app_id, 0) < batch.batch:
                 raise

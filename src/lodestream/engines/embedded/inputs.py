@@ -16,6 +16,7 @@ from lodestream.engines.embedded.stages import Outcome
 from lodestream.engines.embedded.state import FlowState
 from lodestream.errors import ConfigError, DataLossRefused, TransientError
 from lodestream.lake.actions import Commit
+from lodestream.lake.disk import Disk
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
@@ -40,6 +41,23 @@ class Planned:
     after: int = -1
     upto: int = -1
     pins: Mapping[str, int] = field(default_factory=dict)
+
+
+class Readers:
+    """Tables that a flow reads beside its stream; each is opened once and refreshed after that."""
+
+    def __init__(self, disk: Disk, lake: str) -> None:
+        self._disk, self._lake = disk, lake
+        self._tables: dict[TableName, DeltaTable] = {}
+
+    def open(self, name: TableName) -> DeltaTable | None:
+        """The table as it was last seen, or None while there is none."""
+        if name not in self._tables:
+            table = DeltaTable.open(self._disk, table_path(self._lake, name))
+            if table is None:
+                return None
+            self._tables[name] = table
+        return self._tables[name]
 
 
 class Input(Protocol):
@@ -170,18 +188,18 @@ class StreamInput:
 class RefreshInput:
     """Whole tables at pinned versions, for a `sql:` table."""
 
-    def __init__(self, step: RunQuery, around: Surroundings) -> None:
+    def __init__(self, step: RunQuery, readers: Readers) -> None:
         self._step = step
-        self._around = around
+        self._readers = readers
 
     def next(self, state: FlowState) -> Planned | None:
         """A refresh when an input has a version that the last one did not read."""
         pins = {}
         for name in self._step.inputs:
-            table = DeltaTable.open(self._around.disk, table_path(self._around.lake, name))
+            table = self._readers.open(name)
             if table is None:
                 return None
-            pins[str(name)] = table.snapshot.version
+            pins[str(name)] = table.refresh().version
         return Planned("refresh", pins=pins) if pins != state.pins else None
 
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
@@ -197,7 +215,7 @@ class RefreshInput:
         registered = []
         try:
             for text, version in batch.pins.items():
-                table = DeltaTable.open(self._around.disk, table_path(self._around.lake, TableName.parse(text)))
+                table = self._readers.open(TableName.parse(text))
                 if table is None:
                     raise TransientError("input table is gone", table=text)
                 columns = dict(self._step.columns).get(text)

@@ -106,7 +106,7 @@ class WindowOutput(_Writer):
             rows = self._stored(windows.finished(correction.windows), batch.batch)
             adds += (*kept, *self._table.stage(rows, name=f"corrected-{batch.batch}-{attempt}", partitions=names).adds)
         if self._updates and (outcome.touched or adds):
-            removes = [*removes, *(RemoveFile.of(a) for a in self._table.files() if a.hot)]
+            removes = [*removes, *(RemoveFile.of(a) for a in self._table.hot_files())]
             if len(windows.table):
                 rows = self._stored(windows.finished(windows.table), batch.batch)
                 staged = self._table.stage(rows, name=f"hot-{batch.batch}-{attempt}", partitions=names, hot=True)

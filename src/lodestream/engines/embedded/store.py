@@ -105,6 +105,8 @@ class FlowStore:
         path = os.path.join(self._plans, f"{batch:020d}.json")
         if not self.disk.exists(path):
             return None
+        # Its writer may have died between link and sync; what follows must not outlive the plan.
+        self.disk.sync_directory(self._plans)
         try:
             return BatchPlan.from_json(self.disk.read(path))
         except (ValueError, TypeError, KeyError) as error:
