@@ -266,6 +266,7 @@ class Flow:
     def _run(self, batch: BatchPlan) -> Committed:
         if batch.batch != self.state.batch + 1 or batch.epoch != self.epoch:
             raise CorruptionError("plan does not follow the state", table=str(self.name), batch=batch.batch)
+        self._refuse_half_done(batch)
         attempt = new_attempt()
         state = self.state
         outcome = self._compute(batch)
@@ -303,6 +304,16 @@ class Flow:
         if self.around.handover is not None and staged.rows is not None:
             self.around.handover.put(self.table.path, version, staged.rows)
         return Committed(batch.batch, batch.kind, version, outcome.counts)
+
+    def _refuse_half_done(self, batch: BatchPlan) -> None:
+        """A batch whose quarantine rows were decided by one definition must not get its output from another."""
+        if batch.definition == self.plan.definition or self.quarantine is None:
+            return
+        if self.quarantine.refresh().txns.get(self.app_id, 0) >= batch.batch:
+            raise ConfigError(
+                "a batch is half done under the earlier definition; run once with that, then change it",
+                table=str(self.name), batch=batch.batch,
+            )  # fmt: skip
 
     def _compute(self, batch: BatchPlan) -> Outcome:
         if isinstance(self.input, RefreshInput):

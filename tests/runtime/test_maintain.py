@@ -1,0 +1,56 @@
+"""Logs stay short without anybody losing what they still have to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lodestream.lake.log import list_log
+from lodestream.model.table import TableName
+from lodestream.runtime import maintain
+from lodestream.runtime.maintain import Maintenance
+from tests.engines.lakes import Lab
+
+BRONZE = "source: {files: {path: events, settle: 0 seconds}}\nformat: json\ncolumns: {id: string}\n"
+
+
+def _lab(tmp_path: Path, batches: int) -> Lab:
+    lab = Lab(tmp_path / "p")
+    lab.table("bronze.e", BRONZE)
+    lab.table("silver.e", "from: stream(bronze.e)\nselect: [id]\n")
+    for number in range(batches):
+        lab.events([{"id": f"e{number}"}])
+        lab.run(tables=["bronze.e"])
+    return lab
+
+
+def _look(lab: Lab, every: int) -> Maintenance:
+    app = lab.app()
+    around = app.pipeline().around
+    care = Maintenance([TableName("bronze", "e")], app.flows, around, checkpoint_every=every)
+    care._last[TableName("bronze", "e")] = -every
+    care.look()
+    assert care.errors == 0
+    return care
+
+
+def test_log_entries_go_only_when_every_reader_has_them(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(maintain, "VERSIONS_KEPT", 1)
+    monkeypatch.setattr(maintain, "LOG_KEPT_US", -(10**15))
+    lab = _lab(tmp_path, 4)
+    path = str(lab.root / "lake" / "bronze" / "e")
+    disk = lab.app().disk
+    _look(lab, 1)
+    lab.events([{"id": "late"}])
+    lab.run(tables=["bronze.e"])
+    _look(lab, 1)
+    assert min(list_log(disk, path).commits) == 0, "silver has read nothing yet"
+    lab.run()
+    assert len(lab.rows("silver.e")) == 5
+    lab.events([{"id": "more"}])
+    lab.run()
+    _look(lab, 1)
+    assert min(list_log(disk, path).commits) > 0
+    lab.events([{"id": "last"}])
+    lab.run()
+    assert len(lab.rows("silver.e")) == 7
+    lab.reconcile()
