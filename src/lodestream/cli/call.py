@@ -60,7 +60,8 @@ LAKE = Annotated[str | None, typer.Option("--lake", metavar="DIR", help="Another
 ENV = Annotated[str | None, typer.Option("--env", metavar="NAME", help="Environment declared in lodestream.yaml.")]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of text.")]
 DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-_COMMON = {"project": PROJECT, "lake": LAKE, "env": ENV, "json": JSON, "debug": DEBUG}
+COMMON = {"project": PROJECT, "lake": LAKE, "env": ENV, "json": JSON, "debug": DEBUG}
+"""Options of every verb, by parameter name."""
 
 
 @dataclass
@@ -121,12 +122,12 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     unset: dict[str, Any] = {"json": False, "debug": False}
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=unset.get(name), annotation=kind)
-        for name, kind in _COMMON.items()
+        for name, kind in COMMON.items()
     ]
 
     @functools.wraps(function)
     def command(*, context: typer.Context, **given: Any) -> None:
-        shown = {name: given.pop(name) for name in _COMMON}
+        shown = {name: given.pop(name) for name in COMMON}
         before: dict[str, Any] = context.find_root().obj or {}
         call = Call(**{name: value or before.get(name) or getattr(Call, name) for name, value in shown.items()})
         try:

@@ -32,7 +32,7 @@ from lodestream.cli.trace import trace
 from lodestream.cli.version import version
 
 _EPILOG = "Start with `lodestream demo`, or `lodestream init my-lake`. Exit codes: docs/reference/cli.md."
-_VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
+VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
     "Build and run": {
         "init": (init, "Write a small project that runs."),
         "demo": (demo, "Take a year of real flights from files to gold."),
@@ -58,13 +58,15 @@ _VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
     },
 }
 
+"""Every verb under its heading, with a few words."""
+
 
 class Verbs(TyperGroup):
     """The verbs under headings."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the headings, each with its verbs and a few words."""
-        for heading, verbs in _VERBS.items():
+        for heading, verbs in VERBS.items():
             with formatter.section(heading):
                 formatter.write_dl([(name, words) for name, (_, words) in verbs.items()])
 
@@ -94,7 +96,7 @@ def common(
     context.obj = {"project": project, "lake": lake, "env": env, "json": json, "debug": debug}
 
 
-for _verbs in _VERBS.values():
+for _verbs in VERBS.values():
     for _name, (_function, _words) in _verbs.items():
         if isinstance(_function, typer.Typer):
             app.add_typer(_function, name=_name, short_help=_words)
