@@ -28,6 +28,12 @@ class _Parser(DatabricksParser):
     }
     COLON_IS_VARIANT_EXTRACT = False
 
+    def _parse_paren(self) -> exp.Expr | None:
+        node = super()._parse_paren()
+        if isinstance(node, exp.Paren):
+            node.meta["written"] = True  # sqlglot adds parentheses of its own where it finds the text ambiguous
+        return node
+
 
 class PortableSpark(Databricks):  # type: ignore[misc]
     """Databricks SQL as sqlglot reads it, minus its function rewrites."""

@@ -168,6 +168,8 @@ class _Layers:
                 continue
             value = self.final.walk(inner)
             name = shown.alias if isinstance(shown, exp.Alias) else _name(inner)
+            if not name and isinstance(self.node.parent, exp.Union) and self.node.arg_key == "expression":
+                name = f"_u{index}"  # the first part of a union names its columns
             if not name:
                 message = f"result column {index + 1} needs a name"
                 raise ExpressionError("P112", message, nearest="… as name", offset=offset_of(shown))
@@ -179,6 +181,9 @@ class _Layers:
             raise ExpressionError("P101", "not admitted: * here", nearest="name the columns", offset=offset_of(node))
         seen = self.sight.star
         if isinstance(node, exp.Column):
+            if self.sight.merged:
+                message = "alias.* beside using: engines show its columns in another order"
+                raise ExpressionError("P101", message, nearest="name the columns", offset=offset_of(node))
             alias = node.table.lower()
             seen = [column for column in self.sight.columns if column.alias.lower() == alias]
             if not seen:

@@ -65,6 +65,8 @@ def check_shape(node: exp.Expr) -> None:
         for child in found if isinstance(found, list) else [found]:
             if not isinstance(child, exp.Expr):
                 continue
+            while isinstance(child, exp.Paren) and "written" not in child.meta:
+                child = child.this
             inner = _LEVEL.get(type(child), _PRIMARY)
             plain = inner > level or (key == "this" and chain and isinstance(child, chain))
             if isinstance(node, exp.Connector) and isinstance(child, type(node)):

@@ -281,10 +281,3 @@ def _literal(value: Value, kind: DataType) -> tuple[str, str]:
 def _spark_double(number: str, name: str) -> str:
     text = number + ("D" if name == "double" else "F")
     return text if not number.startswith("-") else f"({text})"
-
-
-__all__ = [
-    "INTERVAL", "NOT_CONSTANT", "VOID", "IntervalValue", "NotConstant", "Typed", "Value", "all_of", "any_of",
-    "decimal_literal", "duckdb_text", "duckdb_type", "eager", "given", "in_turn", "is_null", "lazy", "let", "literal", "quote",
-    "spark_name", "spark_text", "strict", "union",
-]  # fmt: skip

@@ -223,6 +223,8 @@ class Walker:
         kind = self.type_of(node.args["to"])
         inner = node.this
         attempt = isinstance(node, exp.TryCast)
+        if attempt and "format" not in node.args:
+            raise ExpressionError("P101", "not admitted: ?::", nearest="try_cast(… as …)", offset=offset_of(node))
         if isinstance(inner, exp.Literal) and inner.is_string and kind in (DATE, TIMESTAMP) and not attempt:
             return parse_moment(inner.this, kind, offset_of(node))
         if node.meta.get("suffix"):
