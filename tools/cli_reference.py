@@ -23,8 +23,8 @@ def page() -> str:
         "# The command line",
         "Written by `python -m tools.cli_reference`; a test holds it to the program.",
         "Data goes to stdout, talk to stderr. `--json` makes stdout one JSON object, or one a line; an error is then\n"
-        '`{"error": {"kind": …, "exit_code": …, "message": …, "facts": {…}}}`. Away from a terminal, or with `NO_COLOR` set,\n'
-        "set, there are no colours and nothing moves. Nothing is ever sent anywhere.",
+        '`{"error": {"kind": …, "exit_code": …, "message": …, "facts": {…}}}`. Away from a terminal, or with\n'
+        "`NO_COLOR` set, there are no colours and nothing moves. Nothing is ever sent anywhere.",
         _shared(root),
         _codes(),
     ]
