@@ -99,7 +99,29 @@ def test_the_fast_path_decodes_what_the_exact_path_decodes(drift, keep_raw, time
             assert got.found == want.found
 
 
-def test_most_clean_rows_take_the_fast_path(monkeypatch):
+@pytest.mark.parametrize(
+    ("good", "bad", "reasons"),
+    [
+        (b'{"id":1,"name":"aaaa"}', b'{"id":1,"name":"x","name":"y"}', ["parse:duplicate_key"]),
+        (b'{"id":1,"name":"aaaaaaaaaaaaaaa"}', b'{"id":1,"name":"x","id":2,"a":"y"}', ["parse:duplicate_key"]),
+        (b'{"name":"aaaaaaaaaa","id":1}', b'{"name":"a","new":"b","id":1}', ["drift:new"]),
+        (b"{}", b"{}}", ["parse:json"]),
+        (b"{}", b"{}x{}", ["parse:json"]),
+        (b'{"id":12}', b'{"id":1}2}', ["parse:json"]),
+        (b'{"id":12}', b'{"id":}', ["parse:json"]),
+        (b'{"id":12,"ok":true}', b'{"id":1,"small":2,"ok":true}', None),
+    ],
+)
+def test_a_record_that_looks_like_the_others_is_told_from_them(good, bad, reasons):
+    decoded = made().decode((good + b"\n") * 100 + bad + b"\n" + (good + b"\n") * 100, "u", 1)
+    assert decoded.rows.num_rows == (200 if reasons else 201)
+    assert decoded.rejects["_reasons"].to_pylist() == ([reasons] if reasons else [])
+    if not reasons:
+        assert decoded.rows.to_pylist()[100]["small"] == 2
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_most_clean_rows_take_the_fast_path(monkeypatch, end):
     schema = Schema((Column("id", parse_type("bigint")), Column("at", parse_type("timestamp"))))
     lines = [b'{"id":%d,"at":"2024-01-01T00:00:%02dZ"}' % (i, i % 60) for i in range(500)]
     lines[3:400:40] = [b'{"id":%d}' % i for i in range(10)]
@@ -107,7 +129,7 @@ def test_most_clean_rows_take_the_fast_path(monkeypatch):
     seen = []
     exact = decoder._exact.decode
     monkeypatch.setattr(decoder._exact, "decode", lambda b, s, *rest: seen.append(len(s)) or exact(b, s, *rest))
-    assert decoder.decode(b"\n".join(lines), "u", 0).rows.num_rows == 500
+    assert decoder.decode(end.join(lines), "u", 0).rows.num_rows == 500
     assert sum(seen) <= 10
 
 

@@ -341,6 +341,16 @@ def test_a_limit_smaller_than_a_line_still_takes_it(tmp_path):
     assert [r.end - r.start for r in ranges] == [len(line(1))] * 3
 
 
+def test_a_long_line_after_short_ones_waits_for_its_own_range(tmp_path):
+    long = b'{"id":2,"name":"' + b"x" * 700_000 + b'"}\n'
+    (tmp_path / "a.jsonl").write_bytes(line(1) + long + line(3) + long)
+    ranges, read = drain(source(tmp_path), BatchLimit(bytes_max=600_000), NOW)
+    assert [r.end - r.start for r in ranges] == [len(line(1)), len(long), len(line(3)), len(long)]
+    ranges, read = drain(source(tmp_path), BatchLimit(bytes_max=800_000), NOW)
+    assert [r.end - r.start for r in ranges] == [len(line(1) + long + line(3)), len(long)]
+    assert [i for p in read for i in p.rows["id"].to_pylist()] == [1, 2, 3, 2]
+
+
 def test_columns_are_learnt_from_the_first_file(tmp_path):
     with pytest.raises(ConfigError, match="declare `columns:`"):
         source(tmp_path).sample()

@@ -97,7 +97,7 @@ def test_a_duplicate_repeats_an_earlier_event_exactly():
 
 
 def test_even_nothing_but_duplicates_is_well_defined():
-    rows, torn = everything(source(chaos={"duplicate": 1.0}), 50)
+    rows, torn = everything(source(chaos={"duplicate": 1.0}), 3000)
     assert len(set(rows["order_id"].to_pylist())) == 1
     assert torn.num_rows == 0
 

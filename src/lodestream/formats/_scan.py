@@ -46,6 +46,7 @@ class Scan:
             self.breaks = places[is_break]
             self.high = places[found > 127]
             self.odd = places[~is_break & (found < 128)]
+            # A file with CRLF has one in every line; dropped here they need no search for their line.
             after = np.minimum(self.odd + 1, size - 1)
             self.odd = self.odd[(block[self.odd] != _CR) | (block[after] != _LF)]
         self._words = self._quotes.view(np.uint64)
