@@ -54,3 +54,25 @@ def test_log_entries_go_only_when_every_reader_has_them(tmp_path: Path, monkeypa
     lab.run()
     assert len(lab.rows("silver.e")) == 7
     lab.reconcile()
+
+
+def test_swapped_out_hot_files_are_deleted_and_live_ones_stay(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(maintain, "HOT_KEPT_MS", -1)
+    lab = Lab(tmp_path / "p")
+    lab.table("bronze.e", BRONZE.replace("id: string", "id: string, at: timestamp"))
+    lab.table(
+        "gold.w",
+        "from: stream(bronze.e)\nevent_time: {column: at, delay: 30 seconds}\n"
+        "window: {every: 1 minute}\nmeasures: {n: count(*)}\n",
+    )
+    for number in range(3):
+        lab.events([{"id": "x", "at": f"2024-01-01T00:00:0{number}Z"}])
+        lab.run()
+    folder = lab.root / "lake" / "gold" / "w"
+    assert len(list(folder.glob("*.parquet"))) == 3
+    app = lab.app()
+    care = Maintenance([TableName("gold", "w")], app.flows, app.pipeline().around)
+    care.look()
+    assert care.errors == 0
+    assert [f.name for f in folder.glob("*.parquet")] == [a.file for a in lab.delta("gold.w").files()]
+    assert lab.rows("gold.w", "n") == [{"n": 3}]

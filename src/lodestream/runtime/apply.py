@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lodestream.engines.embedded.rebuild import begin_epoch
+from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.errors import ConflictError
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import table_path
@@ -30,7 +30,7 @@ def apply_changes(
             continue
         path = table_path(lake, change.table)
         table = DeltaTable.open(disk, path)
-        configuration = {"lodestream.hash": plan.definition, "lodestream.definition": plan.declaration}
+        configuration = table_properties(plan)
         if table is None:
             DeltaTable.create(
                 disk, path, plan.schema, partition_columns=plan.partition_columns,

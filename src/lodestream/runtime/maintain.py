@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from collections.abc import Iterable, Mapping
 
 from lodestream.engines.embedded.flow import Surroundings
 from lodestream.engines.embedded.history import last_commit
 from lodestream.errors import LodestreamError
+from lodestream.lake.actions import HOT_TAG
 from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.lake.paths import decode_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
 
 CHECKPOINT_EVERY = 100
 VERSIONS_KEPT = 1_000
+HOT_KEPT_MS = 60_000
 LOG_KEPT_US = 24 * 3600 * 1_000_000
 _LOOK_EVERY_S = 1.0
 
@@ -45,6 +50,7 @@ class Maintenance:
         self._every = checkpoint_every
         self._tables: dict[TableName, DeltaTable] = {}
         self._last: dict[TableName, int] = {}
+        self._deleted: set[tuple[str, str]] = set()
         self.errors = 0
 
     def run(self, stopping: threading.Event) -> None:
@@ -67,12 +73,22 @@ class Maintenance:
             return
         self._tables[name] = table
         version = table.refresh().version
+        self._delete_hot_files(table)
         if version - self._last.setdefault(name, version - version % self._every) < self._every:
             return
         now_us = self._around.clock()
         self._last[name] = table.checkpoint(now_us)
         needed = self._needed_from(name, table, owner)
         table.clean_log(keep_versions=VERSIONS_KEPT, needed_from=needed, older_than_us=now_us - LOG_KEPT_US)
+
+    def _delete_hot_files(self, table: DeltaTable) -> None:
+        """Delete files of open windows that were swapped out a minute ago; nobody reads them any more."""
+        for path, removed in table.snapshot.tombstones.items():
+            old = self._around.clock() // 1000 - removed.deletion_time > HOT_KEPT_MS
+            if removed.tags.get(HOT_TAG) == "true" and old and (table.path, path) not in self._deleted:
+                with contextlib.suppress(FileNotFoundError):
+                    self._around.disk.unlink(os.path.join(table.path, decode_path(path, table.path)))
+                self._deleted.add((table.path, path))
 
     def _needed_from(self, name: TableName, table: DeltaTable, owner: TableName) -> int:
         """The first version that somebody still has to read: a stream behind us, or the flow's own recovery."""

@@ -29,7 +29,7 @@ from lodestream.engines.embedded.inputs import (
 from lodestream.engines.embedded.lookups import LookupTable
 from lodestream.engines.embedded.outputs import Output, QueryOutput, RowOutput, WindowOutput
 from lodestream.engines.embedded.python_step import PythonFunction
-from lodestream.engines.embedded.rebuild import begin_epoch
+from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.replay import replayed_rows, resolutions
 from lodestream.engines.embedded.stages import Outcome, RowStages
@@ -135,9 +135,7 @@ class Flow:
         table = DeltaTable.open(self.around.disk, path)
         if table is not None:
             return table
-        configuration = {"lodestream.epoch": "1", "lodestream.hash": self.plan.definition}
-        if main:
-            configuration["lodestream.definition"] = self.plan.declaration
+        configuration = {"lodestream.epoch": "1", **(table_properties(self.plan) if main else {})}
         return DeltaTable.create(
             self.around.disk,
             path,

@@ -7,7 +7,20 @@ from dataclasses import replace
 
 from lodestream.lake.actions import RemoveFile
 from lodestream.lake.table import DeltaTable
+from lodestream.model.steps import Aggregation, FlowPlan
 from lodestream.model.types import Schema
+
+
+def table_properties(plan: FlowPlan) -> dict[str, str]:
+    """Delta table properties that say what a flow's table was made by, and how long its removed files are kept.
+
+    A table of windows swaps its hot file every batch, so its removed files are forgotten soon; time travel of such a
+    table reaches back to closed windows only.
+    """
+    properties = {"lodestream.hash": plan.definition, "lodestream.definition": plan.declaration}
+    if any(isinstance(step, Aggregation) for step in plan.steps):
+        properties["delta.deletedFileRetentionDuration"] = "interval 10 minutes"
+    return properties
 
 
 def begin_epoch(
