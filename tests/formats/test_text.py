@@ -10,10 +10,10 @@ import pytest
 
 from lodestream.formats._text import text_converter
 from lodestream.formats._times import parse_timestamp
-from lodestream.formats._types import infer_type, unify, widens
+from lodestream.formats._types import infer_type
 from lodestream.formats._values import BadValueError, converter, from_text
 from lodestream.model.arrow import to_arrow_type
-from lodestream.model.types import PRIMITIVES, parse_type
+from lodestream.model.types import parse_type
 
 TEXTS = {
     "number": [
@@ -117,30 +117,6 @@ def test_epoch_numbers_are_converted_as_their_values_are(unit):
 @pytest.mark.parametrize("text", ["2024-01-01T00:00:00Z", "2024-01-01 00:00:00", "2024-01-01T02:00:00+02:00"])
 def test_timestamps_are_microseconds_in_utc(text):
     assert parse_timestamp(text) == 1_704_067_200_000_000
-
-
-UNIFIED = [
-    ("int", "bigint", "bigint"), ("bigint", "double", "double"), ("bigint", "decimal(10,2)", "decimal(21,2)"),
-    ("decimal(38,0)", "decimal(38,38)", "double"), ("timestamp", "string", "string"), ("boolean", "bigint", "None"),
-    ("array<int>", "array<double>", "array<double>"), ("struct<a:int>", "struct<b:string>", "struct<a:int,b:string>"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("one", "other", "both"), UNIFIED)
-def test_the_narrowest_type_that_holds_both(one, other, both):
-    assert str(unify(parse_type(one), parse_type(other))) == both
-    assert str(unify(parse_type(other), parse_type(one))) == (
-        both if "struct" not in both else "struct<b:string,a:int>"
-    )
-
-
-def test_nothing_widens_to_a_type_that_changes_it():
-    kinds = [*PRIMITIVES, "decimal(10,2)"]
-    for one in kinds:
-        for other in kinds:
-            if widens(parse_type(one), parse_type(other)) and one != other:
-                assert not widens(parse_type(other), parse_type(one))
-                assert str(unify(parse_type(one), parse_type(other))) in (other, "double")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lodestream.formats._types import unify_schemas
+from lodestream.model.widening import unify_schemas
 from lodestream.ports.format import RAW_BYTES_MAX, REJECTS, row_schema
 from lodestream.ports.source import Decoded, Reading
 

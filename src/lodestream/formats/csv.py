@@ -14,8 +14,9 @@ from lodestream.formats._fields import Fields, HeaderError, read_header, split_r
 from lodestream.formats._lines import Lines, split_lines
 from lodestream.formats._records import rejected, rejects_table, rows_table
 from lodestream.formats._scan import Scan
-from lodestream.formats._types import infer_texts, unify_schemas
+from lodestream.formats._types import infer_texts
 from lodestream.model.types import Schema
+from lodestream.model.widening import unify_schemas
 from lodestream.ports.format import Part
 from lodestream.ports.settings import Settings
 from lodestream.ports.source import Decoded, Reading

@@ -15,10 +15,11 @@ from lodestream.formats._lines import Ints, Lines, split_lines
 from lodestream.formats._parse import BadRecordError, Parser
 from lodestream.formats._records import Reject, rejects_table, rows_table
 from lodestream.formats._scan import Scan
-from lodestream.formats._types import infer_type, unify_schemas, wider
+from lodestream.formats._types import infer_type
 from lodestream.formats._values import BadValueError, Convert, NumberText, converter
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.types import Column, DataType, Schema
+from lodestream.model.widening import unify_schemas, wider
 from lodestream.ports.format import Part
 from lodestream.ports.settings import Settings
 from lodestream.ports.source import Decoded, Reading

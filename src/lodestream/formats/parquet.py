@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from lodestream.errors import ConfigError
 from lodestream.formats._records import Reject, rejected, rejects_table, rows_table
-from lodestream.formats._types import widens
 from lodestream.model.arrow import from_arrow_type, to_arrow_type
 from lodestream.model.types import Column, Schema
+from lodestream.model.widening import widens
 from lodestream.ports.format import Part
 from lodestream.ports.settings import Settings
 from lodestream.ports.source import Decoded, Reading
