@@ -94,10 +94,15 @@ def in_list(value: Typed, items: Sequence[Typed], offset: int | None) -> Typed:
 
 
 def foreign(kind: DataType, inner: str, spark: str, arguments: Sequence[Typed]) -> Typed:
-    """A function of DuckDB's own: it may raise, and may give NULL for no reason we know."""
-    duckdb = f"TRY(CAST({inner} AS {duckdb_type(kind)}))"
-    failed = f"{duckdb} IS NULL AND coalesce(TRY({inner} IS NULL), true)"
+    """A function of DuckDB's own, which may raise."""
+    errors = any_of(*(argument.error for argument in arguments), f"TRY({inner} IS NULL) IS NULL")
     return Typed(
-        kind, duckdb, spark, any_of(*(a.error for a in arguments), f"({failed} AND TRY({inner} IS NULL) IS NULL)"),
-        True, union(arguments), portable=False,
-    )  # fmt: skip
+        kind,
+        f"TRY(CAST({inner} AS {duckdb_type(kind)}))",
+        spark,
+        errors,
+        True,
+        union(arguments),
+        portable=False,
+        masked=any(argument.error for argument in arguments),
+    )

@@ -10,8 +10,9 @@ from sqlglot import exp
 from lodestream.expressions.coercion import meet, widen
 from lodestream.expressions.dialect import offset_of, parse_select
 from lodestream.expressions.errors import ExpressionError
+from lodestream.expressions.ordering import order_and_limit
 from lodestream.expressions.relations import Output, Relation, Sources, schema_of
-from lodestream.expressions.select import compile_select, order_and_limit
+from lodestream.expressions.select import compile_select
 from lodestream.expressions.typed import Typed, quote, spark_name
 from lodestream.expressions.walk import Describe
 from lodestream.model.expression import Query
