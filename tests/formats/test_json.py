@@ -82,21 +82,36 @@ def test_a_long_row_is_cut_and_rejected():
     assert decoded.rejects["_raw"].to_pylist() == [line[:1024]]
 
 
-@pytest.mark.parametrize("keep_raw", [False, True])
-@pytest.mark.parametrize("drift", ["quarantine", "add", "widen"])
-@pytest.mark.parametrize("timestamps", ["iso", "millis"])
-def test_the_fast_path_decodes_what_the_exact_path_decodes(drift, keep_raw, timestamps):
+def check_paths_agree(seed, **options):
+    chance = random.Random(f"{seed}{options}")
+    data = messy_lines(chance, chance.choice([40, 200, 900]))
+    fast, exact = made(messy_schema(), **options), made(messy_schema(), **options, fast=False)
+    want = exact.decode(data, "u", 0)
+    for _ in range(2):  # with templates learnt, too
+        got = fast.decode(data, "u", 0)
+        assert got.rows.equals(want.rows)
+        assert got.rejects.equals(want.rejects)
+        assert got.found == want.found
+
+
+OPTIONS = [
+    {"drift": drift, "keep_raw": keep_raw, "timestamps": timestamps}
+    for drift in ("quarantine", "add", "widen")
+    for keep_raw in (False, True)
+    for timestamps in ("iso", "millis")
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
+def test_the_fast_path_decodes_what_the_exact_path_decodes(options):
     for seed in range(4):
-        chance = random.Random(f"{seed}{drift}{keep_raw}{timestamps}")
-        data = messy_lines(chance, chance.choice([40, 200, 900]))
-        options = {"drift": drift, "keep_raw": keep_raw, "timestamps": timestamps}
-        fast, exact = made(messy_schema(), **options), made(messy_schema(), **options, fast=False)
-        want = exact.decode(data, "u", 0)
-        for _ in range(2):  # with templates learnt, too
-            got = fast.decode(data, "u", 0)
-            assert got.rows.equals(want.rows)
-            assert got.rejects.equals(want.rejects)
-            assert got.found == want.found
+        check_paths_agree(seed, **options)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(4, 204))
+def test_the_fast_path_decodes_what_the_exact_path_decodes_on_many_streams(seed):
+    check_paths_agree(seed, **OPTIONS[seed % len(OPTIONS)])
 
 
 @pytest.mark.parametrize(
