@@ -20,6 +20,7 @@ from lodestream.model.types import Schema
 from lodestream.ports.plugins import load
 from lodestream.ports.source import Reading, Source
 from lodestream.runtime.maintain import Maintenance
+from lodestream.runtime.memory import keep_freed_memory
 from lodestream.runtime.schedule import is_due
 from lodestream.runtime.supervise import Board, FlowStatus, Worker
 
@@ -115,6 +116,7 @@ class Pipeline:
         Raises:
             LodestreamError: what made a flow fail, once all flows have ended; the first in flow order.
         """
+        keep_freed_memory()
         board = self._board = Board()
         chosen = list(self._chosen(tables))
         self.workers = {name: self._worker(name, chosen, board, listener) for name in chosen}
