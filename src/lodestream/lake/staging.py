@@ -59,7 +59,7 @@ def stage_files(
             if disk.exists(path):
                 raise ConflictError("data file is there; give each attempt its own name", path=path)
             stored = part.drop_columns(list(partitions))
-            data = parquet_bytes(stored, encodings.dictionary(stored))
+            data = parquet_bytes(stored, encodings.choose(stored))
             point("stage.before_write")
             written.append(path)
             write_placed(disk, path, data)

@@ -24,6 +24,7 @@ from lodestream.model.batch import BatchKind, BatchPlan, SourceRange
 from lodestream.model.steps import FlowPlan, ReadTable, RunQuery
 from lodestream.model.table import META_COLUMNS, TableName
 from lodestream.model.types import Schema
+from lodestream.model.widening import unify_schemas
 from lodestream.ports.source import Decoded, Source
 
 MakeSource = Callable[[Schema], Source]
@@ -93,8 +94,8 @@ class SourceInput:
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
         """Read and decode the planned ranges; columns that drift found are taken in at once."""
         pieces = self._decode(batch)
-        found = [column for piece in pieces for column in piece.found]
-        if found:
+        found = unify_schemas([piece.found for piece in pieces])
+        if len(found):
             self.schema = drifted(self.schema, found)
             self.source.close()
             self.source = self._make_source(self.schema)
