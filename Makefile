@@ -20,10 +20,10 @@ demo: setup        ## a year of real flights through bronze, silver and gold
 	@$(BIN)/lodestream demo
 
 test: setup        ## the default tests: minutes on two cores
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 test-long: setup   ## crash, power-loss and differential tests in full length
-	@$(BIN)/pytest -m "long or not long"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "long or not long"
 
 lint: setup
 	@$(BIN)/ruff check .
