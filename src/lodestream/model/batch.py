@@ -32,7 +32,7 @@ class BatchLimit:
     """How much one batch may take in: whichever bound is met first ends it (at least one record is taken)."""
 
     rows_max: int = 500_000
-    bytes_max: int = 64 << 20
+    bytes_max: int = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
