@@ -113,9 +113,14 @@ class DeltaTable:
         return self._snapshot
 
     def refresh(self) -> Snapshot:
-        """Take in the versions that others have made since; reads only those."""
+        """Take in the versions that others have made since; reads only those, and they are durable afterwards."""
         with self._lock:
-            return self._refresh()
+            snapshot = self._refresh()
+            if snapshot.version > self._durable:
+                # Their writer may have died between link and sync, and what the caller does next relies on them.
+                self.disk.sync_directory(log_folder(self.path))
+                self._durable = snapshot.version
+            return snapshot
 
     def _refresh(self) -> Snapshot:
         while True:
