@@ -5,6 +5,7 @@ The order of effects in a batch is plan, quarantine commit, state, main commit; 
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,16 +28,16 @@ from lodestream.engines.embedded.inputs import (
     StreamInput,
 )
 from lodestream.engines.embedded.lookups import LookupTable
-from lodestream.engines.embedded.outputs import Output, QueryOutput, RowOutput, WindowOutput
+from lodestream.engines.embedded.outputs import Output, Prepared, QueryOutput, RowOutput, WindowOutput
 from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.replay import replayed_rows, resolutions
 from lodestream.engines.embedded.stages import Outcome, RowStages
 from lodestream.engines.embedded.state import FlowState
-from lodestream.engines.embedded.store import FlowStore
+from lodestream.engines.embedded.store import FlowStore, StateFile
 from lodestream.engines.embedded.windows import OpenWindows
-from lodestream.errors import ConfigError, ConflictError, CorruptionError
+from lodestream.errors import ConfigError, ConflictError, CorruptionError, LodestreamError, TransientError
 from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk
@@ -152,7 +153,20 @@ class Flow:
             begin_epoch(quarantine, self.epoch, clock_us=self.around.clock())
 
     def _load_state(self) -> None:
+        """Load the state that the last main commit names.
+
+        Raises:
+            ConflictError: another process moved the flow on meanwhile, so that plans and state are newer than our view.
+        """
         batch = self.table.snapshot.txns.get(self.app_id, 0)
+        try:
+            self._read_state(batch)
+        except CorruptionError as error:
+            if self.table.refresh().txns.get(self.app_id, 0) > batch:
+                raise ConflictError("another process runs the same flow", table=str(self.name)) from error
+            raise
+
+    def _read_state(self, batch: int) -> None:
         planned = self.store.last_planned()
         if planned > batch + 1 or (batch and planned < batch):
             raise CorruptionError(
@@ -276,24 +290,17 @@ class Flow:
         outcome.changes.ledger = batch.ranges
         point("state.before")
         link = state.link(self.table.snapshot.metadata.id, self.epoch, attempt, outcome.changes)
-        size = self.store.put_state(link)
-        point("state.after")
-        if isinstance(self.input, SourceInput):
-            outcome.schema = evolved(self.table.snapshot.metadata.schema, self.input.schema)
-        staged = self.output.stage(outcome, state, batch, attempt)
-        point("main.staged")
-        info = {
-            "batch": batch.batch, "epoch": self.epoch, "attempt": attempt, "state": link.name, "kind": batch.kind,
-            "counts": outcome.counts, "definition": batch.definition, "watermark_us": batch.evict_us,
-            "max_event_us": state.max_event_us, "upto": batch.upto, "pins": dict(batch.pins), "code": self.around.code,
-        }  # fmt: skip
+        staged = Prepared()
         try:
-            version = self.table.commit(
-                adds=staged.adds, removes=staged.removes, txn=(self.app_id, batch.batch), info=info,
-                metadata=staged.metadata, clock_us=batch.clock_us, operation=staged.operation,
-            )  # fmt: skip
-        except ConflictError:
-            self.table.discard(Staged(staged.adds, pa.table({})))
+            size = self.store.put_state(link)
+            point("state.after")
+            if isinstance(self.input, SourceInput):
+                outcome.schema = evolved(self.table.snapshot.metadata.schema, self.input.schema)
+            staged = self.output.stage(outcome, state, batch, attempt)
+            point("main.staged")
+            version = self._commit_main(batch, attempt, link, outcome, staged)
+        except (ConflictError, TransientError):
+            self._take_back(staged, link)
             raise
         point("main.after")
         state.linked(link, size)
@@ -302,6 +309,29 @@ class Flow:
         if self.around.handover is not None and staged.rows is not None:
             self.around.handover.put(self.table.path, version, staged.rows)
         return Committed(batch.batch, batch.kind, version, outcome.counts)
+
+    def _commit_main(self, batch: BatchPlan, attempt: str, link: StateFile, outcome: Outcome, staged: Prepared) -> int:
+        info = {
+            "batch": batch.batch, "epoch": self.epoch, "attempt": attempt, "state": link.name, "kind": batch.kind,
+            "counts": outcome.counts, "definition": batch.definition, "watermark_us": batch.evict_us,
+            "max_event_us": self.state.max_event_us, "upto": batch.upto, "pins": dict(batch.pins),
+            "code": self.around.code,
+        }  # fmt: skip
+        return self.table.commit(
+            adds=staged.adds, removes=staged.removes, txn=(self.app_id, batch.batch), info=info,
+            metadata=staged.metadata, clock_us=batch.clock_us, operation=staged.operation,
+        )  # fmt: skip
+
+    def _take_back(self, staged: Prepared, link: StateFile) -> None:
+        """Delete what a failed attempt wrote, or a disk that is full would fill up further with every new attempt.
+
+        An attempt whose commit took place after all keeps its files.
+        """
+        with contextlib.suppress(LodestreamError):
+            self.table.discard(Staged(staged.adds, pa.table({})))
+            commit = last_commit(self.table, self.app_id)
+            if commit is None or commit.info.get("state") != link.name:
+                self.store.discard_state(link.name)
 
     def _refuse_half_done(self, batch: BatchPlan) -> None:
         """A batch whose quarantine rows were decided by one definition must not get its output from another."""
@@ -381,6 +411,10 @@ class Flow:
                 adds=staged.adds, txn=(self.app_id, batch.batch), info={"batch": batch.batch, "attempt": attempt},
                 clock_us=batch.clock_us,
             )  # fmt: skip
+        except TransientError:
+            with contextlib.suppress(LodestreamError):
+                table.discard(staged)
+            raise
         except ConflictError:
             table.discard(staged)
             # Another process runs the same plan and was first; its rows are ours, for the plan decides them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -137,6 +138,11 @@ class FlowStore:
         write_durable(self.disk, os.path.join(self._states, state.name), data)
         return len(data)
 
+    def discard_state(self, name: str) -> None:
+        """Delete a link that no commit names."""
+        with contextlib.suppress(FileNotFoundError):
+            self.disk.unlink(os.path.join(self._states, name))
+
     def chain(self, name: str, table_id: str, epoch: int, batch: int) -> list[StateFile]:
         """The links from the base to the named one, in order.
 
@@ -147,9 +153,11 @@ class FlowStore:
         wanted: str | None = name
         while wanted is not None:
             path = os.path.join(self._states, wanted)
-            if not self.disk.exists(path):
-                raise CorruptionError("state is missing; rebuild the table: lodestream plan --rebuild", path=path)
-            link = StateFile.from_bytes(self.disk.read(path), path)
+            try:
+                data = self.disk.read(path)
+            except FileNotFoundError as error:
+                raise CorruptionError("state is missing; lodestream doctor names what to do", path=path) from error
+            link = StateFile.from_bytes(data, path)
             if (link.table_id, link.epoch, link.name) != (table_id, epoch, wanted) or link.batch > batch:
                 raise CorruptionError("state belongs to another table, epoch or batch", path=path)
             links.append(link)
