@@ -19,6 +19,7 @@ from lodestream.expressions.scalar import compile_scalar
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.types import BIGINT, STRING, Column, DataType, Schema
 from tests.expressions.spark_rows import WILD_SCHEMA as SCHEMA
+from tests.expressions.spark_rows import load
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -265,3 +266,19 @@ def test_the_reference_page_is_current_and_every_code_has_a_remedy() -> None:
         for code in re.findall(r'"(P1\d\d)"', path.read_text())
     }
     assert used == set(CODES)
+
+
+@pytest.mark.parametrize("name", ["dates", "times"])
+def test_dates_and_times_at_the_ends_of_their_types_do_not_raise(name: str) -> None:
+    head, cases = load(name)
+    schema = Schema(tuple(Column(column, parse_type(kind)) for column, kind in head["columns"]))
+    days = [2**31 - 1, -(2**31), -(2**31) + 1, 2**31 - 2, -719163, 2932897, 10**8]
+    micros = [2**63 - 1, -(2**63), -(2**63) + 1, 2**63 - 2, 9 * 10**18, -9 * 10**18, 253402300800000000]
+    dates, times = pa.array(days, pa.int32()).cast(pa.date32()), pa.array(micros, pa.int64()).cast(pa.timestamp("us"))
+    columns = {"d": dates, "e": dates[::-1], "n": pa.array([1] * 7, pa.int32()), "t": times, "u": times[::-1]}
+    con = duckdb.connect()
+    con.register("input", pa.table(columns))
+    for case in cases:
+        if "refused" not in case:
+            made = compile_scalar(case["text"], schema)
+            con.sql(f"SELECT {made.duckdb}, {made.error or 'false'} FROM input").to_arrow_table()

@@ -22,6 +22,7 @@ from lodestream.model.types import DATE, TIMESTAMP, DataType
 
 # Spark trims ASCII white space and control characters before it reads a number, date or boolean.
 _BLANK = r"[\x00-\x20\x7f]*"
+_DIGITS = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _SPECIAL = r"[+-]?[iI][nN][fF](?:[iI][nN][iI][tT][yY])?|[nN][aA][nN]"
 _TRUE, _FALSE = ("t", "true", "y", "yes", "1"), ("f", "false", "n", "no", "0")
@@ -132,10 +133,12 @@ def _from_string(text: str, to: DataType, offset: int | None) -> tuple[str, bool
     if to.is_integer:
         return f"TRY_CAST({_inside(text, '[+-]?[0-9]+')} AS {target})", False
     if to.name == "decimal":
-        return let(_inside(text, _NUMBER), lambda number: _decimal(number, to)), False
+        slow = let(_inside(text, _NUMBER), lambda number: _decimal(number, to))
+        fast = f"TRY_CAST({_inside(text, _DIGITS)} AS {target})"
+        return f"CASE WHEN contains({text}, 'e') OR contains({text}, 'E') THEN {slow} ELSE {fast} END", False
     if to.name in ("double", "float"):
-        number = f"regexp_replace({_inside(text, f'{_NUMBER}[dDfF]?|{_SPECIAL}')}, '([0-9.])[dDfF]$', '\\1')"
-        return f"TRY_CAST({number} AS {target})", False
+        plain, suffixed = _inside(text, f"{_NUMBER}|{_SPECIAL}"), _inside(text, _NUMBER, "[dDfF]")
+        return f"coalesce(TRY_CAST({plain} AS {target}), TRY_CAST({suffixed} AS {target}))", False
     if to.name == "boolean":
         when = "".join(f" WHEN '{word}' THEN true" for word in _TRUE)
         when += "".join(f" WHEN '{word}' THEN false" for word in _FALSE)
@@ -189,11 +192,22 @@ def _zone_minutes(zone: str) -> str:
     return f"CASE WHEN {zone} = '' THEN 0 WHEN {minutes} < 60 AND abs({total}) <= 1080 THEN {total} END"
 
 
+def common_era(value: Typed, duckdb: str) -> str:
+    """`duckdb`, the text of a date or timestamp, in the years 1 to 9999; NULL beyond.
+
+    Engines write other years differently, and DuckDB 2.0 invalidates the whole database when it writes a timestamp
+    at the end of the 64-bit range.
+    """
+    last = "9999-12-31" if value.type == DATE else "9999-12-31 23:59:59.999999"
+    name = value.type.name.upper()
+    return f"CASE WHEN {value.duckdb} BETWEEN {name} '0001-01-01' AND {name} '{last}' THEN {duckdb} END"
+
+
 def _to_string(value: Typed, offset: int | None) -> tuple[str, bool]:
     source, text = value.type, value.duckdb
     if source.is_integer or source.name in ("boolean", "decimal"):
         return f"CAST({text} AS VARCHAR)", True
     if source in (DATE, TIMESTAMP):
-        return f"CAST({text} AS VARCHAR)", True
+        return common_era(value, f"CAST({text} AS VARCHAR)"), False
     hint = "cast to decimal first" if source.name in ("double", "float") else None
     raise ExpressionError("P111", f"cannot cast {source} to string alike on both engines", nearest=hint, offset=offset)

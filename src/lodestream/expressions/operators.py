@@ -149,6 +149,11 @@ def _decimal_division(left: Typed, right: Typed, spark: str, offset: int | None)
             "P103", f"{a} / {b} cannot be exact in 38 digits", nearest="cast(… as double) / …", offset=offset
         )
     own = _is_zero(right)
+    if isinstance(right.constant, Decimal):
+        digits = int(right.constant.scaleb(b.scale))
+        above = f"({unscaled(left.duckdb, a)} * {10**shift}::HUGEINT)"
+        if digits:
+            return strict(kind, rounded_quotient(above, f"({digits})::HUGEINT", kind), spark, (left, right))
     below = unscaled(right.duckdb, b) if own is None else f"nullif({unscaled(right.duckdb, b)}, 0)"
     above = f"({unscaled(left.duckdb, a)} * {10**shift}::HUGEINT)"
     return strict(kind, rounded_quotient(above, below, kind), spark, (left, right), own=own, order=(right, left))
@@ -171,7 +176,9 @@ def unscaled(duckdb: str, kind: DataType) -> str:
 def rounded_quotient(above: str, below: str, kind: DataType) -> str:
     """DuckDB text of `above / below` (HUGEINTs), the unscaled digits of `kind`, rounded half away from zero."""
     digits = let(above, lambda a: let(below, lambda b: f"(({a} + sign({a}) * (abs({b}) // 2)) // {b})"))
-    return let(digits, lambda d: from_unscaled(d, kind))
+    if kind.precision + kind.scale <= 38:
+        return from_unscaled(digits, kind)
+    return let(digits, lambda d: from_unscaled(d, kind), above=800)
 
 
 def from_unscaled(digits: str, kind: DataType) -> str:
@@ -179,6 +186,9 @@ def from_unscaled(digits: str, kind: DataType) -> str:
     if kind.scale == 0:
         return f"CAST({digits} AS {duckdb_type(kind)})"
     unit = f"CAST({format(Decimal(1).scaleb(-kind.scale), 'f')} AS DECIMAL({kind.scale},{kind.scale}))"
+    if kind.precision + kind.scale <= 38:
+        roomy = decimal_type(max(kind.precision, min(19, 38 - kind.scale)), 0)
+        return f"CAST(CAST({digits} AS {duckdb_type(roomy)}) * {unit} AS {duckdb_type(kind)})"
     whole = f"CAST({digits} // {10**kind.scale} AS {duckdb_type(kind)})"
     fraction = decimal_type(max(kind.scale, 19 if kind.scale > 9 else 0), 0)
     part = f"CAST({digits} % {10**kind.scale} AS {duckdb_type(fraction)}) * {unit}"

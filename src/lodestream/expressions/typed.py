@@ -153,9 +153,13 @@ def is_null(duckdb: str) -> str:
     return f"{duckdb} IS NULL"
 
 
-def let(value: str, body: Callable[[str], str]) -> str:
-    """DuckDB text of `body` over `value`, in which a long `value` is written (and computed) once."""
-    if len(value) <= 40:
+LET_ABOVE = 160
+"""Characters from which on a value that is used twice is bound to a name; shorter ones DuckDB computes once itself."""
+
+
+def let(value: str, body: Callable[[str], str], *, above: int = LET_ABOVE) -> str:
+    """DuckDB text of `body` over `value`, in which a `value` longer than `above` is written (and computed) once."""
+    if len(value) <= above:
         return body(value)
     name = "v" + hashlib.md5(value.encode(), usedforsecurity=False).hexdigest()[:8]
     return f"list_transform([{value}], lambda {name}: {body(name)})[1]"

@@ -41,7 +41,7 @@ _CASED = (
 )
 _FINAL = rf"([{_CASED}][{_IGNORABLE}]*)Σ([{_IGNORABLE}]*(?:[^{_CASED}{_IGNORABLE}]|$))"
 _LOWER_MARKS = f"[İΣ{_YOUNG_UPPER}]"
-_UPPER_MARKS = f"[{''.join(_SEVERAL)}{_YOUNG_LOWER}]"
+_UPPER_MARKS = f"[{''.join(_SEVERAL).replace('ß', '')}{_YOUNG_LOWER}]"
 
 
 def upper(text: str) -> str:
@@ -52,7 +52,8 @@ def upper(text: str) -> str:
         young = f"translate({s}, '{_YOUNG_LOWER}', '{_YOUNG_UPPER}')"
         characters = f"regexp_extract_all({young}, '(?s).')"
         slow = f"list_transform({characters}, lambda c: coalesce(MAP {{{pairs}}}[c], upper(c)))"
-        return _by_need(s, _UPPER_MARKS, f"upper({s})", f"array_to_string({slow}, '')")
+        slow = f"array_to_string({slow}, '')"
+        return _by_need(s, _UPPER_MARKS, f"upper({s})", f"upper(replace({s}, 'ß', 'SS'))", slow)
 
     return let(text, build)
 
@@ -63,11 +64,12 @@ def lower(text: str) -> str:
     def build(s: str) -> str:
         sigma = f"regexp_replace({s}, {duckdb_text(_FINAL)}, '\\1ς\\2', 'g')"
         slow = f"lower(translate(replace({sigma}, 'İ', 'i̇'), '{_YOUNG_UPPER}', '{_YOUNG_LOWER}'))"
-        return _by_need(s, _LOWER_MARKS, f"lower({s})", slow)
+        return _by_need(s, _LOWER_MARKS, f"lower({s})", f"lower({s})", slow)
 
     return let(text, build)
 
 
-def _by_need(text: str, marks: str, fast: str, slow: str) -> str:
-    ascii_only = f"strlen({text}) = length({text})"
-    return f"CASE WHEN {ascii_only} OR NOT regexp_matches({text}, '{marks}') THEN {fast} ELSE {slow} END"
+def _by_need(text: str, marks: str, plain: str, usual: str, full: str) -> str:
+    """ASCII takes the first way, a text without the marks the second."""
+    ascii_only, marked = f"strlen({text}) = length({text})", f"regexp_matches({text}, '{marks}')"
+    return f"CASE WHEN {ascii_only} THEN {plain} WHEN {marked} THEN {full} ELSE {usual} END"

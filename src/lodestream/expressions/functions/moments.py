@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lodestream.expressions.casts import cast
+from lodestream.expressions.casts import cast, common_era
 from lodestream.expressions.registry import Call, scalar
 from lodestream.expressions.typed import Typed, duckdb_text, is_null, strict
 from lodestream.model.types import BIGINT, DATE, INT, STRING, TIMESTAMP
@@ -43,7 +43,11 @@ def _clock(call: Call) -> Typed:
 
 def part(call: Call, name: str, value: Typed) -> Typed:
     """One calendar or clock field as an int."""
-    return strict(INT, f"CAST({_PARTS[name].format(value.duckdb)} AS INTEGER)", call.spark, (value,))
+    duckdb = f"CAST({_PARTS[name].format(value.duckdb)} AS INTEGER)"
+    if name != "weekofyear":
+        return strict(INT, duckdb, call.spark, (value,))
+    duckdb = f"TRY({duckdb})"  # the first weeks that a date can hold have no number in DuckDB
+    return strict(INT, duckdb, call.spark, (value,), own=is_null(duckdb))
 
 
 def extract(call: Call, field: str, spark: str) -> Typed:
@@ -98,7 +102,8 @@ def _date_trunc(call: Call) -> Typed:
     call.count(2)
     unit = _unit(call, 0, tuple(_UNITS))
     value = call.timestamp(1)
-    return strict(TIMESTAMP, f"CAST(date_trunc('{unit}', {value.duckdb}) AS TIMESTAMP)", call.spark, (value,))
+    duckdb = f"TRY(CAST(date_trunc('{unit}', {value.duckdb}) AS TIMESTAMP))"
+    return strict(TIMESTAMP, duckdb, call.spark, (value,), own=is_null(duckdb))
 
 
 @scalar(_SECTION, "trunc", "date, unit", "date", "literal unit: year, quarter, month or week")
@@ -106,7 +111,8 @@ def _trunc(call: Call) -> Typed:
     call.count(2)
     unit = _unit(call, 1, ("year", "yyyy", "yy", "quarter", "month", "mm", "mon", "week"))
     value = day(call, 0)
-    return strict(DATE, f"CAST(date_trunc('{unit}', {value.duckdb}) AS DATE)", call.spark, (value,))
+    duckdb = f"TRY(CAST(date_trunc('{unit}', {value.duckdb}) AS DATE))"
+    return strict(DATE, duckdb, call.spark, (value,), own=is_null(duckdb))
 
 
 def _unit(call: Call, index: int, known: tuple[str, ...]) -> str:
@@ -120,7 +126,8 @@ def _unit(call: Call, index: int, known: tuple[str, ...]) -> str:
 def _last_day(call: Call) -> Typed:
     call.count(1)
     value = day(call, 0)
-    return strict(DATE, f"CAST(last_day({value.duckdb}) AS DATE)", call.spark, (value,))
+    duckdb = f"TRY(CAST(last_day({value.duckdb}) AS DATE))"
+    return strict(DATE, duckdb, call.spark, (value,), own=is_null(duckdb))
 
 
 # Arithmetic ---------------------------------------------------------------------------------------------------------
@@ -139,7 +146,7 @@ def _date_add(call: Call) -> Typed:
 def _datediff(call: Call) -> Typed:
     call.count(2)
     end, start = day(call, 0), day(call, 1)
-    return strict(INT, f"CAST({end.duckdb} - {start.duckdb} AS INTEGER)", call.spark, (end, start))
+    return strict(INT, f"TRY(CAST({end.duckdb} - {start.duckdb} AS INTEGER))", call.spark, (end, start))
 
 
 @scalar(_SECTION, "add_months", "date, int", "date", "the day is cut to the month's last")
@@ -233,4 +240,5 @@ def _date_format(call: Call) -> Typed:
         made += _FORMAT[token] if token else text[0]
         text = text[len(token or " ") :]
     value = call.timestamp(0)
-    return strict(STRING, f"strftime({value.duckdb}, {duckdb_text(made)})", call.spark, (value,))
+    duckdb = common_era(value, f"strftime({value.duckdb}, {duckdb_text(made)})")
+    return strict(STRING, duckdb, call.spark, (value,), own=is_null(duckdb))

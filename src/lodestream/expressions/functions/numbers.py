@@ -93,7 +93,14 @@ def _round(call: Call) -> Typed:
     def build(x: str) -> str:
         # Spark rounds the shortest decimal text of the number: 1.005 is 1.01
         exact = f"TRY_CAST(CAST({x} AS VARCHAR) AS DECIMAL(38,{digits}))"
-        return f"coalesce(CAST(CAST({exact} AS VARCHAR) AS DOUBLE), {x})"
+        slow = f"coalesce(CAST(CAST({exact} AS VARCHAR) AS DOUBLE), {x})"
+        if digits > 9:
+            return slow
+        # away from ties the product decides; adding zero turns -0.0 into the 0.0 that the decimal text gives
+        scaled = f"({x} * CAST('1e{digits}' AS DOUBLE))"
+        near = f"abs({scaled}) < 1e9 AND abs(abs({scaled} - trunc({scaled})) - 0.5) > 1e-6"
+        fast = f"round({scaled}) / CAST('1e{digits}' AS DOUBLE) + CAST('0' AS DOUBLE)"
+        return f"CASE WHEN {near} THEN {fast} ELSE {slow} END"
 
     return strict(DOUBLE, let(value.duckdb, build), call.spark, (value,))
 

@@ -149,6 +149,8 @@ def _split_part(call: Call) -> Typed:
     part = call.literal_int(2)
     if part == 0:
         raise call.error("part 0 does not exist", "P111", "split_part(…, 1)")
+    if isinstance(mark.constant, str) and mark.constant:
+        return strict(STRING, f"split_part({text.duckdb}, {mark.duckdb}, {part})", call.spark, (text, mark))
     duckdb = f"CASE WHEN {mark.duckdb} = '' THEN {text.duckdb if part in (1, -1) else _empty(text)} ELSE "
     duckdb += f"split_part({text.duckdb}, {mark.duckdb}, {part}) END"
     return strict(STRING, _both(text, mark, duckdb), call.spark, (text, mark))
