@@ -12,7 +12,8 @@ from decimal import Decimal
 from typing import IO, Any
 
 _CELL_MAX = 60
-_EXACT_DIGITS = 15
+EXACT_DIGITS = 15
+"""Decimals of more digits are strings in JSON: a double does not hold all of them."""
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: set[str] | None = None) -> None:
@@ -93,7 +94,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         if value == value.to_integral_value() and value.as_tuple().exponent == 0:
             return int(value)
-        return float(value) if len(value.as_tuple().digits) <= _EXACT_DIGITS else str(value)
+        return float(value) if len(value.as_tuple().digits) <= EXACT_DIGITS else str(value)
     if isinstance(value, dt.datetime):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, dt.date | dt.time):
@@ -105,16 +106,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
     return str(value)
-
-
-def lines_of(batch: Any) -> list[str]:
-    """The rows of an Arrow batch or table as lines of JSON."""
-    names = batch.schema.names
-    columns = [column.to_pylist() for column in batch.columns]
-    return [
-        json.dumps({name: plain(value) for name, value in zip(names, row, strict=True)}, ensure_ascii=False)
-        for row in zip(*columns, strict=True)
-    ]
 
 
 def count(number: int | None) -> str:

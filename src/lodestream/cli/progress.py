@@ -75,6 +75,11 @@ class Progress:
             elif self._live is None:
                 self._plain(table, batch)
 
+    def failed(self, status: FlowStatus) -> None:
+        """Say at once that a flow failed or has to try again; called from the flows' threads."""
+        with self._lock:
+            self._call.say(f"{status.table}: {status.state}: {status.error}")
+
     def _plain(self, table: TableName, batch: Committed) -> None:
         """One line per table every two seconds."""
         now = time.monotonic()

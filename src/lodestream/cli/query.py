@@ -118,13 +118,21 @@ def _to_file(call: Call, rows: _Rows, form: Format, path: str) -> None:
 
 
 def _write(rows: _Rows, form: Format, file: IO[bytes]) -> None:
-    from lodestream.cli.output import lines_of
+    from lodestream.cli.encode import csv_columns, json_lines
 
     if form is Format.JSON:
         for batch in rows:
-            file.write("".join(f"{line}\n" for line in lines_of(batch)).encode())
+            file.write(json_lines(batch).encode())
     elif form is Format.CSV:
-        _csv(rows, file)
+        import pyarrow as pa
+        from pyarrow.csv import CSVWriter, WriteOptions
+
+        shape = pa.schema([(name, pa.string()) for name in rows.schema.names])
+        with CSVWriter(
+            file, shape, write_options=WriteOptions(quoting_style="needed", quoting_header="needed")
+        ) as writer:
+            for batch in rows:
+                writer.write_batch(csv_columns(batch))
     else:
         import pyarrow.parquet as pq
 
@@ -132,29 +140,6 @@ def _write(rows: _Rows, form: Format, file: IO[bytes]) -> None:
             for batch in rows:
                 writer.write_batch(batch)
     file.flush()
-
-
-def _csv(rows: _Rows, file: IO[bytes]) -> None:
-    import csv
-    import io
-
-    from lodestream.cli.output import plain
-
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows.schema.names)
-    for batch in rows:
-        columns = [column.to_pylist() for column in batch.columns]
-        writer.writerows([_csv_cell(plain(value)) for value in row] for row in zip(*columns, strict=True))
-    text.detach()
-
-
-def _csv_cell(value: Any) -> Any:
-    import json
-
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
 def _versions(given: list[str]) -> dict[TableName, int]:

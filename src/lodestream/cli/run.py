@@ -74,7 +74,11 @@ def _run(
         if once:
             progress.take(pipeline.run_once(chosen))
         else:
-            progress.take(pipeline.run(tables=chosen, until_idle=until_idle, listener=progress.committed))
+            progress.take(
+                pipeline.run(
+                    tables=chosen, until_idle=until_idle, listener=progress.committed, on_error=progress.failed
+                )
+            )
     finally:
         if server is not None:
             server.close()

@@ -75,13 +75,14 @@ class _Lines:
 
     def rows(self, rows: pa.Table) -> None:
         """Print all rows."""
-        from lodestream.cli.output import cell, lines_of
+        from lodestream.cli.encode import json_lines
+        from lodestream.cli.output import cell
 
         if not len(rows):
             return
         if self._call.json:
-            for line in lines_of(rows):
-                print(line, flush=True)
+            for batch in rows.to_batches():
+                print(json_lines(batch), end="", flush=True)
             return
         names = rows.schema.names
         texts = [[cell(value) for value in column.to_pylist()] for column in rows.columns]

@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from lodestream.engines.embedded.flow import Surroundings
 from lodestream.engines.embedded.history import last_commit
@@ -17,24 +18,37 @@ from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
 
-CHECKPOINT_EVERY = 100
-VERSIONS_KEPT = 1_000
-HOT_KEPT_MS = 60_000
-LOG_KEPT_US = 24 * 3600 * 1_000_000
-_LOOK_EVERY_S = 1.0
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """How often the log of a running table is looked after, and what is kept of it.
+
+    Attributes:
+        checkpoint_every: commits between two checkpoints.
+        versions_kept: newest versions whose log entries stay.
+        log_kept_us: age under which a log entry stays, microseconds.
+        hot_kept_ms: age up to which a swapped-out file of open windows stays for its readers, milliseconds.
+        look_every_s: pause between two rounds.
+    """
+
+    checkpoint_every: int = 100
+    versions_kept: int = 1_000
+    log_kept_us: int = 24 * 3600 * 1_000_000
+    hot_kept_ms: int = 60_000
+    look_every_s: float = 1.0
 
 
 class Maintenance:
-    """Writes a checkpoint of each table at least every hundred commits, and deletes log entries that nobody needs.
+    """Writes a checkpoint of each table every so many commits, and deletes log entries that nobody needs.
 
-    An entry is deleted when it is a day old, not among the newest thousand, covered by two readable checkpoints, and
-    read by every flow that streams from the table.
+    An entry is deleted when it is old, not among the newest, covered by two readable checkpoints, and read by every
+    flow that streams from the table.
 
     Args:
         tables: tables of this run; only they are looked after.
         flows: all flows of the project, for who reads whom.
         around: disk, lake and clock.
-        checkpoint_every: commits between two checkpoints.
+        upkeep: how often, and what is kept.
     """
 
     def __init__(
@@ -42,20 +56,20 @@ class Maintenance:
         tables: Iterable[TableName],
         flows: Mapping[TableName, FlowPlan],
         around: Surroundings,
-        checkpoint_every: int = CHECKPOINT_EVERY,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self._names = list(tables)
         self._flows = flows
         self._around = around
-        self._every = checkpoint_every
+        self._upkeep = upkeep or Upkeep()
         self._tables: dict[TableName, DeltaTable] = {}
         self._last: dict[TableName, int] = {}
         self._deleted: set[tuple[str, str]] = set()
         self.errors = 0
 
     def run(self, stopping: threading.Event) -> None:
-        """Look at every table once a second until `stopping` is set."""
-        while not stopping.wait(_LOOK_EVERY_S):
+        """Look at every table again and again until `stopping` is set."""
+        while not stopping.wait(self._upkeep.look_every_s):
             self.look()
 
     def look(self) -> None:
@@ -64,7 +78,7 @@ class Maintenance:
             for table_name in (name, quarantine_name(name)):
                 try:
                     self._look_after(table_name, name)
-                except LodestreamError:
+                except (LodestreamError, FileNotFoundError):  # the latter: another process cleaned up as well
                     self.errors += 1
 
     def _look_after(self, name: TableName, owner: TableName) -> None:
@@ -74,17 +88,21 @@ class Maintenance:
         self._tables[name] = table
         version = table.refresh().version
         self._delete_hot_files(table)
-        if version - self._last.setdefault(name, version - version % self._every) < self._every:
+        every = self._upkeep.checkpoint_every
+        if version - self._last.setdefault(name, version - version % every) < every:
             return
         now_us = self._around.clock()
         self._last[name] = table.checkpoint(now_us)
         needed = self._needed_from(name, table, owner)
-        table.clean_log(keep_versions=VERSIONS_KEPT, needed_from=needed, older_than_us=now_us - LOG_KEPT_US)
+        table.clean_log(
+            keep_versions=self._upkeep.versions_kept, needed_from=needed,
+            older_than_us=now_us - self._upkeep.log_kept_us,
+        )  # fmt: skip
 
     def _delete_hot_files(self, table: DeltaTable) -> None:
-        """Delete files of open windows that were swapped out a minute ago; nobody reads them any more."""
+        """Delete files of open windows that were swapped out a while ago; nobody reads them any more."""
         for path, removed in table.snapshot.tombstones.items():
-            old = self._around.clock() // 1000 - removed.deletion_time > HOT_KEPT_MS
+            old = self._around.clock() // 1000 - removed.deletion_time > self._upkeep.hot_kept_ms
             if removed.tags.get(HOT_TAG) == "true" and old and (table.path, path) not in self._deleted:
                 with contextlib.suppress(FileNotFoundError):
                     self._around.disk.unlink(os.path.join(table.path, decode_path(path, table.path)))

@@ -19,7 +19,7 @@ from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 from lodestream.ports.plugins import load
 from lodestream.ports.source import Reading, Source
-from lodestream.runtime.maintain import Maintenance
+from lodestream.runtime.maintain import Maintenance, Upkeep
 from lodestream.runtime.memory import keep_freed_memory
 from lodestream.runtime.schedule import is_due
 from lodestream.runtime.supervise import Board, FlowStatus, Worker
@@ -41,6 +41,7 @@ class Pipeline:
         poll_s: how often sources and other processes' tables are looked at.
         standby_s: how long a flow rests after another process ran its batch first.
         code: version of the software, written into commits.
+        upkeep: how often logs are looked after, and what is kept of them.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Pipeline:
         poll_s: float = 0.1,
         standby_s: float = 1.0,
         code: str = "",
+        upkeep: Upkeep | None = None,
     ) -> None:
         self.root = root
         self.flows = flows
@@ -70,6 +72,7 @@ class Pipeline:
         )
         self._poll_s = poll_s
         self._standby_s = standby_s
+        self._upkeep = upkeep or Upkeep()
         self._board = Board()
         self.workers: dict[TableName, Worker] = {}
         self._modules: dict[str, ModuleType] = {}
@@ -110,8 +113,11 @@ class Pipeline:
         tables: Iterable[TableName] | None = None,
         until_idle: bool = False,
         listener: Callable[[TableName, Committed], None] = lambda _table, _committed: None,
+        on_error: Callable[[FlowStatus], None] = lambda _status: None,
     ) -> list[FlowStatus]:
         """Run flows until `stop` is called or, with `until_idle`, until nothing is left to do.
+
+        A flow that fails ends alone; `on_error` hears of it at once, and of every error that is tried again.
 
         Raises:
             LodestreamError: what made a flow fail, once all flows have ended; the first in flow order.
@@ -119,8 +125,8 @@ class Pipeline:
         keep_freed_memory()
         board = self._board = Board()
         chosen = list(self._chosen(tables))
-        self.workers = {name: self._worker(name, chosen, board, listener) for name in chosen}
-        maintenance = Maintenance(chosen, self.flows, self.around)
+        self.workers = {name: self._worker(name, chosen, board, listener, on_error) for name in chosen}
+        maintenance = Maintenance(chosen, self.flows, self.around, self._upkeep)
         housekeeping = threading.Thread(target=maintenance.run, args=(board.stopping,), name="maintenance", daemon=True)
         for worker in self.workers.values():
             worker.thread.start()
@@ -165,6 +171,7 @@ class Pipeline:
         chosen: list[TableName],
         board: Board,
         listener: Callable[[TableName, Committed], None],
+        on_error: Callable[[FlowStatus], None],
     ) -> Worker:
         plan = self.flows[name]
         reads = [plan.upstream] if plan.upstream else []
@@ -180,8 +187,8 @@ class Pipeline:
             return [t for t in plan.waits_for if t not in board.caught_up and not self._caught_up(t, chosen)]
 
         return Worker(
-            self.flow(name), board, inputs, waiting, self._poll_s, listener, self.mark_caught_up, self._refresh_due,
-            self._standby_s,
+            self.flow(name), board, inputs, waiting, self._poll_s, listener, on_error, self.mark_caught_up,
+            self._refresh_due, self._standby_s,
         )  # fmt: skip
 
     def _caught_up(self, table: TableName, chosen: list[TableName]) -> bool:

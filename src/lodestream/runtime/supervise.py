@@ -84,6 +84,7 @@ class Worker:
         waits_for: returns the tables it still has to wait for before it may start.
         poll_s: how often to look for news that nobody announces.
         listener: told of every batch.
+        on_error: told when the flow has to wait and try again, and when it fails for good.
         caught_up: told when the flow has nothing to do for the first time.
         refresh_due: for `sql:` tables, whether a refresh may run although inputs are busy.
         standby_s: how long to leave the flow to another process that was first.
@@ -97,6 +98,7 @@ class Worker:
         waits_for: Callable[[], list[TableName]],
         poll_s: float,
         listener: Callable[[TableName, Committed], None],
+        on_error: Callable[[FlowStatus], None],
         caught_up: Callable[[TableName], None],
         refresh_due: Callable[[Flow], bool],
         standby_s: float,
@@ -108,6 +110,7 @@ class Worker:
         self._waits_for = waits_for
         self._poll_s = poll_s
         self._listener = listener
+        self._on_error = on_error
         self._caught_up = caught_up
         self._refresh_due = refresh_due
         self._standby_s = standby_s
@@ -125,14 +128,17 @@ class Worker:
                 except TransientError as error:
                     self.status.state, self.status.error = "retrying", error
                     self.status.retries += 1
+                    self._on_error(self.status)
                     self._pause(min(_BACKOFF_MAX_S, error.retry_after_s * 2 ** min(self.status.retries - 1, 5)))
             self.status.state = "stopped"
         except LodestreamError as error:
             self.status.state, self.status.error = "failed", error
+            self._on_error(self.status)
         except Exception as error:  # noqa: BLE001 - the one place that may: a bug stops its flow, not the others
             unexpected = LodestreamError("unexpected error, please report it", table=str(name), cause=repr(error))
             unexpected.__cause__ = error
             self.status.state, self.status.error = "failed", unexpected
+            self._on_error(self.status)
         finally:
             with board.changed:
                 board.idle[name] = True
