@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lodestream.app import now_us
 from lodestream.lake.log import list_log
 from lodestream.model.table import TableName
-from lodestream.runtime import maintain
-from lodestream.runtime.maintain import Maintenance
+from lodestream.runtime.maintain import Maintenance, Upkeep
+from lodestream.runtime.pipeline import Pipeline
 from tests.engines.lakes import Lab
 
 BRONZE = "source: {files: {path: events, settle: 0 seconds}}\nformat: json\ncolumns: {id: string}\n"
@@ -26,16 +27,13 @@ def _lab(tmp_path: Path, batches: int) -> Lab:
 def _look(lab: Lab, every: int) -> Maintenance:
     app = lab.app()
     around = app.pipeline().around
-    care = Maintenance([TableName("bronze", "e")], app.flows, around, checkpoint_every=every)
-    care._last[TableName("bronze", "e")] = -every
+    care = Maintenance([TableName("bronze", "e")], app.flows, around, Upkeep(every, 1, -(10**15)))
     care.look()
     assert care.errors == 0
     return care
 
 
-def test_log_entries_go_only_when_every_reader_has_them(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(maintain, "VERSIONS_KEPT", 1)
-    monkeypatch.setattr(maintain, "LOG_KEPT_US", -(10**15))
+def test_log_entries_go_only_when_every_reader_has_them(tmp_path: Path) -> None:
     lab = _lab(tmp_path, 4)
     path = str(lab.root / "lake" / "bronze" / "e")
     disk = lab.app().disk
@@ -56,8 +54,7 @@ def test_log_entries_go_only_when_every_reader_has_them(tmp_path: Path, monkeypa
     lab.reconcile()
 
 
-def test_swapped_out_hot_files_are_deleted_and_live_ones_stay(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(maintain, "HOT_KEPT_MS", -1)
+def test_swapped_out_hot_files_are_deleted_and_live_ones_stay(tmp_path: Path) -> None:
     lab = Lab(tmp_path / "p")
     lab.table("bronze.e", BRONZE.replace("id: string", "id: string, at: timestamp"))
     lab.table(
@@ -71,8 +68,18 @@ def test_swapped_out_hot_files_are_deleted_and_live_ones_stay(tmp_path: Path, mo
     folder = lab.root / "lake" / "gold" / "w"
     assert len(list(folder.glob("*.parquet"))) == 3
     app = lab.app()
-    care = Maintenance([TableName("gold", "w")], app.flows, app.pipeline().around)
+    care = Maintenance([TableName("gold", "w")], app.flows, app.pipeline().around, Upkeep(hot_kept_ms=-1))
     care.look()
     assert care.errors == 0
     assert [f.name for f in folder.glob("*.parquet")] == [a.file for a in lab.delta("gold.w").files()]
     assert lab.rows("gold.w", "n") == [{"n": 3}]
+
+
+def test_short_runs_leave_no_long_log_behind(tmp_path: Path) -> None:
+    lab = _lab(tmp_path, 4)
+    app = lab.app()
+    pipeline = Pipeline(
+        app.project.root, app.flows, lake=app.lake, disk=app.disk, clock=now_us, upkeep=Upkeep(checkpoint_every=3)
+    )  # fmt: skip
+    pipeline.run(until_idle=True)
+    assert list(list_log(app.disk, str(lab.root / "lake" / "bronze" / "e")).checkpoints) == [4]

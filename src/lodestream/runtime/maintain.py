@@ -13,6 +13,7 @@ from lodestream.engines.embedded.history import last_commit
 from lodestream.errors import LodestreamError
 from lodestream.lake.actions import HOT_TAG
 from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.lake.log import list_log
 from lodestream.lake.paths import decode_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan
@@ -68,9 +69,10 @@ class Maintenance:
         self.errors = 0
 
     def run(self, stopping: threading.Event) -> None:
-        """Look at every table again and again until `stopping` is set."""
+        """Look at every table again and again until `stopping` is set, and once more then."""
         while not stopping.wait(self._upkeep.look_every_s):
             self.look()
+        self.look()  # short runs must not leave a long log behind
 
     def look(self) -> None:
         """One round; a failure is counted and tried again in the next one, for nothing depends on it."""
@@ -88,8 +90,9 @@ class Maintenance:
         self._tables[name] = table
         version = table.refresh().version
         self._delete_hot_files(table)
-        every = self._upkeep.checkpoint_every
-        if version - self._last.setdefault(name, version - version % every) < every:
+        if name not in self._last:
+            self._last[name] = max(list_log(self._around.disk, table.path).checkpoints, default=0)
+        if version - self._last[name] < self._upkeep.checkpoint_every:
             return
         now_us = self._around.clock()
         self._last[name] = table.checkpoint(now_us)
