@@ -17,7 +17,7 @@ from lodestream.expressions.functions import AGGREGATES, REFUSED, SCALARS
 from lodestream.expressions.reference import OPERATORS, page
 from lodestream.expressions.scalar import compile_scalar
 from lodestream.model.arrow import to_arrow_type
-from lodestream.model.types import BIGINT, STRING, Column, DataType, Schema
+from lodestream.model.types import BIGINT, STRING, Column, DataType, Schema, parse_type
 from tests.expressions.spark_rows import WILD_SCHEMA as SCHEMA
 from tests.expressions.spark_rows import load
 
