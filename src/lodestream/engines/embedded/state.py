@@ -14,6 +14,7 @@ from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.model.batch import SourceRange
 
 _BASE_BYTES_MIN = 1 << 16
+_BASE_OUTWEIGHED = 3  # bases cost a third of what links do; a start reads at most four times the base
 _CHAIN_MAX = 500
 
 DEDUP_SCHEMA = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("expiry_us", pa.int64())])
@@ -73,7 +74,7 @@ class FlowState:
     def link(self, table_id: str, epoch: int, attempt: str, changes: Changes) -> StateFile:
         """The chain's next link: the changes, or a new base once the chain outweighs the last base."""
         make_base = self.last is None or self.chain_length >= _CHAIN_MAX or (
-            self.chain_bytes > max(_BASE_BYTES_MIN, self.base_bytes)
+            self.chain_bytes > _BASE_OUTWEIGHED * max(_BASE_BYTES_MIN, self.base_bytes)
         )  # fmt: skip
         if make_base:
             changes = self._everything()
