@@ -1,8 +1,9 @@
 """Kills a running pipeline again and again, at named points and at random, and proves that nothing was lost.
 
-Each worker is a child process forked from a clean interpreter. It runs every flow of a small project against one lake.
-A second worker runs the same flows beside it. Half of the kills fall at named points inside a batch; in the end the
-pipeline runs once more in peace and a checker, which shares no code with the engine, judges files and tables.
+Each worker is a child process forked from a clean interpreter. It runs every flow of a small project against one lake,
+and writes checkpoints and cleans logs all the time. A second worker runs the same flows beside it. Most kills fall at
+named points inside a batch; in the end the pipeline runs once more in peace and a checker, which shares no code with
+the engine, judges files and tables. A worker that stops before it is killed is a finding too.
 """
 
 from __future__ import annotations
@@ -26,9 +27,19 @@ from lodestream.model.batch import BatchLimit
 from lodestream.operations.chaos_check import Verdict, check
 from lodestream.planning.compile import compile_project
 from lodestream.project.load import load_project
+from lodestream.runtime.maintain import Upkeep
 from lodestream.runtime.pipeline import Pipeline
 
 _RIVAL_S = 0.5
+_RIVAL_AT_POINT = 0.5
+_OUTSIDE = ("create.", "checkpoint.", "clean.")
+_UPKEEP_AFTER = 6
+_UPKEEP_POINTS = [
+    f"maintenance/{name}"
+    for name in ("checkpoint.before", "checkpoint.written", "checkpoint.done", "clean.before_unlink")
+]
+_RIVAL_POINTS = [f"{table}/commit.lost_race" for table in ("bronze.events", "silver.events", "gold.activity")]
+"""Points that a worker only comes by when another one was first; never waited for."""
 _POINT_WAIT_S = 4.0
 _RECORDS_PER_FILE = 60
 _START_US = 1_700_000_000_000_000
@@ -40,7 +51,7 @@ class Result:
 
     Attributes:
         kills: SIGKILLs sent, by ourselves at a point or by the parent at random.
-        points: kills by `table/point`.
+        points: kills by `table/point`; those of `maintenance` are its thread's.
         verdict: the checker's findings.
         seconds: duration.
     """
@@ -54,6 +65,11 @@ class Result:
     def ok(self) -> bool:
         """Whether nothing was lost, doubled or left unexplained."""
         return not (self.verdict.lost or self.verdict.duplicated or self.verdict.unaccounted)
+
+    @property
+    def inside(self) -> int:
+        """Kills at named points inside a batch."""
+        return sum(number for name, number in self.points.items() if _is_inside(name))
 
     def to_json(self) -> dict[str, int]:
         """The closing line of `lodestream chaos --json`."""
@@ -90,10 +106,12 @@ class _Chaos:
         self.folder, self.kills, self.rng, self.progress = folder, kills, rng, progress
         self.events = folder / "events"
         self.journal = folder / "killed-at.txt"
+        self.stopped = folder / "stopped.txt"
         self.result = Result()
         self.files = 0
         self.serial = 0
         self.rounds = 0
+        self.births: list[str] = []
 
     def run(self) -> Result:
         started = time.monotonic()
@@ -110,6 +128,9 @@ class _Chaos:
         for line in self.journal.read_text().splitlines():
             self.result.points[line] = self.result.points.get(line, 0) + 1
         self.result.verdict = check(self.events, self.folder / "lake")
+        if self.stopped.exists():
+            for line in sorted(set(self.stopped.read_text().splitlines())):
+                self.result.verdict.count(f"flow stopped by itself: {line}", 1, "unaccounted")
         self.result.seconds = time.monotonic() - started
         return self.result
 
@@ -124,25 +145,35 @@ class _Chaos:
             seen.write_text("\n".join(sorted(found)))
 
         self.finish(self.fork(record))
-        points = [p for p in seen.read_text().split("\n") if not p.startswith(("MainThread/", "maintenance/"))]
+        points = [p for p in seen.read_text().split("\n") if not p.startswith("MainThread/")]
         self.rng.shuffle(points)
-        # A table is made once only: those points come first, in a lake that is not there yet.
+        # A table is made once only: those points come first, each in a lake that is not there yet.
+        self.births = [p for p in points if "/create." in p][: self.kills // 8]
         shutil.rmtree(self.folder / "lake")
-        return sorted(points, key=lambda point: "/create." not in point)
+        points = [p for p in points if "/create." not in p]
+        points[_UPKEEP_AFTER:_UPKEEP_AFTER] = _UPKEEP_POINTS  # a log must have grown first
+        return points
 
     def round(self, points: list[str]) -> None:
-        """A worker that dies at a point, and a rival on the same flows that dies at random, before or after it."""
-        target = points[self.rounds % len(points)]
-        self.rounds += 1
+        """A worker that dies at a point, and a rival on the same flows that dies inside a batch or at random."""
+        if self.births:
+            target = self.births.pop()
+            shutil.rmtree(self.folder / "lake", ignore_errors=True)
+        else:
+            target = points[self.rounds % len(points)]
+            self.rounds += 1
+        rivals = [p for p in points if _is_inside(p)] + _RIVAL_POINTS
         victim = self.fork(lambda: self.die_at(target))
         time.sleep(self.rng.uniform(0.0, 0.4))
-        rival: int | None = self.fork(lambda: run_worker(self.folder, until_idle=False))
+        other = self.rng.choice(rivals) if self.rng.random() < _RIVAL_AT_POINT else None
+        rival: int | None = self.fork(lambda: self.die_at(other))
         started = time.monotonic()
-        while not os.waitpid(victim, os.WNOHANG)[0]:
+        while not self.is_dead(victim, target):
             waited = time.monotonic() - started
+            if rival is not None and self.is_dead(rival, other or "anywhere"):
+                rival = None
             if rival is not None and waited > _RIVAL_S:  # the rival does all the work, so the victim never gets there
                 self.kill(rival)
-                self.counted("anywhere")
                 rival = None
             elif waited > _POINT_WAIT_S:
                 self.kill(victim)
@@ -150,13 +181,12 @@ class _Chaos:
             if self.rng.random() < 0.2:
                 self.produce(1)
             time.sleep(0.02)
-        self.counted(target)
         if rival is not None:
-            time.sleep(self.rng.uniform(0.0, 0.3))
-            self.kill(rival)
-            self.counted("anywhere")
+            time.sleep(self.rng.uniform(0.0, 0.3) if other is None else _RIVAL_S)
+            if not self.is_dead(rival, other or "anywhere"):
+                self.kill(rival)
 
-    def die_at(self, target: str) -> None:
+    def die_at(self, target: str | None) -> None:
         """Run until this process comes by `target`, then vanish there."""
 
         def maybe(name: str) -> None:
@@ -166,7 +196,7 @@ class _Chaos:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         crash.install(maybe)
-        run_worker(self.folder, until_idle=False)
+        run_worker(self.folder, until_idle=False, stopped=self.stopped)
 
     def fork(self, body: Callable[[], None]) -> int:
         """Run `body` in a child process; returns its id. The parent has no threads, so this is safe."""
@@ -185,9 +215,18 @@ class _Chaos:
         if status:
             raise ConfigError("the pipeline failed outside any kill; run it alone to see why", folder=str(self.folder))
 
+    def is_dead(self, child: int, where: str) -> bool:
+        """Whether a worker is gone; counted as a kill at `where` when it was one."""
+        gone, status = os.waitpid(child, os.WNOHANG)
+        if gone and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            self.counted(where)
+        return gone != 0
+
     def kill(self, child: int) -> None:
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            self.counted("anywhere")
 
     def counted(self, where: str) -> None:
         self.result.kills += 1
@@ -227,8 +266,18 @@ def _iso(event_us: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{micros:06}Z"
 
 
-def run_worker(folder: Path, *, until_idle: bool) -> None:
-    """Run every flow of the project in `folder`; batches are small, so that there are many."""
+def _is_inside(name: str) -> bool:
+    return not name.split("/")[1].startswith(_OUTSIDE)
+
+
+def run_worker(folder: Path, *, until_idle: bool, stopped: Path | None = None) -> None:
+    """Run every flow of the project in `folder`; batches are small and logs are cleaned all the time.
+
+    Args:
+        folder: the project.
+        until_idle: end when nothing is left to do; else run until killed.
+        stopped: gets a line for each flow that stops by itself, which none of them may.
+    """
     project = load_project(str(folder))
     plans = compile_project(project, {})
     pipeline = Pipeline(
@@ -240,5 +289,18 @@ def run_worker(folder: Path, *, until_idle: bool) -> None:
         limit=BatchLimit(rows_max=400),
         poll_s=0.01,
         standby_s=0.03,
+        upkeep=Upkeep(checkpoint_every=5, versions_kept=10, log_kept_us=0, hot_kept_ms=100, look_every_s=0.05),
     )
+    if stopped is not None:
+        threading.Thread(target=_watch, args=(pipeline, stopped), name="watch", daemon=True).start()
     pipeline.run(until_idle=until_idle)
+
+
+def _watch(pipeline: Pipeline, stopped: Path) -> None:
+    while True:
+        for status in list(pipeline.status):
+            if status.state == "failed":
+                with stopped.open("a") as file:
+                    file.write(f"{status.table}: {status.error}\n")
+                os._exit(1)
+        time.sleep(0.02)

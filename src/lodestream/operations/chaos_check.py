@@ -107,9 +107,39 @@ def _judge_silver(verdict: Verdict, bronze: pl.DataFrame, silver: pl.DataFrame, 
     verdict.count(
         "row called a duplicate without its like", len(duplicates.join(silver, on="event_id", how="anti")), "lost"
     )
+    verdict.count("duplicate of a row that came later", _early_duplicates(duplicates, silver), "lost")
+    _judge_lateness(verdict, bronze, silver, aside)
     near = silver.sort("event_time").with_columns(gap=pl.col("event_time").diff().over("event_id"))
     twice = near.filter(pl.col("gap").dt.total_microseconds() < DELAY_US)
     verdict.count("duplicate within the delay passed", len(twice), "duplicated")
+
+
+def _early_duplicates(duplicates: pl.DataFrame, silver: pl.DataFrame) -> int:
+    """Rows called duplicates although all their likes came after them; files are read in order of name."""
+    pairs = duplicates.join(silver, on="event_id", suffix="_kept")
+    earlier = pl.lit(value=False)
+    for column in ("_position", "_source", "_batch"):
+        kept = pl.col(f"{column}_kept")
+        earlier = (kept < pl.col(column)) | ((kept == pl.col(column)) & earlier)
+    return len(pairs.filter(~earlier).join(pairs.filter(earlier), on=KEY, how="anti").unique(KEY))
+
+
+def _judge_lateness(verdict: Verdict, bronze: pl.DataFrame, silver: pl.DataFrame, aside: pl.DataFrame) -> None:
+    """A row of batch n is late exactly when it is not above W(n - 1), which the batches before n - 1 have left."""
+    seen = aside.filter(pl.col("kind").is_in(["late", "duplicate"])).join(bronze, on=KEY, suffix="_bronze")
+    columns = [*KEY, "_batch", "kind", "event_time"]
+    rows = pl.concat([silver.with_columns(kind=pl.lit("output")).select(columns), seen.select(columns)])
+    newest = rows.group_by("_batch").agg(pl.col("event_time").max().dt.epoch("us").alias("newest")).sort("_batch")
+    before = newest.select(
+        (pl.col("_batch") + 2).alias("after"),
+        watermark=((pl.col("newest").cum_max() - DELAY_US) // 1000 * 1000).clip(lower_bound=0),
+    )
+    judged = rows.sort("_batch").join_asof(
+        before.sort("after"), left_on="_batch", right_on="after", strategy="backward"
+    )
+    late = pl.col("event_time").dt.epoch("us") <= pl.col("watermark").fill_null(0)
+    verdict.count("row in time called late", len(judged.filter((pl.col("kind") == "late") & ~late)), "lost")
+    verdict.count("late row taken in", len(judged.filter((pl.col("kind") != "late") & late)), "unaccounted")
 
 
 def _judge_windows(

@@ -1,0 +1,1 @@
+"""Parts of `lodestream trace`: keys, the view of the lake, source records, windows, queries, and reasons of absence."""
