@@ -39,9 +39,8 @@ def chaos(
     else:
         call.table(["kills", "produced", "lost", "duplicated", "unaccounted"], [list(result.to_json().values())],
                    right={"kills", "produced", "lost", "duplicated", "unaccounted"})  # fmt: skip
-        call.say(
-            f"{len(result.points)} crash points hit, {result.inside} kills inside a batch, in {result.seconds:.0f} seconds"
-        )
+        inside, points, seconds = result.inside, len(result.points), result.seconds
+        call.say(f"{points} crash points hit, {inside} kills inside a batch, in {seconds:.0f} seconds")
     for note in result.verdict.notes:
         call.say(note)
     if not result.ok:
