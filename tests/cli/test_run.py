@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import call, make_orders
+from tests.cli.conftest import ROWS, call, make_orders
 
 COMMAND = [sys.executable, "-m", "lodestream.cli"]
 
@@ -171,22 +171,38 @@ def test_a_failing_flow_ends_the_run_with_its_code(tmp_path):
     assert "never" in result.err
 
 
-def test_tail_follows(endless):
-    runner = start(endless, "--json")
-    wait_for_batches(runner, "silver.orders", 1)
+def test_tail_follows(own_orders):
     tail = subprocess.Popen(
-        [*COMMAND, "-C", str(endless), "tail", "silver.orders", "-f", "-n", "1", "--json"],
+        [*COMMAND, "-C", str(own_orders), "tail", "silver.orders", "-f", "-n", "1", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         assert tail.stdout
-        rows = [json.loads(tail.stdout.readline()) for _ in range(300)]
+        last = json.loads(tail.stdout.readline())["_position"]
+        bronze = own_orders / "tables/bronze/orders.yaml"
+        bronze.write_text(re.sub(r"rows: \d+", f"rows: {ROWS + 200}", bronze.read_text()))
+        assert call("run", "--until-idle", project=own_orders).code == 0
+        positions = [json.loads(tail.stdout.readline())["_position"] for _ in range(150)]
     finally:
         tail.send_signal(signal.SIGINT)
         _, err = tail.communicate(timeout=30)
-        runner.send_signal(signal.SIGINT)
-        runner.communicate(timeout=60)
     assert tail.returncode == 130, err
-    positions = [row["_position"] for row in rows]
-    assert len(set(positions)) == len(positions)
+    assert last < ROWS
+    assert positions == sorted(set(positions))
+    assert positions[0] >= ROWS
+    assert "Traceback" not in err
+
+
+def test_a_query_ends_at_ctrl_c(orders):
+    sql = "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range % 7 = 3"
+    code = f"from lodestream.cli import main; print('up', flush=True); main(['-C', {str(orders)!r}, 'query', {sql!r}])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline() == "up\n"
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, ""), err
     assert "Traceback" not in err

@@ -71,25 +71,27 @@ def _one_by_one(column: pa.Array) -> pa.Array:
     return pa.array([json.dumps(plain(one), ensure_ascii=False) for one in column.to_pylist()], pa.string())
 
 
+def csv_schema(schema: pa.Schema) -> pa.Schema:
+    """What `csv_columns` makes of `schema`."""
+    return pa.schema([field if _is_plain(field.type) else field.with_type(pa.string()) for field in schema])
+
+
 def csv_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch in columns that Arrow's CSV writer knows; times in ISO 8601, nested values as JSON."""
-    columns = [_csv(column) for column in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    """The batch in columns that Arrow's CSV writer knows; times in ISO 8601, bytes in hex, nested values as JSON."""
+    columns = [column if _is_plain(column.type) else _csv(column) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=csv_schema(batch.schema))
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    known = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_string)
+    return any(is_kind(kind) for is_kind in known) or bool(pa.types.is_date32(kind))
 
 
 def _csv(column: pa.Array) -> pa.Array:
-    kind = column.type
-    if pa.types.is_timestamp(kind):
+    if pa.types.is_timestamp(column.type):
         return _moment(column)
-    if pa.types.is_binary(kind):
+    if pa.types.is_null(column.type):
+        return pa.nulls(len(column), pa.string())
+    if pa.types.is_binary(column.type):
         return pa.array([None if one is None else one.hex() for one in column.to_pylist()], pa.string())
-    plain_kinds = (
-        pa.types.is_boolean,
-        pa.types.is_integer,
-        pa.types.is_floating,
-        pa.types.is_decimal,
-        pa.types.is_string,
-    )
-    if any(is_kind(kind) for is_kind in plain_kinds) or pa.types.is_date32(kind):
-        return column.cast(pa.string())
     return pc.if_else(pc.is_valid(column), _one_by_one(column), pa.scalar(None, pa.string()))

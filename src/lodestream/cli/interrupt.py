@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks a run to end after the batches under way, the second ends it at once."""
+"""Ctrl-C and SIGTERM: what a run, a query and a replay make of them."""
 
 from __future__ import annotations
 
@@ -59,3 +59,28 @@ class Interrupt:
         while not self._left.is_set():
             self._stop()
             self._left.wait(0.05)
+
+
+def leave_on_interrupt(work: Callable[[], None]) -> None:
+    """Do `work`, which changes nothing that matters, so that Ctrl-C ends the process at once.
+
+    DuckDB does not look at signals while it computes, so the work is on another thread and this one waits.
+    Errors of the work are raised here.
+    """
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - handed over to the waiting thread, which raises it
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="work", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+    except KeyboardInterrupt:
+        os._exit(_INTERRUPTED)
+    if failed:
+        raise failed[0]

@@ -46,31 +46,38 @@ def query(
     A query reads one version of each table, whatever is written meanwhile. Times are UTC. An older version is
     `from silver.orders at (version => 12)` or `--as-of silver.orders=12`.
     """
+    from lodestream.cli.interrupt import leave_on_interrupt
     from lodestream.query.service import QueryService
 
     app = call.app()
     call.hint = 'lodestream status lists tables, lodestream query "describe layer.name" columns'
-    if sql == "-":
-        sql = sys.stdin.read()
-    if call.json:
-        form = Format.JSON
-    if rows_max is None:
-        rows_max = _TABLE_ROWS if form is Format.TABLE else 0
+    text = sys.stdin.read() if sql == "-" else sql
+    form = Format.JSON if call.json else form
+    rows_max = (_TABLE_ROWS if form is Format.TABLE else 0) if rows_max is None else rows_max
     service = QueryService(app.disk, app.lake, memory_limit=memory)
-    with service.ask(sql, as_of=_versions(as_of or [])) as answer:
-        rows = _Rows(answer, rows_max)
-        if output is not None:
-            _to_file(call, rows, form, output)
-        elif form is Format.TABLE:
-            _table(call, rows)
-        else:
-            if form is Format.PARQUET and sys.stdout.isatty():
-                from lodestream.errors import ConfigError
+    versions = _versions(as_of or [])
 
-                raise ConfigError("parquet does not go to a terminal; use --output FILE")
-            _write(rows, form, sys.stdout.buffer)
-        if rows.cut:
-            call.say(f"cut after {rows_max} rows; --max-rows 0 shows all")
+    def ask() -> None:
+        with service.ask(text, as_of=versions) as answer:
+            rows = _Rows(answer, rows_max)
+            _show(call, rows, form, output)
+            if rows.cut:
+                call.say(f"cut after {rows_max} rows; --max-rows 0 shows all")
+
+    leave_on_interrupt(ask)
+
+
+def _show(call: Call, rows: _Rows, form: Format, output: str | None) -> None:
+    from lodestream.errors import ConfigError
+
+    if output is not None:
+        _to_file(call, rows, form, output)
+    elif form is Format.TABLE:
+        _table(call, rows)
+    elif form is Format.PARQUET and sys.stdout.isatty():
+        raise ConfigError("parquet does not go to a terminal; use --output FILE")
+    else:
+        _write(rows, form, sys.stdout.buffer)
 
 
 class _Rows:
@@ -118,19 +125,16 @@ def _to_file(call: Call, rows: _Rows, form: Format, path: str) -> None:
 
 
 def _write(rows: _Rows, form: Format, file: IO[bytes]) -> None:
-    from lodestream.cli.encode import csv_columns, json_lines
+    from lodestream.cli.encode import csv_columns, csv_schema, json_lines
 
     if form is Format.JSON:
         for batch in rows:
             file.write(json_lines(batch).encode())
     elif form is Format.CSV:
-        import pyarrow as pa
         from pyarrow.csv import CSVWriter, WriteOptions
 
-        shape = pa.schema([(name, pa.string()) for name in rows.schema.names])
-        with CSVWriter(
-            file, shape, write_options=WriteOptions(quoting_style="needed", quoting_header="needed")
-        ) as writer:
+        options = WriteOptions(quoting_style="needed", quoting_header="needed")
+        with CSVWriter(file, csv_schema(rows.schema), write_options=options) as writer:
             for batch in rows:
                 writer.write_batch(csv_columns(batch))
     else:
