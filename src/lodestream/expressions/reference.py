@@ -65,6 +65,7 @@ _RULES = """
   `coalesce` and `in` stop as soon as they know. An error on a part that is not evaluated is none.
 - The text of a date or timestamp outside the years 1 to 9999 fails.
 - `date_add` and its kin raise where Spark wraps around, beyond the year 5,800,000.
+- `lower` of a Σ beside U+0295 or U+1171E may choose the other of σ and ς.
 - A cast of a string to a decimal reads ASCII digits only; Spark also reads the digits of other scripts.
 - A cast of a string to a timestamp reads ISO forms with or without `Z`, `UTC` or an offset `+hh:mm`; a bare time of day
   and zones by name, which Spark reads too, fail.
