@@ -108,8 +108,9 @@ def test_metrics_are_served_while_it_runs(endless):
     process = start(endless, "--json", "--metrics-port", "0")
     try:
         assert process.stderr
-        address = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline())
-        assert address
+        first = process.stderr.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+", first)
+        assert address, first + process.communicate(timeout=30)[1]
         wait_for_batches(process, "silver.orders", 1)
         text = urllib.request.urlopen(f"{address[0]}/metrics", timeout=10).read().decode()
         assert re.search(r'^lodestream_rows_total\{table="bronze.orders",fate="input"\} [1-9]', text, re.MULTILINE)
