@@ -44,7 +44,7 @@ class Site:
     root: Path
     stream: object
     placed: int = 0
-    ticks: object = field(default_factory=lambda: itertools.count(1_800_000_000_000_000, 1_000_000))
+    ticks: object = field(default_factory=lambda: itertools.count(1_800_000_000_000_000, 1_000))
 
     def __post_init__(self):
         for path, text in self.stream.declarations.items():
