@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lodestream.model.arrow import to_arrow
 from lodestream.model.types import Column, DataType, Schema, parse_type
+
+_MICROS = "us"  # ending of a time that is written as microseconds since 1970
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEAR_1_US, _YEAR_10000_US = -62_135_596_800_000_000, 253_402_300_800_000_000
 
 QUARANTINE = Schema(
     (
@@ -96,7 +101,17 @@ def _rule(codes: list[str]) -> str | None:
 
 def encode_rows(rows: pa.Table) -> list[str]:
     """Each row as one JSON object; `decode_rows` gives the same values back."""
+    for i, field in enumerate(rows.schema):
+        if pa.types.is_timestamp(field.type) and _beyond_calendar(rows.column(i)):
+            micros = rows.column(i).cast(pa.int64()).cast(pa.string())
+            rows = rows.set_column(i, field.name, pc.binary_join_element_wise(micros, _MICROS, ""))
     return [json.dumps(row, default=_encode, ensure_ascii=False, allow_nan=True) for row in rows.to_pylist()]
+
+
+def _beyond_calendar(column: pa.ChunkedArray) -> bool:
+    """Whether some time lies outside the years 1 to 9999, which Python cannot hold."""
+    span = pc.min_max(column.cast(pa.int64())).as_py()
+    return span["min"] is not None and (span["min"] < _YEAR_1_US or span["max"] >= _YEAR_10000_US)
 
 
 def _encode(value: Any) -> Any:
@@ -124,7 +139,9 @@ def _decode(value: Any, kind: DataType) -> Any:
         return None
     match kind.name:
         case "timestamp":
-            return datetime.fromisoformat(value)
+            if value.endswith(_MICROS):
+                return int(value.removesuffix(_MICROS))
+            return (datetime.fromisoformat(value) - _EPOCH) // timedelta(microseconds=1)
         case "date":
             return date.fromisoformat(value)
         case "decimal":
