@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from lodestream.engines.embedded.frames import describe
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk
-from lodestream.lake.layout import table_path
+from lodestream.lake.layout import epoch_of, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.project import Project
 from lodestream.model.steps import FlowPlan
@@ -162,6 +162,6 @@ def _deployed(table: DeltaTable) -> Deployed:
         definition_json=configuration.get("lodestream.definition", "{}"),
         schema=table.snapshot.metadata.schema,
         hash=configuration.get("lodestream.hash", ""),
-        epoch=int(configuration.get("lodestream.epoch", "1")),
+        epoch=epoch_of(configuration),
         version=table.snapshot.version,
     )

@@ -140,13 +140,13 @@ FAILED_BY_CHOICE = 1
 def _begin_again(opened: App, names: list[TableName]) -> None:
     from lodestream.app import now_us
     from lodestream.engines.embedded.rebuild import begin_epoch
-    from lodestream.lake.layout import table_path
+    from lodestream.lake.layout import epoch_of, table_path
     from lodestream.lake.table import DeltaTable
 
     for one in names:
         table = DeltaTable.open(opened.disk, table_path(opened.lake, one))
         if table is not None:
-            epoch = int(table.snapshot.metadata.configuration.get("lodestream.epoch", "1"))
+            epoch = epoch_of(table.snapshot.metadata.configuration)
             begin_epoch(table, epoch + 1, clock_us=now_us())
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from lodestream.model.table import TableName
 
 QUARANTINE_SUFFIX = "__quarantine"
+EPOCH_PROPERTY = "lodestream.epoch"
 
 
 def table_path(lake: str, name: TableName) -> str:
@@ -17,6 +19,11 @@ def table_path(lake: str, name: TableName) -> str:
 def quarantine_name(name: TableName) -> TableName:
     """The quarantine table of a table."""
     return TableName(name.layer, name.name + QUARANTINE_SUFFIX)
+
+
+def epoch_of(configuration: Mapping[str, str]) -> int:
+    """The rebuild generation that a table's properties name; a table that was never rebuilt is in its first."""
+    return int(configuration.get(EPOCH_PROPERTY, "1"))
 
 
 def app_id(name: TableName, epoch: int) -> str:

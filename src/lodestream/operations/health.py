@@ -12,7 +12,7 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import CorruptionError, LodestreamError
 from lodestream.lake import maintenance
 from lodestream.lake.disk import Disk, random_id
-from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.log import checkpoint_contents, list_log, log_folder, read_commit, read_hint
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
@@ -163,7 +163,7 @@ def _files(disk: Disk, name: TableName, table: DeltaTable, now_s: float) -> Iter
 def _flow(disk: Disk, lake: str, name: TableName, table: DeltaTable) -> Iterator[Finding]:
     """Plans against the table, and the state that the last batch names."""
     snapshot = table.snapshot
-    epoch = int(snapshot.metadata.configuration.get("lodestream.epoch", "1"))
+    epoch = epoch_of(snapshot.metadata.configuration)
     application = app_id(name, epoch)
     batch = snapshot.txns.get(application, 0)
     store = FlowStore(disk, lake, name, epoch)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from lodestream.errors import ConfigError
-from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.model.digest import position_digest
 from lodestream.model.steps import Aggregation, FlowPlan, ReadSource, RunQuery, Watermark
 from lodestream.model.table import TableName
@@ -95,8 +95,7 @@ class _Check:
         if table is None:
             report.skipped = "not in the lake yet"
             return report
-        configuration = table.metadata().configuration
-        epoch = int(configuration.get("lodestream.epoch", "1"))
+        epoch = epoch_of(table.metadata().configuration)
         application = app_id(self.name, epoch)
         batch = last_batch(table, application)
         info = batch_info(path, batch, application)

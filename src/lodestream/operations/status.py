@@ -9,7 +9,7 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import CorruptionError, DataLossRefused, LodestreamError
 from lodestream.lake.actions import AddFile, Commit
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
@@ -97,7 +97,7 @@ def _fill(status: TableStatus, disk: Disk, lake: str, name: TableName, now_us: i
     status.exists, status.version = True, snapshot.version
     status.rows, status.files = _rows(snapshot.files.values()), len(snapshot.files)
     status.size_bytes = sum(add.size for add in snapshot.files.values())
-    status.epoch = int(snapshot.metadata.configuration.get("lodestream.epoch", "1"))
+    status.epoch = epoch_of(snapshot.metadata.configuration)
     application = app_id(name, status.epoch)
     status.batch = snapshot.txns.get(application, 0)
     status.planned = max(FlowStore(disk, lake, name, status.epoch).last_planned(), status.batch)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.errors import ConflictError
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import table_path
+from lodestream.lake.layout import EPOCH_PROPERTY, epoch_of, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
@@ -34,10 +34,10 @@ def apply_changes(
         if table is None:
             DeltaTable.create(
                 disk, path, plan.schema, partition_columns=plan.partition_columns,
-                configuration={**configuration, "lodestream.epoch": "1"}, table_id=str(uuid.uuid4()), clock_us=clock_us,
+                configuration={**configuration, EPOCH_PROPERTY: "1"}, table_id=str(uuid.uuid4()), clock_us=clock_us,
             )  # fmt: skip
         elif change.kind in ("rebuild", "refresh"):
-            epoch = int(table.snapshot.metadata.configuration.get("lodestream.epoch", "1"))
+            epoch = epoch_of(table.snapshot.metadata.configuration)
             begin_epoch(
                 table, epoch + 1, clock_us=clock_us, schema=plan.schema,
                 partition_columns=plan.partition_columns, configuration=configuration,

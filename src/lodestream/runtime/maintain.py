@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lodestream.engines.embedded.flow import Surroundings
-from lodestream.engines.embedded.history import last_commit
+from lodestream.engines.embedded.history import flow_commit
 from lodestream.errors import LodestreamError
 from lodestream.lake.actions import HOT_TAG
-from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.lake.layout import quarantine_name, table_path
 from lodestream.lake.log import list_log
 from lodestream.lake.paths import decode_path
 from lodestream.lake.table import DeltaTable
@@ -113,8 +113,7 @@ class Maintenance:
 
     def _needed_from(self, name: TableName, table: DeltaTable, owner: TableName) -> int:
         """The first version that somebody still has to read: a stream behind us, or the flow's own recovery."""
-        epoch = table.snapshot.metadata.configuration.get("lodestream.epoch", "1")
-        own = last_commit(table, app_id(owner, int(epoch)))
+        own = flow_commit(table, owner)
         needed = [own.version if own else table.snapshot.version]
         for reader, plan in self._flows.items():
             if plan.upstream == name:
@@ -125,6 +124,5 @@ class Maintenance:
         table = DeltaTable.open(self._around.disk, table_path(self._around.lake, reader))
         if table is None:
             return -1
-        epoch = int(table.snapshot.metadata.configuration.get("lodestream.epoch", "1"))
-        commit = last_commit(table, app_id(reader, epoch))
+        commit = flow_commit(table, reader)
         return int(commit.info.get("upto", -1)) if commit else -1

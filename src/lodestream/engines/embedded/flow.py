@@ -41,7 +41,7 @@ from lodestream.errors import ConfigError, ConflictError, CorruptionError, Lodes
 from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.table import DeltaTable, Staged
 from lodestream.model.batch import BatchLimit, BatchPlan
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, RunQuery, Watermark
@@ -115,7 +115,7 @@ class Flow:
         disk, name = self.around.disk, self.name
         self.table = self._open_table(table_path(self.around.lake, name), main=True)
         configuration = self.table.snapshot.metadata.configuration
-        self.epoch = int(configuration.get("lodestream.epoch", "1"))
+        self.epoch = epoch_of(configuration)
         if configuration.get("lodestream.hash") != self.plan.definition:
             raise ConfigError(
                 "table was made by another definition; see lodestream plan, then run with the accepted plan",
@@ -136,7 +136,7 @@ class Flow:
         table = DeltaTable.open(self.around.disk, path)
         if table is not None:
             return table
-        configuration = {"lodestream.epoch": "1", **(table_properties(self.plan) if main else {})}
+        configuration = {EPOCH_PROPERTY: "1", **(table_properties(self.plan) if main else {})}
         return DeltaTable.create(
             self.around.disk,
             path,
@@ -149,7 +149,7 @@ class Flow:
 
     def _match_epoch(self, quarantine: DeltaTable) -> None:
         """After a rebuild the quarantine starts empty too; its earlier versions stay readable."""
-        if int(quarantine.snapshot.metadata.configuration.get("lodestream.epoch", "1")) < self.epoch:
+        if epoch_of(quarantine.snapshot.metadata.configuration) < self.epoch:
             begin_epoch(quarantine, self.epoch, clock_us=self.around.clock())
 
     def _load_state(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from lodestream.lake.log import Commit
+from lodestream.lake.actions import Commit
+from lodestream.lake.layout import app_id, epoch_of
 from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
 
 
 def last_commit(table: DeltaTable, application: str) -> Commit | None:
@@ -15,3 +17,8 @@ def last_commit(table: DeltaTable, application: str) -> Commit | None:
             if application in commit.txns:
                 return commit
     return None
+
+
+def flow_commit(table: DeltaTable, flow: TableName) -> Commit | None:
+    """The newest commit that the flow of `flow` made in the present epoch of `table`, or None."""
+    return last_commit(table, app_id(flow, epoch_of(table.snapshot.metadata.configuration)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lodestream.lake.actions import RemoveFile
+from lodestream.lake.layout import EPOCH_PROPERTY
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import Aggregation, FlowPlan
 from lodestream.model.types import Schema
@@ -53,7 +54,7 @@ def begin_epoch(
         old,
         schema=schema or old.schema,
         partition_columns=old.partition_columns if partition_columns is None else partition_columns,
-        configuration={**old.configuration, **(configuration or {}), "lodestream.epoch": str(epoch)},
+        configuration={**old.configuration, **(configuration or {}), EPOCH_PROPERTY: str(epoch)},
     )
     return table.commit(
         removes=[RemoveFile.of(add) for add in table.files()],
