@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,10 +59,16 @@ class Written:
         version = "" if self.version is None else f", version {self.version}"
         attempt = "" if self.attempt is None else f", attempt {self.attempt}"
         kind = f" ({self.kind})" if self.kind else ""
-        yield f"written by batch {self.batch}{kind}{version}, {self.time or 'time not known'}, epoch {self.epoch}{attempt}"
-        where = f" ({self.declared_at}, {'changed' if self.changed_since else 'unchanged'} since)" if self.declared_at else ""
+        yield f"batch {self.batch}{kind}{version}, {self.time or 'time not known'}, epoch {self.epoch}{attempt}"
+        where = (
+            f" ({self.declared_at}, {'changed' if self.changed_since else 'unchanged'} since)"
+            if self.declared_at
+            else ""
+        )
         software = f", lodestream {self.code}" if self.code else ""
         yield f"by definition {self.hash or 'not known'}{where}{software}"
+        if self.changed_since and self.declaration:
+            yield f"then declared as: {safe(json.dumps(self.declaration, ensure_ascii=False), 1000)}"
         if self.schema:
             yield "schema: " + ", ".join(f"{name} {kind}" for name, kind in self.schema)
         for table, pinned in self.pins.items():
@@ -189,8 +196,10 @@ class Hop:
         yield f"{self.table}{at}" + ("" if self.row is not None else ": not there")
         if self.row is not None:
             yield f"  {shown(self.row)}"
-        for part in (*([self.written] if self.written else []), *self.lookups):
-            yield from (f"  {line}" for line in part.lines())
+        if self.written is not None:
+            yield from (f"  {line}" for line in self.written.lines())
+        for one in self.lookups:
+            yield from (f"  {line}" for line in one.lines())
         for entry in self.history:
             yield from (f"  before: {line}" for line in entry.lines())
 
@@ -204,7 +213,8 @@ class Record:
         unit: the unit.
         position: the position asked for.
         path: the file, relative to the project's folder where it lies in it.
-        state: `there`, `gone`, `unknown`, `blank`, `head`, `inside` (of a record), `beyond` (the end) or `not kept`.
+        state: `there`, `gone`, `unknown`, `blank`, `head`, `inside` (of a record), `beyond` (the end),
+            `not made` (yet) or `not kept` (by this kind of source).
         size: bytes of the record.
         text: its bytes as text, cut when long.
         row: what it decodes to with the table's columns.
@@ -248,7 +258,9 @@ class Record:
         if self.agrees is not None:
             yield "  it decodes to the row above" if self.agrees else "  it decodes to OTHER values than the row above"
         if self.unchanged is not None:
-            yield "  the file holds what was read then" if self.unchanged else "  the file has CHANGED since it was read"
+            yield (
+                "  the file holds what was read then" if self.unchanged else "  the file has CHANGED since it was read"
+            )
         if self.state in ("there", "blank") and self.schema:
             yield "  decoded as: " + ", ".join(f"{name} {kind}" for name, kind in self.schema)
         yield from (f"  {note}" for note in self.notes)

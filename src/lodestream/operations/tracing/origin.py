@@ -7,15 +7,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-
 from lodestream.engines.embedded.drift import stored_columns
 from lodestream.errors import AccessError, ConfigError
 from lodestream.model.batch import SourceRange
 from lodestream.model.steps import FlowPlan, ReadSource
 from lodestream.model.types import Schema
 from lodestream.operations.tracing.findings import Record
-from lodestream.operations.tracing.plain import bytes_text
+from lodestream.operations.tracing.plain import bytes_text, plain
 from lodestream.operations.tracing.view import View
 from lodestream.ports.format import Format
 from lodestream.ports.plugins import load
@@ -61,9 +59,8 @@ class Origin:
         """Where the unit's file is, or would be; None when units are no files."""
         if self.name == "files":
             return self._listing().path_of(unit) if _is_inside(unit) else None
-        if self.name == "replay":
-            path = os.path.join(self.root, str(self.settings["path"]))
-            return path if os.path.basename(path) == unit else os.path.join(os.path.dirname(path), unit)
+        if self.name == "replay" and unit in self.units():
+            return os.path.join(self.root, str(self.settings["path"]))
         return None
 
     def units(self) -> list[str]:
@@ -93,13 +90,15 @@ class Origin:
         columns = tuple((c.name, str(c.type)) for c in self.schema)
         if self.name == "generator":
             return self._generated(unit, position, planned, row, columns)
-        path = self.path(unit)
-        if path is None or not os.path.isfile(path):
-            known = planned is not None or row is not None
-            state = "gone" if known else "unknown"
-            if path is None and self.name not in ("files", "replay"):
-                return Record(self.name, unit, position, "not kept", notes=("records of this source are not kept in it",))
-            return Record(self.name, unit, position, state, path=self._shown(path) if path else None, schema=columns)
+        if self.name not in ("files", "replay"):
+            return Record(self.name, unit, position, "not kept", notes=("records of this source are not kept in it",))
+        path, known = self.path(unit), planned is not None or row is not None
+        if path is None or not os.path.isfile(path) or not (known or unit in self.units()):
+            note = "the file is there, but the source's path does not take it" if path and os.path.isfile(path) else ""
+            return Record(
+                self.name, unit, position, "gone" if known else "unknown", self._shown(path) if path else None,
+                schema=columns, notes=(note,) if note else (),
+            )  # fmt: skip
         unchanged = self._unchanged(path, planned)
         if self.form.framing == "file":
             total = sum(part.rows for part in self.form.parts(path))
@@ -162,7 +161,11 @@ class Origin:
         if unit not in {f"generator/{p}" for p in range(partitions)}:
             return Record(self.name, unit, position, "unknown", schema=columns)
         if planned is None:
-            return Record(self.name, unit, position, "beyond", schema=columns, notes=("not made yet",))
+            rows = self.settings.get("rows")
+            bound = None if rows is None else -(-(int(str(rows)) - int(unit.rpartition("/")[2])) // partitions)
+            state = "not made" if bound is None or position < bound else "beyond"
+            notes = () if state == "not made" else (f"{bound} events in all",)
+            return Record(self.name, unit, position, state, schema=columns, notes=notes)
         values, rejects = _only(list(source.read(SourceRange(unit, position, position + 1, planned.facts))))
         notes = ("an event made from its index and the seed; made again here",)
         return Record(
@@ -227,8 +230,4 @@ def _only(pieces: list[Decoded]) -> tuple[dict[str, Any] | None, tuple[str, ...]
 def _agrees(values: Mapping[str, Any] | None, row: Mapping[str, Any] | None) -> bool | None:
     if values is None or row is None:
         return None
-    return all(name not in row or _same(value, row[name]) for name, value in values.items())
-
-
-def _same(one: Any, other: Any) -> bool:
-    return bool(one == other or (one is None and other is None) or pa.scalar(one).equals(pa.scalar(other)))
+    return all(name not in row or plain(value) == plain(row[name]) for name, value in values.items())

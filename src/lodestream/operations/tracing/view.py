@@ -167,7 +167,7 @@ class View:
         table, flow = self.table(name), self.flows[name]
         assert table is not None
         commit, plan = self.commit(name, batch), self.planned(name, batch)
-        notes = []
+        notes = list[str]()
         metadata: Metadata | None = table.snapshot.metadata
         info: Mapping[str, Any] = commit.info if commit else {}
         if commit is None:
@@ -185,7 +185,7 @@ class View:
             table=str(name), batch=batch, epoch=self.epoch(name), version=commit.version if commit else None,
             time=moment(commit.timestamp_ms * 1000 if commit else plan.clock_us if plan else None),
             kind=info.get("kind") or (plan.kind if plan else None), attempt=info.get("attempt"), code=info.get("code"),
-            hash=ran, declaration=json.loads(metadata.configuration.get("lodestream.definition", "{}")) if metadata else {},
+            hash=ran, declaration=_declaration(metadata),
             schema=tuple((c.name, str(c.type)) for c in metadata.schema) if metadata else (),
             declared_at=f"{spot.file}:{spot.line}" if spot else None, changed_since=ran != flow.definition,
             counts=info.get("counts") or {}, pins=info.get("pins") or (plan.pins if plan else {}),
@@ -206,7 +206,9 @@ class View:
         """All quarantine rows of one position, in batch order, as entries."""
         if not rows:
             return ()
-        listed = pa.table({"index": range(len(rows)), **{c: [r[c] for r in rows] for c in ("_source", "_position", "kind")}})
+        listed = pa.table(
+            {"index": range(len(rows)), **{c: [r[c] for r in rows] for c in ("_source", "_position", "kind")}}
+        )
         standing = set(open_entries(listed).column("index").to_pylist())
         last_resolved = max((i for i, row in enumerate(rows) if row["kind"] == "resolved"), default=-1)
         found = []
@@ -233,12 +235,20 @@ class View:
         )  # fmt: skip
 
 
+def _declaration(metadata: Metadata | None) -> dict[str, Any]:
+    told = json.loads(metadata.configuration.get("lodestream.definition", "{}")) if metadata else {}
+    return told if isinstance(told, dict) else {}
+
+
 def at_version(table: DeltaTable, version: int) -> tuple[list[AddFile], str | None]:
     """The files of a version, or of the newest one with a note when that is no longer kept."""
     try:
         return table.read_version(version), None
     except (DataLossRefused, ConfigError, CorruptionError):
-        return table.files(), f"version {version} is no longer kept; these are the rows of version {table.snapshot.version}"
+        return (
+            table.files(),
+            f"version {version} is no longer kept; these are the rows of version {table.snapshot.version}",
+        )
 
 
 def _flat(mask: pa.ChunkedArray | pa.Array) -> pa.Array:
