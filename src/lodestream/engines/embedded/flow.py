@@ -29,11 +29,12 @@ from lodestream.engines.embedded.inputs import (
 )
 from lodestream.engines.embedded.lookups import LookupTable
 from lodestream.engines.embedded.outputs import Output, Prepared, QueryOutput, RowOutput, WindowOutput
+from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.replay import replayed_rows, resolutions
-from lodestream.engines.embedded.stages import Outcome, RowStages
+from lodestream.engines.embedded.stages import RowStages
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.store import FlowStore, StateFile
 from lodestream.engines.embedded.windows import OpenWindows

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from lodestream.engines.embedded.drift import drifted
 from lodestream.engines.embedded.frames import naive
+from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.rejects import rejected_raw
-from lodestream.engines.embedded.stages import Outcome
 from lodestream.engines.embedded.state import FlowState
 from lodestream.errors import ConfigError, DataLossRefused, TransientError
 from lodestream.lake.actions import Commit

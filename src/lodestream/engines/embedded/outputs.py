@@ -12,7 +12,7 @@ import pyarrow as pa
 from lodestream.engines.embedded.correction import without_windows
 from lodestream.engines.embedded.drift import rewritten
 from lodestream.engines.embedded.frames import conform, select
-from lodestream.engines.embedded.stages import Outcome
+from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.lake.actions import AddFile, Metadata, RemoveFile

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from lodestream.engines.embedded.frames import conform
+from lodestream.engines.embedded.passing import INDEX, Pass
 from lodestream.errors import ConfigError
 from lodestream.model.arrow import to_arrow
 from lodestream.model.steps import RunPython
 from lodestream.model.table import META_COLUMNS
 
-if TYPE_CHECKING:
-    from lodestream.engines.embedded.stages import _Pass
-
 PythonFunction = Callable[[pa.Table], pa.Table]
 _CALLS_MAX = 100
-_INDEX = "_index"
 
 
-def run_python(batch: _Pass, step: RunPython, function: PythonFunction) -> None:
+def run_python(passing: Pass, step: RunPython, function: PythonFunction) -> None:
     """Apply `function` to the current rows.
 
     It sees all columns and gives back the declared ones with `_source` and `_position`. A position it leaves out is
@@ -32,7 +28,7 @@ def run_python(batch: _Pass, step: RunPython, function: PythonFunction) -> None:
     Raises:
         ConfigError: the function breaks its contract, or raises too often.
     """
-    rows = batch.out.rows
+    rows = passing.out.rows
     name = step.step.function
     results: list[pa.Table] = []
     failed: list[tuple[int, str]] = []
@@ -44,7 +40,7 @@ def run_python(batch: _Pass, step: RunPython, function: PythonFunction) -> None:
         if calls > _CALLS_MAX:
             raise ConfigError("python step raises too often; mend the function", function=name, calls=_CALLS_MAX)
         try:
-            results.append(function(rows.slice(start, stop - start).drop_columns([_INDEX])))
+            results.append(function(rows.slice(start, stop - start).drop_columns([INDEX])))
         except Exception as error:  # noqa: BLE001 - the function is the user's; its failures are data
             if stop - start == 1:
                 failed.append((start, f"{type(error).__name__}: {error}"))
@@ -60,14 +56,14 @@ def run_python(batch: _Pass, step: RunPython, function: PythonFunction) -> None:
     order = np.argsort(numbers, kind="stable")
     gone = np.ones(len(rows), np.bool_)
     gone[numbers] = False
-    indexes = rows.column(_INDEX).to_numpy()
-    batch.out.rows = table.take(pa.array(order)).append_column(_INDEX, pa.array(indexes[numbers[order]]))
+    indexes = rows.column(INDEX).to_numpy()
+    passing.out.rows = table.take(pa.array(order)).append_column(INDEX, pa.array(indexes[numbers[order]]))
     if failed:
         bad = np.array([i for i, _ in failed])
         gone[bad] = False
-        batch.record(indexes[bad], "quarantine", [["python:error", f"python:{text}"[:500]] for _, text in failed])
+        passing.record(indexes[bad], "quarantine", [["python:error", f"python:{text}"[:500]] for _, text in failed])
     if gone.any():
-        batch.record(indexes[gone], "dropped", [["drop:python"]] * int(gone.sum()))
+        passing.record(indexes[gone], "dropped", [["drop:python"]] * int(gone.sum()))
 
 
 def _checked(result: pa.Table, target: pa.Schema, rows: pa.Table, name: str) -> pa.Table:
