@@ -31,7 +31,8 @@ from lodestream.runtime.maintain import Upkeep
 from lodestream.runtime.pipeline import Pipeline
 
 _RIVAL_S = 0.5
-_RIVAL_AT_POINT = 0.5
+_RIVAL_AT_POINT = 0.6
+_RIVAL_POINT_S = 1.5
 _OUTSIDE = ("create.", "checkpoint.", "clean.")
 _UPKEEP_AFTER = 6
 _UPKEEP_POINTS = [
@@ -182,9 +183,18 @@ class _Chaos:
                 self.produce(1)
             time.sleep(0.02)
         if rival is not None:
-            time.sleep(self.rng.uniform(0.0, 0.3) if other is None else _RIVAL_S)
-            if not self.is_dead(rival, other or "anywhere"):
-                self.kill(rival)
+            self.outlive(rival, other)
+
+    def outlive(self, rival: int, other: str | None) -> None:
+        """Leave the rival alone for a while, or with enough work to come by its point, then kill it."""
+        until = time.monotonic() + (self.rng.uniform(0.0, 0.3) if other is None else _RIVAL_POINT_S)
+        if other is not None:
+            self.produce(1)
+        while time.monotonic() < until:
+            if self.is_dead(rival, other or "anywhere"):
+                return
+            time.sleep(0.01)
+        self.kill(rival)
 
     def die_at(self, target: str | None) -> None:
         """Run until this process comes by `target`, then vanish there."""

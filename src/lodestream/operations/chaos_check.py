@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import polars as pl
 
 DELAY_US = 30_000_000
 KEY = ["_source", "_position"]
+GOLD = {"activity": (1, False), "activity_final": (2, True)}
 
 
 @dataclass
@@ -29,8 +31,14 @@ class Verdict:
             self.notes.append(f"{what}: {number}")
 
 
-def check(events: Path, lake: Path) -> Verdict:
-    """Compare the records of the JSON-lines files in `events` with the tables of the crash test's project."""
+def check(events: Path, lake: Path, gold: Mapping[str, tuple[int, bool]] = GOLD) -> Verdict:
+    """Compare the records of the JSON-lines files in `events` with the tables of the crash test's project.
+
+    Args:
+        events: folder of the source files.
+        lake: root folder of the lake.
+        gold: the window tables to judge: their length in minutes, and whether they hold final windows only.
+    """
     verdict = Verdict()
     source = _records(events)
     verdict.produced = len(source)
@@ -42,7 +50,7 @@ def check(events: Path, lake: Path) -> Verdict:
     silver, silver_aside = _table(lake / "silver" / "events"), _aside(lake / "silver" / "events__quarantine")
     _account(verdict, "silver", bronze.select(KEY), silver, silver_aside)
     _judge_silver(verdict, bronze, silver, silver_aside)
-    for name, every_min, final in (("activity", 1, False), ("activity_final", 2, True)):
+    for name, (every_min, final) in gold.items():
         _judge_windows(verdict, name, silver, lake, every_min, final=final)
     return verdict
 
