@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,8 +54,8 @@ class Written:
     upto: int = -1
     notes: tuple[str, ...] = ()
 
-    def lines(self) -> Iterator[str]:
-        """Two to five lines."""
+    def lines(self, but: Collection[str] = ()) -> Iterator[str]:
+        """Two lines or a few more; `but` names tables whose pinned version is told elsewhere."""
         version = "" if self.version is None else f", version {self.version}"
         attempt = "" if self.attempt is None else f", attempt {self.attempt}"
         kind = f" ({self.kind})" if self.kind else ""
@@ -71,7 +71,7 @@ class Written:
             yield f"then declared as: {safe(json.dumps(self.declaration, ensure_ascii=False), 1000)}"
         if self.schema:
             yield "schema: " + ", ".join(f"{name} {kind}" for name, kind in self.schema)
-        for table, pinned in self.pins.items():
+        for table, pinned in ((table, pinned) for table, pinned in self.pins.items() if table not in but):
             yield f"read {table} at version {pinned}"
         yield from self.notes
 
@@ -197,7 +197,7 @@ class Hop:
         if self.row is not None:
             yield f"  {shown(self.row)}"
         if self.written is not None:
-            yield from (f"  {line}" for line in self.written.lines())
+            yield from (f"  {line}" for line in self.written.lines({one.table for one in self.lookups}))
         for one in self.lookups:
             yield from (f"  {line}" for line in one.lines())
         for entry in self.history:

@@ -102,7 +102,8 @@ def missing(view: View, name: TableName, tests: Sequence[Test]) -> Missing:
             if row := view.at(name, source, position):
                 inside.append(f"{trace_of(view, name, row)}  # has other values")
                 continue
-            return _explained(view, name, list(dict.fromkeys(positions))[at:], lost)
+            found = _explained(view, name, list(dict.fromkeys(positions))[at:], lost)
+            return replace(found, others=(*inside, *found.others))
         if plan.upstream is None:
             return Missing(_nowhere(name, plan, asked, lost, inside), others=tuple(inside))
         plan = view.flows[plan.upstream]

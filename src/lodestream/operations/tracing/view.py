@@ -17,7 +17,7 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused
 from lodestream.lake.actions import AddFile, Commit, Metadata
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import app_id, quarantine_name, table_path
+from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan, SourceRange
@@ -76,7 +76,7 @@ class View:
     def epoch(self, name: TableName) -> int:
         """The table's rebuild generation."""
         table = self.table(name)
-        return int(table.snapshot.metadata.configuration.get("lodestream.epoch", "1")) if table else 1
+        return epoch_of(table.snapshot.metadata.configuration) if table else 1
 
     def committed(self, name: TableName) -> int:
         """The last batch of the table's flow, 0 before the first."""
