@@ -287,6 +287,21 @@ def test_restore_explains_itself_and_begins_again(own_orders):
     assert call("reconcile", "silver.orders", project=own_orders).code == 0
 
 
+def test_trace_walks_to_the_source_or_says_why_not(orders):
+    row = call("tail", "silver.orders", "-n", "1", "--json", project=orders).lines[0]
+    told = call("trace", "silver.orders", f"{row['_source']}:{row['_position']}", "--json", project=orders)
+    assert (told.code, told.json["found"]) == (0, True)
+    assert [hop["table"] for hop in told.json["hops"]] == ["silver.orders", "bronze.orders"]
+    by_key = call("trace", "silver.orders", f"order_id={row['order_id']}", project=orders)
+    assert by_key.code == 0
+    assert f"{row['_source']}:{row['_position']}" in by_key.out
+    aside = call("quarantine", "show", "silver.orders", "--json", "-n", "1", project=orders).lines[0]
+    why = call("trace", "silver.orders", f"{aside['_source']}:{aside['_position']}", project=orders)
+    assert why.code == 1
+    assert aside["reasons"][0] in why.out
+    assert call("trace", "silver.orders", "nope=1", project=orders).code == 3
+
+
 def test_test_shows_what_differs(own_orders):
     file = own_orders / "tests/silver_orders.yaml"
     file.write_text(file.read_text().replace("{order_id: b, big: true", "{order_id: b, big: false"))

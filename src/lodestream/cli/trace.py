@@ -12,11 +12,11 @@ from lodestream.cli.call import FAILED, Call, flow_named
 def trace(
     call: Call,
     table: Annotated[str, typer.Argument(help="layer.name")],
-    key: Annotated[str, typer.Argument(help="column=value[,column=value…], or SOURCE:POSITION of a source row")],
+    key: Annotated[str, typer.Argument(help="SOURCE:POSITION of a source row, or column=value[,column=value…].")],
 ) -> None:
     """Walk from a row to the source rows it was made of, with batch, definition and software.
 
-    For a source row that is not in the table it says what became of it: which rule, which batch, when.
+    For a source row that is not in the table it says what became of it: which rule, which batch, when; and ends with 1.
     """
     from lodestream.operations.trace import trace as follow
 
@@ -28,5 +28,5 @@ def trace(
     else:
         for line in found.lines():
             call.print(line)
-    if not getattr(found, "found", True):
+    if not found.found:
         raise typer.Exit(FAILED)
