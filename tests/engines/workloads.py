@@ -95,7 +95,9 @@ class Project:
     def events(self, rows: Sequence[Any]) -> Path:
         path = self.root / "events" / f"{self.files:06}.jsonl"
         self.files += 1
-        path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+        part = path.with_name(f".{path.name}.part")  # a reader sees the whole file or none
+        part.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+        part.rename(path)
         return path
 
     def pipeline(self, disk: Disk | None = None, lake: str | None = None, rows_max: int = 12, **more: Any) -> Pipeline:
