@@ -19,7 +19,12 @@ _UNITS = {
     "year": 365 * 86_400 * _SECOND,
 }  # fmt: skip
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([A-Za-z]+)")
-_SHORTHANDS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
+SHORTHANDS = {
+    "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+}  # fmt: skip
+"""Named schedules, as the five cron fields they stand for."""
+
 _CRON = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
 
@@ -55,8 +60,8 @@ def check_schedule(text: str) -> str:
     """
     text = " ".join(text.split())
     if text.startswith("@"):
-        if text not in _SHORTHANDS:
-            raise ValueError(f"write one of {', '.join(_SHORTHANDS)}")
+        if text not in SHORTHANDS:
+            raise ValueError(f"write one of {', '.join(SHORTHANDS)}")
         return text
     if text.startswith("every "):
         if parse_duration(text.removeprefix("every ")) < _SECOND:

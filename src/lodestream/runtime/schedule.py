@@ -1,12 +1,12 @@
-"""When a `schedule:` is due: `@hourly`, `every 5 minutes`, or five cron fields, all in UTC."""
+"""When a `schedule:` is due, all in UTC; `project.values.check_schedule` says what one may be."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
 
-_NAMED = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *"}
-_UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+from lodestream.project.values import SHORTHANDS, parse_duration
+
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 _LOOK_AHEAD = timedelta(days=366 * 4)
 
@@ -24,15 +24,14 @@ def is_due(schedule: str, last_us: int, now_us: int) -> bool:
     """
     if last_us <= 0:
         return True
-    every = re.fullmatch(r"every (\d+) (second|minute|hour|day)s?", schedule.strip())
-    if every:
-        return now_us - last_us >= int(every[1]) * _UNITS_S[every[2]] * 1_000_000
+    if schedule.startswith("every "):
+        return now_us - last_us >= parse_duration(schedule.removeprefix("every "))
     return next_after(schedule, last_us) <= now_us
 
 
 def next_after(schedule: str, after_us: int) -> int:
     """The first moment of a cron schedule after `after_us`, in microseconds since 1970 UTC."""
-    fields = _fields(_NAMED.get(schedule.strip(), schedule))
+    fields = _fields(SHORTHANDS.get(schedule.strip(), schedule))
     moment = datetime.fromtimestamp(after_us // 1_000_000, UTC).replace(second=0) + timedelta(minutes=1)
     limit = moment + _LOOK_AHEAD
     while moment < limit:
@@ -64,16 +63,15 @@ def _fields(text: str) -> list[set[int]]:
 
 def _field(text: str, low: int, high: int) -> set[int]:
     values: set[int] = set()
+    week = high == 6
+    highest = 7 if week else high  # Sunday is 0 and 7
     for part in text.split(","):
         match = re.fullmatch(r"(?:\*|(\d+)(?:-(\d+))?)(?:/(\d+))?", part)
         if not match:
             raise ValueError(f"not a cron field: {text!r}")
         first = int(match[1]) if match[1] else low
-        last = int(match[2]) if match[2] else (first if match[1] and not match[3] else high)
-        if high == 6:
-            first, last = first % 7, last if last == first else min(last, 6)
-            last = last % 7 if last == 7 else last
-        if not low <= first <= last <= high or match[3] == "0":
+        last = int(match[2]) if match[2] else (first if match[1] and not match[3] else max(first, high))
+        if not low <= first <= last <= highest or match[3] == "0":
             raise ValueError(f"cron field out of range: {text!r}")
         values.update(range(first, last + 1, int(match[3] or 1)))
-    return values
+    return {value % 7 for value in values} if week else values
