@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestream.engines.embedded.frames import positions_of
 from lodestream.engines.embedded.replay import entries_before, open_entries
 from lodestream.engines.embedded.windows import OpenWindows, assign
 from lodestream.lake.actions import AddFile, RemoveFile
@@ -37,14 +38,13 @@ def not_covered(quarantine: DeltaTable, batch: BatchPlan) -> tuple[set[tuple[str
     """What the windows do not cover: positions set aside, and (source, position, window) that a row missed."""
     entries = entries_before(quarantine, batch.batch)
     aside = open_entries(entries)
-    keys = set(zip(aside.column("_source").to_pylist(), aside.column("_position").to_pylist(), strict=True))
     notes = entries.filter(pc.equal(entries.column("kind"), "late_window"))
     missed = {
         (row["_source"], row["_position"], start)
         for row in notes.to_pylist()
         for start in json.loads(row["detail"])["window_starts_us"]
     }
-    return keys, missed
+    return set(positions_of(aside)), missed
 
 
 def correct(
@@ -69,9 +69,9 @@ def correct(
     row, start_us = assign(event_us, step.window.every_us, step.window.step_us)
     keep = np.isin(start_us, wanted)
     if missed:
-        sources, positions = rows.column("_source").to_pylist(), rows.column("_position").to_pylist()
+        positions = positions_of(rows)
         for i in np.flatnonzero(keep):
-            keep[i] = (sources[row[i]], positions[row[i]], int(start_us[i])) not in missed
+            keep[i] = (*positions[row[i]], int(start_us[i])) not in missed
     row, start_us = row[keep], start_us[keep]
     chosen = rows.take(pa.array(row))
     hashes = position_digest(chosen.column("_source"), chosen.column("_position"))

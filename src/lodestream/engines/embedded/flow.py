@@ -15,7 +15,7 @@ import pyarrow as pa
 from lodestream.engines.embedded.correction import Correction, correct, not_covered
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.drift import evolved, stored_columns
-from lodestream.engines.embedded.frames import connect, new_attempt
+from lodestream.engines.embedded.frames import connect, new_attempt, positions_of
 from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import (
@@ -375,8 +375,7 @@ class Flow:
         aside, missed = not_covered(self.quarantine, batch)
         aside -= set(batch.replay)
         rows = self.input.everything(batch.upto)
-        keys = zip(rows.column("_source").to_pylist(), rows.column("_position").to_pylist(), strict=True)
-        rows = rows.filter(pa.array([key not in aside for key in keys], pa.bool_()))
+        rows = rows.filter(pa.array([key not in aside for key in positions_of(rows)], pa.bool_()))
         rows = self._stages.passing(rows, batch, self._lookup_tables(batch))
         events = rows.column(self._watermark.event_time.column).cast(pa.int64())
         fresh = OpenWindows(self._connection, self._window)

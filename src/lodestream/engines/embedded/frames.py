@@ -57,6 +57,11 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table if table.schema.equals(schema) else table.cast(schema)
 
 
+def positions_of(table: pa.Table) -> list[tuple[str, int]]:
+    """The (`_source`, `_position`) of each row."""
+    return list(zip(table.column("_source").to_pylist(), table.column("_position").to_pylist(), strict=True))
+
+
 def numbered(table: pa.Table) -> pa.Table:
     """The table as DuckDB may see it, with the number of each row in column `ROW`."""
     return naive(table).append_column(ROW, pa.array(np.arange(len(table), dtype=np.int64)))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from lodestream.engines.embedded.frames import conform
+from lodestream.engines.embedded.frames import conform, positions_of
 from lodestream.engines.embedded.passing import INDEX, Pass
 from lodestream.errors import ConfigError
 from lodestream.model.arrow import to_arrow
@@ -86,13 +86,8 @@ def _checked(result: pa.Table, target: pa.Schema, rows: pa.Table, name: str) -> 
 
 def _row_numbers(table: pa.Table, rows: pa.Table, name: str) -> np.ndarray:
     """The number of the input row of each row of `table`. Raises ConfigError for repeated or unknown positions."""
-    wanted = list(zip(table.column("_source").to_pylist(), table.column("_position").to_pylist(), strict=True))
-    place = {
-        key: i
-        for i, key in enumerate(
-            zip(rows.column("_source").to_pylist(), rows.column("_position").to_pylist(), strict=True)
-        )
-    }
+    wanted = positions_of(table)
+    place = {key: i for i, key in enumerate(positions_of(rows))}
     unknown = [key for key in wanted if key not in place]
     if unknown or len(set(wanted)) != len(wanted):
         raise ConfigError("python step repeats or invents positions", function=name, example=(unknown or wanted)[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestream.engines.embedded.frames import positions_of
 from lodestream.engines.embedded.rejects import QUARANTINE_ARROW, decode_rows, rejected_raw
 from lodestream.errors import ConfigError
 from lodestream.lake.table import DeltaTable
@@ -12,8 +13,6 @@ from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import FlowPlan, ReadSource, ReadTable
 from lodestream.model.types import TIMESTAMP, Column
 from lodestream.ports.source import Source
-
-CLOSED = ("resolved",)
 
 
 def open_entries(entries: pa.Table) -> pa.Table:
@@ -23,11 +22,10 @@ def open_entries(entries: pa.Table) -> pa.Table:
     """
     latest: dict[tuple[str, int], int] = {}
     kinds = entries.column("kind").to_pylist()
-    sources, positions = entries.column("_source").to_pylist(), entries.column("_position").to_pylist()
-    for i, key in enumerate(zip(sources, positions, strict=True)):
+    for i, key in enumerate(positions_of(entries)):
         if kinds[i] == "late_window":
             continue
-        if kinds[i] in CLOSED:
+        if kinds[i] == "resolved":
             latest.pop(key, None)
         else:
             latest[key] = i
@@ -51,8 +49,7 @@ def replayed_rows(
     assert isinstance(first, ReadSource | ReadTable)
     entries = open_entries(entries_before(quarantine, batch.batch))
     wanted = set(batch.replay)
-    keys = zip(entries.column("_source").to_pylist(), entries.column("_position").to_pylist(), strict=True)
-    entries = entries.filter(pa.array([key in wanted for key in keys], pa.bool_()))
+    entries = entries.filter(pa.array([key in wanted for key in positions_of(entries)], pa.bool_()))
     undecoded = entries.filter(pc.is_valid(entries.column("raw")))
     decoded = entries.filter(pc.is_valid(entries.column("row")))
     schema = first.schema.without("_source", "_position", "_batch").with_columns(Column("_ingest_time", TIMESTAMP))
@@ -73,12 +70,7 @@ def _decode_again(
         raise ConfigError("this source cannot decode a quarantined record again", records=len(undecoded))
     pieces = [
         source.decode_raw(raw, unit, position)
-        for raw, unit, position in zip(
-            undecoded.column("raw").to_pylist(),
-            undecoded.column("_source").to_pylist(),
-            undecoded.column("_position").to_pylist(),
-            strict=True,
-        )
+        for raw, (unit, position) in zip(undecoded.column("raw").to_pylist(), positions_of(undecoded), strict=True)
     ]
     stamp = pa.scalar(batch.clock_us, pa.timestamp("us", tz="UTC"))
     parts = [rows]
@@ -91,11 +83,7 @@ def _decode_again(
 
 def resolutions(batch: BatchPlan, again: list[pa.Table]) -> pa.Table:
     """One `resolved` row for each replayed position that was not set aside again."""
-    back = {
-        key
-        for table in again
-        for key in zip(table.column("_source").to_pylist(), table.column("_position").to_pylist(), strict=True)
-    }
+    back = {key for table in again for key in positions_of(table)}
     passed = [key for key in batch.replay if key not in back]
     count = len(passed)
     return pa.table(
