@@ -14,7 +14,7 @@ from lodestream.app import App, open_project
 from lodestream.lake.layout import quarantine_name, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
-from lodestream.operations.reconcile import Report, reconcile_tables
+from lodestream.operations.reconcile import Report, reconcile
 
 
 class Lab:
@@ -74,7 +74,7 @@ class Lab:
 
     def reconcile(self) -> list[Report]:
         app = self.app()
-        reports = reconcile_tables(app.project.root, app.lake, app.flows, [])
+        reports = [reconcile(app.project.root, app.lake, plan) for plan in app.flows.values()]
         for report in reports:
             assert report.ok, report.problems
         return reports

@@ -21,7 +21,6 @@ from lodestream.demo.watch import Watch
 from lodestream.operations.reconcile import reconcile
 from lodestream.query.service import QueryService
 
-FOLDER = "demo-lake"
 """Where the demo lives unless the user names another folder."""
 
 Committed = Callable[[str, Mapping[str, int]], None]

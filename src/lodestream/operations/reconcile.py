@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from lodestream.errors import ConfigError
 from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.model.digest import position_digest
 from lodestream.model.steps import Aggregation, FlowPlan, ReadSource, RunQuery, Watermark
@@ -274,12 +273,3 @@ def _missed(notes: pa.Table) -> set[tuple[int, int]]:
 
 def _all(aside: Mapping[str, I64]) -> I64:
     return np.concatenate([np.empty(0, np.int64), *aside.values()])
-
-
-def reconcile_tables(root: str, lake: str, flows: Mapping[TableName, FlowPlan], names: list[str]) -> list[Report]:
-    """Check the named tables, or all of them. Raises ConfigError for a name that is not a table."""
-    chosen = [TableName.parse(name) for name in names] if names else list(flows)
-    for name in chosen:
-        if name not in flows:
-            raise ConfigError("no such table", table=str(name), known=", ".join(map(str, flows)))
-    return [reconcile(root, lake, flows[name]) for name in chosen]

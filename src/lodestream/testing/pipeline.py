@@ -32,7 +32,7 @@ from lodestream.model.arrow import to_arrow
 from lodestream.model.project import Project
 from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
 from lodestream.model.table import META_COLUMNS, Component, TableName
-from lodestream.model.types import BIGINT, STRING, TIMESTAMP, Column, Schema
+from lodestream.model.types import Schema
 from lodestream.project.mistakes import Mistakes, ProjectError, nearest
 from lodestream.project.nodes import from_yaml
 from lodestream.runtime.pipeline import Pipeline
@@ -41,9 +41,6 @@ from lodestream.testing.rows import as_arrow, differences, moment_us
 _CLOCK = "2024-01-01T00:00:00Z"
 _SECOND_US = 1_000_000
 _STEPS_MAX = 1000
-_PROVENANCE = (
-    Column("_source", STRING), Column("_position", BIGINT), Column("_ingest_time", TIMESTAMP), Column("_batch", BIGINT),
-)  # fmt: skip
 _KEYS = ("name", "table", "clock", "given", "expect")
 
 
