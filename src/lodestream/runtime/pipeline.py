@@ -84,9 +84,8 @@ class Pipeline:
 
     def flow(self, name: TableName) -> Flow:
         """A flow that is not running, to be opened and stepped by the caller."""
-        plan = self.flows.get(name)
-        if plan is None:
-            raise ConfigError("no such table", table=str(name), known=", ".join(map(str, self.flows)))
+        self._require(name)
+        plan = self.flows[name]
         return Flow(plan, self.around, lambda schema: self._source(plan, schema))
 
     def run_once(self, tables: Iterable[TableName] | None = None) -> list[FlowStatus]:
@@ -214,9 +213,13 @@ class Pipeline:
 
     def _chosen(self, tables: Iterable[TableName] | None) -> Iterable[TableName]:
         wanted = set(self.flows if tables is None else tables)
-        for name in wanted - set(self.flows):
-            raise ConfigError("no such table", table=str(name), known=", ".join(map(str, self.flows)))
+        for name in wanted:
+            self._require(name)
         return [name for name in self.flows if name in wanted]
+
+    def _require(self, name: TableName) -> None:
+        if name not in self.flows:
+            raise ConfigError("no such table", table=str(name), known=", ".join(map(str, self.flows)))
 
     def _source(self, plan: FlowPlan, schema: Schema) -> Source:
         first = plan.steps[0]
