@@ -37,7 +37,8 @@ dedup: {keys: [id]}
 enrich: {lookup: {table: silver.kinds, on: kind, columns: [title]}}
 """
 FIRST = [
-    {"id": "e1"}, {"id": "e1"}, {"id": None}, {"id": "e3", "kind": "ping"}, {"id": "e4", "amount": 0}, '{"id": "torn-9', "",
+    {"id": "e1"}, {"id": "e1"}, {"id": None}, {"id": "e3", "kind": "ping"}, {"id": "e4", "amount": 0},
+    '{"id": "torn-9', "",
     {"id": "e7", "at": "2024-01-01T01:00:00Z", "kind": "sale"},
 ]  # fmt: skip
 
@@ -214,18 +215,18 @@ def test_a_batch_that_stopped_half_way(lab: Lab) -> None:
     lab.events([event({"id": None, "at": "2024-01-01T02:00:00Z"})])
     lab.run(tables=["bronze.e"])
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(name: str) -> None:
         if name == "quarantine.after":
-            raise Stopped
+            raise StoppedError
 
     flow = lab.app().pipeline().flow(TableName("silver", "e"))
     flow.open()
     crash.install(stop)
     try:
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             flow.step()
     finally:
         crash.install(None)

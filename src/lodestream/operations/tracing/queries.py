@@ -111,12 +111,12 @@ class QueryFlow:
         tables = {name: table for name in self.step.inputs if (table := self.view.table(name)) is not None}
         schemas = {str(name): table.snapshot.metadata.schema for name, table in tables.items()}
         tree = parse_select(self.step.text)
-        followed = _expressions(tree, schemas) or _columns(tree, schemas)
+        followed = follow(tree, schemas)
         inputs = [self._input(name, table, followed, tests, pins.get(str(name))) for name, table in tables.items()]
         return Asked(self.step.text, tuple(inputs))
 
     def _input(
-        self, name: TableName, table: DeltaTable, followed: _Followed, tests: Sequence[Test], version: int | None
+        self, name: TableName, table: DeltaTable, followed: Followed, tests: Sequence[Test], version: int | None
     ) -> InputRows:
         items = [(t, followed.results[t.column][1]) for t in tests
                  if t.column in followed.results and followed.results[t.column][0] == str(name)]  # fmt: skip
@@ -165,15 +165,31 @@ class QueryFlow:
 
 
 @dataclass(frozen=True)
-class _Followed:
-    """Result columns that are functions of one input row: name to (table, expression); the WHERE of a single table."""
+class Followed:
+    """Result columns that are functions of one input row: name to (table, expression), and the WHERE of a single table.
+
+    Attributes:
+        results: by result column.
+        table: the one table of a plain SELECT, whose condition is known.
+        condition: its WHERE.
+    """
 
     results: Mapping[str, tuple[str, Expression]]
     table: str | None = None
     condition: Expression | None = None
 
 
-def _expressions(tree: exp.Expr, schemas: Schemas) -> _Followed | None:
+def follow(tree: exp.Expr, schemas: Schemas) -> Followed:
+    """Which result columns of a compiled query can be asked of its input rows.
+
+    Args:
+        tree: the query's canonical text, parsed; every column in it is qualified.
+        schemas: columns of its inputs, by table name.
+    """
+    return _expressions(tree, schemas) or _columns(tree, schemas)
+
+
+def _expressions(tree: exp.Expr, schemas: Schemas) -> Followed | None:
     """For a plain SELECT over one table: every result column without an aggregate in it."""
     if not isinstance(tree, exp.Select) or tree.args.get("with_") or tree.args.get("joins"):
         return None
@@ -186,7 +202,7 @@ def _expressions(tree: exp.Expr, schemas: Schemas) -> _Followed | None:
         if made is not None:
             results[projection.alias_or_name] = (table, made)
     where = tree.args.get("where")
-    return _Followed(results, table, _compiled(where.this, schemas[table]) if where else None)
+    return Followed(results, table, _compiled(where.this, schemas[table]) if where else None)
 
 
 def _compiled(node: exp.Expr, schema: Schema) -> Expression | None:
@@ -198,7 +214,7 @@ def _compiled(node: exp.Expr, schema: Schema) -> Expression | None:
         return None
 
 
-def _columns(tree: exp.Expr, schemas: Schemas) -> _Followed:
+def _columns(tree: exp.Expr, schemas: Schemas) -> Followed:
     """For any other query: result columns that are a column of an input, through subqueries and CTEs."""
     names = tree.named_selects if isinstance(tree, exp.Query) else []
     results = {}
@@ -207,7 +223,7 @@ def _columns(tree: exp.Expr, schemas: Schemas) -> _Followed:
         made = _compiled(exp.column(origin[1]), schemas[origin[0]]) if origin else None
         if origin and made:
             results[name] = (origin[0], made)
-    return _Followed(results)
+    return Followed(results)
 
 
 def _origin(node: exp.Expr, name: str, ctes: Mapping[str, exp.Expr], schemas: Schemas) -> tuple[str, str] | None:
