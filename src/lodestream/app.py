@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from lodestream.engines.embedded.frames import describe
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk
-from lodestream.lake.layout import epoch_of, table_path
+from lodestream.lake.layout import QUARANTINE_SUFFIX, epoch_of, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.project import Project
 from lodestream.model.steps import FlowPlan
@@ -60,7 +60,7 @@ class App:
         found = {}
         for layer in ("bronze", "silver", "gold"):
             for folder in self.disk.list(os.path.join(self.lake, layer)):
-                if folder.endswith("__quarantine") or not folder.isidentifier():
+                if folder.endswith(QUARANTINE_SUFFIX) or not folder.isidentifier():
                     continue
                 name = TableName(layer, folder)
                 table = DeltaTable.open(self.disk, table_path(self.lake, name))

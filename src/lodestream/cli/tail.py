@@ -29,13 +29,14 @@ def tail(
     With --follow each further commit's rows are shown when it is durable. A table of windows with `emit: updates` shows
     its open windows again whenever they change.
     """
+    from lodestream.lake.layout import table_path
     from lodestream.lake.table import DeltaTable
     from lodestream.query.service import QueryService
 
     app = call.app()
     service = QueryService(app.disk, app.lake)
     name = table_named(table, service.tables())
-    found = DeltaTable.open(app.disk, f"{app.lake}/{name.layer}/{name.name}")
+    found = DeltaTable.open(app.disk, table_path(app.lake, name))
     assert found is not None
     show = _Lines(call)
     show.rows(_newest(found, lines))

@@ -21,6 +21,11 @@ def quarantine_name(name: TableName) -> TableName:
     return TableName(name.layer, name.name + QUARANTINE_SUFFIX)
 
 
+def flow_folder(lake: str, name: TableName) -> str:
+    """Folder of what a table's flow keeps: plans and state of each epoch."""
+    return os.path.join(lake, "_lodestream", "flows", str(name))
+
+
 def epoch_of(configuration: Mapping[str, str]) -> int:
     """The rebuild generation that a table's properties name; a table that was never rebuilt is in its first."""
     return int(configuration.get(EPOCH_PROPERTY, "1"))

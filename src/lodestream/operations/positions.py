@@ -15,6 +15,9 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
+from lodestream.lake.layout import flow_folder
+from lodestream.model.table import TableName
+
 I64 = npt.NDArray[np.int64]
 _CODE_SHIFT = 42  # positions below 4 Ti fit beside 2 M source names in one signed integer
 
@@ -88,9 +91,9 @@ def batch_info(path: str, batch: int, app_id: str) -> Mapping[str, object]:
     return {}
 
 
-def consumed_ranges(lake: str, table: str, epoch: int, batch: int) -> dict[str, int]:
+def consumed_ranges(lake: str, table: TableName, epoch: int, batch: int) -> dict[str, int]:
     """Per source unit, the position that the flow has read up to by `batch`, from its plan files."""
-    folder = os.path.join(lake, "_lodestream", "flows", table, str(epoch), "plans")
+    folder = os.path.join(flow_folder(lake, table), str(epoch), "plans")
     ends: dict[str, int] = {}
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
         if name.endswith(".json") and name[:20].isdigit() and int(name[:20]) <= batch:

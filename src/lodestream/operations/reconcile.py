@@ -117,7 +117,7 @@ class _Check:
         """Every position that the flow has read by `batch`."""
         first = self.plan.steps[0]
         if isinstance(first, ReadSource):
-            return self.source_positions(first, consumed_ranges(self.lake, str(self.name), epoch, batch))
+            return self.source_positions(first, consumed_ranges(self.lake, self.name, epoch, batch))
         assert self.plan.upstream
         upto = int(str(info.get("upto", -1)))
         upstream = open_table(table_path(self.lake, self.plan.upstream), upto if upto >= 0 else None)

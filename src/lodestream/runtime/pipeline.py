@@ -13,6 +13,7 @@ from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, write_durable
+from lodestream.lake.layout import flow_folder
 from lodestream.model.batch import BatchLimit
 from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
 from lodestream.model.table import TableName
@@ -200,7 +201,7 @@ class Pipeline:
             write_durable(self.around.disk, self._marker(table), b"")
 
     def _marker(self, table: TableName) -> str:
-        return os.path.join(self.around.lake, "_lodestream", "flows", str(table), "caught_up")
+        return os.path.join(flow_folder(self.around.lake, table), "caught_up")
 
     def _refresh_due(self, flow: Flow) -> bool:
         first = flow.plan.steps[0]

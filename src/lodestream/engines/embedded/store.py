@@ -15,6 +15,7 @@ import pyarrow as pa
 from lodestream.errors import CorruptionError
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk, put_if_absent, write_durable
+from lodestream.lake.layout import flow_folder
 from lodestream.model.batch import BatchPlan
 from lodestream.model.table import TableName
 
@@ -97,7 +98,7 @@ class FlowStore:
 
     def __init__(self, disk: Disk, lake: str, table: TableName, epoch: int) -> None:
         self.disk = disk
-        self.root = os.path.join(lake, "_lodestream", "flows", str(table), str(epoch))
+        self.root = os.path.join(flow_folder(lake, table), str(epoch))
         self._plans = os.path.join(self.root, "plans")
         self._states = os.path.join(self.root, "state")
 
