@@ -28,6 +28,14 @@ event_time: {column: at, delay: 30 seconds}
 dedup: {keys: [id]}
 """
 
+GOLD = """
+from: stream(silver.e)
+event_time: {column: at, delay: 30 seconds}
+window: {every: 1 minute}
+group_by: [kind]
+measures: {c: count(*)}
+"""
+
 
 def event(number: int, **changes: object) -> dict[str, object]:
     at = datetime.fromtimestamp(1_700_000_000 + number, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -114,6 +122,26 @@ def test_a_rule_change_runs_on_and_a_derive_change_needs_the_accepted_plan(lab: 
     lab.run(accept=accept)
     assert lab.rows("silver.e", "kind") == [{"kind": "view"}]
     lab.reconcile()
+
+
+@pytest.mark.parametrize("handover", [True, False])
+def test_streams_below_a_rebuilt_table_begin_with_its_new_rows(lab: Lab, handover: bool) -> None:
+    lab.table("silver.e", SILVER)
+    lab.table("silver.f", "from: stream(silver.e)\nexpect: {any: id is not null}\n")
+    lab.table("gold.g", GOLD)
+    lab.events([event(n) for n in range(5)])
+    lab.run(handover=handover)
+    for old, new in (("upper(kind)", "lower(kind)"), ("upper(kind)", "kind")):
+        lab.table("silver.e", SILVER.replace(old, new))
+        with pytest.raises(ConfigError, match="--accept") as refusal:
+            lab.run()
+        accept = str(refusal.value).split("--accept ")[1].split("`")[0]
+        lab.events([event(lab.files * 10 + 7)])
+        lab.run(accept=accept, handover=handover)
+        assert lab.rows("silver.f", "id", "kind") == lab.rows("silver.e", "id", "kind")
+        assert {row["kind"] for row in lab.rows("silver.f", "kind")} == {"view"}
+        assert sum(row["c"] for row in lab.rows("gold.g", "c")) == 4 + lab.files
+        lab.reconcile()
 
 
 def test_new_columns_are_added_in_the_batch_that_shows_them(lab: Lab) -> None:

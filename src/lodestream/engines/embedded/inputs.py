@@ -12,12 +12,13 @@ import pyarrow as pa
 from lodestream.engines.embedded.drift import drifted
 from lodestream.engines.embedded.frames import naive
 from lodestream.engines.embedded.passing import Outcome
+from lodestream.engines.embedded.rebuild import REBUILD
 from lodestream.engines.embedded.rejects import rejected_raw
 from lodestream.engines.embedded.state import FlowState
 from lodestream.errors import ConfigError, DataLossRefused, TransientError
 from lodestream.lake.actions import Commit
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import table_path
+from lodestream.lake.layout import epoch_of, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchKind, BatchPlan, SourceRange
@@ -118,12 +119,14 @@ class StreamInput:
         assert isinstance(first, ReadTable)
         self._around = around
         self._name = first.table
+        self._reader = plan.table.name
         self._path = table_path(around.lake, first.table)
         meta = [c for c in META_COLUMNS if c != "_batch"]
         wanted = [*first.schema.names, *(c for c in meta if c not in first.schema)]
         self._columns = [c for c in dict.fromkeys(wanted) if c != "_batch"]
         self._table: DeltaTable | None = None
         self._looked = -1
+        self._begun: int | None = None
 
     def next(self, state: FlowState) -> Planned | None:
         """The upstream commits after `state.upto` that added rows, up to the batch limit."""
@@ -132,7 +135,8 @@ class StreamInput:
             return None
         table.refresh()
         rows, upto = 0, -1
-        for commit in table.commits(max(state.upto, self._looked)):
+        after = state.upto if state.upto >= 0 else self._begin(table)
+        for commit in table.commits(max(after, self._looked)):
             self._check(commit, first=commit.version == 0)
             added = sum(a.num_records or 0 for a in commit.adds if a.data_change)
             if rows and rows + added > self._around.limit.rows_max:
@@ -141,7 +145,7 @@ class StreamInput:
                 rows, upto = rows + added, commit.version
             elif not rows:
                 self._looked = commit.version
-        return Planned("data", after=state.upto, upto=upto) if rows else None
+        return Planned("data", after=after, upto=upto) if rows else None
 
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
         """The rows added by versions `after` < v <= `upto`, in commit order."""
@@ -181,9 +185,24 @@ class StreamInput:
         if commit.info.get("operation") in ("RETENTION", "ERASE"):
             return
         raise DataLossRefused(
-            "upstream rows were taken away (rebuild, restore or overwrite); rebuild this table too: lodestream plan",
+            "upstream rows were taken away (rebuild, restore or overwrite); begin this table again too: "
+            f"lodestream table restore {self._reader} --version 0 --rewind",
             upstream=str(self._name), version=commit.version,
         )  # fmt: skip
+
+    def _begin(self, table: DeltaTable) -> int:
+        """The version after which the upstream's present epoch begins; -1 while it is the first one.
+
+        What a rebuild took away is not for those who begin to read after it.
+        """
+        if self._begun is None:
+            self._begun = -1
+            newest = table.snapshot.version if epoch_of(table.snapshot.metadata.configuration) > 1 else 0
+            for version in range(newest, 0, -1):
+                if any(c.info.get("operation") == REBUILD for c in table.commits(version - 1, version)):
+                    self._begun = version
+                    break
+        return self._begun
 
 
 class RefreshInput:

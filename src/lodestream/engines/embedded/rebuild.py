@@ -11,6 +11,9 @@ from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import Aggregation, FlowPlan
 from lodestream.model.types import Schema
 
+REBUILD = "REBUILD"
+"""Operation of the commit that begins an epoch."""
+
 
 def table_properties(plan: FlowPlan) -> dict[str, str]:
     """Delta table properties that say what a flow's table was made by, and how long its removed files are kept.
@@ -62,6 +65,6 @@ def begin_epoch(
         info={"epoch": epoch},
         metadata=metadata,
         clock_us=clock_us,
-        operation="REBUILD",
+        operation=REBUILD,
         blind=False,
     )
