@@ -16,7 +16,7 @@ from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.lake.actions import AddFile, Metadata, RemoveFile
-from lodestream.lake.table import DeltaTable
+from lodestream.lake.table import DeltaTable, Staged
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Aggregation, FlowPlan, Write
@@ -47,6 +47,14 @@ class _Writer:
         self._table = table
         self._partitions = next(s.partitions for s in plan.steps if isinstance(s, Write))
 
+    def _write(
+        self, rows: pa.Table, batch: BatchPlan, name: str, *, schema: Schema | None = None, hot: bool = False
+    ) -> Staged:
+        """Write `rows` durably, one file per partition; `name` tells this attempt's files from others."""
+        partitions = [p.name for p in self._partitions]
+        rows = self._stored(rows, batch.batch, schema)
+        return self._table.stage(rows, name=name, partitions=partitions, schema=schema, hot=hot)
+
     def _stored(self, rows: pa.Table, batch: int, schema: Schema | None = None) -> pa.Table:
         """`rows` with `_batch` and partition columns, in the table's schema or in `schema`."""
         if "_batch" in rows.column_names:
@@ -74,9 +82,7 @@ class RowOutput(_Writer):
             adds, removes = rewritten(self._table, outcome.schema, f"widened-{batch.batch}-{attempt}")
         if not len(outcome.rows):
             return Prepared(adds, removes, metadata=metadata)
-        names = [p.name for p in self._partitions]
-        rows = self._stored(outcome.rows, batch.batch, outcome.schema)
-        staged = self._table.stage(rows, name=f"{batch.batch}-{attempt}", partitions=names, schema=outcome.schema)
+        staged = self._write(outcome.rows, batch, f"{batch.batch}-{attempt}", schema=outcome.schema)
         return Prepared((*adds, *staged.adds), removes, rows=staged.rows, metadata=metadata)
 
 
@@ -95,22 +101,20 @@ class WindowOutput(_Writer):
         assert isinstance(windows, OpenWindows)
         adds: tuple[AddFile, ...] = ()
         removes: Sequence[RemoveFile] = ()
-        names = [p.name for p in self._partitions]
         closed = outcome.closed
         if closed is not None and len(closed):
-            rows = self._stored(windows.finished(closed), batch.batch)
-            adds += self._table.stage(rows, name=f"{batch.batch}-{attempt}", partitions=names).adds
+            adds += self._write(windows.finished(closed), batch, f"{batch.batch}-{attempt}").adds
         correction = outcome.correction
         if correction is not None:
             kept, removes = without_windows(self._table, correction.start_us, f"kept-{batch.batch}-{attempt}")
-            rows = self._stored(windows.finished(correction.windows), batch.batch)
-            adds += (*kept, *self._table.stage(rows, name=f"corrected-{batch.batch}-{attempt}", partitions=names).adds)
+            staged = self._write(windows.finished(correction.windows), batch, f"corrected-{batch.batch}-{attempt}")
+            adds += (*kept, *staged.adds)
         if self._updates and (outcome.touched or adds):
             removes = [*removes, *(RemoveFile.of(a) for a in self._table.hot_files())]
             if len(windows.table):
-                rows = self._stored(windows.finished(windows.table), batch.batch)
-                staged = self._table.stage(rows, name=f"hot-{batch.batch}-{attempt}", partitions=names, hot=True)
-                adds += staged.adds
+                adds += self._write(
+                    windows.finished(windows.table), batch, f"hot-{batch.batch}-{attempt}", hot=True
+                ).adds
         return Prepared(adds, removes)
 
 
@@ -119,7 +123,6 @@ class QueryOutput(_Writer):
 
     def stage(self, outcome: Outcome, state: FlowState, batch: BatchPlan, attempt: str) -> Prepared:
         """Write the result and remove all that was there."""
-        names = [p.name for p in self._partitions]
-        rows = self._stored(outcome.rows, batch.batch)
-        adds = self._table.stage(rows, name=f"{batch.batch}-{attempt}", partitions=names).adds if len(rows) else ()
+        rows = outcome.rows
+        adds = self._write(rows, batch, f"{batch.batch}-{attempt}").adds if len(rows) else ()
         return Prepared(adds, [RemoveFile.of(a) for a in self._table.files()], operation="REFRESH")
