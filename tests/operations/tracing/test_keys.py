@@ -68,6 +68,7 @@ def test_values_have_the_types_of_their_columns() -> None:
         ("day=January", "2013-01-01"),
         ("tags=a", "no key"),
         ("x:99999999999999999999", "too large"),
+        ("\udcff.jsonl:1", "not UTF-8"),
     ],
 )
 def test_other_texts_are_refused(text: str, words: str) -> None:

@@ -195,7 +195,7 @@ class Hop:
         at = "" if self.source is None else f" {safe(self.source)}:{self.position}"
         yield f"{self.table}{at}" + ("" if self.row is not None else ": not there")
         if self.row is not None:
-            yield f"  {shown(self.row)}"
+            yield f"  {shown({name: value for name, value in self.row.items() if name != '_raw'})}"
         if self.written is not None:
             yield from (f"  {line}" for line in self.written.lines({one.table for one in self.lookups}))
         for one in self.lookups:

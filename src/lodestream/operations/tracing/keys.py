@@ -24,6 +24,7 @@ FORMS = (
 )
 """The forms of a key, for messages and help."""
 
+_HELP = "lodestream trace --help"
 _POSITION = re.compile(r"(?P<source>.+):(?P<position>\d+)", re.DOTALL)
 _PAIR = re.compile(
     r"""\s*(?P<name>[A-Za-z_]\w*)=(?P<value>'(?:[^']|'')*'|"(?:[^"]|"")*"|.*?)\s*(?:,(?=\s*[A-Za-z_]\w*=)|\Z)""",
@@ -120,17 +121,23 @@ def parse_key(text: str, schema: Schema, table: str) -> PositionKey | ValueKey:
         ConfigError: another form, no such column, or a value that is none of the column's type.
     """
     head = text.partition("=")[0].strip() if "=" in text else None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("key is not UTF-8", key=ascii(text)) from None
     position = _POSITION.fullmatch(text)
     if position and (head is None or head not in schema):
         return PositionKey(position["source"], _int64(position["position"], text))
     if head is None or not re.fullmatch(r"[A-Za-z_]\w*", head):
-        raise ConfigError("not a key of a row; write one of the forms", key=text, forms=FORMS)
+        raise ConfigError("not a key of a row; write one of the forms", key=text, forms=FORMS, help=_HELP)
     tests: list[Test] = []
     at = 0
     while at < len(text):
         pair = _PAIR.match(text, at)
         if pair is None:
-            raise ConfigError("not a key of a row; write one of the forms", key=text, rest=text[at:], forms=FORMS)
+            raise ConfigError(
+                "not a key of a row; write one of the forms", key=text, rest=text[at:], forms=FORMS, help=_HELP
+            )
         tests.append(_test(pair["name"], pair["value"], schema, table))
         at = pair.end()
     if {test.column for test in tests} >= {"_source", "_position"} and len(tests) == 2:
@@ -147,7 +154,9 @@ def _test(name: str, written: str, schema: Schema, table: str) -> Test:
         fix = f"lodestream explain {table} lists its columns"
         raise ConfigError("no such column", column=name, table=table, nearest=near[0] if near else None, fix=fix)
     if column.type.name in _NESTED:
-        raise ConfigError("a column of this type is no key; take another", column=name, type=str(column.type))
+        raise ConfigError(
+            "a column of this type is no key; take another", column=name, type=str(column.type), help=_HELP
+        )
     quoted = len(written) >= 2 and written[0] == written[-1] and written[0] in "'\""
     value = written[1:-1].replace(written[0] * 2, written[0]) if quoted else written
     try:
@@ -155,7 +164,7 @@ def _test(name: str, written: str, schema: Schema, table: str) -> Test:
     except (ValueError, TypeError, OverflowError, pa.ArrowException, InvalidOperation) as error:
         raise ConfigError(
             "not a value of this column's type", column=name, type=str(column.type), value=value,
-            example=_EXAMPLES.get(column.type.name),
+            example=_EXAMPLES.get(column.type.name), help=_HELP,
         ) from error  # fmt: skip
 
 
@@ -165,7 +174,7 @@ _EXAMPLES = {"timestamp": "2013-01-01T05:00:00Z", "date": "2013-01-01", "boolean
 def _int64(digits: str, key: str) -> int:
     value = int(digits)
     if value >= 1 << 63:
-        raise ConfigError("position is too large", key=key)
+        raise ConfigError("position is too large", key=key, help=_HELP)
     return value
 
 

@@ -143,17 +143,18 @@ class View:
         low, high = 0, len(versions)
         while low < high:  # batches grow with versions; versions of other writers lie between
             probe = middle = (low + high) // 2
-            commit = read_commit(table.disk, table.path, versions[probe])
-            while application not in commit.txns and probe + 1 < high:
-                probe += 1
+            try:
                 commit = read_commit(table.disk, table.path, versions[probe])
+                while application not in commit.txns and probe + 1 < high:
+                    probe += 1
+                    commit = read_commit(table.disk, table.path, versions[probe])
+            except FileNotFoundError:  # cleaned up since it was listed; the oldest go first
+                low = probe + 1
+                continue
             found = commit.txns.get(application)
             if found == batch:
                 return commit
-            if found is not None and found < batch:
-                low = probe + 1
-            else:
-                high = middle
+            low, high = (probe + 1, high) if found is not None and found < batch else (low, middle)
         return None
 
     def written(self, name: TableName, batch: int) -> Written:

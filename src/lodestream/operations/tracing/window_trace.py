@@ -195,7 +195,7 @@ def _elsewhere(flow: WindowFlow, between: tuple[int, int] | None, groups: Sequen
     positions = set_aside_like(flow.view, flow.plan, asked)
     if absence := explained_aside(flow.view, flow.plan, positions):
         return Answer(absence=absence, others=_traces(flow.name, positions[1:]))
-    nothing = _nothing(flow, "no input row falls into it")
+    nothing = _nothing(flow, "no input row falls into such a window")
     if asked:
         further = missing(flow.view, _upstream(flow.plan), asked)
         if further.record is not None:
