@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
+from lodestream.errors import CorruptionError
 from lodestream.lake.layout import flow_folder
 from lodestream.model.table import TableName
 
@@ -60,15 +61,22 @@ def open_table(path: str, version: int | None = None) -> DeltaTable | None:
 
 
 def read_columns(table: DeltaTable, columns: Iterable[str]) -> pa.Table:
-    """Columns of all live rows, read file by file; partition columns are not among them."""
+    """Columns of all live rows, read file by file; partition columns come from the log, for files lack them."""
     wanted = list(columns)
     parts = []
-    for uri in table.file_uris():
+    adds = pa.table(table.get_add_actions(flatten=True))
+    values = {c: adds.column(f"partition.{c}") for c in wanted if f"partition.{c}" in adds.column_names}
+    for i, uri in enumerate(table.file_uris()):
         path = unquote(uri.removeprefix("file://"))
         path = path if os.path.exists(path) else uri.removeprefix("file://")
+        if not os.path.exists(path):
+            raise CorruptionError("data file is missing; lodestream doctor names what to do", path=path)
         with pq.ParquetFile(path) as file:
             have = [c for c in wanted if c in file.schema_arrow.names]
-            parts.append(file.read(columns=have))
+            part = file.read(columns=have)
+        for column, by_file in values.items():
+            part = part.append_column(column, pa.repeat(by_file[i], len(part)))
+        parts.append(part)
     if not parts:
         kinds = {f.name: pa.field(f.name, pa.string()) for f in pa.schema([(c, pa.string()) for c in wanted])}
         return pa.schema(list(kinds.values())).empty_table()
@@ -95,11 +103,20 @@ def consumed_ranges(lake: str, table: TableName, epoch: int, batch: int) -> dict
     """Per source unit, the position that the flow has read up to by `batch`, from its plan files."""
     folder = os.path.join(flow_folder(lake, table), str(epoch), "plans")
     ends: dict[str, int] = {}
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    for name in names:
         if name.endswith(".json") and name[:20].isdigit() and int(name[:20]) <= batch:
-            with open(os.path.join(folder, name), encoding="utf-8") as file:
-                for planned in json.load(file)["ranges"]:
-                    ends[planned["unit"]] = max(ends.get(planned["unit"], 0), planned["end"])
+            try:
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    ranges = json.load(file)["ranges"]
+            except FileNotFoundError:  # folded since the folder was listed
+                continue
+            for planned in ranges:
+                ends[planned["unit"]] = max(ends.get(planned["unit"], 0), planned["end"])
+    if os.path.exists(folded := os.path.join(folder, "folded.json")):
+        with open(folded, encoding="utf-8") as file:
+            for unit, end in json.load(file)["ends"].items():
+                ends[unit] = max(ends.get(unit, 0), end)
     return ends
 
 

@@ -33,6 +33,8 @@ from lodestream.operations.positions import (
 
 KINDS = ("quarantine", "late", "duplicate", "dropped")
 _EXAMPLES = 5
+_Key = tuple[int, tuple[object, ...]]
+"""Start in microseconds, and the groups."""
 
 
 @dataclass
@@ -122,8 +124,14 @@ class _Check:
         upto = int(str(info.get("upto", -1)))
         upstream = open_table(table_path(self.lake, self.plan.upstream), upto if upto >= 0 else None)
         if upstream is None or upto < 0:
+            empty = pa.schema([("_source", pa.string()), ("_position", pa.int64())])
+            self.upstream = pa.schema([*empty, *(pa.field(c, pa.int64()) for c in self.event_columns())]).empty_table()
             return np.empty(0, np.int64)
-        self.upstream = read_columns(upstream, ["_source", "_position", *self.event_columns()])
+        have = {field.name for field in upstream.schema().fields}
+        groups = {named.text.strip() for named in self.plan.table.group_by} & have
+        self.upstream = read_columns(
+            upstream, list(dict.fromkeys(["_source", "_position", *self.event_columns(), *sorted(groups)]))
+        )
         return self.coder.encode(self.upstream.column("_source"), self.upstream.column("_position"))
 
     def event_columns(self) -> list[str]:
@@ -210,20 +218,44 @@ class _Windows:
         self.watermark_us = int(str(info.get("watermark_us", 0)))
 
     def check(self, table: DeltaTable, given: I64, aside: Mapping[str, I64], notes: pa.Table) -> None:
-        report, every_us = self.check_.report, self.step.window.every_us
-        rows = read_columns(table, ("window_start", "_rows", "_digest"))
+        report, upstream = self.check_.report, self.check_.upstream
         columns = self.check_.event_columns()
-        if not columns or not len(given):
+        if not columns:
+            report.skipped = "the event time is made in this flow: only what was set aside is checked, not the windows"
             return
+        groups = self.group_columns(table, upstream)
+        rows = read_columns(table, ("window_start", "_rows", "_digest", *groups))
         kept = ~np.isin(given, _all(aside))
-        events = self.check_.upstream.column(columns[0]).cast(pa.int64()).to_numpy(zero_copy_only=False)[kept]
-        sources = self.check_.upstream.column("_source").filter(pa.array(kept))
-        places = self.check_.upstream.column("_position").filter(pa.array(kept))
-        hashes, keys = position_digest(sources, places), given[kept]
-        missed = _missed(notes)
-        expected: dict[int, list[int]] = {}
-        step_us = self.step.window.step_us
-        first = events.astype(np.int64) // step_us * step_us
+        left = upstream.filter(pa.array(kept))
+        labels = list(zip(*(left.column(column).to_pylist() for column in groups.values()), strict=True))
+        expected = self.expected(left, columns[0], given[kept], labels or [()] * len(left), _missed(notes))
+        self._compare(rows, list(groups), expected)
+
+    def group_columns(self, table: DeltaTable, upstream: pa.Table) -> dict[str, str]:
+        """Upstream column by group, for the groups that are such a column just as it is."""
+        declared = self.check_.plan.table
+        made = {named.name for named in declared.derive} | {n for lookup in declared.lookups for _, n in lookup.columns}
+        stored = {field.name for field in table.schema().fields}
+        return {
+            named.name: named.text.strip()
+            for named in declared.group_by
+            if named.text.strip() in upstream.column_names and named.text.strip() not in made and named.name in stored
+        }
+
+    def expected(
+        self,
+        rows: pa.Table,
+        event_column: str,
+        keys: I64,
+        labels: list[tuple[object, ...]],
+        missed: set[tuple[int, int]],
+    ) -> dict[_Key, list[int]]:
+        """Number and digest of the positions of each window; counts the rows whose windows are still open."""
+        every_us, step_us = self.step.window.every_us, self.step.window.step_us
+        events = rows.column(event_column).cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.int64)
+        hashes = position_digest(rows.column("_source"), rows.column("_position"))
+        expected: dict[_Key, list[int]] = {}
+        first = events // step_us * step_us
         is_open = np.zeros(len(keys), np.bool_)
         for k in range(-(-every_us // step_us)):
             starts = first - k * step_us
@@ -232,34 +264,36 @@ class _Windows:
                 if missed and (int(keys[i]), start) in missed:
                     continue
                 is_open[i] |= start + every_us > self.watermark_us
-                entry = expected.setdefault(start, [0, 0])
+                entry = expected.setdefault((start, labels[i]), [0, 0])
                 entry[0] += 1
                 entry[1] ^= int(hashes[i])
+        report = self.check_.report
         report.counts["open"] = int(is_open.sum())
         report.counts["output"] -= report.counts["open"]
-        self._compare(rows, expected)
+        return expected
 
-    def _compare(self, rows: pa.Table, expected: dict[int, list[int]]) -> None:
-        found: dict[int, list[int]] = {}
+    def _compare(self, rows: pa.Table, groups: list[str], expected: dict[_Key, list[int]]) -> None:
+        found: dict[_Key, list[int]] = {}
         starts = rows.column("window_start").cast(pa.int64()).to_pylist() if len(rows) else []
-        for start, count, digest in zip(
-            starts, rows.column("_rows").to_pylist(), rows.column("_digest").to_pylist(), strict=True
+        labels = list(zip(*(rows.column(name).to_pylist() for name in groups), strict=True)) or [()] * len(rows)
+        for start, label, count, digest in zip(
+            starts, labels, rows.column("_rows").to_pylist(), rows.column("_digest").to_pylist(), strict=True
         ):
-            entry = found.setdefault(start, [0, 0])
+            entry = found.setdefault((start, label), [0, 0])
             entry[0] += count
             entry[1] ^= digest & 0xFFFFFFFFFFFFFFFF
         visible = {
-            start: entry
-            for start, entry in expected.items()
-            if self.step.emit == "updates" or start + self.step.window.every_us <= self.watermark_us
+            window: entry
+            for window, entry in expected.items()
+            if self.step.emit == "updates" or window[0] + self.step.window.every_us <= self.watermark_us
         }
-        wrong = [start for start in visible.keys() | found.keys() if visible.get(start) != found.get(start)]
+        wrong = [window for window in visible.keys() | found.keys() if visible.get(window) != found.get(window)]
         if wrong:
-            start = min(wrong)
+            window = min(wrong, key=repr)
             self.check_.report.problems.append(
                 f"window covers other positions than fall into it: {len(wrong)} windows,"
-                f" such as window_start_us={start} expected_rows={visible.get(start, [0])[0]}"
-                f" found_rows={found.get(start, [0])[0]}"
+                f" such as window_start_us={window[0]} groups={dict(zip(groups, window[1], strict=True))}"
+                f" expected_rows={visible.get(window, [0])[0]} found_rows={found.get(window, [0])[0]}"
             )
 
 

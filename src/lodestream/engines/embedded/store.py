@@ -14,13 +14,15 @@ import pyarrow as pa
 
 from lodestream.errors import CorruptionError
 from lodestream.lake.crash import point
-from lodestream.lake.disk import Disk, put_if_absent, write_durable
+from lodestream.lake.disk import Disk, put_if_absent, replace_durable, write_durable
 from lodestream.lake.layout import flow_folder
 from lodestream.model.batch import BatchPlan
 from lodestream.model.table import TableName
 
 _MAGIC = b"LODESTATE1\n"
 _PLANS_KEPT = 10_000
+FOLDED = "folded.json"
+"""Name of the file, beside the plans, that holds what older plans had read: `{"ends": {unit: position}}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +170,28 @@ class FlowStore:
         return links[::-1]
 
     def forget_before(self, kept: str, batch: int) -> None:
-        """Delete state links older than the base `kept` and plans older than the last ten thousand."""
+        """Delete state links older than the base `kept`, and plans older than the last ten thousand.
+
+        How far those plans had read each source unit is folded into one file first: together with the plans that stay
+        it says what the flow has taken in, without the state.
+        """
         for name in self.disk.list(self._states):
             if name < kept[:20]:
-                self.disk.unlink(os.path.join(self._states, name))
-        for name in self.disk.list(self._plans):
-            if name[:20].isdigit() and int(name[:20]) < batch - _PLANS_KEPT:
+                self.discard_state(name)
+        old = [n for n in self.disk.list(self._plans) if n[:20].isdigit() and int(n[:20]) < batch - _PLANS_KEPT]
+        if not old:
+            return
+        self._fold(old)
+        for name in old:
+            with contextlib.suppress(FileNotFoundError):
                 self.disk.unlink(os.path.join(self._plans, name))
+
+    def _fold(self, names: list[str]) -> None:
+        path = os.path.join(self._plans, FOLDED)
+        ends: dict[str, int] = json.loads(self.disk.read(path))["ends"] if self.disk.exists(path) else {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                plan = BatchPlan.from_json(self.disk.read(os.path.join(self._plans, name)))
+                for planned in plan.ranges:
+                    ends[planned.unit] = max(ends.get(planned.unit, 0), planned.end)
+        replace_durable(self.disk, path, json.dumps({"ends": ends}, sort_keys=True).encode())
