@@ -156,7 +156,10 @@ class _Chaos:
         return points
 
     def round(self, points: list[str]) -> None:
-        """A worker that dies at a point, and a rival on the same flows that dies inside a batch or at random."""
+        """A worker that dies at a point, and a rival on the same flows that dies inside a batch or at random.
+
+        A rival that dies at random may do so between batches; there is none while too few have died inside one.
+        """
         if self.births:
             target = self.births.pop()
             shutil.rmtree(self.folder / "lake", ignore_errors=True)
@@ -167,7 +170,7 @@ class _Chaos:
         victim = self.fork(lambda: self.die_at(target))
         time.sleep(self.rng.uniform(0.0, 0.4))
         other = self.rng.choice(rivals) if self.rng.random() < _RIVAL_AT_POINT else None
-        rival: int | None = self.fork(lambda: self.die_at(other))
+        rival = self.fork(lambda: self.die_at(other)) if 2 * self.inside() >= self.result.kills else None
         started = time.monotonic()
         while not self.is_dead(victim, target):
             waited = time.monotonic() - started
@@ -184,6 +187,10 @@ class _Chaos:
             time.sleep(0.02)
         if rival is not None:
             self.outlive(rival, other)
+
+    def inside(self) -> int:
+        """Kills so far at points inside a batch."""
+        return sum(map(_is_inside, self.journal.read_text().splitlines())) if self.journal.exists() else 0
 
     def outlive(self, rival: int, other: str | None) -> None:
         """Leave the rival alone for a while, or with enough work to come by its point, then kill it."""
