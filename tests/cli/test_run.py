@@ -172,6 +172,14 @@ def test_a_failing_flow_ends_the_run_with_its_code(tmp_path):
     assert "never" in result.err
 
 
+def ended(process):
+    """What a process still had to say once it was asked to end; it does not outlive the test."""
+    try:
+        return process.communicate(timeout=30)
+    finally:
+        process.kill()
+
+
 def test_tail_follows(own_orders):
     tail = subprocess.Popen(
         [*COMMAND, "-C", str(own_orders), "tail", "silver.orders", "-f", "-n", "1", "--json"],
@@ -186,7 +194,7 @@ def test_tail_follows(own_orders):
         positions = [json.loads(tail.stdout.readline())["_position"] for _ in range(150)]
     finally:
         tail.send_signal(signal.SIGINT)
-        _, err = tail.communicate(timeout=30)
+        _, err = ended(tail)
     assert tail.returncode == 130, err
     assert last < ROWS
     assert positions == sorted(set(positions))
@@ -204,6 +212,6 @@ def test_a_query_ends_at_ctrl_c(orders):
     assert process.stdout.readline() == "up\n"
     time.sleep(2)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = ended(process)
     assert (process.returncode, out) == (130, ""), err
     assert "Traceback" not in err
