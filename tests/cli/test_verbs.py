@@ -358,14 +358,26 @@ def test_doctor_repairs_a_broken_last_commit(own_orders, tail):
 def test_doctor_names_lost_files_and_state(own_orders):
     data = next((own_orders / "lake/silver/orders").glob("*.parquet"))
     data.unlink()
+    next((own_orders / "lake/silver/orders__quarantine").glob("*.parquet")).unlink()
     for state in (own_orders / "lake/_lodestream/flows/gold.revenue_per_minute/1/state").iterdir():
         state.unlink()
     found = call("doctor", "--json", project=own_orders)
     assert found.code == 1
-    bad = {one["check"]: one["text"] for one in found.json["findings"] if one["level"] == "error"}
-    assert "missing" in bad["silver.orders"]
-    assert "state" in bad["gold.revenue_per_minute"]
+    bad = {one["check"]: one for one in found.json["findings"] if one["level"] == "error"}
+    assert "missing" in bad["silver.orders"]["text"]
+    assert "missing" in bad["silver.orders__quarantine"]["text"]
+    assert "state" in bad["gold.revenue_per_minute"]["text"]
+    assert call("reconcile", "silver.orders", project=own_orders).code == 6
     assert call("run", "--until-idle", project=own_orders).code == 6
+    # what the findings say to type brings all of it back
+    assert "table restore silver.orders --version 0 --rewind" in bad["silver.orders"]["fix"]
+    assert "table restore silver.orders --version 0 --rewind" in bad["silver.orders__quarantine"]["fix"]
+    assert "table restore gold.revenue_per_minute --version 0" in bad["gold.revenue_per_minute"]["fix"]
+    again = call("table", "restore", "silver.orders", "--version", "0", "--rewind", "--yes", project=own_orders)
+    assert again.code == 0
+    assert call("run", "--until-idle", project=own_orders).code == 0
+    assert call("doctor", project=own_orders).code == 0
+    assert call("reconcile", project=own_orders).code == 0
 
 
 def test_doctor_tells_mistakes_of_the_declarations(own_orders):

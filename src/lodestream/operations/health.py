@@ -121,18 +121,35 @@ def _table(disk: Disk, lake: str, name: TableName, path: str, now_s: float) -> I
     try:
         table = DeltaTable.open(disk, path)
     except LodestreamError as error:
-        yield Finding("error", str(name), str(error), "lodestream doctor --repair, or restore the log from a copy")
+        yield Finding("error", str(name), str(error), "restore the log from a copy")
         return
     if table is None:
         return
-    yield from _files(disk, name, table, now_s)
+    yield from _files(disk, name, table, now_s, _again(name))
     yield from _flow(disk, lake, name, table)
     quarantine = quarantine_name(name)
     if disk.exists(log_folder(table_path(lake, quarantine))):
-        yield from _log(disk, quarantine, table_path(lake, quarantine), repair=False)
+        yield from _quarantine(disk, name, quarantine, table_path(lake, quarantine), now_s)
 
 
-def _files(disk: Disk, name: TableName, table: DeltaTable, now_s: float) -> Iterator[Finding]:
+def _quarantine(disk: Disk, owner: TableName, name: TableName, path: str, now_s: float) -> Iterator[Finding]:
+    """Log and files of a table's quarantine; they are lost and come back together with the table."""
+    yield from _log(disk, name, path, repair=False)
+    try:
+        table = DeltaTable.open(disk, path)
+    except LodestreamError as error:
+        yield Finding("error", str(name), str(error), "restore the log from a copy")
+        return
+    if table is not None:
+        yield from _files(disk, name, table, now_s, _again(owner))
+
+
+def _again(name: TableName) -> str:
+    """The command that fills a table again from its input."""
+    return f"lodestream table restore {name} --version 0 --rewind"
+
+
+def _files(disk: Disk, name: TableName, table: DeltaTable, now_s: float, again: str) -> Iterator[Finding]:
     """Live files that are missing or of another size, and files that no version knows."""
     bad = []
     for add in table.files():
@@ -143,8 +160,7 @@ def _files(disk: Disk, name: TableName, table: DeltaTable, now_s: float) -> Iter
             bad.append(add.file)
     if bad:
         text = f"{len(bad)} data files are missing or of another size, such as {bad[0]}"
-        rebuild = f"lodestream table restore {name} --version {table.snapshot.version} --rewind"
-        yield Finding("error", str(name), text, f"restore them from a copy, or rebuild: {rebuild}")
+        yield Finding("error", str(name), text, f"restore them from a copy, or fill it again: {again}")
     known = {add.file for add in table.files()} | {r.path for r in table.snapshot.tombstones.values()}
     orphans, size = 0, 0
     for folder, _, files in os.walk(table.path):
@@ -173,8 +189,7 @@ def _flow(disk: Disk, lake: str, name: TableName, table: DeltaTable) -> Iterator
             "note", str(name), f"batch {planned} is planned and not committed", "the next run goes on with it"
         )
     elif planned != batch and batch:
-        rebuild = f"lodestream table restore {name} --version {snapshot.version} --rewind"
-        yield Finding("error", str(name), f"plans end at {planned} and the table at batch {batch}", rebuild)
+        yield Finding("error", str(name), f"plans end at {planned} and the table at batch {batch}", _again(name))
     if not batch:
         return
     try:
@@ -186,6 +201,6 @@ def _flow(disk: Disk, lake: str, name: TableName, table: DeltaTable) -> Iterator
                 store.chain(str(commit.info["state"]), snapshot.metadata.id, epoch, batch)
                 return
     except FileNotFoundError:
-        yield Finding("error", str(name), f"the log no longer has the commit of batch {batch}", "rebuild the table")
+        yield Finding("error", str(name), f"the log no longer has the commit of batch {batch}", _again(name))
     except LodestreamError as error:
-        yield Finding("error", str(name), str(error), "rebuild the table")
+        yield Finding("error", str(name), str(error), _again(name))
