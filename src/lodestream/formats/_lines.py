@@ -10,6 +10,7 @@ import pyarrow as pa
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+_BLANK = np.isin(np.arange(256), np.frombuffer(b" \t\r", np.uint8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ def split_lines(block: npt.NDArray[np.uint8], breaks: Ints | None = None) -> tup
     np.add(breaks[:-1], 1, out=starts[1:])
     ends = breaks - ((breaks > starts) & (block[np.maximum(breaks, 1) - 1] == 13))
     full = ends > starts
-    if (ends - starts).min(initial=99) < 16:
-        for i in np.flatnonzero(full & (ends - starts < 16)):
-            full[i] = bool(block[starts[i] : ends[i]].tobytes().strip(b" \t\r"))
+    # A blank line begins and ends with a blank; no other line that does is common.
+    for i in np.flatnonzero(_BLANK[block[np.minimum(starts, size - 1)]] & _BLANK[block[ends - 1]] & full):
+        full[i] = bool(block[starts[i] : ends[i]].tobytes().strip(b" \t\r"))
     return (starts, ends) if full.all() else (starts[full], ends[full])
 
 
