@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from lodestream.lake.layout import flow_folder
 from lodestream.model.table import TableName
 
 I64 = npt.NDArray[np.int64]
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CODE_SHIFT = 42  # positions below 4 Ti fit beside 2 M source names in one signed integer
 
 
@@ -130,14 +132,28 @@ def line_starts(path: str, end: int, *, header: bool) -> I64:
     """
     with open(path, "rb") as file:
         data = np.frombuffer(file.read(end), np.uint8)
-    start = 3 if data[:3].tobytes() == b"\xef\xbb\xbf" else 0
     breaks = np.flatnonzero(data == 10)
-    starts = np.concatenate([[start], breaks + 1])
+    starts = np.concatenate([[0], breaks + 1])
     stops = np.concatenate([breaks, [len(data)]])
+    if header:
+        starts, stops = starts[1:], stops[1:]
     keep = starts < stops
     starts, stops = starts[keep], stops[keep]
-    # A line of nothing but blanks is no record; only short lines can be that, so only they are looked at.
-    short = np.flatnonzero(stops - starts < 64)
-    blank = [i for i in short if not data[starts[i] : stops[i]].tobytes().strip()]
-    starts = np.delete(starts, blank)
-    return starts[1:] if header else starts
+    # A line of nothing but spaces, tabs and carriage returns is no record; it begins and ends with one of them.
+    blanks = np.isin(data[starts], (32, 9, 13)) & np.isin(data[stops - 1], (32, 9, 13))
+    blank = [int(i) for i in np.flatnonzero(blanks) if not data[starts[i] : stops[i]].tobytes().strip(b" \t\r")]
+    if len(starts) and not starts[0] and data[: stops[0]].tobytes().strip(b" \t\r") == _BYTE_ORDER_MARK:
+        blank.append(0)
+    return np.delete(starts, blank)
+
+
+def multiline_rows(path: str, *, delimiter: str, quote: str, header: bool) -> int:
+    """Number of records of a CSV file whose quoted fields may hold line ends; `quote` is empty when there is none."""
+    csv.field_size_limit(1 << 31)
+    with open(path, encoding="latin-1", newline="") as file:
+        if quote:
+            rows = csv.reader(file, delimiter=delimiter, quotechar=quote)
+        else:
+            rows = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        count = sum(bool(delimiter.join(row).strip(" \t\r")) for row in rows)
+    return max(0, count - header)

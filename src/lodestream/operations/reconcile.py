@@ -27,6 +27,7 @@ from lodestream.operations.positions import (
     consumed_ranges,
     last_batch,
     line_starts,
+    multiline_rows,
     open_table,
     read_columns,
 )
@@ -162,11 +163,17 @@ class _Check:
             return np.empty(0, np.int64)
         if first.format.name == "parquet":
             try:
-                rows: int = pq.read_metadata(path).num_rows
+                found: int = pq.read_metadata(path).num_rows
             except (OSError, pa.ArrowInvalid):
                 return np.zeros(1, np.int64)  # a file that cannot be read is one record in quarantine
+            return np.arange(min(end, found), dtype=np.int64)
+        shape = first.format.settings
+        header = first.format.name == "csv" and bool(shape.get("header", True))
+        if shape.get("multiline"):
+            quote = str(shape.get("quote", '"') or "")
+            rows = multiline_rows(path, delimiter=str(shape.get("delimiter", ",")), quote=quote, header=header)
             return np.arange(min(end, rows), dtype=np.int64)
-        return line_starts(path, end, header=first.format.name == "csv")
+        return line_starts(path, end, header=header)
 
     def set_aside(self, batch: int) -> tuple[dict[str, I64], pa.Table]:
         """Open quarantine entries by kind, and the notes on windows that a row missed."""
