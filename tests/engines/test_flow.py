@@ -144,6 +144,31 @@ def test_streams_below_a_rebuilt_table_begin_with_its_new_rows(lab: Lab, handove
         lab.reconcile()
 
 
+def test_a_reader_that_comes_after_the_log_was_cleaned_gets_every_row(lab: Lab) -> None:
+    lab.table("silver.e", SILVER)
+    for n in range(3):
+        lab.events([event(3 * n + i) for i in range(3)] + [event(0)])
+        lab.run()
+    silver = lab.delta("silver.e")
+    for last in (False, True):
+        version = silver.checkpoint()
+        if not last:
+            lab.events([event(50)])
+            lab.run()
+            silver.refresh()
+    assert silver.clean_log(keep_versions=1, needed_from=version)
+    assert not (lab.root / "lake/silver/e/_delta_log/00000000000000000000.json").exists()
+    lab.table("silver.f", "from: stream(silver.e)\nexpect: {any: id is not null}\n")
+    lab.table("gold.g", GOLD)
+    lab.run()
+    lab.events([event(60)])
+    lab.run()
+    assert len(lab.rows("silver.f")) == 11
+    assert lab.rows("silver.f", "id", "_position") == lab.rows("silver.e", "id", "_position")
+    assert sum(row["c"] for row in lab.rows("gold.g", "c")) == 11
+    lab.reconcile()
+
+
 def test_new_columns_are_added_in_the_batch_that_shows_them(lab: Lab) -> None:
     lab.table("bronze.e", BRONZE + "drift: add\n")
     lab.events([event(1)])

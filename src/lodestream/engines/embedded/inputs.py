@@ -19,6 +19,7 @@ from lodestream.errors import ConfigError, DataLossRefused, TransientError
 from lodestream.lake.actions import Commit
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import epoch_of, table_path
+from lodestream.lake.log import commit_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchKind, BatchPlan, SourceRange
@@ -136,6 +137,9 @@ class StreamInput:
         table.refresh()
         rows, upto = 0, -1
         after = state.upto if state.upto >= 0 else self._begin(table)
+        if after is None:
+            anything = any(add.num_records for add in table.files())
+            return Planned("data", after=-1, upto=table.snapshot.version) if anything else None
         for commit in table.commits(max(after, self._looked)):
             self._check(commit, first=commit.version == 0)
             added = sum(a.num_records or 0 for a in commit.adds if a.data_change)
@@ -148,10 +152,16 @@ class StreamInput:
         return Planned("data", after=after, upto=upto) if rows else None
 
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
-        """The rows added by versions `after` < v <= `upto`, in commit order."""
+        """The rows added by versions `after` < v <= `upto`, in commit order.
+
+        Where the log no longer tells the first ones, the rows that are live at `upto`: they are the same, all at once.
+        """
         table = self._upstream()
         if table is None:
             raise DataLossRefused("upstream table is gone", table=str(self._name))
+        if batch.after < 0 and not self._tells(0):
+            rows = table.read(table.read_version(batch.upto), columns=[*self._columns, "_batch"])
+            return rows.sort_by("_batch").select(self._columns), None
         parts: list[pa.Table] = []
         if batch.upto > batch.after:
             table.refresh()
@@ -190,19 +200,24 @@ class StreamInput:
             upstream=str(self._name), version=commit.version,
         )  # fmt: skip
 
-    def _begin(self, table: DeltaTable) -> int:
-        """The version after which the upstream's present epoch begins; -1 while it is the first one.
+    def _begin(self, table: DeltaTable) -> int | None:
+        """The version after which the upstream's present epoch begins, None when the log no longer tells.
 
         What a rebuild took away is not for those who begin to read after it.
         """
         if self._begun is None:
-            self._begun = -1
-            newest = table.snapshot.version if epoch_of(table.snapshot.metadata.configuration) > 1 else 0
-            for version in range(newest, 0, -1):
+            if epoch_of(table.snapshot.metadata.configuration) == 1:
+                return -1 if self._tells(0) else None
+            for version in range(table.snapshot.version, 0, -1):
+                if not self._tells(version):
+                    return None
                 if any(c.info.get("operation") == REBUILD for c in table.commits(version - 1, version)):
                     self._begun = version
                     break
         return self._begun
+
+    def _tells(self, version: int) -> bool:
+        return self._around.disk.exists(commit_path(self._path, version))
 
 
 class RefreshInput:
