@@ -58,6 +58,7 @@ def make(root: Path) -> Lab:
     lab.table("silver.kinds", "from: stream(bronze.kinds)\n")
     lab.table("bronze.e", BRONZE)
     lab.table("silver.e", SILVER)
+    lab.table("silver.loud", "from: stream(bronze.e)\nderive: {kind: upper(kind)}\n")
     lab.events([event(row) for row in FIRST])
     lab.run()
     return lab
@@ -332,6 +333,9 @@ def test_a_key_that_finds_nothing_is_looked_for_in_quarantines_and_upstream(ran:
     made = ask(ran, "silver.e", "shop=NEVER").absence
     assert made is not None
     assert "makes shop itself" in made.message
+    loud = ask(ran, "silver.loud", "kind=view").absence  # not the kind that its input has
+    assert loud is not None
+    assert "makes kind itself" in loud.message
     seventh = f"lodestream trace silver.e 0000.jsonl:{start_of(7)}  # has other values"
     assert ask(ran, "silver.e", "id=e7,shop=VIEW").others == (seventh,)
     both = ask(ran, "silver.e", "id=e1,shop=SALE")  # one of the two came out with another shop, one is a duplicate
