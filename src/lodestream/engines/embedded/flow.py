@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -38,7 +38,14 @@ from lodestream.engines.embedded.stages import RowStages
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.store import FlowStore, StateFile
 from lodestream.engines.embedded.windows import OpenWindows
-from lodestream.errors import ConfigError, ConflictError, CorruptionError, LodestreamError, TransientError
+from lodestream.errors import (
+    ConfigError,
+    ConflictError,
+    CorruptionError,
+    DataLossRefused,
+    LodestreamError,
+    TransientError,
+)
 from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk
@@ -282,7 +289,7 @@ class Flow:
         self._refuse_half_done(batch)
         attempt = new_attempt()
         state = self.state
-        outcome = self._compute(batch)
+        batch, outcome = self._refreshed(batch, self.input) or (batch, self._compute(batch))
         self._commit_quarantine(batch, attempt, outcome)
         state.batch, state.clock_us, state.late_us = batch.batch, batch.clock_us, batch.evict_us
         state.upto, state.pins = batch.upto, dict(batch.pins)
@@ -344,9 +351,24 @@ class Flow:
                 table=str(self.name), batch=batch.batch,
             )  # fmt: skip
 
+    def _refreshed(self, batch: BatchPlan, query: Input | None) -> tuple[BatchPlan, Outcome] | None:
+        """Run the query of a `sql:` table at the planned versions, or at the present ones when those are gone.
+
+        Files of open windows are deleted soon after they are swapped, and a plan may be found long after it was made.
+        The result replaces the whole table in one commit, so nothing hangs on which versions it was.
+        """
+        if not isinstance(query, RefreshInput):
+            return None
+        try:
+            return batch, query.run(batch, self._connection)
+        except (CorruptionError, DataLossRefused):
+            present = query.next(FlowState())
+            if present is None or present.pins == batch.pins:
+                raise
+            batch = replace(batch, pins=present.pins)
+            return batch, query.run(batch, self._connection)
+
     def _compute(self, batch: BatchPlan) -> Outcome:
-        if isinstance(self.input, RefreshInput):
-            return self.input.run(batch, self._connection)
         if batch.kind == "replay":
             assert self.quarantine is not None
             rows, rejects = replayed_rows(self.quarantine, batch, self.plan, self.source)
