@@ -18,7 +18,9 @@ from lodestream.errors import ConflictError
 from lodestream.lake import crash
 from lodestream.lake.disk import Disk
 from lodestream.model.table import TableName
+from lodestream.runtime.maintain import Maintenance, Upkeep
 from lodestream.testing.faults import ThroughDisk
+from tests.engines.lakes import Lab
 from tests.engines.workloads import BRONZE, SILVER, UPDATES, Project, findings, mixed, opened, step_all, unsynced
 
 FLOWS = [BRONZE, SILVER, UPDATES]
@@ -217,3 +219,38 @@ def test_two_processes_with_all_flows_both_end_well(tmp_path: Path) -> None:
     assert (end.communicate(timeout=60), end.returncode)[1] == 0
     verdict = project.check()
     assert findings(verdict) == 0, verdict.notes
+
+
+def test_a_refresh_planned_long_ago_reads_what_there_is_now(tmp_path: Path) -> None:
+    """Files of open windows are deleted soon; a plan that pinned them must not stop its table for good."""
+    lab = Lab(tmp_path / "p")
+    columns = "columns: {id: string, at: timestamp}"
+    lab.table("bronze.e", f"source: {{files: {{path: events, settle: 0 seconds}}}}\nformat: json\n{columns}\n")
+    lab.table(
+        "gold.w",
+        "from: stream(bronze.e)\nevent_time: {column: at, delay: 30 seconds}\nwindow: {every: 1 minute}\n"
+        "measures: {n: count(*)}\n",
+    )
+    lab.table("gold.q", "sql: select window_start, n from gold.w\n")
+    inputs = ["bronze.e", "gold.w"]
+
+    def more(number: int, tables: list[str] | None) -> None:
+        lab.events([{"id": f"e{number}", "at": f"2024-01-01T00:00:{number:02}Z"}])
+        lab.run(tables=tables)
+
+    def die() -> None:
+        raise Killed
+
+    more(0, None)
+    more(1, inputs)
+    app = lab.app()
+    with suppress(Killed), opened(app.pipeline(), [TableName("gold", "q")]) as flows:
+        once_at("plan.after", die)
+        flows[0].step()
+        pytest.fail("did not come by")
+    crash.install(None)
+    more(2, inputs)
+    upkeep = Upkeep(hot_kept_ms=-1)
+    Maintenance([TableName("gold", "w")], app.flows, app.pipeline().around, upkeep).look()
+    lab.run()
+    assert lab.rows("gold.q", "n") == [{"n": 3}]
