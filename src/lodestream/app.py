@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -30,6 +32,7 @@ from lodestream.runtime.pipeline import Pipeline
 from lodestream.version import VERSION
 
 _POLL_US = 100_000
+_REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 _NO_ENVIRONMENT = "D116"
 
 
@@ -114,6 +117,7 @@ class App:
             limit=batch.limit,
             poll_s=(batch.interval_us or _POLL_US) / 1e6,
             code=VERSION,
+            resolve=resolved,
         )
 
     def run(self, *, until_idle: bool = True, tables: Iterable[TableName] | None = None) -> None:
@@ -128,13 +132,41 @@ class App:
         source_class, format_class = load("sources", table.source.name), load("formats", table.format.name)
         reading = Reading(Schema(), keep_raw=False, drift=table.drift, root=self.project.root)
         try:
-            form = format_class(format_class.settings(**table.format.settings), reading)
-            source = source_class(source_class.settings(**table.source.settings), form, reading)
+            form = format_class(format_class.settings(**resolved(table.format.settings)), reading)
+            source = source_class(source_class.settings(**resolved(table.source.settings)), form, reading)
             found: Schema | None = source.sample() if hasattr(source, "sample") else None
             source.close()
         except (ConfigError, ValidationError):  # nothing to learn from, or noted where the settings were read
             return None
         return found
+
+
+def resolved(value: Any) -> Any:
+    """A setting with values in the place of its references: `${env:NAME}` and `${file:/run/secrets/x}`.
+
+    References are resolved when a component is made, never before, so that no secret gets into a plan or a table.
+
+    Raises:
+        ConfigError: there is no such variable or file.
+    """
+    if isinstance(value, Mapping):
+        return {key: resolved(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [resolved(item) for item in value]
+    return _REFERENCE.sub(_referred, value) if isinstance(value, str) else value
+
+
+def _referred(match: re.Match[str]) -> str:
+    kind, name = match[1], match[2]
+    if kind == "env":
+        if name not in os.environ:
+            raise ConfigError("environment variable is not set; set it, or write the value", variable=name)
+        return os.environ[name]
+    try:
+        with open(name, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise ConfigError("file of a setting cannot be read", file=name, cause=error.strerror) from error
 
 
 def open_project(root: str, *, lake: str | None = None, environment: str | None = None) -> App:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
+from typing import Any
 
 from lodestream.engines.embedded.flow import Committed, Flow, Surroundings
 from lodestream.engines.embedded.handover import Handover
@@ -42,6 +43,7 @@ class Pipeline:
         poll_s: how often sources and other processes' tables are looked at.
         standby_s: how long a flow rests after another process ran its batch first.
         code: version of the software, written into commits.
+        resolve: puts values in the place of references such as `${env:NAME}` in a component's settings.
         upkeep: how often logs are looked after, and what is kept of them.
     """
 
@@ -58,6 +60,7 @@ class Pipeline:
         poll_s: float = 0.1,
         standby_s: float = 1.0,
         code: str = "",
+        resolve: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda settings: settings,
         upkeep: Upkeep | None = None,
     ) -> None:
         self.root = root
@@ -71,6 +74,7 @@ class Pipeline:
             functions=self._function,
             code=code,
         )
+        self._resolve = resolve
         self._poll_s = poll_s
         self._standby_s = standby_s
         self._upkeep = upkeep or Upkeep()
@@ -228,8 +232,8 @@ class Pipeline:
         reading = Reading(schema, first.keep_raw, first.drift, self.root)
         format_class = load("formats", first.format.name)
         source_class = load("sources", first.source.name)
-        form = format_class(format_class.settings(**first.format.settings), reading)
-        source: Source = source_class(source_class.settings(**first.source.settings), form, reading)
+        form = format_class(format_class.settings(**self._resolve(first.format.settings)), reading)
+        source: Source = source_class(source_class.settings(**self._resolve(first.source.settings)), form, reading)
         return source
 
     def _function(self, name: str) -> PythonFunction:
