@@ -10,14 +10,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from lodestream.engines.embedded import state as state_module
 from lodestream.engines.embedded.flow import Flow
+from lodestream.engines.embedded.replay import open_entries
 from lodestream.errors import ConflictError
 from lodestream.lake import crash
 from lodestream.lake.disk import Disk
+from lodestream.lake.layout import quarantine_name, table_path
+from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
+from lodestream.operations.reconcile import reconcile
 from lodestream.runtime.maintain import Maintenance, Upkeep
 from lodestream.testing.faults import ThroughDisk
 from tests.engines.lakes import Lab
@@ -254,3 +259,46 @@ def test_a_refresh_planned_long_ago_reads_what_there_is_now(tmp_path: Path) -> N
     Maintenance([TableName("gold", "w")], app.flows, app.pipeline().around, upkeep).look()
     lab.run()
     assert lab.rows("gold.q", "n") == [{"n": 3}]
+
+
+def test_a_rival_may_run_at_any_point_of_a_replay(project: Project) -> None:
+    """Whoever finds the plan of a replay runs it, once; late rows that are accepted come in exactly once."""
+    points = [*points_of_a_batch(project, SILVER), "commit.lost_race"]
+    number = 1
+    with opened(project.pipeline(handover=False), FLOWS) as ours, opened(project.pipeline(), [SILVER]) as rivals:
+        for point in points:
+            while not (late := _late(project)):
+                project.events(mixed(number * 12, 12))
+                number += 1
+                step_all(ours[:1])
+                step_to_idle(ours[1])
+            project.events(mixed(number * 12, 12))
+            number += 1
+            step_all(ours[:1])
+            once_at(point, lambda: step_to_idle(rivals[0]) and None)
+            with suppress(ConflictError):
+                ours[1].submit_replay(late, accept_late=True)
+            crash.install(None)
+            ours[1].open()
+            if left := [position for position in late if position in _late(project)]:
+                ours[1].submit_replay(left, accept_late=True)
+            step_to_idle(ours[1])
+            rivals[0].open()
+        step_all(ours)
+    for plan in project.flows.values():
+        report = reconcile(str(project.root), project.lake, plan)
+        assert report.problems == []
+        assert report.counts["output"] > 0
+    kinds = [row["kind"] for row in _aside(project).to_pylist()]
+    assert kinds.count("resolved") >= len(points)
+
+
+def _aside(project: Project) -> pa.Table:
+    table = DeltaTable.open(unsynced(), table_path(project.lake, quarantine_name(SILVER)))
+    assert table is not None
+    return table.read(table.files())
+
+
+def _late(project: Project) -> list[tuple[str, int]]:
+    rows = open_entries(_aside(project).sort_by("_batch")).to_pylist()
+    return [(row["_source"], row["_position"]) for row in rows if row["kind"] == "late"]
