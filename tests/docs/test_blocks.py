@@ -1,0 +1,147 @@
+"""Everything that the pages show is run: declarations compile, commands work, code runs, outputs are what comes."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lodestream.planning.compile import compile_project
+from lodestream.project.load import load_project
+from tests.docs.demo import make_small_demo
+from tests.docs.pages import LANGUAGES, OUTPUT, ROOT, Block, blocks, pages, split
+from tests.docs.shell import Shell, bare
+
+INSTEAD = {
+    "lodestream run": "lodestream run --until-idle",
+    "lodestream chaos --kills 20": "lodestream chaos --kills 2",
+    "lodestream chaos --kills 200": "lodestream chaos --kills 2",
+}
+"""Commands that take long or never end, and what is run in their place."""
+
+ELSEWHERE = {
+    "rm -rf demo-lake": "tests/demo/test_demo.py",
+    "lodestream run --metrics-port 9100": "tests/cli/test_run.py",
+    "lodestream tail silver.orders -f": "tests/cli/test_run.py",
+    "lodestream demo --once & sleep 3; kill -9 $!": "tests/demo/test_demo.py",
+    "lodestream demo --once & sleep 2; kill -9 $!": "tests/demo/test_demo.py",
+    "lodestream demo --once": "tests/demo/test_demo.py",
+    ".venv/bin/python -m bench.spine --events 100000": "tests/bench/test_spine.py",
+    ".venv/bin/python -m bench.spine --no-spark": "tests/bench/test_spine.py",
+    ".venv/bin/python -m bench.spine --profile": "tests/bench/test_spine.py",
+}
+"""Commands that are not run here, and the test that runs them or what they stand for."""
+
+PAGES_ELSEWHERE = {"docs/guides/declaring.md": "tests/planning/test_guide.py"}
+"""Pages whose yaml, python and text blocks another test holds."""
+
+SHOWN = [page for page in pages() if page not in PAGES_ELSEWHERE and blocks(page)]
+
+
+class Page:
+    """One page at work: its files, its shell, what it said last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.shell = Shell(folder, INSTEAD, ELSEWHERE)
+        self.said: str | None = None
+        self._root = folder
+        self._declared: set[Path] = set()
+
+    def show(self, block: Block) -> None:
+        if OUTPUT in block.marks:
+            assert self.said is not None, f"{block.place}: no command before this output"
+            compare(block, self.said)
+            return
+        if block.language == "yaml":
+            self._write(block)
+            return
+        self.compile(block.place)
+        if block.language == "sh":
+            self.shell.run(block.text, block.place)
+            self.said = self.shell.said
+        elif block.language == "python":
+            os.chdir(self.shell.folder)
+            exec(compile("\n" * block.line + block.text, block.page, "exec"), {})
+
+    def _write(self, block: Block) -> None:
+        assert block.file, f"{block.place}: the first line names no file, such as `# tables/silver/orders.yaml`"
+        path = self.shell.folder / block.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text)
+        if path.parent.name == "tests":
+            self.shell.lodestream(["test", block.file], 0, block.place)
+        else:
+            self._declared.add(self.shell.folder)
+
+    def compile(self, place: str) -> None:
+        """Load and compile what was declared since the last time; a page may leave `lodestream.yaml` out."""
+        for folder in self._declared:
+            if not (folder / "lodestream.yaml").exists():
+                (folder / "lodestream.yaml").write_text("project: page\nlake: lake\n")
+            assert compile_project(load_project(str(folder)), {}).flows, f"{place}: no tables"
+        self._declared.clear()
+
+
+def compare(block: Block, said: str) -> None:
+    """Every line of the block is a line of the output, in that order; `…` stands for anything."""
+    rest = [" ".join(line.split()) for line in said.splitlines()]
+    for line in filter(None, (" ".join(line.split()) for line in block.text.splitlines())):
+        wanted = re.compile(".*".join(re.escape(part.strip()) for part in line.split("…")))
+        at = next((i for i, one in enumerate(rest) if wanted.fullmatch(one)), None)
+        assert at is not None, f"{block.place}: nothing printed {line!r}; it was\n{said}"
+        del rest[: at + 1]
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_what_the_page_shows_works(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
+    monkeypatch.chdir(tmp_path)
+    if page == "docs/guides/demo.md":
+        make_small_demo(tmp_path / "demo-lake")
+    shown = Page(tmp_path)
+    for block in blocks(page):
+        shown.show(block)
+    shown.compile(page)
+
+
+@pytest.mark.parametrize("page", pages())
+def test_every_block_says_what_it_is(page):
+    for block in blocks(page):
+        assert block.language in LANGUAGES, f"{block.place}: a block of {block.language!r} would not be checked"
+        assert set(block.marks) <= {OUTPUT}, f"{block.place}: unknown marks {block.marks}"
+        assert block.language != "yaml" or block.file, f"{block.place}: the first line names no file"
+        if page in PAGES_ELSEWHERE:
+            assert block.language != "sh", f"{block.place}: {PAGES_ELSEWHERE[page]} runs no commands"
+
+
+def test_the_lists_of_exceptions_hold_nothing_else():
+    lines = {bare(line) for page in pages() for block in blocks(page) for line in block.text.splitlines()}
+    assert not {*INSTEAD, *ELSEWHERE} - lines
+    for where in {*ELSEWHERE.values(), *PAGES_ELSEWHERE.values()}:
+        assert (ROOT / where).is_file(), where
+
+
+def test_the_checks_can_fail(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    tmp_path.mkdir()
+
+    def refused(text, says):
+        page = Page(tmp_path)
+        with pytest.raises(BaseException, match=says):
+            for block in split("x.md", text):
+                page.show(block)
+            page.compile("x.md")
+
+    refused("```sh\nlodestream statsu\n```\n", "ended with")
+    refused("```sh\nlodestream version --loud\n```\n", "ended with")
+    refused("```sh\nlodestream version   # ends with 3\n```\n", "ended with 0")
+    refused("```sh\nlodestream version\n```\n```text output\nlodestream 9\n```\n", "nothing printed")
+    refused("```sh\ncurl example.org\n```\n", "runs no 'curl'")
+    refused("```sh\nmake nothing\n```\n", "make nothing")
+    refused("```python\nassert 1 == 2, \"no\"\n```\n", "no")
+    refused("```yaml\nfrom: x\n```\n", "names no file")
+    refused("```yaml\n# tables/silver/a.yaml\nfrom: stream(bronze.a)\n```\n", "D201")
+    refused("   ```sh\n   rm\n   ```\n", "indented")
+    refused("```sh\nlodestream version\n", "not closed")
