@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from lodestream.app import App, open_project
 from lodestream.engines.embedded import state as state_module
 from lodestream.engines.embedded import store as store_module
 from lodestream.lake.actions import RemoveFile
+from lodestream.model.table import TableName
 from lodestream.operations.reconcile import Report, reconcile
 from tests.engines.lakes import Lab
 
@@ -62,10 +65,14 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return lab
 
 
+@functools.cache
+def opened(root: Path) -> App:
+    return open_project(str(root))
+
+
 def report(lab: Lab, name: str) -> Report:
-    app = lab.app()
-    plan = next(plan for table, plan in app.flows.items() if str(table) == name)
-    return reconcile(app.project.root, app.lake, plan)
+    app = opened(lab.root)
+    return reconcile(app.project.root, app.lake, app.flows[TableName(*name.split("."))])
 
 
 @pytest.mark.parametrize("name", TABLES)
