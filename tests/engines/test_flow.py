@@ -335,3 +335,34 @@ def test_flows_in_processes_of_their_own_give_the_same_rows(lab: Lab) -> None:
     lab.run(tables=["silver.e"], handover=False)
     assert len(lab.rows("silver.e")) == 50
     lab.reconcile()
+
+
+def test_a_record_that_did_not_decode_is_replayed_once_drift_is_allowed(lab: Lab) -> None:
+    lab.table("bronze.e", BRONZE + "keep_raw: true\n")
+    lab.events([event(1), event(2, color="red"), '{"torn'])
+    lab.run()
+    assert [r["reasons"] for r in lab.quarantine("bronze.e", "reasons")] == [["drift:color"], ["parse:json"]]
+    lab.table("bronze.e", BRONZE + "keep_raw: true\ndrift: add\n")
+    app = lab.run()
+    flow = app.pipeline().flow(TableName("bronze", "e"))
+    flow.open()
+    positions = [(r["_source"], r["_position"]) for r in lab.quarantine("bronze.e", "_source", "_position")]
+    flow.submit_replay([*positions, ("0000.jsonl", 0), ("nowhere", 1)], accept_late=False)
+    flow.close()
+    assert lab.rows("bronze.e", "id", "color") == [{"id": "e1", "color": None}, {"id": "e2", "color": "red"}]
+    kinds = sorted(r["kind"] for r in lab.quarantine("bronze.e", "kind"))
+    assert kinds == ["quarantine", "quarantine", "quarantine", "resolved"]
+    lab.reconcile()
+
+
+def test_duplicates_and_dropped_rows_are_not_replayed(lab: Lab) -> None:
+    lab.table("silver.e", SILVER)
+    lab.events([event(1), event(1), event(3, kind="ping")])
+    app = lab.run()
+    flow = app.pipeline().flow(TableName("silver", "e"))
+    flow.open()
+    positions = [(r["_source"], r["_position"]) for r in lab.quarantine("silver.e", "_source", "_position")]
+    flow.submit_replay(positions, accept_late=True)
+    flow.close()
+    assert sorted(r["kind"] for r in lab.quarantine("silver.e", "kind")) == ["dropped", "duplicate"]
+    lab.reconcile()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -93,3 +93,15 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections; twice is harmless."""
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """A source that can decode one record again, so that a quarantined one can be replayed."""
+
+    def decode_raw(self, raw: bytes, unit: str, position: int) -> Decoded:
+        """The record as it arrived, under the columns of now.
+
+        Raises:
+            ConfigError: it cannot be decoded alone.
+        """

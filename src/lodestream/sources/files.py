@@ -126,6 +126,27 @@ class FilesSource:
             if same and (after.st_size, after.st_mtime_ns) != (stat.st_size, stat.st_mtime_ns):
                 self._check_range(path, planned)
 
+    def decode_raw(self, raw: bytes, unit: str, position: int) -> Decoded:
+        """A record that did not decode, tried again under the columns of now; a CSV header is read from its file.
+
+        Raises:
+            ConfigError: the format has no records that stand alone, or the file with the header is gone.
+        """
+        if self._format.framing == "file":
+            raise ConfigError(
+                "records of this format cannot be replayed alone; put the rows into a new file", unit=unit
+            )
+        head = b""
+        if self._format.head_lines:
+            try:
+                with LineFile(self._listing.path_of(unit), self._format) as lines:
+                    head = lines.head
+            except FileNotFoundError as error:
+                raise ConfigError(
+                    "the file with the header is gone; put the rows into a new file", unit=unit
+                ) from error
+        return self._format.decode(raw + b"\n", unit, position, head)
+
     def finished(self, consumed: Mapping[str, SourceRange], now_us: int) -> bool:
         """Whether every file is consumed; a tailed file's last line without line end does not count."""
         for file in self._files(consumed):

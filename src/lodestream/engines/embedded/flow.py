@@ -371,7 +371,12 @@ class Flow:
     def _compute(self, batch: BatchPlan) -> Outcome:
         if batch.kind == "replay":
             assert self.quarantine is not None
-            rows, rejects = replayed_rows(self.quarantine, batch, self.plan, self.source)
+            rows, rejects = replayed_rows(
+                self.quarantine,
+                batch,
+                self.plan,
+                self.input.read_again if isinstance(self.input, SourceInput) else None,
+            )
         else:
             assert self.input is not None
             rows, rejects = self.input.read(batch)
@@ -385,7 +390,7 @@ class Flow:
         if outcome.reopened:
             outcome.correction = self._correct(batch, outcome.reopened)
         if batch.kind == "replay":
-            outcome.rejects.append(resolutions(batch, outcome.rejects))
+            outcome.rejects.append(resolutions(batch, positions_of(rows), outcome.rejects))
         return outcome
 
     def _correct(self, batch: BatchPlan, reopened: frozenset[int]) -> Correction:

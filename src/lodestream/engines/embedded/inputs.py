@@ -27,7 +27,7 @@ from lodestream.model.steps import FlowPlan, ReadTable, RunQuery
 from lodestream.model.table import META_COLUMNS, TableName
 from lodestream.model.types import Schema
 from lodestream.model.widening import unify_schemas
-from lodestream.ports.source import Decoded, Source
+from lodestream.ports.source import Decoded, Decoder, Source
 
 MakeSource = Callable[[Schema], Source]
 
@@ -95,21 +95,38 @@ class SourceInput:
 
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
         """Read and decode the planned ranges; columns that drift found are taken in at once."""
-        pieces = self._decode(batch)
+        return self._decoded(
+            batch, lambda source: [piece for planned in batch.ranges for piece in source.read(planned)]
+        )
+
+    def read_again(self, batch: BatchPlan, records: list[tuple[bytes, str, int]]) -> tuple[pa.Table, pa.Table | None]:
+        """Decode quarantined records, each given as (bytes, unit, position), under the columns of now.
+
+        Raises:
+            ConfigError: the source cannot.
+        """
+        if not isinstance(self.source, Decoder):
+            raise ConfigError("this source cannot decode a quarantined record again", records=len(records))
+
+        def decode(source: Source) -> list[Decoded]:
+            assert isinstance(source, Decoder)
+            return [source.decode_raw(*record) for record in records]
+
+        return self._decoded(batch, decode)
+
+    def _decoded(self, batch: BatchPlan, decode: Callable[[Source], list[Decoded]]) -> tuple[pa.Table, pa.Table | None]:
+        pieces = decode(self.source)
         found = unify_schemas([piece.found for piece in pieces])
         if len(found):
             self.schema = drifted(self.schema, found)
             self.source.close()
             self.source = self._make_source(self.schema)
-            pieces = self._decode(batch)
+            pieces = decode(self.source)
         rows = pa.concat_tables([p.rows for p in pieces])
         rejects = pa.concat_tables([p.rejects for p in pieces])
         stamp = pa.scalar(batch.clock_us, pa.timestamp("us", tz="UTC"))
         rows = rows.append_column("_ingest_time", pa.repeat(stamp, len(rows)))
         return rows, rejected_raw(rejects, batch=batch.batch, clock_us=batch.clock_us)
-
-    def _decode(self, batch: BatchPlan) -> list[Decoded]:
-        return [piece for planned in batch.ranges for piece in self.source.read(planned)]
 
 
 class StreamInput:

@@ -66,6 +66,9 @@ class _Writer:
             for column in computed:
                 rows = rows.append_column(column.name, values.column(column.name))
         columns = to_arrow(schema or self._table.snapshot.metadata.schema)
+        for field in columns:  # a replayed row has no raw record any more
+            if field.name not in rows.column_names:
+                rows = rows.append_column(field.name, pa.nulls(len(rows), field.type))
         return conform(rows, pa.schema([f.with_nullable(True) for f in columns]))
 
 

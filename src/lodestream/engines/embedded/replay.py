@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.engines.embedded.frames import positions_of
-from lodestream.engines.embedded.rejects import QUARANTINE_ARROW, decode_rows, rejected_raw
+from lodestream.engines.embedded.rejects import QUARANTINE_ARROW, decode_rows
 from lodestream.errors import ConfigError
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import FlowPlan, ReadSource, ReadTable
 from lodestream.model.types import TIMESTAMP, Column
-from lodestream.ports.source import Source
+
+ReadAgain = Callable[[BatchPlan, list[tuple[bytes, str, int]]], tuple[pa.Table, pa.Table | None]]
+"""Decodes quarantined records, each given as (bytes, unit, position)."""
 
 
 def open_entries(entries: pa.Table) -> pa.Table:
@@ -42,9 +46,12 @@ def entries_before(table: DeltaTable, batch: int) -> pa.Table:
 
 
 def replayed_rows(
-    quarantine: DeltaTable, batch: BatchPlan, plan: FlowPlan, source: Source | None
+    quarantine: DeltaTable, batch: BatchPlan, plan: FlowPlan, read_again: ReadAgain | None
 ) -> tuple[pa.Table, pa.Table | None]:
-    """The input rows that a replay batch takes again, and those that still do not decode."""
+    """The input rows that a replay batch takes again, and the quarantine rows of records that still do not decode.
+
+    Entries without a row or a record, duplicates and dropped rows, are not taken.
+    """
     first = plan.steps[0]
     assert isinstance(first, ReadSource | ReadTable)
     entries = open_entries(entries_before(quarantine, batch.batch))
@@ -57,34 +64,21 @@ def replayed_rows(
     rows = rows.append_column("_source", decoded.column("_source")).append_column(
         "_position", decoded.column("_position")
     )
-    rejects = None
-    if len(undecoded):
-        rows, rejects = _decode_again(undecoded, rows, batch, source)
-    return rows, rejects
+    if not len(undecoded):
+        return rows, None
+    if read_again is None:
+        raise ConfigError("only a source can decode a quarantined record again", records=len(undecoded))
+    keys = positions_of(undecoded)
+    records = [(raw, *key) for raw, key in zip(undecoded.column("raw").to_pylist(), keys, strict=True)]
+    again, rejects = read_again(batch, records)
+    return pa.concat_tables([rows, again], promote_options="permissive"), rejects
 
 
-def _decode_again(
-    undecoded: pa.Table, rows: pa.Table, batch: BatchPlan, source: Source | None
-) -> tuple[pa.Table, pa.Table | None]:
-    if source is None or not hasattr(source, "decode_raw"):
-        raise ConfigError("this source cannot decode a quarantined record again", records=len(undecoded))
-    pieces = [
-        source.decode_raw(raw, unit, position)
-        for raw, (unit, position) in zip(undecoded.column("raw").to_pylist(), positions_of(undecoded), strict=True)
-    ]
-    stamp = pa.scalar(batch.clock_us, pa.timestamp("us", tz="UTC"))
-    parts = [rows]
-    for piece in pieces:
-        again = piece.rows.append_column("_ingest_time", pa.repeat(stamp, len(piece.rows)))
-        parts.append(again.select([c for c in rows.column_names if c in again.column_names]))
-    rejects = rejected_raw(pa.concat_tables([p.rejects for p in pieces]), batch=batch.batch, clock_us=batch.clock_us)
-    return pa.concat_tables(parts, promote_options="permissive"), rejects
-
-
-def resolutions(batch: BatchPlan, again: list[pa.Table]) -> pa.Table:
-    """One `resolved` row for each replayed position that was not set aside again."""
-    back = {key for table in again for key in positions_of(table)}
-    passed = [key for key in batch.replay if key not in back]
+def resolutions(batch: BatchPlan, taken: Iterable[tuple[str, int]], again: list[pa.Table]) -> pa.Table:
+    """One `resolved` row for each position that was taken again and not set aside again."""
+    aside = [table.filter(pc.not_equal(table.column("kind"), "late_window")) for table in again]
+    back = {key for table in aside for key in positions_of(table)}
+    passed = [key for key in taken if key not in back]
     count = len(passed)
     return pa.table(
         [
