@@ -18,7 +18,8 @@ _SECOND_LINE = 204
 _FILES = {
     "weather/2013.jsonl": '{"origin":"EWR","year":2013,"month":1,"day":1,"hour":5,"temp":39.0,"wind_speed":12.7,'
     '"precip":0.0,"visib":10.0,"time_hour":"2013-01-01T10:00:00Z"}\n',
-    "planes/planes.csv": "tailnum,year,type,manufacturer,model,engines,seats,speed,engine\nN14228,1999,x,BOEING,737,2,149,,y\n",
+    "planes/planes.csv": "tailnum,year,type,manufacturer,model,engines,seats,speed,engine\n"
+    "N14228,1999,x,BOEING,737,2,149,,y\n",
     "airports/airports.csv": "faa,name,lat,lon,alt,tz,dst,tzone\nIAH,Houston,29.9,-95.3,97,-6,A,America/Chicago\n",
     "airlines/airlines.csv": "carrier,name\nUA,United Air Lines Inc.\n",
 }

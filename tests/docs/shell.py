@@ -97,7 +97,8 @@ class Shell:
 
     def _program(self, command: str, place: str) -> None:
         assert command.split()[0] in PROGRAMS, f"{place}: the test runs no {command.split()[0]!r}"
-        assert not re.search(r"(^|\s)[~/]|\.\.", command.split("\n")[0]), f"{place}: leaves the page's folder: {command}"
+        first = command.split("\n")[0]
+        assert not re.search(r"(^|\s)[~/]|\.\.", first), f"{place}: leaves the page's folder: {command}"
         done = subprocess.run(["sh", "-ec", command], cwd=self.folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{place}: {command}: {done.stderr}"
         self.said += done.stdout

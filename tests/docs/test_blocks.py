@@ -129,10 +129,14 @@ def test_the_checks_can_fail(tmp_path, monkeypatch):
 
     def refused(text, says):
         page = Page(tmp_path)
-        with pytest.raises(BaseException, match=says):
+
+        def walk():
             for block in split("x.md", text):
                 page.show(block)
             page.compile("x.md")
+
+        with pytest.raises(BaseException, match=says):
+            walk()
 
     refused("```sh\nlodestream statsu\n```\n", "ended with")
     refused("```sh\nlodestream version --loud\n```\n", "ended with")
@@ -140,7 +144,7 @@ def test_the_checks_can_fail(tmp_path, monkeypatch):
     refused("```sh\nlodestream version\n```\n```text output\nlodestream 9\n```\n", "nothing printed")
     refused("```sh\ncurl example.org\n```\n", "runs no 'curl'")
     refused("```sh\nmake nothing\n```\n", "make nothing")
-    refused("```python\nassert 1 == 2, \"no\"\n```\n", "no")
+    refused('```python\nassert 1 == 2, "no"\n```\n', "no")
     refused("```yaml\nfrom: x\n```\n", "names no file")
     refused("```yaml\n# tables/silver/a.yaml\nfrom: stream(bronze.a)\n```\n", "D201")
     refused("   ```sh\n   rm\n   ```\n", "indented")

@@ -1,7 +1,5 @@
 """The schema for editors agrees with the loader: it takes what is right and names every key."""
 
-
-
 import json
 import re
 
