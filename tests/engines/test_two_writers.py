@@ -88,6 +88,7 @@ def step_to_idle(flow: Flow) -> int:
 def test_a_rival_may_run_the_batch_at_any_point_of_ours(project: Project, name: TableName) -> None:
     points = points_of_a_batch(project, name)
     assert len(points) >= 14
+    points = points if name == SILVER else points[FLOWS.index(name) % 2 :: 2]
     conflicts = 0
     before, at = FLOWS[: FLOWS.index(name)], FLOWS.index(name)
     with opened(project.pipeline(handover=False), FLOWS) as ours, opened(project.pipeline(), [name]) as rivals:
@@ -178,7 +179,7 @@ def test_opening_while_another_process_moves_on_is_no_corruption(
     project.run()
     looks, conflicts, at = 99, 0, 0
     while at < looks:
-        at += 4
+        at += 5
         disk = InterruptedDisk(unsynced(), at, move_on)
         flow = project.pipeline(disk, handover=False).flow(SILVER)
         try:
