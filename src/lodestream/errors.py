@@ -51,7 +51,7 @@ class ConflictError(LodestreamError):
 
 
 class AccessError(LodestreamError):
-    """The caller is refused, and it is in the audit log."""
+    """The caller may not do this."""
 
     exit_code = 8
 

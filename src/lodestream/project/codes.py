@@ -60,7 +60,6 @@ CODES: dict[str, Code] = {
     "D305": Code("rule is not a condition", "write an expression that is true or false"),
     "D306": Code("cannot compare values of this type", "use a column of a simple type, not an array, map or struct"),
     "D307": Code("column appears twice", "name the column differently, such as {there: another_name}"),
-    "D308": Code("no table can store this type", "cast the expression to a type that tables have"),
     "D309": Code("not an expression", "write a Spark SQL expression"),
     # notes, which refuse nothing
     "N101": Code("will not run on Spark", "keep engine: embedded, or use portable functions only"),
