@@ -19,6 +19,7 @@ from lodestream.formats._types import infer_texts
 from lodestream.formats._values import BadValueError, Convert, converter, from_text
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.types import Column, Schema
+from lodestream.model.widening import may_become_column
 from lodestream.ports.source import Reading
 
 if TYPE_CHECKING:
@@ -117,7 +118,9 @@ class Fields:
         if drift == "quarantine":
             reasons = [f"parse:{name}:missing" for name in missing] + [f"drift:{name}" for name in self._unknown]
         else:
+            taken = self._reading.taken
             reasons = [f"parse:{name}:missing" for name in missing if not self._reading.schema[name].nullable]
+            reasons += [f"drift:{name}" for name in self._unknown if not may_become_column(name, taken)]
         if reasons:
             raise HeaderError(reasons)
 

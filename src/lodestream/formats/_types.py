@@ -8,7 +8,7 @@ from typing import Any
 from lodestream.formats._times import is_timestamp
 from lodestream.formats._values import BadValueError, converter, from_text
 from lodestream.model.types import BIGINT, BOOLEAN, DOUBLE, STRING, TIMESTAMP, Column, DataType, Schema
-from lodestream.model.widening import unify
+from lodestream.model.widening import unify, unify_schemas
 
 _BOUND = 1 << 63
 
@@ -30,8 +30,8 @@ def infer_type(value: Any) -> DataType | None:
         return TIMESTAMP if is_timestamp(value) else STRING
     if isinstance(value, Mapping):
         fields = [(name, infer_type(item)) for name, item in value.items()]
-        known = tuple(Column(name, kind) for name, kind in fields if kind)
-        return DataType("struct", fields=known) if known else None
+        known = unify_schemas([Schema((Column(name, kind),)) for name, kind in fields if name and kind])
+        return DataType("struct", fields=known.columns) if known else None
     if isinstance(value, list):
         element: DataType | None = None
         for item in value:

@@ -19,7 +19,7 @@ from lodestream.formats._types import infer_type
 from lodestream.formats._values import BadValueError, Convert, NumberText, converter
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.types import Column, DataType, Schema
-from lodestream.model.widening import unify_schemas, wider
+from lodestream.model.widening import may_become_column, unify_schemas, wider
 from lodestream.ports.format import Part
 from lodestream.ports.settings import Settings
 from lodestream.ports.source import Decoded, Reading
@@ -40,10 +40,7 @@ class JsonSettings(Settings):
 
 
 class JsonFormat:
-    """Decodes JSON lines to the declared columns; a missing key is NULL.
-
-    `fast=False` decodes record by record, the reference that the fast path is tested against.
-    """
+    """Decodes JSON lines to the declared columns; a missing key is NULL."""
 
     settings: ClassVar[type[Settings]] = JsonSettings
     framing: Literal["lines", "file"] = "lines"
@@ -55,7 +52,7 @@ class JsonFormat:
         self._reading = reading
         self._exact = ExactDecoder(settings, reading)
         self._fast = FastDecoder(reading, settings.timestamps, settings.depth_max, settings.row_bytes_max)
-        self._is_fast = fast
+        self._is_fast = fast  # without it, record by record: the reference that the fast path is tested against
 
     def decode(self, data: bytes | bytearray | memoryview, unit: str, start: int, head: bytes = b"") -> Decoded:
         """Whole lines to rows and rejects."""
@@ -119,6 +116,7 @@ class ExactDecoder:
             (c.name, converter(c.type, settings.timestamps), c.nullable, c.type) for c in reading.schema
         ]
         self._names = frozenset(reading.schema.names)
+        self._taken = reading.taken
         self._types = [to_arrow_type(c.type) for c in reading.schema]
 
     def decode(self, block: Any, starts: Ints, ends: Ints, unit: str, positions: Ints) -> Decoded:
@@ -188,6 +186,8 @@ class ExactDecoder:
             raise _drift_error(names[0], "no column has this name")
         if self._reading.drift == "quarantine":
             return [f"drift:{name}" for name in names]
+        if refused := [name for name in names if not may_become_column(name, self._taken)]:
+            return [f"drift:{name}" for name in refused]
         kinds = [(name, _infer_exact(record[name])) for name in names]
         found.append(Schema(tuple(Column(name, kind) for name, kind in kinds if kind)))
         return []

@@ -15,7 +15,7 @@ from lodestream.errors import ConfigError
 from lodestream.formats._records import Reject, rejected, rejects_table, rows_table
 from lodestream.model.arrow import from_arrow_type, to_arrow_type
 from lodestream.model.types import Column, Schema
-from lodestream.model.widening import widens
+from lodestream.model.widening import may_become_column, widens
 from lodestream.ports.format import Part
 from lodestream.ports.settings import Settings
 from lodestream.ports.source import Decoded, Reading
@@ -107,6 +107,8 @@ class ParquetFormat:
                 reasons.append(f"drift:{column.name}")
         if drift in ("quarantine", "stop"):
             reasons += [f"drift:{name}" for name in schema.names if name not in self._reading.schema]
+        else:
+            reasons += [f"drift:{name}" for name in schema.names if self._is_refused(name)]
         if reasons and drift == "stop":
             raise ConfigError(
                 "the source changed and drift is stop: the file's columns do not fit the declared ones; "
@@ -122,11 +124,16 @@ class ParquetFormat:
         for field in schema:
             seen = _column(field)
             declared = self._reading.schema.get(field.name)
+            if self._is_refused(field.name):
+                continue
             if seen is None or (declared is not None and declared.type == seen.type):
                 continue
             if declared is None or (self._reading.drift == "widen" and widens(declared.type, seen.type)):
                 found.append(seen)
         return Schema(tuple(found))
+
+    def _is_refused(self, name: str) -> bool:
+        return name not in self._reading.schema and not may_become_column(name, self._reading.taken)
 
     def _group(
         self, file: pq.ParquetFile, i: int, unit: str, first: int, count: int, skip: int, reasons: list[str],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from lodestream.model.types import DOUBLE, STRING, Column, DataType, Schema
 
@@ -42,15 +42,31 @@ def _unify_numbers(one: DataType, other: DataType) -> DataType:
 
 
 def unify_schemas(schemas: Iterable[Schema]) -> Schema:
-    """All columns of all schemas in order of first sight; where types do not unify the column is left out."""
+    """All columns of all schemas in order of first sight; where types do not unify the column is left out.
+
+    Tables know no two names that differ in case only, so that of such names the first one stays.
+    """
     kinds: dict[str, DataType | None] = {}
+    spelled: dict[str, str] = {}
     for schema in schemas:
         for column in schema:
+            if spelled.setdefault(column.name.lower(), column.name) != column.name:
+                continue
             if column.name not in kinds:
                 kinds[column.name] = column.type
             elif (kind := kinds[column.name]) is not None:
                 kinds[column.name] = unify(kind, column.type)
     return Schema(tuple(Column(name, kind) for name, kind in kinds.items() if kind))
+
+
+def may_become_column(name: str, taken: Container[str]) -> bool:
+    """Whether drift may make a column of a field with this name.
+
+    Args:
+        name: the field.
+        taken: names that the table has already, in lower case.
+    """
+    return bool(name) and name.isprintable() and name == name.strip() and name[0] != "_" and name.lower() not in taken
 
 
 def wider(declared: DataType, seen: DataType) -> DataType | None:

@@ -56,12 +56,19 @@ class Reading:
         keep_raw: whether rows carry `_raw`.
         drift: what to do with fields or types that `schema` does not have.
         root: folder that relative paths are relative to (the project folder).
+        reserved: names in lower case that drift must not add, for the table's own columns have them.
     """
 
     schema: Schema
     keep_raw: bool
     drift: Drift
     root: str
+    reserved: frozenset[str] = frozenset()
+
+    @property
+    def taken(self) -> frozenset[str]:
+        """Names, in lower case, that no new column may have."""
+        return self.reserved.union(name.lower() for name in self.schema.names)
 
 
 class Source(Protocol):

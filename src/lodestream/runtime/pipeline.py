@@ -229,7 +229,8 @@ class Pipeline:
     def _source(self, plan: FlowPlan, schema: Schema) -> Source:
         first = plan.steps[0]
         assert isinstance(first, ReadSource)
-        reading = Reading(schema, first.keep_raw, first.drift, self.root)
+        reserved = frozenset(name.lower() for name in plan.schema.names)
+        reading = Reading(schema, first.keep_raw, first.drift, self.root, reserved)
         format_class = load("formats", first.format.name)
         source_class = load("sources", first.source.name)
         form = format_class(format_class.settings(**self._resolve(first.format.settings)), reading)
