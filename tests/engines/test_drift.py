@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lodestream.errors import ConfigError
 from tests.engines.lakes import Lab
 
 DATED = """
@@ -56,4 +57,20 @@ def test_of_two_new_fields_that_differ_in_case_the_first_becomes_a_column(lab: L
     assert lab.rows("bronze.e", "id", "extra") == [{"id": "e1", "extra": 1}, {"id": "e3", "extra": None}]
     assert [one["reasons"] for one in lab.quarantine("bronze.e", "reasons")] == [["drift:EXTRA"]]
     assert pl.read_delta(str(lab.root / "lake/bronze/e")).height == 2
+    lab.reconcile()
+
+
+def test_a_stream_below_a_widened_table_says_that_it_must_be_rebuilt(lab: Lab) -> None:
+    source = "source: {files: {path: events, settle: 0 seconds}}\ndrift: widen\ncolumns: {id: int, v: int}\n"
+    lab.table("bronze.e", source)
+    lab.table("silver.e", "from: stream(bronze.e)\nderive: {z: v + 1}\n")
+    lab.events([{"id": 1, "v": 1}])
+    lab.run()
+    lab.events([{"id": 2, "v": 3_000_000_000}])
+    with pytest.raises(ConfigError, match="wider than this one"):
+        lab.run()
+    with pytest.raises(ConfigError, match="--accept") as refusal:
+        lab.run()
+    lab.run(accept=str(refusal.value).split("--accept ")[1].split("`")[0])
+    assert lab.rows("silver.e", "z") == [{"z": 2}, {"z": 3_000_000_001}]
     lab.reconcile()

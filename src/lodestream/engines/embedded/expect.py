@@ -17,7 +17,8 @@ def derive_and_expect(passing: Pass, derive: Derive | None, expect: Expect | Non
     """Compute derived columns from the input columns, and hold each row to the rules, all in one query.
 
     Raises:
-        ConfigError: a row does not meet a rule with `else: fail`.
+        ConfigError: a row does not meet a rule with `else: fail`, or drift has made a column of the input wider than
+            the expressions were typed for.
     """
     columns = derive.columns if derive else ()
     rules = expect.rules if expect else ()
@@ -44,11 +45,21 @@ def derive_and_expect(passing: Pass, derive: Derive | None, expect: Expect | Non
     for i, (reason, _) in enumerate(warnings):
         passing.out.count(f"rule:{reason.split(':')[1]}", int(pc.sum(result.column(f"_w{i}")).as_py() or 0))
     for name, e in columns:
-        passing.put(name, result.column(name).cast(to_arrow_type(e.type)))
+        passing.put(name, _typed(name, result.column(name), to_arrow_type(e.type)))
     if bad.any():
         hits = [(f"f{i}", sql) for i, (_, _, sql) in enumerate(flags)]
         detail = select(passing.connection, source.filter(pa.array(bad)), hits, inner)
         _set_aside(passing, bad, detail, [(reason, effect) for reason, effect, _ in flags])
+
+
+def _typed(name: str, values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return values.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ConfigError(
+            "a column of the table above is wider than this one was made for; rebuild this one: lodestream plan",
+            derived=name, type=str(kind), now=str(values.type),
+        ) from error  # fmt: skip
 
 
 def _set_aside(passing: Pass, bad: np.ndarray, detail: pa.Table, flags: list[tuple[str, str]]) -> None:
