@@ -54,7 +54,7 @@ def test_a_bug_behind_a_crash_is_found(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_stops_by_itself_is_a_finding(tmp_path: Path) -> None:
-    """A flow that refuses to go on after a crash is no kill."""
+    """A flow that refuses to go on after a crash is no kill, and the test ends with it."""
     plant = (
         "from lodestream.engines.embedded.flow import Flow\n"
         "from lodestream.errors import CorruptionError\n"
@@ -72,7 +72,7 @@ def test_a_worker_that_stops_by_itself_is_a_finding(tmp_path: Path) -> None:
         "chaos._Chaos.die_at = die\n"
         "Flow.open = refuse"
     )
-    found = chaos(tmp_path / "c", 3, seed=4, plant=plant)
+    found = chaos(tmp_path / "c", 500, seed=4, plant=plant)
     assert found["unaccounted"] > 0
     assert any("planted" in note for note in found["notes"])
 
