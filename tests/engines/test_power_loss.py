@@ -216,13 +216,13 @@ def test_after_any_power_loss_committed_batches_have_all_they_stand_on(recorded:
 def test_after_a_power_loss_the_pipeline_goes_on_and_nothing_is_lost_or_doubled(
     recorded: Recorded, tmp_path: Path
 ) -> None:
-    assert _goes_on_everywhere(recorded, tmp_path, lambda number: number % 300 == 77) > 4
+    assert _goes_on_everywhere(recorded, tmp_path, lambda number: number % 450 == 77) > 3
 
 
 @pytest.mark.long
 def test_after_a_power_loss_at_every_point_the_pipeline_goes_on(recorded: Recorded) -> None:
     with quick_folder() as folder:
-        assert _goes_on_everywhere(recorded, folder, lambda number: number % 300 != 77) > 500
+        assert _goes_on_everywhere(recorded, folder, lambda number: number % 450 != 77) > 500
 
 
 # --- one kind of sync left out ---------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ def test_a_bug_behind_a_crash_is_found(tmp_path: Path) -> None:
     assert found["lost"] > 0
 
 
+@pytest.mark.long
 def test_a_worker_that_stops_by_itself_is_a_finding(tmp_path: Path) -> None:
     """A flow that refuses to go on after a crash is no kill, and the test ends with it."""
     plant = (
