@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from lodestream.cli.root import app
 from tests.docs.pages import ROOT
 
-ROWS = 1000
+ROWS = 500
 PROGRAMS = ("cat", "cp", "echo", "mkdir", "mv", "rm")
 """Programs that a page may use beside `lodestream`, `make` and `cd`; they run in the page's folder only."""
 
