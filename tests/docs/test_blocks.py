@@ -142,6 +142,8 @@ def test_the_checks_can_fail(tmp_path, monkeypatch):
     refused("```sh\nlodestream version --loud\n```\n", "ended with")
     refused("```sh\nlodestream version   # ends with 3\n```\n", "ended with 0")
     refused("```sh\nlodestream version\n```\n```text output\nlodestream 9\n```\n", "nothing printed")
+    refused("```sh\nlodestream run --table silver.orders\n```\n", "never ends")
+    refused("```sh\nlodestream tail silver.orders --follow\n```\n", "never ends")
     refused("```sh\ncurl example.org\n```\n", "runs no 'curl'")
     refused("```sh\nmake nothing\n```\n", "make nothing")
     refused('```python\nassert 1 == 2, "no"\n```\n', "no")
