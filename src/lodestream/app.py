@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from lodestream.engines.embedded.frames import describe
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk
-from lodestream.lake.layout import QUARANTINE_SUFFIX, epoch_of, table_path
+from lodestream.lake.layout import QUARANTINE_SUFFIX, component_cache, epoch_of, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.project import Project
 from lodestream.model.steps import FlowPlan
@@ -23,7 +23,7 @@ from lodestream.model.table import Table, TableName
 from lodestream.model.types import Schema
 from lodestream.planning.compile import Plans, compile_project
 from lodestream.planning.diff import Change, Deployed, accept_hash, diff
-from lodestream.ports.plugins import load
+from lodestream.ports.plugins import make_source
 from lodestream.ports.source import Reading
 from lodestream.project.load import read_project
 from lodestream.project.mistakes import ProjectError
@@ -118,6 +118,7 @@ class App:
             poll_s=(batch.interval_us or _POLL_US) / 1e6,
             code=VERSION,
             resolve=resolved,
+            registries=self.project.registries,
         )
 
     def run(self, *, until_idle: bool = True, tables: Iterable[TableName] | None = None) -> None:
@@ -129,11 +130,12 @@ class App:
         """Columns of a bronze table without `columns:`, from the source's first records; None when it has none yet."""
         assert table.source
         assert table.format
-        source_class, format_class = load("sources", table.source.name), load("formats", table.format.name)
-        reading = Reading(Schema(), keep_raw=False, drift=table.drift, root=self.project.root)
+        reading = Reading(
+            Schema(), keep_raw=False, drift=table.drift, root=self.project.root,
+            registries=resolved(self.project.registries), cache=component_cache(self.lake),
+        )  # fmt: skip
         try:
-            form = format_class(format_class.settings(**resolved(table.format.settings)), reading)
-            source = source_class(source_class.settings(**resolved(table.source.settings)), form, reading)
+            source = make_source(table.source, table.format, reading, resolved)
             found: Schema | None = source.sample() if hasattr(source, "sample") else None
             source.close()
         except (ConfigError, ValidationError):  # nothing to learn from, or noted where the settings were read

@@ -76,7 +76,7 @@ def test_a_bad_row_is_rejected_with_its_reasons_and_the_others_are_kept(line, re
     decoded = made().decode(GOOD + b"\n" + line + b"\n" + GOOD + b"\n", "u", 0, HEAD)
     assert decoded.rows.num_rows == 2
     assert decoded.rejects.to_pylist() == [
-        {"_source": "u", "_position": len(GOOD) + 1, "_reasons": reasons, "_raw": line}
+        {"_source": "u", "_position": len(GOOD) + 1, "_reasons": reasons, "_raw": line, "_detail": None}
     ]
 
 
@@ -132,7 +132,7 @@ def test_a_long_row_is_cut_and_rejected():
     line = b"1," + b"x" * 3000
     got = made(Schema((SCHEMA["id"], SCHEMA["name"])), row_bytes_max=1024).decode(line + b"\n1,y\n", "u", 0, b"id,name")
     assert got.rejects.to_pylist() == [
-        {"_source": "u", "_position": 0, "_reasons": ["parse:size"], "_raw": line[:1024]}
+        {"_source": "u", "_position": 0, "_reasons": ["parse:size"], "_raw": line[:1024], "_detail": None}
     ]
     assert got.rows.num_rows == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -52,7 +53,7 @@ def test_rejects_keep_their_bytes_and_positions():
     decoded = made().decode(b'{"id":1}\r\n\n  \n{"id":x}\r\n{"id":2}', "f.jsonl", 100)
     assert decoded.rows["_position"].to_pylist() == [100, 124]
     assert decoded.rejects.to_pylist() == [
-        {"_source": "f.jsonl", "_position": 114, "_reasons": ["parse:json"], "_raw": b'{"id":x}'}
+        {"_source": "f.jsonl", "_position": 114, "_reasons": ["parse:json"], "_raw": b'{"id":x}', "_detail": None}
     ]
 
 
@@ -220,3 +221,19 @@ def test_columns_are_inferred_from_a_sample():
     assert {c.name: str(c.type) for c in found} == {
         "a": "double", "b": "string", "d": "timestamp", "c": "boolean", "e": "struct<f:array<bigint>>",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [3, 100])
+def test_messages_are_records_with_positions_of_their_own(count):
+    values = [b'{"id": %d, "name": "n%d"}' % (i, i) for i in range(count)]
+    values[1] = b'{"id": 1,\n "name": "over two lines"}'
+    values[2] = b'{"id": 2, "name": "a line\nend in a string"}'
+    values += [b"", b'{"id": 7}{"id": 8}']
+    form = made(Schema((Column("id", parse_type("bigint")), Column("name", parse_type("string")))), keep_raw=True)
+    decoded = form.decode_messages(pa.array(values, pa.binary())[1:], "t/0", np.arange(len(values) - 1) * 2 + 10)
+    good = [i for i in range(1, count) if i != 2]
+    assert decoded.rows["_position"].to_pylist() == [8 + 2 * i for i in good]
+    assert decoded.rows["id"].to_pylist() == good
+    assert decoded.rows["_raw"].to_pylist() == [values[i] for i in good]
+    assert decoded.rejects["_position"].to_pylist() == [12, 8 + 2 * count, 10 + 2 * count]
+    assert {reason for reasons in decoded.rejects["_reasons"].to_pylist() for reason in reasons} == {"parse:json"}

@@ -92,6 +92,16 @@ def slices(
     return both.take(pa.array(np.arange(0, 2 * count - 1, 2, dtype=np.int32)))
 
 
+def message_lines(values: pa.BinaryArray, positions: Ints) -> Lines:
+    """Messages as if each were a line of a block that has no line ends."""
+    kind = np.int64 if pa.types.is_large_binary(values.type) else np.int32
+    _, offsets, data = values.buffers()
+    ends = np.frombuffer(offsets, kind)[values.offset : values.offset + len(values) + 1].astype(np.int64)
+    block = np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]
+    ends = ends - ends[0]
+    return Lines(block, ends[:-1], ends[1:], positions)
+
+
 def mark(good: Mask, lines: Lines, odd: Ints) -> None:
     """Clear the lines that contain any of the odd positions."""
     if len(odd):

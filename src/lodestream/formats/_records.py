@@ -41,6 +41,7 @@ def rejects_table(unit: str, rejects: Iterable[Reject]) -> pa.Table:
             pa.array([position for position, _, _ in found], pa.int64()),
             pa.array([list(reasons) for _, reasons, _ in found], pa.list_(pa.string())),
             pa.array([raw[:RAW_BYTES_MAX] for _, _, raw in found], pa.binary()),
+            pa.nulls(len(found), pa.string()),
         ],
         schema=REJECTS,
     )

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from lodestream.errors import ConfigError
 from lodestream.formats._fields import Fields, HeaderError, read_header, split_record
-from lodestream.formats._lines import Lines, split_lines
+from lodestream.formats._lines import Ints, Lines, message_lines, split_lines
 from lodestream.formats._records import rejected, rejects_table, rows_table
 from lodestream.formats._scan import Scan
 from lodestream.formats._types import infer_texts
@@ -79,6 +80,15 @@ class CsvFormat:
         if start == 0 and len(starts):
             positions[0] = start
         return self._decode(Lines(block, starts, ends, positions), scan, unit, head)
+
+    def decode_messages(self, values: pa.BinaryArray, unit: str, positions: Ints) -> Decoded:
+        """Messages to rows and rejects; each is one record without header."""
+        lines = message_lines(values, positions)
+        return self._decode(lines, Scan(lines.block), unit, b"")
+
+    def infer_messages(self, values: Sequence[bytes], topic: str) -> Schema:
+        """Messages of CSV have no header, so their columns have no names."""
+        raise ConfigError("columns of CSV messages have no names; declare `columns:`", topic=topic)
 
     def parts(self, path: str) -> Sequence[Part]:
         """A multiline file is one part."""

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from lodestream.errors import ConfigError
 from lodestream.formats._fast import FastDecoder
-from lodestream.formats._lines import Ints, Lines, split_lines
+from lodestream.formats._lines import Ints, Lines, message_lines, split_lines
 from lodestream.formats._parse import BadRecordError, Parser
 from lodestream.formats._records import Reject, rejects_table, rows_table
 from lodestream.formats._scan import Scan
@@ -65,15 +65,28 @@ class JsonFormat:
                 starts, ends, positions = starts[1:], ends[1:], positions[1:]
             else:
                 starts = np.concatenate([[3], starts[1:]])
-        lines = Lines(block, starts, ends, positions)
+        return self._decode(Lines(block, starts, ends, positions), scan, unit)
+
+    def decode_messages(self, values: pa.BinaryArray, unit: str, positions: Ints) -> Decoded:
+        """Messages to rows and rejects; each is one JSON object, over as many lines as it likes."""
+        lines = message_lines(values, positions)
+        scan = Scan(lines.block)
+        scan.odd = np.sort(np.concatenate([scan.odd, scan.breaks]))  # a line end is a control byte like any other here
+        return self._decode(lines, scan, unit)
+
+    def infer_messages(self, values: Sequence[bytes], topic: str) -> Schema:
+        """Columns of a sample of messages."""
+        return self.infer(b"\n".join(value.replace(b"\n", b" ") for value in values))
+
+    def _decode(self, lines: Lines, scan: Scan, unit: str) -> Decoded:
         if not self._is_fast or len(lines) < _ROWS_MIN:
-            return self._exact.decode(block, starts, ends, unit, positions)
+            return self._exact.decode(lines, unit)
         rows, rest = self._fast.decode(lines, scan, unit)
         if rows is None:
-            return self._exact.decode(block, starts, ends, unit, positions)
+            return self._exact.decode(lines, unit)
         if not len(rest):
             return Decoded(rows, rejects_table(unit, []))
-        others = self._exact.decode(block, starts[rest], ends[rest], unit, positions[rest])
+        others = self._exact.decode(lines.some(rest), unit)
         if others.rows.num_rows:
             both = pa.concat_tables([rows, others.rows])
             rows = both.take(pa.array(np.argsort(both["_position"].to_numpy(), kind="stable")))
@@ -119,8 +132,9 @@ class ExactDecoder:
         self._taken = reading.taken
         self._types = [to_arrow_type(c.type) for c in reading.schema]
 
-    def decode(self, block: Any, starts: Ints, ends: Ints, unit: str, positions: Ints) -> Decoded:
-        """Rows and rejects of the lines at these offsets of the block."""
+    def decode(self, lines: Lines, unit: str) -> Decoded:
+        """Rows and rejects of the lines."""
+        block, starts, ends, positions = lines.block, lines.starts, lines.ends, lines.positions
         values: list[tuple[Any, ...]] = []
         kept: list[int] = []
         raws: list[bytes] = []

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -47,6 +48,14 @@ class ParquetFormat:
     def decode(self, data: bytes | bytearray | memoryview, unit: str, start: int, head: bytes = b"") -> Decoded:
         """Not for file framing."""
         raise NotImplementedError
+
+    def decode_messages(self, values: pa.BinaryArray, unit: str, positions: npt.NDArray[np.int64]) -> Decoded:
+        """Parquet has no records that stand alone."""
+        raise ConfigError("parquet is for files; messages are json, csv or avro")
+
+    def infer_messages(self, values: Sequence[bytes], topic: str) -> Schema:
+        """Parquet has no records that stand alone."""
+        raise ConfigError("parquet is for files; messages are json, csv or avro")
 
     def infer(self, data: bytes, head: bytes = b"") -> Schema:
         """Not for file framing."""

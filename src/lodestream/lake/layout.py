@@ -34,3 +34,8 @@ def epoch_of(configuration: Mapping[str, str]) -> int:
 def app_id(name: TableName, epoch: int) -> str:
     """The Delta application id of a flow's commits; its version is the batch number."""
     return f"lodestream/{name}/{epoch}"
+
+
+def component_cache(lake: str) -> str:
+    """Folder in which components may keep what they can fetch again, such as schemas of a registry."""
+    return os.path.join(lake, "_lodestream", "cache")

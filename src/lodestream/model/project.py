@@ -44,6 +44,7 @@ class Project:
         locations: place of each value of a table's declaration; the empty path is the table itself.
         batch: bounds of batches.
         server: settings of the server as written.
+        registries: schema registries by name, with their settings as written.
         mistakes: what is wrong so far; `load_project` refuses when there are any, `read_project` hands them on so
             that planning can add its own and all are reported at once.
         unsure: names in a table that stand for something broken, so that nothing which uses them is judged; `*`
@@ -58,6 +59,7 @@ class Project:
     locations: Mapping[tuple[TableName, Path], Place] = field(default_factory=lambda: MappingProxyType({}))
     batch: BatchSettings = field(default_factory=BatchSettings)
     server: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    registries: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     mistakes: tuple[Diagnostic, ...] = ()
     unsure: Mapping[TableName, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import ValidationError
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from lodestream.model.table import META_COLUMNS, Component, Table, TableName
 from lodestream.model.types import INTEGERS, Column, DataType, Schema
 from lodestream.planning.scope import Scope
+from lodestream.ports.plugins import added_columns
 from lodestream.project.components import component_class
 
 DEFAULT_FORMAT = Component("json")
@@ -27,8 +28,19 @@ def ingest_schema(scope: Scope, existing: Mapping[TableName, Schema], sample: Sa
     The first that knows decides: the declaration, the component itself (a generator), the table in the lake (where
     an earlier plan froze them), a sample of the source. What drift added to or widened in the lake stays.
     """
+    assert scope.table.source is not None
+    source_class = component_class("sources", scope.table.source.name)
+    added = added_columns(source_class, scope.table.source.settings)
+    decoded = _decoded_schema(scope, existing, sample, added.names)
+    return decoded.without(*added.names).with_columns(*added) if decoded is not None else None
+
+
+def _decoded_schema(
+    scope: Scope, existing: Mapping[TableName, Schema], sample: Sample | None, added: Sequence[str]
+) -> Schema | None:
+    """The columns that the format decodes."""
     table = scope.table
-    kept = _user_columns(scope, existing.get(table.name))
+    kept = _user_columns(scope, existing.get(table.name), added)
     found = table.columns if table.columns is not None else _known_to_component(table)
     if found is not None:
         return _drifted(found, kept, table.drift) if kept is not None else found
@@ -58,14 +70,14 @@ def _known_to_component(table: Table) -> Schema | None:
     return schema
 
 
-def _user_columns(scope: Scope, stored: Schema | None) -> Schema | None:
+def _user_columns(scope: Scope, stored: Schema | None, added: Sequence[str]) -> Schema | None:
     """The stored columns without those that Lodestream adds."""
     if stored is None:
         return None
     derived = {named.name for named in scope.table.derive}
     looked_up = {here for lookup in scope.table.lookups for _, here in lookup.columns}
     physical = {name for name in stored.names if _is_physical(name, stored, scope.table)}
-    return stored.without(*META_COLUMNS, "_raw", *derived, *looked_up, *physical)
+    return stored.without(*META_COLUMNS, "_raw", *derived, *looked_up, *physical, *added)
 
 
 def _is_physical(name: str, stored: Schema, table: Table) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from lodestream.model.arrow import to_arrow
@@ -19,6 +21,7 @@ REJECTS = pa.schema(
         pa.field("_position", pa.int64()),
         pa.field("_reasons", pa.list_(pa.string())),
         pa.field("_raw", pa.binary()),
+        pa.field("_detail", pa.string()),
     ]
 )
 """Columns of `Decoded.rejects`."""
@@ -51,12 +54,13 @@ class Part:
 class Format(Protocol):
     """How records are written down. Made with `(settings, reading)`; keeps no state between calls.
 
-    `framing` says who finds the records: with `lines` the source cuts at line ends and calls `decode`; with `file`
-    the format opens the file itself (`parts`, `read`) and positions are row numbers.
+    `framing` says who finds the records of a file: with `lines` the source cuts at line ends and calls `decode`; with
+    `file` the format opens the file itself (`parts`, `read`) and positions are row numbers; with `messages` it takes
+    no files. Sources whose records come one by one (Kafka) call `decode_messages` whatever the framing.
     """
 
     settings: ClassVar[type[Settings]]
-    framing: Literal["lines", "file"]
+    framing: Literal["lines", "file", "messages"]
     head_lines: int
     """Lines at the start of each file that are no records (a CSV header); the source passes them to `decode`."""
     row_bytes_max: int
@@ -77,6 +81,22 @@ class Format(Protocol):
 
     def read(self, path: str, unit: str, start: int, end: int) -> Iterator[Decoded]:
         """Records `start <= position < end` of the file, in order."""
+
+    def decode_messages(self, values: pa.BinaryArray, unit: str, positions: npt.NDArray[np.int64]) -> Decoded:
+        """Messages to rows, each message one record; what is not exactly one record is a reject.
+
+        Args:
+            values: n payloads without NULL; nothing in the result refers to this memory.
+            unit: becomes `_source`.
+            positions: n positions that grow; they become `_position`.
+
+        Raises:
+            ConfigError: this format has no records that stand alone.
+            TransientError: what decoding needs (a schema registry) does not answer; nothing was decoded.
+        """
+
+    def infer_messages(self, values: Sequence[bytes], topic: str) -> Schema:
+        """Columns and types that would hold these payloads of a topic, which a registry may know better."""
 
     def infer(self, data: bytes, head: bytes = b"") -> Schema:
         """Columns and types that would hold these whole lines (line framing)."""

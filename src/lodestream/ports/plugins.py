@@ -6,10 +6,18 @@ import difflib
 import functools
 import importlib
 import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from lodestream.errors import ConfigError, MissingDriverError
+from lodestream.model.table import Component
+from lodestream.model.types import Schema
+from lodestream.ports.source import Reading, Source
+
+Resolve = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Puts values in the place of references such as `${env:NAME}` in a component's settings."""
 
 
 @functools.cache
@@ -48,3 +56,32 @@ def load(room: str, name: str) -> Any:
             name=name,
             missing=error.name,
         ) from error
+
+
+def added_columns(source_class: Any, settings: Mapping[str, object]) -> Schema:
+    """The columns that a source adds to those that its format decodes, such as a message's key; settings as written."""
+    adds = getattr(source_class, "adds", None)
+    return adds(settings) if adds is not None else Schema()
+
+
+def make_source(source: Component, form: Component, reading: Reading, resolve: Resolve = lambda given: given) -> Source:
+    """The source of a table with its format, opened.
+
+    Args:
+        source: which source, with its settings as written.
+        form: which format.
+        reading: what the table wants; the format is told of the columns that are its own.
+        resolve: puts values in the place of references.
+
+    Raises:
+        ConfigError: there is no such component, or source and format do not go together.
+        pydantic.ValidationError: settings that are not possible, once references are resolved.
+    """
+    source_class, format_class = load("sources", source.name), load("formats", form.name)
+    own = replace(reading, schema=reading.schema.without(*added_columns(source_class, source.settings).names))
+    made: Source = source_class(
+        source_class.settings(**resolve(source.settings)),
+        format_class(format_class.settings(**resolve(form.settings)), own),
+        reading,
+    )
+    return made

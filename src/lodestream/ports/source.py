@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -37,7 +37,8 @@ class Decoded:
         rows: the declared columns in declared order and types, then `_source` string, `_position` bigint and,
             with keep_raw, `_raw` binary; in position order.
         rejects: records that did not decode: `_source` string, `_position` bigint, `_reasons` list<string>
-            (such as `parse:json`, `parse:amount:type`), `_raw` binary (what arrived, at most 16 MiB kept).
+            (such as `parse:json`, `parse:amount:type`), `_raw` binary (what arrived, at most 16 MiB kept), `_detail`
+            string (JSON of what else came with the record and a replay needs, such as a message's key; or NULL).
         found: columns seen in the data but not declared, with the type they would get (drift `add`), and
             declared columns that would have to widen (drift `widen`).
     """
@@ -57,6 +58,8 @@ class Reading:
         drift: what to do with fields or types that `schema` does not have.
         root: folder that relative paths are relative to (the project folder).
         reserved: names in lower case that drift must not add, for the table's own columns have them.
+        registries: schema registries by name, each with its settings (`url`, `user`, …) as declared and resolved.
+        cache: folder in which a component may keep what it can fetch again; None for nowhere.
     """
 
     schema: Schema
@@ -64,6 +67,8 @@ class Reading:
     drift: Drift
     root: str
     reserved: frozenset[str] = frozenset()
+    registries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cache: str | None = None
 
     @property
     def taken(self) -> frozenset[str]:
@@ -102,12 +107,16 @@ class Source(Protocol):
         """Let go of files and connections; twice is harmless."""
 
 
+RawRecord = tuple[bytes, str, int, str | None]
+"""A quarantined record: bytes, unit, position, and the detail of its reject."""
+
+
 @runtime_checkable
 class Decoder(Protocol):
     """A source that can decode one record again, so that a quarantined one can be replayed."""
 
-    def decode_raw(self, raw: bytes, unit: str, position: int) -> Decoded:
-        """The record as it arrived, under the columns of now.
+    def decode_raw(self, raw: bytes, unit: str, position: int, detail: str | None) -> Decoded:
+        """The record as it arrived, under the columns of now; `detail` is that of its reject.
 
         Raises:
             ConfigError: it cannot be decoded alone.

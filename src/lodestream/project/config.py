@@ -13,7 +13,8 @@ from lodestream.project.fields import Fields, wrong_kind
 from lodestream.project.mistakes import Mistakes
 from lodestream.project.nodes import Node
 
-CONFIG_KEYS = ("project", "lake", "environments", "batch", "server")
+CONFIG_KEYS = ("project", "lake", "environments", "batch", "server", "registries")
+REGISTRY_KEYS = ("url", "user", "password", "ca", "certificate", "key")
 SERVER_KEYS = ("host", "port", "metrics_port")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 
@@ -33,6 +34,7 @@ def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Proj
         environments=MappingProxyType(_environments(fields, folder, lake, mistakes)),
         batch=_batch(fields, mistakes),
         server=MappingProxyType(_server(fields, mistakes)),
+        registries=MappingProxyType(_registries(fields, mistakes)),
     )
 
 
@@ -87,3 +89,23 @@ def _server(fields: Fields, mistakes: Mistakes) -> dict[str, Any]:
         if (found[key] or 0) > 65_535:
             wrong_kind(mistakes, inner.nodes[key], key, "a port, at most 65535")
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _registries(fields: Fields, mistakes: Mistakes) -> dict[str, dict[str, str]]:
+    """Schema registries by name: `{default: {url: http://127.0.0.1:8081}}`, or the URL alone."""
+    node = fields.nodes.get("registries")
+    if node is None:
+        return {}
+    if not isinstance(node.value, dict):
+        wrong_kind(mistakes, node, "registries", "a mapping of names to settings, such as {default: {url: …}}")
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    for name, item in node.value.items():
+        if isinstance(item.value, str):
+            found[name] = {"url": item.value}
+            continue
+        inner = Fields(item, REGISTRY_KEYS, mistakes, f"registry {name}")
+        inner.need("url")
+        texts = {key: inner.text(key) for key in REGISTRY_KEYS}
+        found[name] = {key: text for key, text in texts.items() if text is not None}
+    return found

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from lodestream.engines.embedded.flow import Committed, Flow, Surroundings
@@ -14,12 +14,12 @@ from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, write_durable
-from lodestream.lake.layout import flow_folder
+from lodestream.lake.layout import component_cache, flow_folder
 from lodestream.model.batch import BatchLimit
 from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema
-from lodestream.ports.plugins import load
+from lodestream.ports.plugins import Resolve, make_source
 from lodestream.ports.source import Reading, Source
 from lodestream.runtime.maintain import Maintenance, Upkeep
 from lodestream.runtime.memory import keep_freed_memory
@@ -44,6 +44,7 @@ class Pipeline:
         standby_s: how long a flow rests after another process ran its batch first.
         code: version of the software, written into commits.
         resolve: puts values in the place of references such as `${env:NAME}` in a component's settings.
+        registries: schema registries by name, with their settings as declared.
         upkeep: how often logs are looked after, and what is kept of them.
     """
 
@@ -60,7 +61,8 @@ class Pipeline:
         poll_s: float = 0.1,
         standby_s: float = 1.0,
         code: str = "",
-        resolve: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda settings: settings,
+        resolve: Resolve = lambda settings: settings,
+        registries: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
         upkeep: Upkeep | None = None,
     ) -> None:
         self.root = root
@@ -75,6 +77,7 @@ class Pipeline:
             code=code,
         )
         self._resolve = resolve
+        self._registries = registries
         self._poll_s = poll_s
         self._standby_s = standby_s
         self._upkeep = upkeep or Upkeep()
@@ -230,12 +233,12 @@ class Pipeline:
         first = plan.steps[0]
         assert isinstance(first, ReadSource)
         reserved = frozenset(name.lower() for name in plan.schema.names)
-        reading = Reading(schema, first.keep_raw, first.drift, self.root, reserved)
-        format_class = load("formats", first.format.name)
-        source_class = load("sources", first.source.name)
-        form = format_class(format_class.settings(**self._resolve(first.format.settings)), reading)
-        source: Source = source_class(source_class.settings(**self._resolve(first.source.settings)), form, reading)
-        return source
+        reading = Reading(
+            schema, first.keep_raw, first.drift, self.root, reserved,
+            {name: self._resolve(settings) for name, settings in self._registries.items()},
+            component_cache(self.around.lake),
+        )  # fmt: skip
+        return make_source(first.source, first.format, reading, self._resolve)
 
     def _function(self, name: str) -> PythonFunction:
         """The user's function `module:function` from the project's `functions` folder."""

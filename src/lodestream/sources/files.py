@@ -126,7 +126,7 @@ class FilesSource:
             if same and (after.st_size, after.st_mtime_ns) != (stat.st_size, stat.st_mtime_ns):
                 self._check_range(path, planned)
 
-    def decode_raw(self, raw: bytes, unit: str, position: int) -> Decoded:
+    def decode_raw(self, raw: bytes, unit: str, position: int, detail: str | None) -> Decoded:
         """A record that did not decode, tried again under the columns of now; a CSV header is read from its file.
 
         Raises:

@@ -27,7 +27,7 @@ from lodestream.model.steps import FlowPlan, ReadTable, RunQuery
 from lodestream.model.table import META_COLUMNS, TableName
 from lodestream.model.types import Schema
 from lodestream.model.widening import unify_schemas
-from lodestream.ports.source import Decoded, Decoder, Source
+from lodestream.ports.source import Decoded, Decoder, RawRecord, Source
 
 MakeSource = Callable[[Schema], Source]
 
@@ -99,8 +99,8 @@ class SourceInput:
             batch, lambda source: [piece for planned in batch.ranges for piece in source.read(planned)]
         )
 
-    def read_again(self, batch: BatchPlan, records: list[tuple[bytes, str, int]]) -> tuple[pa.Table, pa.Table | None]:
-        """Decode quarantined records, each given as (bytes, unit, position), under the columns of now.
+    def read_again(self, batch: BatchPlan, records: list[RawRecord]) -> tuple[pa.Table, pa.Table | None]:
+        """Decode quarantined records under the columns of now.
 
         Raises:
             ConfigError: the source cannot.

@@ -86,7 +86,7 @@ def rejected_raw(rejects: pa.Table, *, batch: int, clock_us: int) -> pa.Table:
             pa.array(["quarantine"] * count, pa.string()),
             reasons,
             pa.array([_rule(codes) for codes in reasons.to_pylist()], pa.string()),
-            pa.nulls(count, pa.string()),
+            rejects.column("_detail"),
             pa.nulls(count, pa.string()),
             rejects.column("_raw"),
         ],

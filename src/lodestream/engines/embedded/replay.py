@@ -14,9 +14,10 @@ from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import FlowPlan, ReadSource, ReadTable
 from lodestream.model.types import TIMESTAMP, Column
+from lodestream.ports.source import RawRecord
 
-ReadAgain = Callable[[BatchPlan, list[tuple[bytes, str, int]]], tuple[pa.Table, pa.Table | None]]
-"""Decodes quarantined records, each given as (bytes, unit, position)."""
+ReadAgain = Callable[[BatchPlan, list[RawRecord]], tuple[pa.Table, pa.Table | None]]
+"""Decodes quarantined records."""
 
 
 def open_entries(entries: pa.Table) -> pa.Table:
@@ -69,7 +70,8 @@ def replayed_rows(
     if read_again is None:
         raise ConfigError("only a source can decode a quarantined record again", records=len(undecoded))
     keys = positions_of(undecoded)
-    records = [(raw, *key) for raw, key in zip(undecoded.column("raw").to_pylist(), keys, strict=True)]
+    raws, details = undecoded.column("raw").to_pylist(), undecoded.column("detail").to_pylist()
+    records = [(raw, *key, detail) for raw, key, detail in zip(raws, keys, details, strict=True)]
     again, rejects = read_again(batch, records)
     return pa.concat_tables([rows, again], promote_options="permissive"), rejects
 
