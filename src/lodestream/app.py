@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk
@@ -24,6 +25,7 @@ from lodestream.model.types import Schema
 from lodestream.planning.compile import Plans, compile_project
 from lodestream.planning.diff import Change, Deployed, accept_hash, diff
 from lodestream.ports.plugins import make_source
+from lodestream.ports.registry import SchemaRegistry
 from lodestream.ports.source import Reading
 from lodestream.project.load import read_project
 from lodestream.project.mistakes import ProjectError
@@ -118,8 +120,12 @@ class App:
             poll_s=(batch.interval_us or _POLL_US) / 1e6,
             code=VERSION,
             resolve=resolved,
-            registries=self.project.registries,
+            registry=self.registry,
         )
+
+    def registry(self, name: str) -> SchemaRegistry:
+        """A schema registry by the name it has under `registries:`, or by URL; `default` needs no declaration."""
+        return registries(resolved(self.project.registries), component_cache(self.lake))(name)
 
     def run(self, *, until_idle: bool = True, tables: Iterable[TableName] | None = None) -> None:
         """Apply harmless changes and run; what a script or notebook calls."""
@@ -132,7 +138,7 @@ class App:
         assert table.format
         reading = Reading(
             Schema(), keep_raw=False, drift=table.drift, root=self.project.root,
-            registries=resolved(self.project.registries), cache=component_cache(self.lake),
+            registry=self.registry,
         )  # fmt: skip
         try:
             source = make_source(table.source, table.format, reading, resolved)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from lodestream.errors import ConfigError
 from lodestream.model.batch import BatchLimit, SourceRange
 from lodestream.model.table import Drift
 from lodestream.model.types import Schema
+from lodestream.ports.registry import SchemaRegistry
 from lodestream.ports.settings import Settings
 
 
@@ -48,6 +50,10 @@ class Decoded:
     found: Schema = field(default_factory=Schema)
 
 
+def _no_registry(name: str) -> SchemaRegistry:
+    raise ConfigError("no such schema registry; declare it in lodestream.yaml under registries:", registry=name)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What the engine tells a source about the table it feeds.
@@ -58,8 +64,7 @@ class Reading:
         drift: what to do with fields or types that `schema` does not have.
         root: folder that relative paths are relative to (the project folder).
         reserved: names in lower case that drift must not add, for the table's own columns have them.
-        registries: schema registries by name, each with its settings (`url`, `user`, …) as declared and resolved.
-        cache: folder in which a component may keep what it can fetch again; None for nowhere.
+        registry: opens a schema registry by the name it has under `registries:`, or by URL.
     """
 
     schema: Schema
@@ -67,8 +72,7 @@ class Reading:
     drift: Drift
     root: str
     reserved: frozenset[str] = frozenset()
-    registries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    cache: str | None = None
+    registry: Callable[[str], SchemaRegistry] = _no_registry
 
     @property
     def taken(self) -> frozenset[str]:

@@ -6,12 +6,13 @@ import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from lodestream.engines.embedded.flow import Committed, Flow, Surroundings
 from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.python_step import PythonFunction
+from lodestream.drivers.registry import registries
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, write_durable
 from lodestream.lake.layout import component_cache, flow_folder
@@ -20,6 +21,7 @@ from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 from lodestream.ports.plugins import Resolve, make_source
+from lodestream.ports.registry import SchemaRegistry
 from lodestream.ports.source import Reading, Source
 from lodestream.runtime.maintain import Maintenance, Upkeep
 from lodestream.runtime.memory import keep_freed_memory
@@ -44,7 +46,7 @@ class Pipeline:
         standby_s: how long a flow rests after another process ran its batch first.
         code: version of the software, written into commits.
         resolve: puts values in the place of references such as `${env:NAME}` in a component's settings.
-        registries: schema registries by name, with their settings as declared.
+        registry: opens a schema registry by the name it has in the project, or by URL.
         upkeep: how often logs are looked after, and what is kept of them.
     """
 
@@ -62,7 +64,7 @@ class Pipeline:
         standby_s: float = 1.0,
         code: str = "",
         resolve: Resolve = lambda settings: settings,
-        registries: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        registry: Callable[[str], SchemaRegistry] | None = None,
         upkeep: Upkeep | None = None,
     ) -> None:
         self.root = root
@@ -77,7 +79,7 @@ class Pipeline:
             code=code,
         )
         self._resolve = resolve
-        self._registries = registries
+        self._registry = registry or registries({}, component_cache(lake))
         self._poll_s = poll_s
         self._standby_s = standby_s
         self._upkeep = upkeep or Upkeep()
@@ -233,11 +235,7 @@ class Pipeline:
         first = plan.steps[0]
         assert isinstance(first, ReadSource)
         reserved = frozenset(name.lower() for name in plan.schema.names)
-        reading = Reading(
-            schema, first.keep_raw, first.drift, self.root, reserved,
-            {name: self._resolve(settings) for name, settings in self._registries.items()},
-            component_cache(self.around.lake),
-        )  # fmt: skip
+        reading = Reading(schema, first.keep_raw, first.drift, self.root, reserved, self._registry)
         return make_source(first.source, first.format, reading, self._resolve)
 
     def _function(self, name: str) -> PythonFunction:

@@ -1,0 +1,1 @@
+"""Thin clients that several doors share."""
