@@ -7,12 +7,11 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any
 
+from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.flow import Committed, Flow, Surroundings
 from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.python_step import PythonFunction
-from lodestream.drivers.registry import registries
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, write_durable
 from lodestream.lake.layout import component_cache, flow_folder
