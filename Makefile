@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long lint bench function-rows lock clean
+.PHONY: setup demo test test-long lint bench kafka function-rows lock clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,9 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+kafka: setup       ## an Apache Kafka broker on loopback until Ctrl-C (needs Java and Maven)
+	@$(BIN)/python -m lodestream.testing.kafka
 
 bench: setup       ## against PySpark in the same run (needs Java for the peer)
 	@$(BIN)/python -m bench.spine
