@@ -52,6 +52,7 @@ class BatchPlan:
         clock_us: the batch's time; `_ingest_time` of its rows, microseconds since 1970 UTC.
         definition: `FlowPlan.definition` it was made for.
         replay: positions to take again from quarantine, as (source, position), and options.
+        owner: member who made it, in a flow that processes share, and runs it while it lives; empty for anybody.
     """
 
     epoch: int
@@ -67,6 +68,7 @@ class BatchPlan:
     evict_us: int = 0
     replay: tuple[tuple[str, int], ...] = ()
     accept_late: bool = False
+    owner: str = ""
 
     def to_json(self) -> bytes:
         """The plan as one line of canonical JSON."""

@@ -24,11 +24,13 @@ class SourceTraits:
         replayable: the same range gives the same rows again.
         ordered: positions grow with arrival inside a unit.
         bounded: it ends by itself.
+        waits: `plan` itself waits a moment for something new, so that nobody else need wait.
     """
 
     replayable: bool
     ordered: bool
     bounded: bool
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Reading:
         root: folder that relative paths are relative to (the project folder).
         reserved: names in lower case that drift must not add, for the table's own columns have them.
         registry: opens a schema registry by the name it has under `registries:`, or by URL.
+        group: a name of the flow that no other lake, table or rebuild has, for services that keep track of readers.
+        member: this process's name in the group when processes share the flow, else empty.
     """
 
     schema: Schema
@@ -73,6 +77,8 @@ class Reading:
     root: str
     reserved: frozenset[str] = frozenset()
     registry: Callable[[str], SchemaRegistry] = _no_registry
+    group: str = "lodestream"
+    member: str = ""
 
     @property
     def taken(self) -> frozenset[str]:
@@ -109,6 +115,30 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections; twice is harmless."""
+
+
+@runtime_checkable
+class ReadsTogether(Protocol):
+    """A source that reads all ranges of a batch in one go, where one by one would cost more."""
+
+    def read_together(self, planned: Sequence[SourceRange]) -> Iterator[Decoded]:
+        """What `read` gives for each range, in any order of ranges."""
+
+
+@runtime_checkable
+class Acknowledges(Protocol):
+    """A source that is told what is durable, so that others can see how far the flow is; nothing hangs on it."""
+
+    def acknowledge(self, consumed: Mapping[str, SourceRange]) -> None:
+        """These positions are committed."""
+
+
+@runtime_checkable
+class Marks(Protocol):
+    """A source whose positions are written into each commit under names of their own, beside the batch number."""
+
+    def marks(self, planned: Sequence[SourceRange]) -> Mapping[str, int]:
+        """For each unit that advances, a name and the last position of the range."""
 
 
 RawRecord = tuple[bytes, str, int, str | None]

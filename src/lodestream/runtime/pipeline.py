@@ -12,6 +12,7 @@ from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.flow import Committed, Flow, Surroundings
 from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.python_step import PythonFunction
+from lodestream.engines.embedded.shared import SharedFlow, is_shared
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, write_durable
 from lodestream.lake.layout import component_cache, flow_folder
@@ -95,7 +96,8 @@ class Pipeline:
         """A flow that is not running, to be opened and stepped by the caller."""
         self._require(name)
         plan = self.flows[name]
-        return Flow(plan, self.around, lambda schema: self._source(plan, schema))
+        kind = SharedFlow if is_shared(plan) else Flow
+        return kind(plan, self.around, lambda schema, group, member: self._source(plan, schema, group, member))
 
     def run_once(self, tables: Iterable[TableName] | None = None) -> list[FlowStatus]:
         """At most one batch per flow, inputs first, on this thread."""
@@ -230,11 +232,11 @@ class Pipeline:
         if name not in self.flows:
             raise ConfigError("no such table", table=str(name), known=", ".join(map(str, self.flows)))
 
-    def _source(self, plan: FlowPlan, schema: Schema) -> Source:
+    def _source(self, plan: FlowPlan, schema: Schema, group: str, member: str) -> Source:
         first = plan.steps[0]
         assert isinstance(first, ReadSource)
         reserved = frozenset(name.lower() for name in plan.schema.names)
-        reading = Reading(schema, first.keep_raw, first.drift, self.root, reserved, self._registry)
+        reading = Reading(schema, first.keep_raw, first.drift, self.root, reserved, self._registry, group, member)
         return make_source(first.source, first.format, reading, self._resolve)
 
     def _function(self, name: str) -> PythonFunction:

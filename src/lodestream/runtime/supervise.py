@@ -172,6 +172,8 @@ class Worker:
                 self._caught_up(name)
             finished = self._finished() and quiet
             board.quiet(name, idle=finished)
+            if self.flow.source is not None and self.flow.source.traits.waits and not finished:
+                continue
             with board.changed:
                 if all(board.news.get(t, 0) == n for t, n in seen.items()) and not board.stopping.is_set():
                     board.changed.wait(self._poll_s)

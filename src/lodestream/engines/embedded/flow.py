@@ -53,7 +53,8 @@ from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, quarantine_
 from lodestream.lake.table import DeltaTable, Staged
 from lodestream.model.batch import BatchLimit, BatchPlan
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, RunQuery, Watermark
-from lodestream.ports.source import Source
+from lodestream.model.types import Schema
+from lodestream.ports.source import Acknowledges, Marks, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,16 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """A batch that was computed and written, but for its commits, while batches before it were on their way."""
+
+    plan: BatchPlan
+    attempt: str
+    outcome: Outcome
+    staged: Prepared
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """One batch that is durable now."""
 
@@ -96,12 +107,16 @@ class Flow:
     two processes may run the same flow, one of them then gets ConflictError.
     """
 
+    plans_ahead = 1
+    """How many plans there may be that are not committed yet."""
+
     def __init__(self, plan: FlowPlan, around: Surroundings, make_source: MakeSource | None = None) -> None:
         self.plan = plan
         self.around = around
         self.input: Input | None = None
         self._make_source = make_source
         self.name = plan.table.name
+        self.member = ""
         self._connection = connect()
         self._stages = RowStages(self._connection, plan, around.functions)
         self._dedupe = next((s for s in plan.steps if isinstance(s, Dedupe)), None)
@@ -176,7 +191,7 @@ class Flow:
 
     def _read_state(self, batch: int) -> None:
         planned = self.store.last_planned()
-        if planned > batch + 1 or (batch and planned < batch):
+        if planned > batch + self.plans_ahead or (batch and planned < batch):
             raise CorruptionError(
                 "plans and table do not fit together; lodestream doctor names what to do",
                 table=str(self.name), planned=planned, committed=batch,
@@ -200,12 +215,17 @@ class Flow:
     def _make_input(self) -> Input:
         first = self.plan.steps[0]
         if isinstance(first, ReadSource):
-            assert self._make_source is not None
             stored = self.table.snapshot.metadata.schema
-            return SourceInput(self._make_source, stored_columns(first.schema, stored, self.plan.schema), self.around)
+            columns = stored_columns(first.schema, stored, self.plan.schema)
+            return SourceInput(self._open_source, columns, self.around)
         if isinstance(first, RunQuery):
             return RefreshInput(first, self._readers)
         return StreamInput(self.plan, self.around)
+
+    def _open_source(self, columns: Schema) -> Source:
+        assert self._make_source is not None
+        group = f"lodestream.{self.name}.{self.table.snapshot.metadata.id[:8]}.{self.epoch}"
+        return self._make_source(columns, group, self.member)
 
     def _make_output(self) -> Output:
         if self._window:
@@ -283,13 +303,17 @@ class Flow:
             pins[str(step.lookup.table)] = table.refresh().version
         return pins
 
-    def _run(self, batch: BatchPlan) -> Committed:
+    def _run(self, batch: BatchPlan, ahead: Ahead | None = None) -> Committed:
+        """Compute and commit a batch; `ahead` is what was computed already."""
         if batch.batch != self.state.batch + 1 or batch.epoch != self.epoch:
             raise CorruptionError("plan does not follow the state", table=str(self.name), batch=batch.batch)
         self._refuse_half_done(batch)
-        attempt = new_attempt()
+        attempt = ahead.attempt if ahead is not None else new_attempt()
         state = self.state
-        batch, outcome = self._refreshed(batch, self.input) or (batch, self._compute(batch))
+        if ahead is not None:
+            outcome = ahead.outcome
+        else:
+            batch, outcome = self._refreshed(batch, self.input) or (batch, self._compute(batch))
         self._commit_quarantine(batch, attempt, outcome)
         state.batch, state.clock_us, state.late_us = batch.batch, batch.clock_us, batch.evict_us
         state.upto, state.pins = batch.upto, dict(batch.pins)
@@ -298,13 +322,12 @@ class Flow:
         outcome.changes.ledger = batch.ranges
         point("state.before")
         link = state.link(self.table.snapshot.metadata.id, self.epoch, attempt, outcome.changes)
-        staged = Prepared()
+        staged = ahead.staged if ahead is not None else Prepared()
         try:
             size = self.store.put_state(link)
             point("state.after")
-            if isinstance(self.input, SourceInput):
-                outcome.schema = evolved(self.table.snapshot.metadata.schema, self.input.schema)
-            staged = self.output.stage(outcome, state, batch, attempt)
+            if ahead is None:
+                staged = self._stage(outcome, batch, attempt)
             point("main.staged")
             version = self._commit_main(batch, attempt, link, outcome, staged)
         except (ConflictError, TransientError):
@@ -316,7 +339,16 @@ class Flow:
             self.store.forget_before(link.name, state.batch)
         if self.around.handover is not None and staged.rows is not None:
             self.around.handover.put(self.table.path, version, staged.rows)
+        source: object = self.source
+        if isinstance(source, Acknowledges):
+            source.acknowledge(state.consumed)
         return Committed(batch.batch, batch.kind, version, outcome.counts)
+
+    def _stage(self, outcome: Outcome, batch: BatchPlan, attempt: str) -> Prepared:
+        """Write the data files."""
+        if isinstance(self.input, SourceInput):
+            outcome.schema = evolved(self.table.snapshot.metadata.schema, self.input.schema)
+        return self.output.stage(outcome, self.state, batch, attempt)
 
     def _commit_main(self, batch: BatchPlan, attempt: str, link: StateFile, outcome: Outcome, staged: Prepared) -> int:
         info = {
@@ -326,9 +358,15 @@ class Flow:
             "code": self.around.code,
         }  # fmt: skip
         return self.table.commit(
-            adds=staged.adds, removes=staged.removes, txn=(self.app_id, batch.batch), info=info,
+            adds=staged.adds, removes=staged.removes, txn={self.app_id: batch.batch, **self._marks(batch)}, info=info,
             metadata=staged.metadata, clock_us=batch.clock_us, operation=staged.operation,
         )  # fmt: skip
+
+    def _marks(self, batch: BatchPlan) -> dict[str, int]:
+        """Positions that the source wants written under names of their own."""
+        source: object = self.source
+        marks = source.marks(batch.ranges) if isinstance(source, Marks) else {}
+        return {f"{self.app_id}/{name}": position for name, position in marks.items()}
 
     def _take_back(self, staged: Prepared, link: StateFile) -> None:
         """Delete what a failed attempt wrote, or a disk that is full would fill up further with every new attempt.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,9 +27,10 @@ from lodestream.model.steps import FlowPlan, ReadTable, RunQuery
 from lodestream.model.table import META_COLUMNS, TableName
 from lodestream.model.types import Schema
 from lodestream.model.widening import unify_schemas
-from lodestream.ports.source import Decoded, Decoder, RawRecord, Source
+from lodestream.ports.source import Decoded, Decoder, RawRecord, ReadsTogether, Source
 
-MakeSource = Callable[[Schema], Source]
+MakeSource = Callable[[Schema, str, str], Source]
+"""Opens the source for the given columns, as the given member of the given group (`Reading.group`, `.member`)."""
 
 if TYPE_CHECKING:
     from lodestream.engines.embedded.flow import Surroundings
@@ -77,27 +78,29 @@ class SourceInput:
     """Ranges of an outside source.
 
     Args:
-        make_source: opens the source for the given columns.
+        open_source: opens the source for the given columns.
         schema: the columns to decode to.
         around: the flow's surroundings.
     """
 
-    def __init__(self, make_source: MakeSource, schema: Schema, around: Surroundings) -> None:
-        self._make_source = make_source
+    def __init__(self, open_source: Callable[[Schema], Source], schema: Schema, around: Surroundings) -> None:
+        self._open_source = open_source
         self._around = around
         self.schema = schema
-        self.source = make_source(schema)
+        self.source = open_source(schema)
 
     def next(self, state: FlowState) -> Planned | None:
         """Ask the source for ranges after those consumed."""
-        ranges = tuple(self.source.plan(state.consumed, self._around.limit, self._around.clock()))
+        return self.next_after(state.consumed)
+
+    def next_after(self, consumed: Mapping[str, SourceRange]) -> Planned | None:
+        """Ask the source for ranges after `consumed`."""
+        ranges = tuple(self.source.plan(consumed, self._around.limit, self._around.clock()))
         return Planned("data", ranges=ranges) if ranges else None
 
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
         """Read and decode the planned ranges; columns that drift found are taken in at once."""
-        return self._decoded(
-            batch, lambda source: [piece for planned in batch.ranges for piece in source.read(planned)]
-        )
+        return self._decoded(batch, lambda source: list(_pieces(source, batch.ranges)))
 
     def read_again(self, batch: BatchPlan, records: list[RawRecord]) -> tuple[pa.Table, pa.Table | None]:
         """Decode quarantined records under the columns of now.
@@ -120,13 +123,19 @@ class SourceInput:
         if len(found):
             self.schema = drifted(self.schema, found)
             self.source.close()
-            self.source = self._make_source(self.schema)
+            self.source = self._open_source(self.schema)
             pieces = decode(self.source)
         rows = pa.concat_tables([p.rows for p in pieces])
         rejects = pa.concat_tables([p.rejects for p in pieces])
         stamp = pa.scalar(batch.clock_us, pa.timestamp("us", tz="UTC"))
         rows = rows.append_column("_ingest_time", pa.repeat(stamp, len(rows)))
         return rows, rejected_raw(rejects, batch=batch.batch, clock_us=batch.clock_us)
+
+
+def _pieces(source: Source, ranges: Sequence[SourceRange]) -> Iterator[Decoded]:
+    if isinstance(source, ReadsTogether):
+        return source.read_together(ranges)
+    return (piece for planned in ranges for piece in source.read(planned))
 
 
 class StreamInput:

@@ -156,11 +156,7 @@ class FlowStore:
         wanted: str | None = name
         while wanted is not None:
             path = os.path.join(self._states, wanted)
-            try:
-                data = self.disk.read(path)
-            except FileNotFoundError as error:
-                raise CorruptionError("state is missing; lodestream doctor names what to do", path=path) from error
-            link = StateFile.from_bytes(data, path)
+            link = self.link(wanted)
             if (link.table_id, link.epoch, link.name) != (table_id, epoch, wanted) or link.batch > batch:
                 raise CorruptionError("state belongs to another table, epoch or batch", path=path)
             links.append(link)
@@ -168,6 +164,15 @@ class FlowStore:
         if links[0].batch != batch:
             raise CorruptionError("state is of another batch", path=name, batch=batch)
         return links[::-1]
+
+    def link(self, name: str) -> StateFile:
+        """One link. Raises CorruptionError when it is missing or damaged."""
+        path = os.path.join(self._states, name)
+        try:
+            data = self.disk.read(path)
+        except FileNotFoundError as error:
+            raise CorruptionError("state is missing; lodestream doctor names what to do", path=path) from error
+        return StateFile.from_bytes(data, path)
 
     def forget_before(self, kept: str, batch: int) -> None:
         """Delete state links older than the base `kept`, and plans older than the last ten thousand.

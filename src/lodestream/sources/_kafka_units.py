@@ -1,0 +1,59 @@
+"""Names of partitions as units of a flow, also when a topic was deleted and made again under its old name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from lodestream.drivers.kafka_reader import Partition
+from lodestream.model.batch import SourceRange
+
+_UNIT = re.compile(r"([^~/]+)(?:~(\d+))?/(\d+)")
+
+
+def parse(unit: str) -> tuple[str, int, int]:
+    """Topic, generation and partition of a unit. Raises ValueError when it is none."""
+    match = _UNIT.fullmatch(unit)
+    if not match:
+        raise ValueError(f"not a unit of a kafka source: {unit!r}")
+    return match[1], int(match[2] or 1), int(match[3])
+
+
+class Units:
+    """The generation of each topic that a flow reads.
+
+    The first topic of a name is generation 1 and its units are called `topic/partition`; one that took its place later
+    is `topic~2/partition`, so that no position comes twice.
+
+    Args:
+        consumed: where the flow has read to.
+    """
+
+    def __init__(self, consumed: Mapping[str, SourceRange]) -> None:
+        self._generations: dict[str, dict[str | None, int]] = {}
+        for unit, last in consumed.items():
+            topic, generation, _ = parse(unit)
+            self._generations.setdefault(topic, {})[last.facts.get("topic_id")] = generation
+
+    def known(self, topic: str) -> bool:
+        """Whether the flow has read from a topic of this name."""
+        return topic in self._generations
+
+    def is_new(self, topic: str, topic_id: str | None) -> bool:
+        """Whether this is another topic than those of its name that were read."""
+        seen = self._generations.get(topic, {})
+        return topic_id is not None and bool(seen) and topic_id not in seen and None not in seen
+
+    def unit(self, partition: Partition, topic_id: str | None) -> str:
+        """Name of a partition of the topic with this id."""
+        topic, number = partition
+        seen = self._generations.get(topic, {})
+        generation = seen.get(topic_id, seen.get(None)) or (
+            max(seen.values()) + 1 if self.is_new(topic, topic_id) else 1
+        )
+        return f"{topic}/{number}" if generation == 1 else f"{topic}~{generation}/{number}"
+
+
+def partitions_of(planned: Iterable[SourceRange]) -> list[Partition]:
+    """Topic and number of each range's partition."""
+    return [(topic, number) for topic, _, number in (parse(one.unit) for one in planned)]

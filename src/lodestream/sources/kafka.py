@@ -1,0 +1,553 @@
+"""Topics of a Kafka cluster: every message is taken once, and what the broker no longer has is never passed over."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from lodestream.drivers.kafka_connection import Connection
+from lodestream.drivers.kafka_reader import KafkaReader, Partition, Polled
+from lodestream.drivers.kafka_topics import TopicIds
+from lodestream.errors import ConfigError, DataLossRefused, TransientError
+from lodestream.formats._records import rejected
+from lodestream.formats._times import parse_timestamp
+from lodestream.model.batch import BatchLimit, SourceRange
+from lodestream.model.types import Schema
+from lodestream.ports.format import Format
+from lodestream.ports.settings import Settings
+from lodestream.ports.source import Decoded, Reading, SourceTraits
+from lodestream.sources._kafka_buffer import Buffer
+from lodestream.sources._kafka_columns import COLUMNS, Includable, decode, decode_one, gap
+from lodestream.sources._kafka_units import Units, parse
+from lodestream.sources.files import seconds
+
+_WAIT_S = 0.05
+_LOOK_AROUND_S = 5.0
+_SILENT_S = 30.0
+_PUBLISH_S = 1.0
+_SAMPLE_ROWS = 200
+_FETCH_S = 60.0
+
+
+class KafkaSettings(Connection):
+    """Which topics are read, from where on, and what a message becomes."""
+
+    topic: str | list[str] | None = None
+    """The topic, or a list of topics."""
+    pattern: str | None = None
+    """A regular expression instead: every topic whose whole name it matches, also those that are made later."""
+    start: Literal["earliest", "latest"] | dict[str, dict[int, int]] | str = "earliest"
+    """Where a partition begins that was never read: `earliest`, `latest`, a time (ISO 8601), or offsets by topic and
+    partition (`{orders: {0: 1200}}`; partitions that are not named begin at the earliest)."""
+    include: list[Includable] = Field(default_factory=list)
+    """What else of each message becomes a column: `key` is `kafka_key`, and so on."""
+    tombstones: Literal["quarantine", "rows"] = "quarantine"
+    """A message without payload: set aside (`parse:tombstone`), or a row of NULLs and what is included."""
+    on_data_loss: Literal["stop", "record_gap"] = "stop"
+    """When retention took records before they were read: stop, or go on and record the gap in quarantine."""
+    on_recreated: Literal["stop", "follow"] = "stop"
+    """When a topic was deleted and made again: stop, or read the new one too, as units `topic~2/partition`."""
+    isolation: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    """Whether messages of open and aborted transactions are left out."""
+    share: bool = False
+    """Whether processes that run this table share its partitions, as members of one consumer group."""
+    group: str | None = None
+    """Consumer group that shows our positions to lag tools. Default: a name of this table in this lake alone."""
+    linger: float = Field(default=0.1, ge=0, le=60)
+    """Shortest time (seconds, or text such as `50 ms`) between two batches under load; a lone message never waits."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _times(cls, given: Any) -> Any:
+        return {**given, "linger": seconds(given["linger"])} if isinstance(given, dict) and "linger" in given else given
+
+    @field_validator("pattern")
+    @classmethod
+    def _is_pattern(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+        return pattern
+
+    @field_validator("start")
+    @classmethod
+    def _is_time(cls, start: Any) -> Any:
+        if isinstance(start, str) and start not in ("earliest", "latest"):
+            try:
+                parse_timestamp(start)
+            except ValueError:
+                raise ValueError("start is earliest, latest, a time such as 2024-05-01T12:00:00Z, or offsets") from None
+        return start
+
+    @model_validator(mode="after")
+    def _topics_or_pattern(self) -> KafkaSettings:
+        if (self.topic is None) == (self.pattern is None):
+            raise ValueError("name a topic, a list of topics, or a pattern")
+        return self
+
+    @property
+    def topics(self) -> list[str]:
+        """The named topics."""
+        return [self.topic] if isinstance(self.topic, str) else list(self.topic or [])
+
+    undeciding: ClassVar[frozenset[str]] = frozenset(
+        {*Connection.model_fields, "on_data_loss", "on_recreated", "share", "group", "linger"}
+    )
+    """Settings that decide no row: changing them needs no rebuild."""
+
+
+@dataclass
+class _Open:
+    """What is there while connected."""
+
+    reader: KafkaReader
+    ids: TopicIds
+    stamps: dict[str, float]
+    looked: float = 0.0
+    moved: float = 0.0
+    published: float = 0.0
+
+
+class KafkaSource:
+    """Reads topics by partition; a unit is `topic/partition`, a position is an offset.
+
+    Positions are kept in the table alone. The group's offsets on the broker are published for lag tools and never read.
+    A range may have fewer messages than offsets: compaction and transactions leave gaps that the broker vouches for.
+    """
+
+    settings: ClassVar[type[Settings]] = KafkaSettings
+    traits: ClassVar[SourceTraits] = SourceTraits(replayable=True, ordered=True, bounded=False, waits=True)
+
+    def __init__(self, settings: KafkaSettings, format: Format, reading: Reading) -> None:  # noqa: A002 - port's word
+        if getattr(format, "head_lines", 0):
+            raise ConfigError("messages have no header line; set header: false in the table's format")
+        self._settings, self._format, self._reading = settings, format, reading
+        self._librdkafka = settings.librdkafka(reading.root)
+        self._buffer = Buffer()
+        self._ends: dict[Partition, int] = {}
+        self._lost: set[Partition] = set()
+        self._consumed: Mapping[str, SourceRange] = {}
+        self._starts: dict[Partition, int] = {}
+        self._ids: dict[str, str | None] = {}
+        self._planned = 0.0
+        self._opened: _Open | None = None
+
+    @classmethod
+    def declares(cls, settings: Settings) -> Schema | None:
+        """What a message says is the format's matter."""
+        return None
+
+    @classmethod
+    def adds(cls, settings: Mapping[str, object]) -> Schema:
+        """The columns of `include`."""
+        wanted = settings.get("include")
+        names = [name for name in COLUMNS if isinstance(wanted, list | tuple) and name in wanted]
+        return Schema(tuple(COLUMNS[name] for name in names))
+
+    def sample(self) -> Schema:
+        """Columns of a topic's first messages, or what a registry says of it."""
+        reader = self._reader(read_all=False)
+        topic = next(iter(self._wanted(reader.connect())))
+        for partition in self._partitions({topic: reader.connect()[topic]}):
+            reader.read([partition])
+        self._gather(BatchLimit(rows_max=_SAMPLE_ROWS), wait_s=2.0)
+        values = [
+            value
+            for partition in self._buffer.waiting()
+            for piece in self._buffer.take(partition, self._starts[partition], 1 << 62) or ()
+            for value in piece.values.to_pylist()
+            if value is not None
+        ]
+        return self._format.infer_messages(values[:_SAMPLE_ROWS], topic)
+
+    # --- planning ----------------------------------------------------------------------------------------------------
+
+    def plan(self, consumed: Mapping[str, SourceRange], limit: BatchLimit, now_us: int) -> Sequence[SourceRange]:
+        """Ranges over what has come since `consumed`."""
+        self._consumed = consumed
+        reader = self._reader()
+        self._look_around(reader)
+        self._line_up(reader)
+        self._gather(limit, wait_s=_WAIT_S)
+        ranges = self._losses(reader) or self._beginnings() or self._cut(limit)
+        if ranges:
+            self._planned = time.monotonic()
+            # Only now: an id that still stands vouches for all that came before it was asked.
+            self._check_ids(sorted({parse(planned.unit)[0] for planned in ranges}))
+        return ranges
+
+    def finished(self, consumed: Mapping[str, SourceRange], now_us: int) -> bool:
+        """Whether the end of every partition was reached and nothing waits to be planned."""
+        reader = self._reader()
+        return reader.has_assignment and not self._buffer.rows and reader.assigned.keys() <= self._ends.keys()
+
+    def _cut(self, limit: BatchLimit) -> list[SourceRange]:
+        """What is in the buffer, as much of it as fits, each partition its share."""
+        waiting = self._buffer.waiting()
+        rows_left, bytes_left = limit.rows_max, limit.bytes_max
+        ranges: list[SourceRange] = []
+        for i, partition in enumerate(waiting):
+            if rows_left <= 0 or bytes_left <= 0:
+                break
+            share = len(waiting) - i
+            start = self._position(partition)
+            end, rows, size = self._buffer.end(partition, -(-rows_left // share), -(-bytes_left // share))
+            if end > start:
+                ranges.append(self._range(partition, start, end))
+                rows_left, bytes_left = rows_left - rows, bytes_left - size
+        return ranges
+
+    def _beginnings(self) -> list[SourceRange]:
+        """Empty ranges that remember where partitions begin whose first message may come much later."""
+        if self._settings.start == "earliest":
+            return []
+        fresh = [p for p in self._starts if self._buffer.begun(p) is not None and self._unit(p) not in self._consumed]
+        return [self._range(partition, self._starts[partition], self._starts[partition]) for partition in fresh]
+
+    def _range(self, partition: Partition, start: int, end: int, **facts: object) -> SourceRange:
+        topic_id = self._ids.get(partition[0])
+        if topic_id is not None:
+            facts["topic_id"] = topic_id
+        return SourceRange(self._unit(partition), start, end, facts)
+
+    def _unit(self, partition: Partition) -> str:
+        return Units(self._consumed).unit(partition, self._ids.get(partition[0]))
+
+    def _position(self, partition: Partition) -> int:
+        """Where reading goes on."""
+        last = self._consumed.get(self._unit(partition))
+        return last.end if last is not None else self._starts[partition]
+
+    def _line_up(self, reader: KafkaReader) -> None:
+        """Make buffer and consumer agree with the positions in the table, whatever came before they were known."""
+        for partition in list(reader.assigned):
+            position = self._position(partition)
+            begun = self._buffer.begun(partition)
+            if begun is None or begun > position:
+                self._begin(reader, partition, position)
+            else:
+                self._buffer.drop_before(partition, position)
+
+    def _begin(self, reader: KafkaReader, partition: Partition, position: int) -> None:
+        self._ends.pop(partition, None)
+        reader.seek(partition, position)
+        self._buffer.begin(partition, position)
+
+    def _gather(self, limit: BatchLimit, wait_s: float) -> None:
+        """Take messages in: at once when there are few, else what comes until the last batch is `linger` old."""
+        opened = self._opened
+        assert opened is not None
+        self._take(opened.reader.poll(self._room(limit), 0.0 if self._buffer.rows else wait_s))
+        left_s = self._planned + self._settings.linger - time.monotonic()
+        if self._buffer.rows and left_s > 0 and self._room(limit):
+            time.sleep(left_s)
+        if self._buffer.rows and self._room(limit):
+            self._take(opened.reader.poll(self._room(limit), 0.0))
+        if opened.reader.assigned.keys() <= self._ends.keys() or self._buffer.rows:
+            opened.moved = time.monotonic()
+        elif time.monotonic() - opened.moved > _SILENT_S:
+            self.close()
+            raise TransientError("the broker says nothing for a partition whose end was not reached; connecting anew")
+
+    def _room(self, limit: BatchLimit) -> int:
+        return limit.rows_max - self._buffer.rows if self._buffer.nbytes < limit.bytes_max else 0
+
+    def _take(self, polled: Polled) -> None:
+        for piece in polled.messages:
+            self._buffer.add(piece)
+            self._ends.pop((piece.topic, piece.partition), None)
+        self._ends.update(polled.ends)
+        self._lost |= polled.lost
+
+    # --- what a cluster can do to us ---------------------------------------------------------------------------------
+
+    def _losses(self, reader: KafkaReader) -> list[SourceRange]:
+        """Look after partitions whose position the broker does not have; gaps to record, if that is wanted.
+
+        Raises:
+            DataLossRefused: records are gone that were never read.
+        """
+        ranges = []
+        lost, self._lost = [p for p in self._lost if p in reader.assigned], set()
+        for partition, (low, high) in (reader.beginnings(lost) if lost else {}).items():
+            self._check_ids([partition[0]])
+            position = self._position(partition)
+            if position > high:
+                raise DataLossRefused(
+                    "the topic ends before the position that was read to: it was cut back or restored; rebuild the "
+                    "table, or restore the topic",
+                    topic=partition[0], partition=partition[1], read_to=position, end=high,
+                )  # fmt: skip
+            if position < low:
+                if self._settings.on_data_loss == "stop":
+                    raise DataLossRefused(
+                        "the topic no longer has records that were not read yet (retention); accept it with "
+                        "on_data_loss: record_gap",
+                        topic=partition[0], partition=partition[1], read_to=position, first=low,
+                    )  # fmt: skip
+                ranges.append(self._range(partition, position, low, gap=True))
+                self._begin(reader, partition, low)
+            else:
+                self._begin(reader, partition, position)
+        return ranges
+
+    def _check_ids(self, topics: Sequence[str]) -> None:
+        """See whether topics are still the same ones.
+
+        Raises:
+            DataLossRefused: one was deleted, or deleted and made again.
+        """
+        opened = self._opened
+        assert opened is not None
+        now = opened.ids.of(topics)
+        units = Units(self._consumed)
+        for topic in topics:
+            if topic not in now:
+                raise DataLossRefused("a topic that was read is gone; bring it back, or take it out", topic=topic)
+            before = self._ids.get(topic)
+            if units.is_new(topic, now[topic]) and self._settings.on_recreated == "stop":
+                raise DataLossRefused(
+                    "the topic was deleted and made again since it was read; read the new one too with "
+                    "on_recreated: follow", topic=topic,
+                )  # fmt: skip
+            if before is not None and now[topic] != before:
+                self.close()
+                raise TransientError("the topic was made anew while it was read; reading it again", topic=topic)
+
+    def _look_around(self, reader: KafkaReader) -> None:
+        """Now and then: new partitions, new topics, renewed certificates."""
+        opened = self._opened
+        assert opened is not None
+        now = time.monotonic()
+        if now - opened.looked < _LOOK_AROUND_S:
+            return
+        opened.looked = now
+        if _stamps(self._settings.files(self._reading.root)) != opened.stamps:
+            self.close()
+            raise TransientError("certificates were renewed; connecting with the new ones", retry_after_s=0.0)
+        if not reader.is_shared:
+            fresh = [p for p in self._partitions(self._wanted(reader.connect())) if p not in reader.assigned]
+            if fresh:
+                reader.read(fresh)
+
+    # --- connecting --------------------------------------------------------------------------------------------------
+
+    def _reader(self, *, read_all: bool = True) -> KafkaReader:
+        """The consumer, connected and told what to read."""
+        if self._opened is not None:
+            return self._opened.reader
+        reader = KafkaReader(
+            self._librdkafka,
+            group=self._settings.group or self._reading.group,
+            member=self._reading.member if self._settings.share else "",
+            start=self._begin_at,
+            keys=True,
+            headers="headers" in self._settings.include,
+            committed=self._settings.isolation == "read_committed",
+        )
+        now = time.monotonic()
+        self._opened = _Open(
+            reader, TopicIds(self._librdkafka), _stamps(self._settings.files(self._reading.root)), now, now
+        )
+        try:
+            wanted = self._wanted(reader.connect())
+            self._ids = self._opened.ids.of(list(wanted))
+            self._check_ids(list(wanted))
+            if reader.is_shared:
+                pattern = self._settings.pattern
+                reader.subscribe([f"^{pattern}$"] if pattern else self._settings.topics)
+            elif read_all:
+                reader.read(self._partitions(wanted))
+        except BaseException:
+            self.close()
+            raise
+        return reader
+
+    def _wanted(self, there: Mapping[str, int]) -> dict[str, int]:
+        """The topics that are to be read, with their numbers of partitions.
+
+        Raises:
+            ConfigError: a named topic was never there.
+            DataLossRefused: it was read before and is gone.
+        """
+        if self._settings.pattern is not None:
+            wanted = re.compile(self._settings.pattern)
+            return {
+                name: count for name, count in there.items() if wanted.fullmatch(name) and not name.startswith("__")
+            }
+        units = Units(self._consumed)
+        for topic in self._settings.topics:
+            if topic in there:
+                continue
+            if units.known(topic):
+                raise DataLossRefused("a topic that was read is gone; bring it back, or take it out", topic=topic)
+            raise ConfigError(
+                "no such topic; make it, or correct its name", topic=topic, there=", ".join(sorted(there)[:20])
+            )
+        return {topic: there[topic] for topic in self._settings.topics}
+
+    def _partitions(self, topics: Mapping[str, int]) -> list[Partition]:
+        return [(topic, number) for topic, count in topics.items() for number in range(count)]
+
+    def _begin_at(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """Where reading of newly assigned partitions begins; what retention took before that is noted as lost."""
+        opened = self._opened
+        assert opened is not None
+        unknown = sorted({topic for topic, _ in partitions} - self._ids.keys())
+        if unknown:
+            self._ids.update(opened.ids.of(unknown))
+        bounds = opened.reader.beginnings(partitions)
+        fresh = [p for p in partitions if self._unit(p) not in self._consumed]
+        for partition, offset in self._first(fresh, bounds).items():
+            self._starts.setdefault(partition, offset)
+        found = {}
+        for partition in partitions:
+            position = self._position(partition)
+            low, high = bounds[partition]
+            if not low <= position <= high:
+                self._lost.add(partition)
+                position = min(max(position, low), high)
+            self._buffer.begin(partition, position)
+            self._ends.pop(partition, None)
+            found[partition] = position
+        return found
+
+    def _first(self, fresh: Sequence[Partition], bounds: Mapping[Partition, tuple[int, int]]) -> dict[Partition, int]:
+        start = self._settings.start
+        if start == "latest":
+            return {partition: bounds[partition][1] for partition in fresh}
+        if isinstance(start, dict):
+            return {(topic, n): start.get(topic, {}).get(n, bounds[topic, n][0]) for topic, n in fresh}
+        if start == "earliest" or not fresh:
+            return {partition: bounds[partition][0] for partition in fresh}
+        assert self._opened is not None
+        found = self._opened.reader.since(fresh, parse_timestamp(start) // 1000)
+        return {p: offset if offset >= 0 else bounds[p][1] for p, offset in found.items()}
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, planned: SourceRange) -> Iterator[Decoded]:
+        """Rows of a planned range, from memory when they are still there, else from the broker."""
+        return self.read_together([planned])
+
+    def read_together(self, planned: Sequence[SourceRange]) -> Iterator[Decoded]:
+        """Rows of all planned ranges in one piece."""
+        parts = []
+        for one in planned:
+            if one.facts.get("gap"):
+                yield gap(one.unit, one.start, one.end, self._reading)
+            elif one.end > one.start:
+                topic, _, number = parse(one.unit)
+                found = self._buffer.take((topic, number), one.start, one.end)
+                pieces = self._fetch(one) if found is None else found
+                parts += [(one.unit, piece) for piece in pieces]
+        if parts:
+            yield self._decode(parts)
+        elif not any(one.facts.get("gap") for one in planned):
+            yield rejected(self._reading, "", [])
+
+    def _decode(self, parts: Sequence[Any]) -> Decoded:
+        keep = self._settings.tombstones == "rows"
+        return decode(parts, self._format, self._reading, self._included, tombstones=keep)
+
+    @property
+    def _included(self) -> list[str]:
+        return [name for name in COLUMNS if name in self._settings.include]
+
+    def _fetch(self, planned: SourceRange) -> list[Any]:
+        """The messages of a range, from the broker, with a consumer for this alone.
+
+        Raises:
+            DataLossRefused: they are no longer there.
+            TransientError: the broker does not give them.
+        """
+        topic, _, number = parse(planned.unit)
+        where = (topic, number)
+        self._still_there(planned, topic)
+        buffer, done = Buffer(), False
+        buffer.begin(where, planned.start)
+        reader = KafkaReader(
+            self._librdkafka, group=f"{self._reading.group}.again", start=lambda _: {where: planned.start},
+            keys=True, headers="headers" in self._settings.include,
+            committed=self._settings.isolation == "read_committed",
+        )  # fmt: skip
+        deadline = time.monotonic() + _FETCH_S
+        try:
+            low, high = reader.beginnings([where])[where]
+            if low > planned.start or high < planned.end:
+                raise DataLossRefused(
+                    "a planned batch cannot be read again: the topic no longer has its records", topic=topic,
+                    partition=number, planned=f"{planned.start}-{planned.end}", there=f"{low}-{high}",
+                )  # fmt: skip
+            reader.read([where])
+            while not done:
+                polled = reader.poll(500_000, 0.2)
+                for piece in polled.messages:
+                    buffer.add(piece)
+                    done |= int(piece.offsets[-1]) + 1 >= planned.end
+                done |= where in polled.ends
+                if not done and time.monotonic() > deadline:
+                    raise TransientError("the broker does not give the records of a planned batch", topic=topic)
+        finally:
+            reader.close()
+        return [piece.cut(0, int(piece.offsets.searchsorted(planned.end))) for piece in buffer.pieces(where)]
+
+    def _still_there(self, planned: SourceRange, topic: str) -> None:
+        opened_ids = self._opened.ids if self._opened else TopicIds(self._librdkafka)
+        now = opened_ids.of([topic])
+        wanted = planned.facts.get("topic_id")
+        if topic not in now or (wanted is not None and now[topic] is not None and now[topic] != wanted):
+            raise DataLossRefused("a planned batch cannot be read again: its topic is gone", topic=topic)
+
+    def decode_raw(self, raw: bytes, unit: str, position: int, detail: str | None) -> Decoded:
+        """A message that did not decode, tried again; what came with it is kept in its detail."""
+        topic, _, number = parse(unit)
+        return decode_one(raw, unit, position, detail, (topic, number), self._format, self._reading, self._included)
+
+    # --- afterwards --------------------------------------------------------------------------------------------------
+
+    def marks(self, planned: Sequence[SourceRange]) -> Mapping[str, int]:
+        """Last offset by topic id (or name, where the cluster tells none) and partition."""
+        found = {}
+        for one in planned:
+            if one.end > one.start:
+                topic, _, number = parse(one.unit)
+                found[f"{one.facts.get('topic_id', topic)}/{number}"] = one.end - 1
+        return found
+
+    def acknowledge(self, consumed: Mapping[str, SourceRange]) -> None:
+        """Publish the positions for lag tools, about once a second."""
+        now = time.monotonic()
+        if self._opened is None or now - self._opened.published < _PUBLISH_S:
+            return
+        self._opened.published = now
+        self._publish(self._opened.reader, consumed)
+
+    def _publish(self, reader: KafkaReader, consumed: Mapping[str, SourceRange]) -> None:
+        reader.publish({p: consumed[unit].end for p in reader.assigned if (unit := self._unit(p)) in consumed})
+
+    def close(self) -> None:
+        """Leave the cluster; twice is harmless."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            if self._consumed:
+                self._publish(opened.reader, self._consumed)
+            opened.reader.close()
+            opened.ids.close()
+        self._buffer, self._ends, self._lost = Buffer(), {}, set()
+
+
+def _stamps(files: Sequence[str]) -> dict[str, float]:
+    """When each file was last written."""
+    return {name: os.stat(name).st_mtime for name in files if os.path.exists(name)}
+
+
+component = KafkaSource
