@@ -1,5 +1,6 @@
 """Settings of all tests."""
 
+import logging
 import signal
 
 from hypothesis import settings
@@ -10,3 +11,6 @@ settings.load_profile("repeatable")
 
 # A job in the background inherits an ignored SIGINT and passes it on; tests press Ctrl-C on the processes they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What librdkafka says of brokers that tests stop is expected and long.
+logging.getLogger("lodestream.kafka").setLevel(logging.CRITICAL)

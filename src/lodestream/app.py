@@ -123,6 +123,11 @@ class App:
             registry=self.registry,
         )
 
+    def resolve(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Settings with values in the place of their references."""
+        found: Mapping[str, Any] = resolved(settings)
+        return found
+
     def registry(self, name: str) -> SchemaRegistry:
         """A schema registry by the name it has under `registries:`, or by URL; `default` needs no declaration."""
         return registries(resolved(self.project.registries), component_cache(self.lake))(name)

@@ -74,7 +74,7 @@ class Lab:
 
     def reconcile(self) -> list[Report]:
         app = self.app()
-        reports = [reconcile(app.project.root, app.lake, plan) for plan in app.flows.values()]
+        reports = [reconcile(app.project.root, app.lake, plan, app.resolve) for plan in app.flows.values()]
         for report in reports:
             assert report.ok, report.problems
         return reports

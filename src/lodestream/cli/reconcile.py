@@ -28,7 +28,7 @@ def reconcile(
     for plan in plans:
         if not call.json:
             call.say(f"{plan.table.name} …")
-        reports.append(prove(app.project.root, app.lake, plan))
+        reports.append(prove(app.project.root, app.lake, plan, app.resolve))
     good = all(report.ok for report in reports)
     if call.json:
         call.emit({"reconciled": good, "tables": [report.to_json() for report in reports]})
@@ -42,6 +42,8 @@ def reconcile(
         for report in reports:
             for problem in report.problems:
                 call.print(f"{report.table}: {problem}")
+            for note in report.notes:
+                call.print(f"{report.table}: {note}")
             if report.skipped:
                 call.print(f"{report.table}: {report.skipped}")
     if not good:

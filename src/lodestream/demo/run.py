@@ -67,7 +67,7 @@ class ProjectLake:
     def account(self, table: str) -> Mapping[str, Any]:
         """What `lodestream reconcile` finds for the table."""
         (plan,) = (plan for name, plan in self.app.flows.items() if str(name) == table)
-        return reconcile(self.app.project.root, self.app.lake, plan).to_json()
+        return reconcile(self.app.project.root, self.app.lake, plan, self.app.resolve).to_json()
 
 
 def run_demo(

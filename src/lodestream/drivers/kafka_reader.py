@@ -26,7 +26,7 @@ _REFUSED = {
 }
 _GONE = {ck.KafkaError.UNKNOWN_TOPIC_OR_PART, ck.KafkaError._UNKNOWN_TOPIC, ck.KafkaError._UNKNOWN_PARTITION,
          ck.KafkaError.UNKNOWN_TOPIC_ID}  # fmt: skip
-_CONNECT_S = 15.0
+_CONNECT_S = 5.0
 
 Partition = tuple[str, int]
 """Topic and partition."""
@@ -170,7 +170,7 @@ class KafkaReader:
             except ck.KafkaException as error:
                 self._consumer.poll(0)
                 reason = self._reason or error.args[0]
-                if reason.code() in _LOGIN_CODES | _REFUSED and not self._connected:
+                if _is_refusal(reason) and not self._connected:
                     raise ConfigError(
                         "the Kafka cluster does not let us in; check tls, user and password", cause=reason.str()
                     ) from error
@@ -213,8 +213,6 @@ class KafkaReader:
             problem, self._problem = self._problem, None
             if problem.code() in _REFUSED:
                 raise ConfigError("the Kafka cluster refuses us; check its access lists", cause=problem.str())
-            if problem.code() in _LOGIN_CODES and not self._connected:
-                raise ConfigError("the Kafka cluster does not let us in", cause=problem.str())
             raise TransientError("no Kafka broker answers", cause=(self._reason or problem).str())
         for piece in polled.messages:
             self._connected = True
@@ -288,6 +286,11 @@ class KafkaReader:
             self._reason = error
         if error.code() in (error._ALL_BROKERS_DOWN, *_LOGIN_CODES, *_REFUSED) or error.fatal():
             self._problem = error
+
+
+def _is_refusal(reason: ck.KafkaError) -> bool:
+    """Whether the cluster refuses us, rather than does not answer; TLS tells by an alert what it does not like."""
+    return reason.code() in _LOGIN_CODES | _REFUSED or "alert" in reason.str()
 
 
 class PythonDrain:

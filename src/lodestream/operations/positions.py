@@ -101,10 +101,27 @@ def batch_info(path: str, batch: int, app_id: str) -> Mapping[str, object]:
     return {}
 
 
-def consumed_ranges(lake: str, table: TableName, epoch: int, batch: int) -> dict[str, int]:
-    """Per source unit, the position that the flow has read up to by `batch`, from its plan files."""
+@dataclass
+class Consumed:
+    """What a flow has read of one source unit: `start <= position < end`, but for the gaps, which were gone already.
+
+    `topic_id` is that of the Kafka topic, where it was told.
+    """
+
+    start: int
+    end: int
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    topic_id: str | None = None
+
+    def take(self, start: int, end: int) -> None:
+        """Another range of the unit."""
+        self.start, self.end = min(self.start, start), max(self.end, end)
+
+
+def consumed_ranges(lake: str, table: TableName, epoch: int, batch: int) -> dict[str, Consumed]:
+    """Per source unit, what the flow has read by `batch`, from its plan files."""
     folder = os.path.join(flow_folder(lake, table), str(epoch), "plans")
-    ends: dict[str, int] = {}
+    found: dict[str, Consumed] = {}
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     for name in names:
         if name.endswith(".json") and name[:20].isdigit() and int(name[:20]) <= batch:
@@ -113,13 +130,20 @@ def consumed_ranges(lake: str, table: TableName, epoch: int, batch: int) -> dict
                     ranges = json.load(file)["ranges"]
             except FileNotFoundError:  # folded since the folder was listed
                 continue
-            for planned in ranges:
-                ends[planned["unit"]] = max(ends.get(planned["unit"], 0), planned["end"])
+            for one in ranges:
+                found.setdefault(one["unit"], Consumed(one["start"], one["end"])).take(one["start"], one["end"])
+                found[one["unit"]].topic_id = one["facts"].get("topic_id")
+                if one["facts"].get("gap"):
+                    found[one["unit"]].gaps.append((one["start"], one["end"]))
     if os.path.exists(folded := os.path.join(folder, "folded.json")):
         with open(folded, encoding="utf-8") as file:
-            for unit, end in json.load(file)["ends"].items():
-                ends[unit] = max(ends.get(unit, 0), end)
-    return ends
+            old = json.load(file)
+        for unit, end in old["ends"].items():
+            start = old.get("starts", {}).get(unit, 0)
+            found.setdefault(unit, Consumed(start, end)).take(start, end)
+        for unit, start, end in old.get("gaps", ()):
+            found[unit].gaps.append((start, end))
+    return found
 
 
 def line_starts(path: str, end: int, *, header: bool) -> I64:

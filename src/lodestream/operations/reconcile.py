@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +21,11 @@ from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.model.digest import position_digest
 from lodestream.model.steps import Aggregation, FlowPlan, ReadSource, RunQuery, Watermark
 from lodestream.model.table import TableName
+from lodestream.operations.kafka_positions import offsets_between
 from lodestream.operations.positions import (
     I64,
     Coder,
+    Consumed,
     batch_info,
     consumed_ranges,
     last_batch,
@@ -31,6 +34,9 @@ from lodestream.operations.positions import (
     open_table,
     read_columns,
 )
+
+if TYPE_CHECKING:
+    from lodestream.ports.plugins import Resolve
 
 KINDS = ("quarantine", "late", "duplicate", "dropped")
 _EXAMPLES = 5
@@ -48,6 +54,7 @@ class Report:
         counts: positions by disposition: output, quarantine, late, duplicate, dropped, open.
         problems: what breaks the law, in words with example positions; empty when it holds.
         skipped: why the table cannot be proven (a `sql:` table has no positions), else None.
+        notes: what could not be looked at any more, and is taken as the table has it.
     """
 
     table: TableName
@@ -55,6 +62,7 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     skipped: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -65,24 +73,26 @@ class Report:
         """The report as JSON values."""
         return {
             "table": str(self.table), "input": self.input, **self.counts, "reconciled": self.ok,
-            "problems": self.problems, "skipped": self.skipped,
+            "problems": self.problems, "skipped": self.skipped, "notes": self.notes,
         }  # fmt: skip
 
 
-def reconcile(root: str, lake: str, plan: FlowPlan) -> Report:
+def reconcile(root: str, lake: str, plan: FlowPlan, resolve: Resolve = lambda settings: settings) -> Report:
     """Check one table.
 
     Args:
         root: project folder, which source paths are relative to.
         lake: root folder of the lake.
         plan: the table's flow.
+        resolve: puts values in the place of references in a source's settings.
     """
-    return _Check(root, lake, plan).run()
+    return _Check(root, lake, plan, resolve).run()
 
 
 class _Check:
-    def __init__(self, root: str, lake: str, plan: FlowPlan) -> None:
-        self.root, self.lake, self.plan = root, lake, plan
+    def __init__(self, root: str, lake: str, plan: FlowPlan, resolve: Resolve) -> None:
+        self.root, self.lake, self.plan, self.resolve = root, lake, plan, resolve
+        self.vanished: list[tuple[str, int, int]] = []
         self.name = plan.table.name
         self.report = Report(self.name)
         self.coder = Coder()
@@ -141,11 +151,14 @@ class _Check:
         derived = {d.name for d in self.plan.table.derive}
         return [step.event_time.column] if step and step.event_time.column not in derived else []
 
-    def source_positions(self, first: ReadSource, ends: Mapping[str, int]) -> I64:
+    def source_positions(self, first: ReadSource, units: Mapping[str, Consumed]) -> I64:
         """Positions of the records in the source itself, found without the engine's reader."""
         parts: list[I64] = [np.empty(0, np.int64)]
-        for unit, end in ends.items():
-            places = self.record_starts(first, unit, end)
+        for unit, consumed in units.items():
+            if first.source.name == "kafka":
+                places = self.offsets(first, unit, consumed)
+            else:
+                places = self.record_starts(first, unit, consumed.end)
             parts.append(self.coder.encode(pa.array([unit] * len(places), pa.string()), pa.array(places)))
         return np.concatenate(parts)
 
@@ -174,6 +187,38 @@ class _Check:
             rows = multiline_rows(path, delimiter=str(shape.get("delimiter", ",")), quote=quote, header=header)
             return np.arange(min(end, rows), dtype=np.int64)
         return line_starts(path, end, header=header)
+
+    def offsets(self, first: ReadSource, unit: str, consumed: Consumed) -> I64:
+        """Offsets of a Kafka partition; a gap that was recorded counts as one position, at its start."""
+        from lodestream.drivers.kafka_topics import TopicIds
+        from lodestream.sources._kafka_units import parse as parse_unit
+        from lodestream.sources.kafka import KafkaSettings
+
+        settings = KafkaSettings(**self.resolve(first.source.settings))
+        topic, _, number = parse_unit(unit)
+        committed = settings.isolation == "read_committed"
+        librdkafka = settings.librdkafka(self.root)
+        if consumed.topic_id is not None and TopicIds(librdkafka).of([topic]).get(topic) != consumed.topic_id:
+            found, low = np.empty(0, np.int64), consumed.end  # the topic is gone, or another one has its name
+        else:
+            found, low = offsets_between(librdkafka, topic, number, consumed.start, consumed.end, committed=committed)
+        if low > consumed.start:
+            self.vanished.append((unit, consumed.start, min(low, consumed.end)))
+        for start, end in consumed.gaps:
+            found = np.append(found[(found < start) | (found >= end)], start)
+        return found
+
+    def still_given(self, given: I64, accounted: I64) -> I64:
+        """The input, with the positions that the source no longer shows as the table has them."""
+        for unit, start, end in self.vanished:
+            low, high = self.coder.encode(pa.array([unit] * 2), pa.array([start, end])).tolist()
+            extra = accounted[(accounted >= low) & (accounted < high)]
+            self.report.notes.append(
+                f"{unit}: {len(extra)} positions below {end} are no longer in the source and were not looked at"
+            )
+            given = np.union1d(given, extra)
+        self.report.input = len(given)
+        return given
 
     def set_aside(self, batch: int) -> tuple[dict[str, I64], pa.Table]:
         """Open quarantine entries by kind, and the notes on windows that a row missed."""
@@ -206,6 +251,8 @@ class _Check:
         unique, counts = np.unique(output, return_counts=True)
         self.problem("output holds a position more than once", unique[counts > 1])
         away = _all(aside)
+        if self.vanished:
+            given = self.still_given(given, np.union1d(unique, away))
         self.problem("position is in output and in quarantine", np.intersect1d(unique, away))
         accounted = np.union1d(unique, away)
         self.problem("input position is neither in output nor in quarantine", np.setdiff1d(given, accounted))

@@ -155,6 +155,12 @@ class _Compilation:
         """The step that reads a source."""
         schema = ingest_schema(self.scope, self.existing, self.sample)
         table = with_format(self.table)
+        if table.source is not None and table.source.settings.get("share") is True:
+            for key, stateful in (("dedup", table.dedup), ("event_time", table.event_time)):
+                if stateful is not None:
+                    self.scope.mistakes.add(
+                        self.scope.place(key), "P206", f"a shared source with {key}", table=table.name
+                    )
         if schema is None or table.source is None or table.format is None:
             self.scope.shape = Shape(lost=True)
             return None

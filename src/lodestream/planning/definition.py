@@ -11,6 +11,7 @@ from lodestream.model.expression import Aggregate, Expression
 from lodestream.model.steps import Aggregation, Derive, Expect, RunQuery, Step
 from lodestream.model.table import Component, Table
 from lodestream.model.types import Schema
+from lodestream.project.components import component_class
 
 UNDECIDING = ("comment", "retention", "schedule", "engine")
 """Keys that decide no row."""
@@ -24,7 +25,8 @@ def declaration(table: Table, steps: Sequence[Step], schema: Schema) -> dict[str
     texts = _texts(steps)
     found: dict[str, Any] = {"comment": table.comment, "retention": table.retention_us, "engine": table.engine}
     if table.source is not None:
-        found |= {"source": _component(table.source), "format": _component(table.format) if table.format else None}
+        found |= {"source": _component("sources", table.source)}
+        found |= {"format": _component("formats", table.format) if table.format else None}
         found |= {"keep_raw": table.keep_raw, "drift": None if table.drift == "quarantine" else table.drift}
     if table.columns is not None:
         found["columns"] = [[c.name, str(c.type)] for c in table.columns]
@@ -71,8 +73,11 @@ def digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(deciding).encode()).hexdigest()[:16]
 
 
-def _component(component: Component) -> dict[str, Any]:
-    return {component.name: dict(component.settings)}
+def _component(room: str, component: Component) -> dict[str, Any]:
+    """A component with those of its settings that decide rows; addresses and logins do not, and are not stored."""
+    known = component_class(room, component.name)
+    undeciding = getattr(known.settings, "undeciding", ()) if known is not None else ()
+    return {component.name: {key: value for key, value in component.settings.items() if key not in undeciding}}
 
 
 def _texts(steps: Sequence[Step]) -> dict[tuple[str, str], str]:

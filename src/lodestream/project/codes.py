@@ -66,6 +66,7 @@ CODES: dict[str, Code] = {
     # plans
     "P201": Code("emit: final without event_time", "add event_time: {column, delay}, or use emit: updates"),
     "P202": Code("dedup without event_time", "add event_time: {column, delay}, or the state would grow for ever"),
+    "P206": Code("a shared source keeps no state", "move event_time and dedup to the silver table, or take share out"),
     "P205": Code("needs Spark", "use what the embedded engine has; the Spark engine is not here yet"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from lodestream.errors import ConfigError, MissingDriverError
 from lodestream.model.diagnostic import Place
-from lodestream.model.table import Component
+from lodestream.model.table import Component, Table
 from lodestream.ports import plugins
 from lodestream.project.fields import wrong_kind
 from lodestream.project.mistakes import Mistakes, nearest
@@ -46,6 +47,17 @@ def read_component(node: Node, room: str, mistakes: Mistakes) -> Component | Non
     if known:
         _check(room, name, plain, settings, place, mistakes)
     return Component(name, MappingProxyType(plain))
+
+
+def connected(table: Table, connections: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The table with what `connections:` says of its source under what the table itself says."""
+    shared = connections.get(table.source.name) if table.source is not None else None
+    if shared is None or table.source is None:
+        return table
+    known = component_class("sources", table.source.name)
+    fitting = {key: value for key, value in shared.items() if known is None or key in known.settings.model_fields}
+    settings = MappingProxyType({**fitting, **table.source.settings})
+    return replace(table, source=Component(table.source.name, settings))
 
 
 def component_class(room: str, name: str) -> Any | None:

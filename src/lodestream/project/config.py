@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any
 
 from lodestream.model.batch import BatchLimit
 from lodestream.model.project import BatchSettings, Environment, Project
+from lodestream.ports import plugins
+from lodestream.project.components import component_class
 from lodestream.project.fields import Fields, wrong_kind
-from lodestream.project.mistakes import Mistakes
+from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
 
-CONFIG_KEYS = ("project", "lake", "environments", "batch", "server", "registries")
+CONFIG_KEYS = ("project", "lake", "environments", "batch", "server", "registries", "connections")
 REGISTRY_KEYS = ("url", "user", "password", "ca", "certificate", "key")
 SERVER_KEYS = ("host", "port", "metrics_port")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
@@ -35,6 +38,7 @@ def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Proj
         batch=_batch(fields, mistakes),
         server=MappingProxyType(_server(fields, mistakes)),
         registries=MappingProxyType(_registries(fields, mistakes)),
+        connections=MappingProxyType(_connections(fields, mistakes)),
     )
 
 
@@ -108,4 +112,30 @@ def _registries(fields: Fields, mistakes: Mistakes) -> dict[str, dict[str, str]]
         inner.need("url")
         texts = {key: inner.text(key) for key in REGISTRY_KEYS}
         found[name] = {key: text for key, text in texts.items() if text is not None}
+    return found
+
+
+def _connections(fields: Fields, mistakes: Mistakes) -> dict[str, Mapping[str, Any]]:
+    """Settings that components of a name share: `{kafka: {servers: …, tls: {…}}}`."""
+    node = fields.nodes.get("connections")
+    if node is None:
+        return {}
+    if not isinstance(node.value, dict):
+        wrong_kind(mistakes, node, "connections", "a mapping of components to settings, such as {kafka: {servers: …}}")
+        return {}
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, item in node.value.items():
+        known = [component_class(room, name) for room in ("sources", "sinks") if name in plugins.names(room)]
+        if not known:
+            every = sorted({*plugins.names("sources")})
+            mistakes.add(node.keys[name], "D202", "no such component", name=name, nearest=nearest(name, every))
+        elif not isinstance(item.value, dict):
+            wrong_kind(mistakes, item, f"connection {name}", "a mapping of settings")
+        else:
+            fields_known = {key for one in known if one is not None for key in one.settings.model_fields}
+            for key in item.value:
+                if fields_known and key not in fields_known:
+                    near = nearest(key, fields_known)
+                    mistakes.add(item.keys[key], "D103", f"unknown key in {name}", key=key, nearest=near)
+            found[name] = MappingProxyType(item.plain())
     return found

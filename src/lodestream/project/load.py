@@ -10,6 +10,7 @@ from types import MappingProxyType
 from lodestream.model.diagnostic import Place
 from lodestream.model.project import Path, Project
 from lodestream.model.table import LAYERS, Table, TableName
+from lodestream.project.components import connected
 from lodestream.project.config import read_config
 from lodestream.project.mistakes import Mistakes, ProjectError, nearest
 from lodestream.project.nodes import from_yaml
@@ -71,7 +72,7 @@ def assemble(base: Project, readings: Iterable[TableReading], mistakes: Mistakes
     unsure: dict[TableName, frozenset[str]] = {}
     for reading in sorted(readings, key=lambda one: one.table.name):
         name = reading.table.name
-        tables[name] = reading.table
+        tables[name] = connected(reading.table, base.connections)
         locations |= {(name, path): place for path, place in reading.locations.items()}
         unsure[name] = reading.unsure
     project = replace(base, tables=MappingProxyType(tables), locations=MappingProxyType(locations), unsure=unsure)

@@ -22,7 +22,7 @@ from lodestream.model.table import TableName
 _MAGIC = b"LODESTATE1\n"
 _PLANS_KEPT = 10_000
 FOLDED = "folded.json"
-"""Name of the file, beside the plans, that holds what older plans had read: `{"ends": {unit: position}}`."""
+"""Name of the file, beside the plans, that holds what older plans had read: `starts` and `ends` by unit, and `gaps`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +193,15 @@ class FlowStore:
 
     def _fold(self, names: list[str]) -> None:
         path = os.path.join(self._plans, FOLDED)
-        ends: dict[str, int] = json.loads(self.disk.read(path))["ends"] if self.disk.exists(path) else {}
+        folded: dict[str, Any] = json.loads(self.disk.read(path)) if self.disk.exists(path) else {"ends": {}}
+        ends, starts, gaps = folded["ends"], folded.setdefault("starts", {}), folded.setdefault("gaps", [])
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 plan = BatchPlan.from_json(self.disk.read(os.path.join(self._plans, name)))
                 for planned in plan.ranges:
                     ends[planned.unit] = max(ends.get(planned.unit, 0), planned.end)
-        replace_durable(self.disk, path, json.dumps({"ends": ends}, sort_keys=True).encode())
+                    starts[planned.unit] = min(starts.get(planned.unit, planned.start), planned.start)
+                    gap = [planned.unit, planned.start, planned.end]
+                    if planned.facts.get("gap") and gap not in gaps:
+                        gaps.append(gap)
+        replace_durable(self.disk, path, json.dumps(folded, sort_keys=True).encode())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from lodestream.engines.embedded.drift import stored_columns
-from lodestream.errors import AccessError, ConfigError
+from lodestream.errors import AccessError, ConfigError, DataLossRefused, TransientError
 from lodestream.model.batch import SourceRange
 from lodestream.model.steps import FlowPlan, ReadSource
 from lodestream.model.types import Schema
@@ -16,7 +18,7 @@ from lodestream.operations.tracing.findings import Record
 from lodestream.operations.tracing.plain import bytes_text, plain
 from lodestream.operations.tracing.view import View
 from lodestream.ports.format import Format
-from lodestream.ports.plugins import load
+from lodestream.ports.plugins import load, make_source
 from lodestream.ports.source import Decoded, Reading, Source
 from lodestream.sources._cut import LineFile
 from lodestream.sources._digest import digest_file
@@ -45,10 +47,16 @@ class Origin:
         self.schema: Schema = stored_columns(first.schema, stored, plan.schema)
         drift = "quarantine" if first.drift == "stop" else first.drift
         reading = Reading(self.schema, keep_raw=False, drift=drift, root=self.root)
-        form = load("formats", first.format.name)
-        self.form: Format = form(form.settings(**first.format.settings), reading)
+        self._first, self._resolve = first, view.app.resolve
         self.source_class = load("sources", self.name)
-        self._reading = reading
+        self._reading = replace(reading, registry=view.app.registry)
+
+    @cached_property
+    def form(self) -> Format:
+        """The table's format."""
+        form = load("formats", self._first.format.name)
+        made: Format = form(form.settings(**self._resolve(self._first.format.settings)), self._reading)
+        return made
 
     @property
     def redecodes(self) -> bool:
@@ -90,6 +98,8 @@ class Origin:
         columns = tuple((c.name, str(c.type)) for c in self.schema)
         if self.name == "generator":
             return self._generated(unit, position, planned, row, columns)
+        if self.name == "kafka":
+            return self._message(unit, position, planned, row, columns)
         if self.name not in ("files", "replay"):
             return Record(self.name, unit, position, "not kept", notes=("records of this source are not kept in it",))
         path, known = self.path(unit), planned is not None or row is not None
@@ -171,6 +181,36 @@ class Origin:
         return Record(
             self.name, unit, position, "there", row=values, rejects=rejects, schema=columns,
             agrees=_agrees(values, row), notes=notes,
+        )  # fmt: skip
+
+    def _message(
+        self,
+        unit: str,
+        position: int,
+        planned: SourceRange | None,
+        row: Mapping[str, Any] | None,
+        columns: tuple[tuple[str, str], ...],
+    ) -> Record:
+        """A message, read from the broker again."""
+        facts = dict(planned.facts) if planned is not None else {}
+        if facts.pop("gap", None):
+            return Record(self.name, unit, position, "gone", schema=columns, notes=("gone before it was read",))
+        reading = replace(self._reading, keep_raw=True)
+        source = make_source(self._first.source, self._first.format, reading, self._resolve)
+        try:
+            found = list(source.read(SourceRange(unit, position, position + 1, facts)))
+        except (DataLossRefused, TransientError, ValueError) as error:
+            state = "gone" if planned is not None or row is not None else "unknown"
+            return Record(self.name, unit, position, state, schema=columns, notes=(str(error),))
+        finally:
+            source.close()
+        values, rejects = _only(found)
+        raws = [one["_raw"] for piece in found for table in (piece.rows, piece.rejects) for one in table.to_pylist()]
+        if not raws:
+            return Record(self.name, unit, position, "blank", schema=columns, notes=("no message has this offset",))
+        return Record(
+            self.name, unit, position, "there", size=len(raws[0]), text=bytes_text(raws[0][:_TEXT_KEPT]), row=values,
+            rejects=rejects, schema=columns, agrees=_agrees(values, row),
         )  # fmt: skip
 
     def _unchanged(self, path: str, planned: SourceRange | None) -> bool | None:

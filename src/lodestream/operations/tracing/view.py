@@ -27,6 +27,7 @@ from lodestream.model.table import TableName
 from lodestream.operations.tracing.findings import Entry, Written
 from lodestream.operations.tracing.keys import Test, all_of, place
 from lodestream.operations.tracing.plain import bytes_text, moment
+from lodestream.ports.registry import SchemaRegistry
 from lodestream.runtime.pipeline import Pipeline
 
 
@@ -51,6 +52,12 @@ class Opened(Protocol):
 
     def pipeline(self) -> Pipeline:
         """The runnable flows, for the user's functions."""
+
+    def resolve(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Settings with values in the place of their references."""
+
+    def registry(self, name: str) -> SchemaRegistry:
+        """A schema registry by name."""
 
 
 class View:
