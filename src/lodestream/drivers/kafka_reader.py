@@ -214,9 +214,7 @@ class KafkaReader:
             if problem.code() in _REFUSED:
                 raise ConfigError("the Kafka cluster refuses us; check its access lists", cause=problem.str())
             raise TransientError("no Kafka broker answers", cause=(self._reason or problem).str())
-        for piece in polled.messages:
-            self._connected = True
-            polled.ends.pop((piece.topic, piece.partition), None)
+        self._connected |= bool(polled.messages)
         return polled
 
     def beginnings(self, partitions: Sequence[Partition]) -> dict[Partition, tuple[int, int]]:

@@ -261,10 +261,12 @@ class KafkaSource:
         return limit.rows_max - self._buffer.rows if self._buffer.nbytes < limit.bytes_max else 0
 
     def _take(self, polled: Polled) -> None:
+        self._ends.update(polled.ends)
         for piece in polled.messages:
             self._buffer.add(piece)
-            self._ends.pop((piece.topic, piece.partition), None)
-        self._ends.update(polled.ends)
+            where = piece.topic, piece.partition
+            if self._ends.get(where, 0) <= piece.offsets[-1]:
+                self._ends.pop(where, None)
         self._lost |= polled.lost
 
     # --- what a cluster can do to us ---------------------------------------------------------------------------------
