@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from lodestream import errors
 from lodestream.cli.call import _NEXT, EXIT_CODES
@@ -86,13 +88,18 @@ def fields(settings: type[Settings], prefix: str = "") -> list[tuple[str, str, s
     """(name, type, default, description) of each field; those of a block within are named `block.field`."""
     rows = []
     for name, field in settings.model_fields.items():
-        inner = field.annotation
-        if inspect.isclass(inner) and issubclass(inner, Settings):
+        if (inner := _block(field.annotation)) is not None:
             rows.append((f"{prefix}{name}", "block", "–", field.description or ""))
             rows += fields(inner, f"{prefix}{name}.")
             continue
         rows.append((f"{prefix}{name}", _type(field), _default(field), (field.description or "").replace("|", "\\|")))
     return [(name, kind, default, " ".join(text.split())) for name, kind, default, text in rows]
+
+
+def _block(annotation: Any) -> type[Settings] | None:
+    """The settings of a block, which may be left out."""
+    kinds = [one for one in (annotation, *typing.get_args(annotation)) if inspect.isclass(one)]
+    return next((one for one in kinds if issubclass(one, Settings)), None)
 
 
 def _type(field: FieldInfo) -> str:
@@ -112,15 +119,20 @@ def _kind(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in (types.UnionType, typing.Union):
         return " or ".join("null" if one is type(None) else _kind(one) for one in inner)
-    if origin is tuple:
+    if origin in (tuple, list):
         return f"list of {_kind(inner[0])}"
-    return {str: "text", int: "whole number", float: "number", bool: "true or false"}[annotation]
+    if origin is dict:
+        return f"{_kind(inner[1])} by {_kind(inner[0])}"
+    plain = {str: "text", int: "whole number", float: "number", bool: "true or false", SecretStr: "secret text"}
+    return plain[annotation]
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.default
+    if value is PydanticUndefined and field.default_factory is not None:
+        value = field.default_factory()  # type: ignore[call-arg]
     return "–" if value is None else f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
 
 

@@ -36,6 +36,9 @@ ELSEWHERE = {
 PAGES_ELSEWHERE = {"docs/guides/declaring.md": "tests/planning/test_guide.py"}
 """Pages whose yaml, python and text blocks another test holds."""
 
+NEEDS_KAFKA = {"docs/guides/kafka.md"}
+"""Pages that are run with a broker, whose address is in `KAFKA`."""
+
 SHOWN = [page for page in pages() if page not in PAGES_ELSEWHERE and blocks(page)]
 
 
@@ -94,11 +97,13 @@ def compare(block: Block, said: str) -> None:
 
 
 @pytest.mark.parametrize("page", SHOWN)
-def test_what_the_page_shows_works(page, tmp_path, monkeypatch):
+def test_what_the_page_shows_works(page, tmp_path, monkeypatch, request):
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
     monkeypatch.chdir(tmp_path)
     if page == "docs/guides/demo.md":
         make_small_demo(tmp_path / "demo-lake")
+    if page in NEEDS_KAFKA:
+        monkeypatch.setenv("KAFKA", request.getfixturevalue("kafka").plain)
     shown = Page(tmp_path)
     for block in blocks(page):
         shown.show(block)
