@@ -432,3 +432,26 @@ def test_the_event_hubs_profile_logs_in_by_connection_string(kafka, authority):
 def test_settings_that_cannot_be_are_refused(settings, says):
     with pytest.raises(ValidationError, match=says):
         KafkaSettings(**{"topic": "a", **settings})
+
+
+def test_history_is_read_with_the_partitions_side_by_side(kafka):
+    """Ten thousand hours in four partitions of very different size: no batch lets one run far ahead of another."""
+    topic = Topic(kafka, partitions=4)
+    producer = topic.producer()
+    for hour in range(10_000):
+        weight = 0 if hour % 10 else 1
+        producer.produce(
+            topic.name, b'{"id": %d}' % hour, partition=hour % 3 + 1 if weight else 0, timestamp=hour * 3_600_000
+        )
+    assert producer.flush(20) == 0
+    made = source(topic, align=5, client={"max.partition.fetch.bytes": 20_000})
+    consumed, newest, worst = {}, -1, 0
+    while not made.finished(consumed, NOW_US):
+        planned = made.plan(consumed, BatchLimit(rows_max=500), NOW_US)
+        got = ids(made.read_together(planned)) if planned else []
+        consumed.update({one.unit: one for one in planned})
+        worst = max([worst, *(newest - hour for hour in got[:1])])
+        newest = max([newest, *got])
+    assert newest == 9_999
+    assert worst <= 1_000, "a message came long after newer ones of other partitions"
+    made.close()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from lodestream.drivers.kafka_reader import Messages, Partition
+
+_SPREAD_MS = 1000
+"""Partitions that are this close to each other are together."""
+
+_NEVER_MS, _ALWAYS_MS = -1, 1 << 62
 
 
 class _Held:
@@ -16,6 +22,26 @@ class _Held:
         self.begun = begun
         self.next = begun
         self.pieces: list[Messages] = []
+        self.since_s = 0.0
+
+    def times(self, rows_max: int) -> npt.NDArray[np.int64]:
+        """Times of the first messages, each no earlier than the one before it."""
+        found, rows = [], 0
+        for piece in self.pieces:
+            found.append(piece.timestamps_ms)
+            rows += len(piece)
+            if rows >= rows_max:
+                break
+        times: npt.NDArray[np.int64] = np.maximum.accumulate(np.concatenate(found)[:rows_max])
+        return times
+
+    def offset_after(self, count: int) -> int:
+        """The offset after the first `count` messages."""
+        for piece in self.pieces:
+            if count <= len(piece):
+                return int(piece.offsets[count - 1]) + 1
+            count -= len(piece)
+        return self.next
 
 
 class Buffer:
@@ -43,8 +69,8 @@ class Buffer:
         held = self._held.get(partition)
         return held.begun if held else None
 
-    def add(self, piece: Messages) -> None:
-        """Take in messages; those before what was read already (stale, or delivered twice) are passed over."""
+    def add(self, piece: Messages, now_s: float = 0.0) -> None:
+        """Take in messages that came at `now_s`; stale ones, and those delivered twice, are passed over."""
         held = self._held.get((piece.topic, piece.partition))
         if held is None or not len(piece):
             return
@@ -52,11 +78,13 @@ class Buffer:
             piece = piece.cut(int(np.searchsorted(piece.offsets, held.next)), len(piece))
             if not len(piece):
                 return
+        if not held.pieces:
+            held.since_s = now_s
         held.pieces.append(piece)
         held.next = int(piece.offsets[-1]) + 1
         self._count(piece, 1)
 
-    def drop_before(self, partition: Partition, offset: int) -> None:
+    def drop_before(self, partition: Partition, offset: int, now_s: float = 0.0) -> None:
         """Let go of the messages before an offset: they are committed."""
         held = self._held.get(partition)
         if held is None or offset <= held.begun:
@@ -69,30 +97,54 @@ class Buffer:
                 rest = piece.cut(first, len(piece)) if first else piece
                 kept.append(rest)
                 self._count(rest, 1)
-        held.pieces, held.begun, held.next = kept, offset, max(held.next, offset)
+        held.pieces, held.begun, held.next, held.since_s = kept, offset, max(held.next, offset), now_s
 
-    def waiting(self) -> list[Partition]:
-        """Partitions that hold messages, the ones with the oldest messages first."""
-        some = [
-            (int(held.pieces[0].timestamps_ms[0]), partition) for partition, held in self._held.items() if held.pieces
-        ]
-        return [partition for _, partition in sorted(some)]
+    def share(
+        self, rows_max: int, bytes_max: int, ended: Container[Partition], patience_s: float, now_s: float
+    ) -> dict[Partition, int]:
+        """How far the next batch goes in each partition: the offset after its last message there.
 
-    def end(self, partition: Partition, rows_max: int, bytes_max: int) -> tuple[int, int, int]:
-        """Where a range from the buffer's beginning would end: (offset after it, rows, bytes); at least one row."""
-        held = self._held[partition]
-        rows = size = 0
-        after = held.begun
-        for piece in held.pieces:
-            room = rows_max - rows
-            per_row = max(1, piece.nbytes // len(piece))
-            fit = min(len(piece), room, max((bytes_max - size) // per_row, 0 if rows else 1))
-            if fit <= 0:
-                break
-            rows, size, after = rows + fit, size + fit * per_row, int(piece.offsets[fit - 1]) + 1
-            if fit < len(piece):
-                break
-        return after, rows, size
+        Partitions move on together by the time of their messages: while history is read, no partition runs ahead of
+        one that has more to come. A message that has waited for `patience_s` waits no longer.
+
+        Args:
+            rows_max: messages in all.
+            bytes_max: payload bytes in all, by the average message.
+            ended: partitions that have nothing more for now.
+            patience_s: the longest wait for slower partitions.
+            now_s: a monotonic clock.
+        """
+        waiting = {where: held for where, held in self._held.items() if held.pieces}
+        if not waiting:
+            return {}
+        room = max(1, min(rows_max, bytes_max * self.rows // max(1, self.nbytes)))
+        times = {where: held.times(room) for where, held in waiting.items()}
+        behind = [where for where in self._held if where not in ended]
+        reached = [int(times[where][-1]) if where in times else _NEVER_MS for where in behind]
+        upto_ms = min(reached, default=_ALWAYS_MS)
+        newest_ms = max(int(column[-1]) for column in times.values())
+        impatient = now_s - min(held.since_s for held in waiting.values()) >= patience_s
+        if impatient or newest_ms - upto_ms < _SPREAD_MS:
+            upto_ms = _ALWAYS_MS
+        if sum(map(len, times.values())) > room:
+            together = np.sort(np.concatenate(list(times.values())))
+            upto_ms = min(upto_ms, int(together[room - 1]))
+        counts = {where: int(np.searchsorted(column, upto_ms, "right")) for where, column in times.items()}
+        return self._bounded(counts, room)
+
+    def _bounded(self, counts: Mapping[Partition, int], room: int) -> dict[Partition, int]:
+        """Offsets for these numbers of messages; cut in proportion when many have the same time and not all fit."""
+        found, total, left = {}, sum(counts.values()), room
+        for where, count in counts.items():
+            fit = min(left, count if total <= room else -(-count * room // total))
+            if fit:
+                found[where] = self._held[where].offset_after(fit)
+                left -= fit
+        return found
+
+    def messages(self) -> list[Messages]:
+        """Everything that is held."""
+        return [piece for held in self._held.values() for piece in held.pieces]
 
     def take(self, partition: Partition, start: int, end: int) -> list[Messages] | None:
         """The messages `start <= offset < end`, which stay; None when the buffer does not have them all."""

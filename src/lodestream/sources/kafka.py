@@ -7,9 +7,9 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lodestream.drivers.kafka_connection import Connection
 from lodestream.drivers.kafka_reader import KafkaReader, Partition, Polled
@@ -26,6 +26,8 @@ from lodestream.sources._kafka_buffer import Buffer
 from lodestream.sources._kafka_columns import COLUMNS, Includable, decode, decode_one, gap
 from lodestream.sources._kafka_units import Units, parse
 from lodestream.sources.files import seconds
+
+Seconds = Annotated[float, BeforeValidator(seconds)]
 
 _WAIT_S = 0.05
 _LOOK_AROUND_S = 5.0
@@ -59,13 +61,12 @@ class KafkaSettings(Connection):
     """Whether processes that run this table share its partitions, as members of one consumer group."""
     group: str | None = None
     """Consumer group that shows our positions to lag tools. Default: a name of this table in this lake alone."""
-    linger: float = Field(default=0.1, ge=0, le=60)
+    linger: Seconds = Field(default=0.1, ge=0, le=60)
     """Shortest time (seconds, or text such as `50 ms`) between two batches under load; a lone message never waits."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _times(cls, given: Any) -> Any:
-        return {**given, "linger": seconds(given["linger"])} if isinstance(given, dict) and "linger" in given else given
+    align: Seconds = Field(default=1.0, ge=0, le=3600)
+    """While history is read, partitions go together by the time of their messages: how long (seconds, or text such as
+    `5 s`) a message may wait for a partition that is behind; 0 takes what comes."""
 
     @field_validator("pattern")
     @classmethod
@@ -99,7 +100,7 @@ class KafkaSettings(Connection):
         return [self.topic] if isinstance(self.topic, str) else list(self.topic or [])
 
     undeciding: ClassVar[frozenset[str]] = frozenset(
-        {*Connection.model_fields, "on_data_loss", "on_recreated", "share", "group", "linger"}
+        {*Connection.model_fields, "on_data_loss", "on_recreated", "share", "group", "linger", "align"}
     )
     """Settings that decide no row: changing them needs no rebuild."""
 
@@ -138,6 +139,7 @@ class KafkaSource:
         self._starts: dict[Partition, int] = {}
         self._ids: dict[str, str | None] = {}
         self._planned = 0.0
+        self._held_back = False
         self._opened: _Open | None = None
 
     @classmethod
@@ -159,13 +161,7 @@ class KafkaSource:
         for partition in self._partitions({topic: reader.connect()[topic]}):
             reader.read([partition])
         self._gather(BatchLimit(rows_max=_SAMPLE_ROWS), wait_s=2.0)
-        values = [
-            value
-            for partition in self._buffer.waiting()
-            for piece in self._buffer.take(partition, self._starts[partition], 1 << 62) or ()
-            for value in piece.values.to_pylist()
-            if value is not None
-        ]
+        values = [value for piece in self._buffer.messages() for value in piece.values.to_pylist() if value is not None]
         return self._format.infer_messages(values[:_SAMPLE_ROWS], topic)
 
     # --- planning ----------------------------------------------------------------------------------------------------
@@ -190,20 +186,10 @@ class KafkaSource:
         return reader.has_assignment and not self._buffer.rows and reader.assigned.keys() <= self._ends.keys()
 
     def _cut(self, limit: BatchLimit) -> list[SourceRange]:
-        """What is in the buffer, as much of it as fits, each partition its share."""
-        waiting = self._buffer.waiting()
-        rows_left, bytes_left = limit.rows_max, limit.bytes_max
-        ranges: list[SourceRange] = []
-        for i, partition in enumerate(waiting):
-            if rows_left <= 0 or bytes_left <= 0:
-                break
-            share = len(waiting) - i
-            start = self._position(partition)
-            end, rows, size = self._buffer.end(partition, -(-rows_left // share), -(-bytes_left // share))
-            if end > start:
-                ranges.append(self._range(partition, start, end))
-                rows_left, bytes_left = rows_left - rows, bytes_left - size
-        return ranges
+        """What is in the buffer, as much of it as fits and as the partitions go together."""
+        ends = self._buffer.share(limit.rows_max, limit.bytes_max, self._ends, self._settings.align, time.monotonic())
+        self._held_back = bool(self._buffer.rows) and not ends
+        return [self._range(partition, self._position(partition), end) for partition, end in ends.items()]
 
     def _beginnings(self) -> list[SourceRange]:
         """Empty ranges that remember where partitions begin whose first message may come much later."""
@@ -234,7 +220,7 @@ class KafkaSource:
             if begun is None or begun > position:
                 self._begin(reader, partition, position)
             else:
-                self._buffer.drop_before(partition, position)
+                self._buffer.drop_before(partition, position, time.monotonic())
 
     def _begin(self, reader: KafkaReader, partition: Partition, position: int) -> None:
         self._ends.pop(partition, None)
@@ -245,7 +231,8 @@ class KafkaSource:
         """Take messages in: at once when there are few, else what comes until the last batch is `linger` old."""
         opened = self._opened
         assert opened is not None
-        self._take(opened.reader.poll(self._room(limit), 0.0 if self._buffer.rows else wait_s))
+        held_back, self._held_back = self._held_back, False
+        self._take(opened.reader.poll(self._room(limit), wait_s if held_back or not self._buffer.rows else 0.0))
         left_s = self._planned + self._settings.linger - time.monotonic()
         if self._buffer.rows and left_s > 0 and self._room(limit):
             time.sleep(left_s)
@@ -258,12 +245,13 @@ class KafkaSource:
             raise TransientError("the broker says nothing for a partition whose end was not reached; connecting anew")
 
     def _room(self, limit: BatchLimit) -> int:
-        return limit.rows_max - self._buffer.rows if self._buffer.nbytes < limit.bytes_max else 0
+        """Messages that the buffer still takes: two batches in all, so that partitions behind find room."""
+        return max(0, 2 * limit.rows_max - self._buffer.rows) if self._buffer.nbytes < 2 * limit.bytes_max else 0
 
     def _take(self, polled: Polled) -> None:
         self._ends.update(polled.ends)
         for piece in polled.messages:
-            self._buffer.add(piece)
+            self._buffer.add(piece, time.monotonic())
             where = piece.topic, piece.partition
             if self._ends.get(where, 0) <= piece.offsets[-1]:
                 self._ends.pop(where, None)
