@@ -34,6 +34,7 @@ _LOOK_AROUND_S = 5.0
 _SILENT_S = 30.0
 _PUBLISH_S = 1.0
 _SAMPLE_ROWS = 200
+_HELD_ROWS = 500_000
 _FETCH_S = 60.0
 
 
@@ -231,8 +232,8 @@ class KafkaSource:
         """Take messages in: at once when there are few, else what comes until the last batch is `linger` old."""
         opened = self._opened
         assert opened is not None
-        held_back, self._held_back = self._held_back, False
-        self._take(opened.reader.poll(self._room(limit), wait_s if held_back or not self._buffer.rows else 0.0))
+        wait_s = wait_s if self._held_back or not self._buffer.rows else 0.0
+        self._take(opened.reader.poll(self._room(limit), wait_s))
         left_s = self._planned + self._settings.linger - time.monotonic()
         if self._buffer.rows and left_s > 0 and self._room(limit):
             time.sleep(left_s)
@@ -245,8 +246,10 @@ class KafkaSource:
             raise TransientError("the broker says nothing for a partition whose end was not reached; connecting anew")
 
     def _room(self, limit: BatchLimit) -> int:
-        """Messages that the buffer still takes: two batches in all, so that partitions behind find room."""
-        return max(0, 2 * limit.rows_max - self._buffer.rows) if self._buffer.nbytes < 2 * limit.bytes_max else 0
+        """Messages that the buffer still takes: two batches, or more while it waits for a partition that is behind."""
+        batches = 8 if self._held_back else 2
+        rows_max = max(batches * limit.rows_max, _HELD_ROWS if self._held_back else 0)
+        return max(0, rows_max - self._buffer.rows) if self._buffer.nbytes < batches * limit.bytes_max else 0
 
     def _take(self, polled: Polled) -> None:
         self._ends.update(polled.ends)
