@@ -441,7 +441,7 @@ def test_history_is_read_with_the_partitions_side_by_side(kafka):
     for hour in range(10_000):
         weight = 0 if hour % 10 else 1
         producer.produce(
-            topic.name, b'{"id": %d}' % hour, partition=hour % 3 + 1 if weight else 0, timestamp=hour * 3_600_000
+            topic.name, b'{"id": %d}' % hour, partition=hour % 3 + 1 if weight else 0, timestamp=(hour + 1) * 3_600_000
         )
     assert producer.flush(20) == 0
     made = source(topic, align=5, client={"max.partition.fetch.bytes": 20_000})
