@@ -22,6 +22,7 @@ from lodestream.cli.plan import plan
 from lodestream.cli.quarantine import app as quarantine
 from lodestream.cli.query import query
 from lodestream.cli.reconcile import reconcile
+from lodestream.cli.registry import registry
 from lodestream.cli.run import run
 from lodestream.cli.schema import schema
 from lodestream.cli.status import status
@@ -38,6 +39,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
         "demo": (demo, "Take a year of real flights from files to gold."),
         "plan": (plan, "Show what run would change in the lake."),
         "run": (run, "Apply the plan and move rows, until told to stop."),
+        "registry": (registry, "Serve a schema registry, with the Confluent API."),
         "test": (check, "Run the unit tests of the project's tables."),
     },
     "Look": {

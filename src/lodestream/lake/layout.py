@@ -39,3 +39,8 @@ def app_id(name: TableName, epoch: int) -> str:
 def component_cache(lake: str) -> str:
     """Folder in which components may keep what they can fetch again, such as schemas of a registry."""
     return os.path.join(lake, "_lodestream", "cache")
+
+
+def registry_file(lake: str) -> str:
+    """Where the lake's own schema registry keeps its schemas."""
+    return os.path.join(lake, "_lodestream", "registry.db")

@@ -1,0 +1,1 @@
+"""One folder or file = one protocol that others speak to us."""

@@ -1,0 +1,1 @@
+"""The schema registry: the Confluent Schema Registry REST API over SQLite or PostgreSQL."""

@@ -1,0 +1,11 @@
+"""Avro, JSON Schema and Protobuf: what is a schema, when are two the same, and can one read what another wrote?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lodestream.apis.registry.languages.avro import Avro
+from lodestream.apis.registry.languages.parsed import Language
+
+LANGUAGES: Mapping[str, Language] = {"AVRO": Avro()}
+"""By the name that the API has for them."""
