@@ -1,13 +1,18 @@
 """The official client and its serializers, unchanged, against the registry."""
 
 import asyncio
+import importlib
 import json
+import subprocess
+import sys
 
 import pytest
 from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry._async.avro import AsyncAvroDeserializer, AsyncAvroSerializer
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
+from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 ORDER = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "long"}]}
@@ -114,3 +119,77 @@ def test_metadata_and_rules_come_back(client, subject):
     assert client.register_schema(subject, plain) != first
     assert client.get_latest_with_metadata(subject, {"owner": "shop"}).schema_id == first
     assert client.get_schema(first, subject).metadata.properties.properties == {"owner": "shop"}
+
+
+PERSON = {
+    "$schema": "http://json-schema.org/draft-07/schema#", "title": "Person", "type": "object",
+    "properties": {"name": {"type": "string"}, "home": {"$ref": "address.json"}}, "required": ["name"],
+    "additionalProperties": False,
+}  # fmt: skip
+ADDRESS = {"title": "Address", "type": "object", "properties": {"street": {"type": "string"}}}
+
+
+def test_json_goes_there_and_back_with_references(client, subject):
+    client.register_schema(f"{subject}-address", Schema(json.dumps(ADDRESS), "JSON"))
+    person = Schema(json.dumps(PERSON), "JSON", [SchemaReference("address.json", f"{subject}-address", 1)])
+    client.register_schema(f"{subject}-value", person)
+    context = SerializationContext(subject, MessageField.VALUE)
+    ann = {"name": "Ann", "home": {"street": "Long Lane"}}
+    data = JSONSerializer(person, client)(ann, context)
+    assert JSONDeserializer(None, schema_registry_client=client)(data, context) == ann
+    with pytest.raises(Exception, match="42"):
+        JSONSerializer(person, client)({"name": 42}, context)
+
+
+def test_a_closed_json_schema_grows_and_does_not_shrink(client, subject):
+    plain = {**PERSON, "properties": {"name": {"type": "string"}}}
+    grown = {**PERSON, "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
+    client.register_schema(subject, Schema(json.dumps(plain), "JSON"))
+    client.register_schema(subject, Schema(json.dumps(grown), "JSON"))
+    changed = {**PERSON, "properties": {"name": {"type": "integer"}, "age": {"type": "integer"}}}
+    with pytest.raises(SchemaRegistryError, match="TYPE_NARROWED"):
+        client.register_schema(subject, Schema(json.dumps(changed), "JSON"))
+
+
+MONEY_PROTO = 'syntax = "proto3"; package pay; message Money { int64 units = 1; }'
+SALE_PROTO = """syntax = "proto3"; package shop; import "reg_money.proto"; import "google/protobuf/timestamp.proto";
+message Other { string x = 1; }
+message Sale { message Line { string what = 1; } pay.Money price = 1; google.protobuf.Timestamp at = 2; Line line = 3; }
+"""
+
+
+@pytest.fixture(scope="module")
+def sale(tmp_path_factory):
+    """A module that protoc generated."""
+    folder = tmp_path_factory.mktemp("proto")
+    (folder / "reg_money.proto").write_text(MONEY_PROTO)
+    (folder / "reg_sale.proto").write_text(SALE_PROTO)
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", "--python_out=.", "reg_money.proto", "reg_sale.proto"]
+    subprocess.run(command, check=True, cwd=folder)
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("reg_sale_pb2")
+    sys.path.remove(str(folder))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_protobuf_goes_there_and_back_with_references(client, subject, sale, nested):
+    kind = sale.Sale.Line if nested else sale.Sale
+    message = kind(what="tea") if nested else kind(price={"units": 5}, at={"seconds": 9}, line={"what": "tea"})
+    context = SerializationContext(subject, MessageField.VALUE)
+    data = ProtobufSerializer(kind, client, {"use.deprecated.format": False})(message, context)
+    settings = {"use.deprecated.format": False}
+    assert ProtobufDeserializer(kind, settings, client)(data, context) == message
+    stored = client.get_latest_version(f"{subject}-value").schema
+    assert "message Sale" in stored.schema_str
+    assert [one.name for one in stored.references] == ["reg_money.proto", "google/protobuf/timestamp.proto"][:1]
+
+
+def test_protobuf_text_and_descriptor_have_one_id(client, subject, sale):
+    context = SerializationContext(subject, MessageField.VALUE)
+    ProtobufSerializer(sale.Sale, client, {"use.deprecated.format": False})(sale.Sale(), context)
+    registered = client.get_latest_version(f"{subject}-value")
+    text = Schema(SALE_PROTO, "PROTOBUF", registered.schema.references)
+    assert client.register_schema(f"{subject}-value", text) == registered.schema_id
+    worse = Schema(SALE_PROTO.replace("string x = 1", "int32 x = 1"), "PROTOBUF", registered.schema.references)
+    with pytest.raises(SchemaRegistryError, match="FIELD_SCALAR_KIND_CHANGED"):
+        client.register_schema(f"{subject}-value", worse)

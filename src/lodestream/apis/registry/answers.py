@@ -87,8 +87,7 @@ class Answers:
         """POST /subjects/{subject}/versions."""
         submission = read_submission(asked.body)
         entry = self._subjects.register(asked.subject, submission, normalize=asked.flag("normalize"))
-        return {"id": entry.stored.id, "version": entry.version, "guid": entry.stored.guid,
-                **self._told(entry.stored, asked)}  # fmt: skip
+        return {"id": entry.stored.id, "version": entry.version, "guid": entry.stored.guid}
 
     def versions(self, asked: Asked) -> Any:
         """GET /subjects/{subject}/versions."""

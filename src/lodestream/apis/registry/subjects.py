@@ -137,7 +137,7 @@ def _prepared(rows: Rows, subject: str, given: Submission, normalize: bool) -> t
     parsed = _parsed(rows, given)
     if normalize or settings.effective(rows, subject, "normalize") == "true":
         return replace(given, text=LANGUAGES[given.kind].normal(parsed)), parsed
-    return replace(given, text=parsed.text), parsed
+    return replace(given, text=parsed.text, identity=parsed.identity), parsed
 
 
 def _parsed(rows: Rows, schema: Submission) -> Parsed:

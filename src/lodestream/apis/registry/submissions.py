@@ -30,6 +30,7 @@ class Submission:
         parts: `metadata` and `ruleSet` as sent, when they were.
         id: the id it shall have (import only).
         version: the version it shall have (import only).
+        identity: stands for the text in the fingerprint, without its layout.
     """
 
     kind: SchemaKind
@@ -38,11 +39,17 @@ class Submission:
     parts: str = "{}"
     id: int | None = None
     version: int | None = None
+    identity: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all that makes a schema what it is; equal fingerprints have one id."""
-        told = [self.kind, self.text, [[r.name, r.subject, r.version] for r in self.references], self.parts]
+        told = [
+            self.kind,
+            self.text if self.identity is None else self.identity,
+            [[r.name, r.subject, r.version] for r in self.references],
+            self.parts,
+        ]
         return hashlib.sha256(write_json(told).encode()).hexdigest()
 
 

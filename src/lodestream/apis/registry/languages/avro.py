@@ -75,7 +75,8 @@ class Avro:
             except InvalidSchemaError as error:
                 raise InvalidSchemaError(f"reference {name!r}: {error}") from None
         value = read_json(text)
-        return Parsed(write_json(_ordered(value)), (_Reading(names).type(value, "", ""), value))
+        canonical = write_json(_ordered(value))
+        return Parsed(canonical, (_Reading(names).type(value, "", ""), value), canonical)
 
     def normal(self, parsed: Parsed) -> str:
         """Full names, attributes in order, other properties sorted."""

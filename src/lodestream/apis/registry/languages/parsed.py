@@ -39,12 +39,14 @@ class Parsed:
     """A schema that was read.
 
     Attributes:
-        text: its canonical text: equal for texts that differ in nothing but layout.
+        text: what is stored and given out.
         model: the language's own form of it.
+        identity: equal for texts that differ in nothing but layout; they have one id.
     """
 
     text: str
     model: Any = field(compare=False)
+    identity: str
 
 
 class Language(Protocol):
