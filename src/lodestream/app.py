@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -130,7 +130,11 @@ class App:
 
     def registry(self, name: str) -> SchemaRegistry:
         """A schema registry by the name it has under `registries:`, or by URL; `default` needs no declaration."""
-        return registries(resolved(self.project.registries), component_cache(self.lake))(name)
+        return self._registries(name)
+
+    @cached_property
+    def _registries(self) -> Callable[[str], SchemaRegistry]:
+        return registries(resolved(self.project.registries), component_cache(self.lake))
 
     def run(self, *, until_idle: bool = True, tables: Iterable[TableName] | None = None) -> None:
         """Apply harmless changes and run; what a script or notebook calls."""
