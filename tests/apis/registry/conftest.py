@@ -1,4 +1,4 @@
-"""One registry for the tests that only talk to it, and names that no other test uses."""
+"""Registries for the tests that only talk to them, and names that no other test uses."""
 
 import itertools
 
@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from lodestream.testing.registry import running_registry
+from tests.apis.registry.postgres import Cluster, programs
 
 _COUNT = itertools.count(1)
 
@@ -22,6 +23,30 @@ def http(registry):
     """Requests to that registry."""
     with httpx.Client(base_url=registry.url, timeout=30) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A running PostgreSQL."""
+    if programs() is None:
+        pytest.skip("needs the PostgreSQL server: apt-get install postgresql")
+    cluster = Cluster()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request, tmp_path):
+    """A place for a registry of the test's own, of each kind."""
+    if request.param == "sqlite":
+        return str(tmp_path / "registry.db")
+    import psycopg
+
+    cluster = request.getfixturevalue("postgres")
+    name = f"registry_{next(_COUNT)}"
+    with psycopg.connect(cluster.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return cluster.url.replace("/postgres", f"/{name}")
 
 
 @pytest.fixture
