@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -84,6 +84,11 @@ class RegistryHttp:
                 status, headers, data = self._once(method, path, body)
             except httpx.TransportError as error:
                 cause, wait = str(error) or type(error).__name__, None
+                if _alert(error):
+                    raise AccessError(
+                        "schema registry refuses our certificate; set certificate: and key: to ones of its CA",
+                        registry=self.url, cause=cause,
+                    ) from error  # fmt: skip
                 if _is_certificate(error):
                     raise ConfigError(
                         "certificate of the schema registry is not trusted; name its CA with ca:, or check the address",
@@ -146,14 +151,24 @@ def _context(settings: Mapping[str, Any]) -> ssl.SSLContext:
     return context
 
 
-def _is_certificate(error: BaseException) -> bool:
-    """Whether the other side's certificate is the cause, which no second try mends."""
+def _alert(error: BaseException) -> bool:
+    """Whether the other side ended the handshake over our certificate."""
+    return any(
+        isinstance(one, ssl.SSLError) and "ALERT" in (one.reason or "") and ("CERT" in one.reason or "CA" in one.reason)
+        for one in _causes(error)
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
     inner: BaseException | None = error
     while inner is not None:
-        if isinstance(inner, ssl.SSLCertVerificationError):
-            return True
+        yield inner
         inner = inner.__cause__ or inner.__context__
-    return False
+
+
+def _is_certificate(error: BaseException) -> bool:
+    """Whether the other side's certificate is the cause, which no second try mends."""
+    return any(isinstance(one, ssl.SSLCertVerificationError) for one in _causes(error))
 
 
 def _seconds(text: str | None) -> float | None:
