@@ -36,6 +36,8 @@ def page() -> str:
             if inner is None:
                 parts.append(_verb(name, command))
             else:
+                if command.invoke_without_command:
+                    parts.append(_verb(name, command))
                 parts += [_verb(f"{name} {word}", one) for word, one in inner.items()]
     return "\n\n".join(parts) + "\n"
 
@@ -91,7 +93,7 @@ def _value(parameter: Any) -> str:
     kind = parameter.type_descriptor.annotation
     if inspect.isclass(kind) and issubclass(kind, enum.Enum):
         return " \\| ".join(f"`{choice.value}`" for choice in kind)
-    return f"*{parameter.metavar or ('NUMBER' if kind is int else 'TEXT')}*"
+    return f"*{parameter.metavar or ('NUMBER' if kind is int else 'TEXT')}*".replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from lodestream.cli.query import query
 from lodestream.cli.reconcile import reconcile
 from lodestream.cli.registry import registry
 from lodestream.cli.run import run
-from lodestream.cli.schema import schema
+from lodestream.cli.schema import app as schema
 from lodestream.cli.status import status
 from lodestream.cli.table import app as table
 from lodestream.cli.tail import tail
@@ -47,7 +47,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
         "tail": (tail, "Show the newest rows of a table, and follow them."),
         "status": (status, "Show how each table stands."),
         "explain": (explain, "Show a table's steps and column lineage."),
-        "schema": (schema, "Print the JSON Schema of declarations, for editors."),
+        "schema": (schema, "Check changed schemas; print that of declarations."),
         "version": (version, "Show the version."),
     },
     "Prove and repair": {
