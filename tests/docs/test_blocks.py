@@ -23,6 +23,13 @@ ELSEWHERE = {
     "lodestream chaos --kills 200": "tests/operations/test_chaos.py",
     "rm -rf demo-lake": "tests/demo/test_demo.py",
     "lodestream run --metrics-port 9100": "tests/cli/test_run.py",
+    "lodestream registry": "tests/cli/test_registry.py",
+    "lodestream registry --port 8085 --store /var/lib/registry.db": "tests/cli/test_registry.py",
+    "lodestream registry --store postgresql://registry@db.example/registry": "tests/apis/registry/test_races.py",
+    "lodestream registry --users users.txt": "tests/apis/registry/test_access.py",
+    "lodestream registry --host 0.0.0.0 --users users.txt --certificate a.pem --key a.key --client-ca ca.pem": (
+        "tests/apis/registry/test_access.py"
+    ),
     "lodestream tail silver.orders -f": "tests/cli/test_run.py",
     "lodestream demo --once & sleep 3; kill -9 $!": "tests/demo/test_demo.py",
     "lodestream demo --once & sleep 2; kill -9 $!": "tests/demo/test_demo.py",
@@ -148,6 +155,7 @@ def test_the_checks_can_fail(tmp_path, monkeypatch):
     refused("```sh\nlodestream version   # ends with 3\n```\n", "ended with 0")
     refused("```sh\nlodestream version\n```\n```text output\nlodestream 9\n```\n", "nothing printed")
     refused("```sh\nlodestream run --table silver.orders\n```\n", "never ends")
+    refused("```sh\nlodestream registry --port 0\n```\n", "never ends")
     refused("```sh\nlodestream tail silver.orders --follow\n```\n", "never ends")
     refused("```sh\ncurl example.org\n```\n", "runs no 'curl'")
     refused("```sh\nmake nothing\n```\n", "make nothing")
