@@ -180,7 +180,7 @@ def pairs(draw):
     return reader, writer
 
 
-FAR = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+FAR = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 
 
 @FAR

@@ -48,7 +48,7 @@ BODIES = st.fixed_dictionaries(
         "compatibility": LEAVES, "mode": st.sampled_from(["READWRITE", "x"]), "normalize": LEAVES,
     },
 )  # fmt: skip
-BOUNDS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+BOUNDS = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

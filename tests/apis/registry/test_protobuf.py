@@ -1,5 +1,6 @@
 """Protobuf schemas: what we read is what protoc reads; what changes the wire is found."""
 
+import base64
 import subprocess
 import sys
 
@@ -113,7 +114,7 @@ def test_what_is_no_schema_is_refused(text):
 WORDS = [*FILES["old"].split(), *"{};=[](),.-<>", "1", '"x"', "message", "oneof", "map"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text(max_size=60) | st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join))
 def test_any_text_is_a_schema_or_refused(text):
     try:
@@ -121,6 +122,25 @@ def test_any_text_is_a_schema_or_refused(text):
     except InvalidSchemaError:
         return
     assert PROTOBUF.parse(found.identity).identity == found.identity
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["order", "old", "edition"]),
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=4),
+)
+def test_any_descriptor_is_a_schema_or_refused(name, changes):
+    references = [("money.proto", MONEY)]
+    data = bytearray(base64.b64decode(PROTOBUF.form(PROTOBUF.parse(FILES[name], references), "serialized")))
+    for at, byte in changes:
+        data[at % len(data)] = byte
+    try:
+        found = PROTOBUF.parse(base64.b64encode(bytes(data)).decode(), references)
+    except InvalidSchemaError:
+        return
+    again = PROTOBUF.parse(found.text, references)
+    assert PROTOBUF.differences(again, found) == []
+    assert PROTOBUF.parse(PROTOBUF.form(found, "serialized"), references).identity == found.identity
 
 
 def message(body, *, syntax="proto3", package=""):

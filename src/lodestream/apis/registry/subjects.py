@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from lodestream.apis.registry import problems, records, settings
 from lodestream.apis.registry.database import Database, Rows
@@ -14,25 +14,56 @@ from lodestream.apis.registry.records import Entry, Stored
 from lodestream.apis.registry.submissions import Submission
 
 _REFERRED_MAX = 500
+_JUDGED_MAX = 5000
+
+_Texts = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """All that a judgement needs, read in one transaction.
+
+    Attributes:
+        given: the schema as sent.
+        texts: name and text of all that it builds on.
+        live: the subject's versions, oldest first, each with what it builds on.
+        level: the subject's level.
+        normalize: whether the schema is normalised.
+    """
+
+    given: Submission
+    texts: _Texts
+    live: tuple[tuple[Entry, _Texts], ...]
+    level: str
+    normalize: bool
 
 
 class Subjects:
     """Subjects and their versions in a database.
 
     Every method raises Problem for what the API refuses, and TransientError when the database does not answer.
+    Schemas are read and compared before the writing transaction and found again in it, so that a large one holds
+    nobody else up.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._judged: dict[tuple[str, str, str], tuple[str, ...]] = {}
 
     def register(self, subject: str, given: Submission, *, normalize: bool) -> Entry:
         """The version of a schema under a subject; made now when there is none."""
+        with self._database.read() as rows:
+            loaded = _load(rows, subject, given, normalize)
+        schema, parsed = _prepared(loaded)
+        if given.id is None:
+            self._differences(schema, parsed, loaded)
         with self._database.write() as rows:
-            schema, parsed = _prepared(rows, subject, given, normalize)
+            loaded = _load(rows, subject, given, normalize)
+            schema, parsed = _prepared(loaded)
             fingerprint = schema.fingerprint
             stored = records.by_fingerprint(rows, fingerprint)
-            live = records.versions(rows, subject)
-            if (same := _of(live, stored)) is not None and (given.id is None or given.id == same.stored.id):
+            same = _of((one for one, _ in loaded.live), stored)
+            if same is not None and (given.id is None or given.id == same.stored.id):
                 return same
             mode = settings.mode(rows, subject)
             if mode == "READONLY":
@@ -42,7 +73,8 @@ class Subjects:
             elif given.id is not None:
                 raise problems.not_permitted(f"Subject {subject} is not in import mode")
             else:
-                self._check(rows, subject, schema, parsed, live)
+                if found := self._differences(schema, parsed, loaded):
+                    raise problems.incompatible(subject, found)
                 schema = replace(schema, version=None)
             schema_id = stored.id if stored is not None else records.add_schema(rows, schema, fingerprint)
             number = records.add_version(rows, subject, schema_id, schema.version)
@@ -54,11 +86,13 @@ class Subjects:
             there = records.versions(rows, subject, deleted=deleted)
             if not there:
                 raise problems.no_subject(subject)
-            schema, _ = _prepared(rows, subject, given, normalize)
+            loaded = _load(rows, subject, given, normalize)
+        schema, _ = _prepared(loaded)
+        with self._database.read() as rows:
             found = _of(there, records.by_fingerprint(rows, schema.fingerprint))
-            if found is None:
-                raise problems.no_schema()
-            return found
+        if found is None:
+            raise problems.no_schema()
+        return found
 
     def compare(
         self, subject: str, given: Submission, version: int | None, *, every: bool, normalize: bool
@@ -73,15 +107,13 @@ class Subjects:
             normalize: whether it is normalised first.
         """
         with self._database.read() as rows:
-            schema, parsed = _prepared(rows, subject, given, normalize)
-            level = settings.effective(rows, subject, "level")
-            if every:
-                return _differences(rows, schema, parsed, level, records.versions(rows, subject))
-            with_ = records.version(rows, subject, version)
-            if with_ is None:
-                there = records.versions(rows, subject)
-                raise problems.no_version(version) if there else problems.no_subject(subject)
-            return _differences(rows, schema, parsed, level, [with_])
+            loaded = _load(rows, subject, given, normalize)
+        if not every:
+            live = [one for one in loaded.live if version in (None, one[0].version)]
+            if not live:
+                raise problems.no_version(version) if loaded.live else problems.no_subject(subject)
+            loaded = replace(loaded, live=tuple(live[-1:]))
+        return self._differences(*_prepared(loaded), loaded)
 
     def delete_subject(self, subject: str, *, permanent: bool) -> list[int]:
         """Delete every version of a subject; those that were there before."""
@@ -121,38 +153,65 @@ class Subjects:
 
     def text(self, stored: Stored, form: str | None) -> str:
         """A schema's text in a form that its language has, such as `serialized` for Protobuf."""
+        if form is None:
+            return stored.schema.text
         with self._database.read() as rows:
-            return (
-                LANGUAGES[stored.schema.kind].form(_parsed(rows, stored.schema), form) if form else stored.schema.text
-            )
+            texts = _texts(rows, stored.schema)
+        return LANGUAGES[stored.schema.kind].form(_parsed(stored.schema, texts), form)
 
-    def _check(self, rows: Rows, subject: str, schema: Submission, parsed: Parsed, live: Sequence[Entry]) -> None:
-        level = settings.effective(rows, subject, "level")
-        if found := _differences(rows, schema, parsed, level, live):
-            raise problems.incompatible(subject, found)
+    def _differences(self, schema: Submission, parsed: Parsed, loaded: _Loaded) -> list[str]:
+        """What the level finds wrong, in the form that clients of this API print."""
+        level = loaded.level
+        if level == "NONE" or not loaded.live:
+            return []
+        for one, texts in reversed(loaded.live if level.endswith("_TRANSITIVE") else loaded.live[-1:]):
+            if one.stored.schema.kind != schema.kind:
+                text = f"{one.stored.schema.kind} is not {schema.kind}"
+                told: tuple[str, ...] = (f"{{errorType:'TYPE_CHANGED', description:'{text}'}}",)
+            else:
+                key = (schema.fingerprint, one.stored.fingerprint, level.removesuffix("_TRANSITIVE"))
+                if (known := self._judged.get(key)) is None:
+                    known = _pair(parsed, _parsed(one.stored.schema, texts), schema.kind, level)
+                    if len(self._judged) >= _JUDGED_MAX:
+                        self._judged.clear()
+                    self._judged[key] = known
+                told = known
+            if told:
+                return [*told, f"{{oldSchemaVersion: {one.version}}}", f"{{compatibility: '{level}'}}"]
+        return []
 
 
-def _prepared(rows: Rows, subject: str, given: Submission, normalize: bool) -> tuple[Submission, Parsed]:
+def _load(rows: Rows, subject: str, given: Submission, normalize: bool) -> _Loaded:
+    live = records.versions(rows, subject)
+    level = settings.effective(rows, subject, "level")
+    chosen = normalize or settings.effective(rows, subject, "normalize") == "true"
+    return _Loaded(
+        given, _texts(rows, given), tuple((one, _texts(rows, one.stored.schema)) for one in live), level, chosen
+    )
+
+
+def _prepared(loaded: _Loaded) -> tuple[Submission, Parsed]:
     """A schema with its canonical or normal text."""
-    parsed = _parsed(rows, given)
-    if normalize or settings.effective(rows, subject, "normalize") == "true":
+    given = loaded.given
+    parsed = _parsed(given, loaded.texts)
+    if loaded.normalize:
         return replace(given, text=LANGUAGES[given.kind].normal(parsed)), parsed
     return replace(given, text=parsed.text, identity=parsed.identity), parsed
 
 
-def _parsed(rows: Rows, schema: Submission) -> Parsed:
+def _parsed(schema: Submission, texts: _Texts) -> Parsed:
     try:
-        return _read(schema.kind, schema.text, tuple(_texts(rows, schema)))
+        return _read(schema.kind, schema.text, texts)
     except InvalidSchemaError as error:
         raise problems.invalid_schema(error) from error
 
 
 @functools.lru_cache(maxsize=128)
-def _read(kind: str, text: str, references: tuple[tuple[str, str], ...]) -> Parsed:
+def _read(kind: str, text: str, references: _Texts) -> Parsed:
     return LANGUAGES[kind].parse(text, references)
 
 
-def _texts(rows: Rows, schema: Submission) -> list[tuple[str, str]]:
+def _texts(rows: Rows, schema: Submission) -> _Texts:
     """(name, text) of all that a schema builds on, what they build on first."""
     found: dict[tuple[str, int], tuple[str, str]] = {}
     open_: set[tuple[str, int]] = set()
@@ -176,7 +235,7 @@ def _texts(rows: Rows, schema: Submission) -> list[tuple[str, str]]:
             found[key] = (reference.name, entry.stored.schema.text)
 
     take(schema, 0)
-    return list(found.values())
+    return tuple(found.values())
 
 
 def _of(entries: Iterable[Entry], stored: Stored | None) -> Entry | None:
@@ -186,23 +245,7 @@ def _of(entries: Iterable[Entry], stored: Stored | None) -> Entry | None:
     return next((one for one in reversed([*entries]) if one.stored.id == stored.id), None)
 
 
-def _differences(
-    rows: Rows, schema: Submission, parsed: Parsed, level: str, versions: Sequence[Entry]
-) -> list[str]:  # fmt: skip
-    """What the level finds wrong, in the form that clients of this API print."""
-    if level == "NONE" or not versions:
-        return []
-    for one in reversed(versions if level.endswith("_TRANSITIVE") else versions[-1:]):
-        if one.stored.schema.kind != schema.kind:
-            told = [f"{{errorType:'TYPE_CHANGED', description:'{one.stored.schema.kind} is not {schema.kind}'}}"]
-        else:
-            told = _pair(parsed, _parsed(rows, one.stored.schema), schema.kind, level)
-        if told:
-            return [*told, f"{{oldSchemaVersion: {one.version}}}", f"{{compatibility: '{level}'}}"]
-    return []
-
-
-def _pair(new: Parsed, old: Parsed, kind: str, level: str) -> list[str]:
+def _pair(new: Parsed, old: Parsed, kind: str, level: str) -> tuple[str, ...]:
     compare = LANGUAGES[kind].differences
     found = []
     try:
@@ -212,7 +255,7 @@ def _pair(new: Parsed, old: Parsed, kind: str, level: str) -> list[str]:
             found += [(one, "the old schema cannot read the new one's data") for one in compare(old, new)]
     except InvalidSchemaError as error:
         raise problems.invalid_schema(error) from error
-    return [f"{{errorType:'{one.rule}', description:'{one.text}: {who}'}}" for one, who in found]
+    return tuple(f"{{errorType:'{one.rule}', description:'{one.text}: {who}'}}" for one, who in found)
 
 
 def _check_import(rows: Rows, subject: str, schema: Submission, stored: Stored | None) -> None:

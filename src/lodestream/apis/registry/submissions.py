@@ -14,6 +14,7 @@ from lodestream.ports.registry import Reference, SchemaKind
 
 KINDS: tuple[SchemaKind, ...] = ("JSON", "PROTOBUF", "AVRO")
 NUMBER_MAX = (1 << 31) - 1
+TEXT_MAX = 1 << 20
 _REFERENCES_MAX = 200
 _NAME_MAX = 512
 _PARTS = ("metadata", "ruleSet")
@@ -60,6 +61,8 @@ def read_submission(body: Any) -> Submission:
     text, kind = body.get("schema"), body.get("schemaType") or "AVRO"
     if not isinstance(text, str) or not text.strip():
         raise invalid_schema("the field 'schema' holds the schema's text")
+    if len(text) > TEXT_MAX:
+        raise invalid_schema(f"larger than {TEXT_MAX} characters")
     if kind not in KINDS:
         raise unreadable(f"schemaType is one of {', '.join(KINDS)}")
     references = body.get("references") or []

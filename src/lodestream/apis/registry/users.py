@@ -59,7 +59,7 @@ class Users:
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._lock = threading.Lock()
+        self._lock, self._hashing = threading.Lock(), threading.Lock()
         self._seen: tuple[int, int] | None = None
         self._users: dict[str, tuple[bytes, bytes]] = {}
         self._key = secrets.token_bytes(32)
@@ -72,19 +72,23 @@ class Users:
         if given is None:
             return None
         name, password = given
-        with self._lock:  # one at a time: a hash takes 16 MB and some 30 ms on purpose
+        mark = hmac.digest(self._key, f"{name}:{password}".encode(), "sha256")
+        with self._lock:
             self._read()
-            mark = hmac.digest(self._key, f"{name}:{password}".encode(), "sha256")
             if mark in self._known:
                 return self._known[mark]
             salt, wanted = self._users.get(name, (b"0" * 16, b""))
+        with self._hashing:  # one at a time: a hash takes 16 MB and some 30 ms on purpose
             found = hashlib.scrypt(password.encode(), salt=salt, n=_N, r=_R, p=_P, dklen=_BYTES)
-            if not hmac.compare_digest(found, wanted):
+        if not hmac.compare_digest(found, wanted):
+            return None
+        with self._lock:
+            if self._users.get(name) != (salt, wanted):  # changed meanwhile
                 return None
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
             self._known[mark] = name
-            return name
+        return name
 
     def _read(self) -> None:
         try:

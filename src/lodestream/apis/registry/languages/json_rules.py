@@ -263,12 +263,22 @@ def _mapping(value: Mapping[str, Any], word: str) -> Mapping[str, Any]:
 def _rest(schema: Mapping[str, Any], name: str) -> Any:
     """What a schema says of a property that it does not name."""
     for pattern, inner in _mapping(schema, "patternProperties").items():
-        try:
-            if len(pattern) < 200 and re.search(pattern, name):
-                return inner
-        except re.error:
-            continue
+        if _matches(pattern, name):
+            return inner
     return schema.get("additionalProperties", True)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Whether a property's name fits a pattern, in linear time. Raises InvalidSchemaError for one that takes more."""
+    import jsonschema_rs
+
+    try:
+        taken = jsonschema_rs.Draft7Validator(
+            {"patternProperties": {pattern: False}}, pattern_options=jsonschema_rs.RegexOptions()
+        ).is_valid({name: None})
+    except ValueError:
+        raise InvalidSchemaError(f"pattern cannot be compared in bounded time: {pattern[:200]!r}") from None
+    return not taken
 
 
 def _items(schema: Mapping[str, Any]) -> tuple[list[Any], Any]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 NESTING_MAX = 100
 """How deep a schema's JSON may nest."""
 
-STEPS_MAX = 200_000
+STEPS_MAX = 50_000
 """How many pairs of types one comparison may look at, so that no schema holds the registry up."""
 
 Texts = Sequence[tuple[str, str]]

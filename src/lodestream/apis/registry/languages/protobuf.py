@@ -8,6 +8,7 @@ import importlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -116,7 +117,18 @@ def _decoded(text: str) -> FileDescriptorProto | None:
     except (binascii.Error, DecodeError, ValueError) as error:
         raise InvalidSchemaError(f"neither a .proto file nor a descriptor in base64: {error}") from None
     found.ClearField("source_code_info")
+    _check_text(found)
     return found
+
+
+def _check_text(message: Any) -> None:
+    """Raises InvalidSchemaError when a text inside is not UTF-8: such a one is bytes."""
+    for field, value in message.ListFields():
+        for one in value if field.is_repeated else [value]:
+            if field.message_type is not None:
+                _check_text(one)
+            elif field.type == field.TYPE_STRING and isinstance(one, bytes):
+                raise InvalidSchemaError(f"text is not UTF-8: {one[:40]!r}")
 
 
 def _added(
