@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lodestream.apis.registry.languages.parsed import write_json
@@ -40,7 +40,7 @@ class Submission:
     parts: str = "{}"
     id: int | None = None
     version: int | None = None
-    identity: str | None = None
+    identity: str | None = field(default=None, compare=False)
 
     @property
     def fingerprint(self) -> str:
