@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 
@@ -84,3 +85,16 @@ def test_users_are_added_from_stdin(tmp_path):
     again = call("registry", "--users", users, "--add-user", "ann", "--json", stdin="other\n")
     assert again.json == {"file": users, "user": "ann", "replaced": True}
     assert call("registry", "--users", users, "--add-user", "bob", stdin="\n").code == 3
+
+
+def test_it_ends_though_somebody_holds_a_request_half_sent(tmp_path):
+    server = start_registry(store=str(tmp_path / "r.db"))
+    with httpx.Client(base_url=server.url) as idle, socket.create_connection(
+        ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    ) as half:  # fmt: skip
+        assert idle.get("/").status_code == 200
+        half.sendall(b"POST /subjects/s/versions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        assert idle.get("/subjects").json() == []
+        assert server.stop() == 0
+    server.process.stdout.close()
+    server.process.stderr.close()

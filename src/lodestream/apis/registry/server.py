@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 _START_S = 10
+_GRACE_S = 3.0
+"""How long a stop waits for requests under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,9 @@ async def _serve(app: ASGIApp, host: str, port: int, tls: Tls | None, ready: Cal
     ready(f"{'https' if tls else 'http'}://{shown}:{port}")
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     server.stop()  # type: ignore[no-untyped-call]
-    await serving
+    await asyncio.wait({serving}, timeout=_GRACE_S)
+    if not serving.done():  # somebody holds a request half sent
+        serving.cancel()
 
 
 async def _answers(host: str, port: int, serving: asyncio.Task[None]) -> None:
