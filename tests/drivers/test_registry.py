@@ -9,7 +9,7 @@ import pytest
 
 from lodestream.drivers.registry import open_registry, registries
 from lodestream.errors import AccessError, ConfigError, TransientError
-from lodestream.ports.registry import Reference, UnknownSchemaError
+from lodestream.ports.registry import Reference, SchemaRefusedError, UnknownSchemaError
 from lodestream.testing.registry import running_registry, start_registry
 
 LONG = '"long"'
@@ -44,7 +44,8 @@ def test_schemas_are_registered_and_found_again(registry, tmp_path):
     assert client.differences("orders-value", "AVRO", RECORD) == ()
     assert "READER_FIELD_MISSING_DEFAULT_VALUE" in client.differences("orders-value", "AVRO", NEEDY)[0]
     assert client.differences("nosuch", "AVRO", NEEDY) == ()
-    with pytest.raises(ConfigError, match="READER_FIELD_MISSING_DEFAULT_VALUE"):
+    assert "no such type" in client.differences("orders-value", "AVRO", '"nosuch"')[0]
+    with pytest.raises(SchemaRefusedError, match="READER_FIELD_MISSING_DEFAULT_VALUE"):
         client.register("orders-value", "AVRO", NEEDY)
     client.close()
     client.close()

@@ -12,7 +12,14 @@ from urllib.parse import quote
 
 from lodestream.drivers.registry_files import SchemaFiles, read_schema
 from lodestream.errors import ConfigError, MissingDriverError, TransientError
-from lodestream.ports.registry import Reference, RegisteredSchema, SchemaKind, SchemaRegistry, UnknownSchemaError
+from lodestream.ports.registry import (
+    Reference,
+    RegisteredSchema,
+    SchemaKind,
+    SchemaRefusedError,
+    SchemaRegistry,
+    UnknownSchemaError,
+)
 
 DEFAULT_URL = "http://127.0.0.1:8081"
 _UNKNOWN_S = 5.0
@@ -126,7 +133,7 @@ class RegistryClient:
             return None
 
     def register(self, subject: str, kind: SchemaKind, text: str, references: Sequence[Reference] = ()) -> int:
-        """The id of a schema under a subject, registered now if it was not. Raises ConfigError when it is refused."""
+        """The id of a schema under a subject, registered now if it was not. Raises SchemaRefusedError."""
         path = f"/subjects/{quote(subject, safe='')}/versions"
         found = self._http.post(path, _body(kind, text, references))
         schema_id = found.get("id")
@@ -137,12 +144,14 @@ class RegistryClient:
     def differences(
         self, subject: str, kind: SchemaKind, text: str, references: Sequence[Reference] = ()
     ) -> tuple[str, ...]:
-        """Why the subject's rule would refuse the schema; empty when it would not."""
+        """Why the schema would be refused, by the subject's rule or because it is none; empty when it would not."""
         path = f"/compatibility/subjects/{quote(subject, safe='')}/versions?verbose=true"
         try:
             found = self._http.post(path, _body(kind, text, references))
         except UnknownSchemaError:  # a subject that is not there refuses nothing
             return ()
+        except SchemaRefusedError as error:
+            return (str(error.facts.get("said") or error.message),)
         if found.get("is_compatible") is True:
             return ()
         told = found.get("messages")

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import httpx
 
 from lodestream.errors import AccessError, ConfigError, TransientError
-from lodestream.ports.registry import UnknownSchemaError
+from lodestream.ports.registry import SchemaRefusedError, UnknownSchemaError
 
 ANSWER_BYTES_MAX = 16 << 20
 _TRIES = 3
@@ -64,7 +64,8 @@ class RegistryHttp:
 
         Raises:
             UnknownSchemaError: the registry has no such schema, version or subject.
-            ConfigError: it refuses, or this is no registry.
+            SchemaRefusedError: it does not take the schema.
+            ConfigError: this is no registry.
             AccessError: it does not let us.
             TransientError: it does not answer.
         """
@@ -134,7 +135,7 @@ class RegistryHttp:
         if status == 404 and code in _NOT_THERE:
             raise UnknownSchemaError(said or "not there")
         if status in (409, 422):
-            raise ConfigError("schema registry refuses the schema", registry=self.url, said=said)
+            raise SchemaRefusedError("schema registry refuses the schema", registry=self.url, said=said)
         raise ConfigError("no schema registry answers at this address", registry=self.url, status=status, said=said)
 
 

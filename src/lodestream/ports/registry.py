@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from lodestream.errors import ConfigError
+
 SchemaKind = Literal["AVRO", "JSON", "PROTOBUF"]
 
 
@@ -39,6 +41,10 @@ class UnknownSchemaError(LookupError):
     """The registry answers, and has no such schema."""
 
 
+class SchemaRefusedError(ConfigError):
+    """The registry answers, and does not take the schema: it is none, or breaks the subject's rule."""
+
+
 class SchemaRegistry(Protocol):
     """What is asked of a registry. Every method raises TransientError when it does not answer.
 
@@ -55,9 +61,9 @@ class SchemaRegistry(Protocol):
         """The newest schema of a subject, or None."""
 
     def register(self, subject: str, kind: SchemaKind, text: str, references: Sequence[Reference] = ()) -> int:
-        """The id of a schema under a subject, registered now if it was not. Raises ConfigError when it is refused."""
+        """The id of a schema under a subject, registered now if it was not. Raises SchemaRefusedError."""
 
     def differences(
         self, subject: str, kind: SchemaKind, text: str, references: Sequence[Reference] = ()
     ) -> tuple[str, ...]:
-        """Why the subject's rule would refuse the schema; empty when it would not."""
+        """Why the schema would be refused, by the subject's rule or because it is none; empty when it would not."""

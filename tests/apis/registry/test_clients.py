@@ -9,6 +9,8 @@ import sys
 import pytest
 from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry._async.avro import AsyncAvroDeserializer, AsyncAvroSerializer
+from confluent_kafka.schema_registry._async.json_schema import AsyncJSONDeserializer, AsyncJSONSerializer
+from confluent_kafka.schema_registry._async.protobuf import AsyncProtobufDeserializer, AsyncProtobufSerializer
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
@@ -193,3 +195,21 @@ def test_protobuf_text_and_descriptor_have_one_id(client, subject, sale):
     worse = Schema(SALE_PROTO.replace("string x = 1", "int32 x = 1"), "PROTOBUF", registered.schema.references)
     with pytest.raises(SchemaRegistryError, match="FIELD_SCALAR_KIND_CHANGED"):
         client.register_schema(f"{subject}-value", worse)
+
+
+def test_the_async_json_and_protobuf_serializers_work(registry, subject, sale):
+    context = SerializationContext(subject, MessageField.VALUE)
+    plain = json.dumps({**PERSON, "properties": {"name": {"type": "string"}}})
+
+    async def talk():
+        async with AsyncSchemaRegistryClient({"url": registry.url}) as client:
+            writer = await AsyncJSONSerializer(plain, client)
+            reader = await AsyncJSONDeserializer(None, schema_registry_client=client)
+            person = await reader(await writer({"name": "Ann"}, context), context)
+            other = SerializationContext(f"{subject}-sale", MessageField.VALUE)
+            settings = {"use.deprecated.format": False}
+            wrote = await AsyncProtobufSerializer(sale.Sale, client, settings)
+            reads = await AsyncProtobufDeserializer(sale.Sale, settings, client)
+            return person, await reads(await wrote(sale.Sale(price={"units": 3}), other), other)
+
+    assert asyncio.run(talk()) == ({"name": "Ann"}, sale.Sale(price={"units": 3}))
