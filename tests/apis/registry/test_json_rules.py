@@ -109,7 +109,7 @@ def test_a_pattern_that_would_take_for_ever_does_not():
 def test_a_schema_that_takes_too_long_is_refused():
     wide = {"anyOf": [thing(a={"$ref": "#"}, b={"type": "string", "maxLength": i}) for i in range(1, 400)]}
     other = {"anyOf": [*reversed(wide["anyOf"]), {"const": 1}]}
-    with pytest.raises(InvalidSchemaError, match="too large to compare"):
+    with pytest.raises(InvalidSchemaError, match="too large"):
         rules(wide, other)
 
 

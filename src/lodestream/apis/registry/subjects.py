@@ -15,6 +15,8 @@ from lodestream.apis.registry.submissions import Submission
 
 _REFERRED_MAX = 500
 _JUDGED_MAX = 5000
+_SHOWN_MAX = 100
+"""How many reasons an answer tells."""
 
 _Texts = tuple[tuple[str, str], ...]
 
@@ -255,7 +257,7 @@ def _pair(new: Parsed, old: Parsed, kind: str, level: str) -> tuple[str, ...]:
             found += [(one, "the old schema cannot read the new one's data") for one in compare(old, new)]
     except InvalidSchemaError as error:
         raise problems.invalid_schema(error) from error
-    return tuple(f"{{errorType:'{one.rule}', description:'{one.text}: {who}'}}" for one, who in found)
+    return tuple(f"{{errorType:'{one.rule}', description:'{one.text}: {who}'}}" for one, who in found[:_SHOWN_MAX])
 
 
 def _check_import(rows: Rows, subject: str, schema: Submission, stored: Stored | None) -> None:

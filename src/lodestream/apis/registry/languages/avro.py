@@ -12,6 +12,7 @@ from lodestream.apis.registry.languages.parsed import (
     Difference,
     InvalidSchemaError,
     Parsed,
+    Steps,
     Texts,
     read_json,
     write_json,
@@ -51,6 +52,7 @@ class Type:
         has_default: whether an enum has a default symbol.
         size: bytes of a fixed.
         inner: items of an array, values of a map, branches of a union.
+        named: the fields by name.
     """
 
     kind: str
@@ -61,6 +63,7 @@ class Type:
     has_default: bool = False
     size: int = 0
     inner: list[Type] = field(default_factory=list)
+    named: dict[str, Field] = field(default_factory=dict)
 
 
 class Avro:
@@ -96,6 +99,7 @@ class _Reading:
 
     def __init__(self, names: dict[str, Type]) -> None:
         self.names = names
+        self._steps = Steps()
 
     def type(self, value: Any, space: str, path: str) -> Type:
         if isinstance(value, str):
@@ -162,22 +166,21 @@ class _Reading:
         fields = value.get("fields")
         if not isinstance(fields, list):
             raise InvalidSchemaError(f"record without a list of fields at {path or '/'}")
-        seen: set[str] = set()
         for i, one in enumerate(fields):
             at = f"{path}/fields/{i}"
             if not isinstance(one, dict) or not _is_name(one.get("name")) or "type" not in one:
                 raise InvalidSchemaError(f"not a field with name and type at {at}")
-            if one["name"] in seen:
+            if one["name"] in record.named:
                 raise InvalidSchemaError(f"field appears twice at {at}: {one['name']!r}")
-            seen.add(one["name"])
             kind = self.type(one["type"], space, f"{at}/type")
             if one.get("order", "ascending") not in ("ascending", "descending", "ignore"):
                 raise InvalidSchemaError(f"order is ascending, descending or ignore at {at}")
             aliases = one.get("aliases", [])
             if not isinstance(aliases, list) or not all(isinstance(a, str) for a in aliases):
                 raise InvalidSchemaError(f"aliases are a list of names at {at}")
-            record.fields.append(Field(one["name"], kind, "default" in one, tuple(aliases)))
-            if "default" in one and not _fits(one["default"], kind):
+            record.named[one["name"]] = Field(one["name"], kind, "default" in one, tuple(aliases))
+            record.fields.append(record.named[one["name"]])
+            if "default" in one and not _fits(one["default"], kind, self._steps):
                 raise InvalidSchemaError(f"default does not fit its type at {at}: {write_json(one['default'])[:80]}")
 
 
@@ -224,8 +227,9 @@ def _check_logical(value: Mapping[str, Any], kind: str, path: str) -> None:
         raise InvalidSchemaError(f"not a decimal at {path or '/'}. precision={precision!r} scale={scale!r}")
 
 
-def _fits(value: Any, kind: Type) -> bool:
+def _fits(value: Any, kind: Type, steps: Steps) -> bool:
     """Whether a default's JSON is a value of its type."""
+    steps.take()
     match kind.kind:
         case "null":
             return value is None
@@ -245,13 +249,13 @@ def _fits(value: Any, kind: Type) -> bool:
         case "enum":
             return value in kind.symbols
         case "array":
-            return isinstance(value, list) and all(_fits(one, kind.inner[0]) for one in value)
+            return isinstance(value, list) and all(_fits(one, kind.inner[0], steps) for one in value)
         case "map":
-            return isinstance(value, dict) and all(_fits(one, kind.inner[0]) for one in value.values())
+            return isinstance(value, dict) and all(_fits(one, kind.inner[0], steps) for one in value.values())
         case "union":
-            return any(_fits(value, one) for one in kind.inner)
+            return any(_fits(value, one, steps) for one in kind.inner)
     return isinstance(value, dict) and all(
-        _fits(value[f.name], f.type) if f.name in value else f.has_default for f in kind.fields
+        _fits(value[f.name], f.type, steps) if f.name in value else f.has_default for f in kind.fields
     )
 
 

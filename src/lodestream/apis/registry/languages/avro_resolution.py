@@ -28,7 +28,7 @@ class _Comparison:
         self._known: dict[tuple[int, int], list[Difference]] = {}
 
     def compare(self, reader: Type, writer: Type, path: str) -> list[Difference]:
-        self._steps.take()
+        self._steps.take(1 + (len(reader.fields) + len(reader.symbols)) // 16)
         key = (id(reader), id(writer))
         if (known := self._known.get(key)) is not None:
             return known
@@ -62,7 +62,8 @@ class _Comparison:
             for i, one in enumerate(reader.fields):
                 found += self._field(one, writer, f"{path}/fields/{i}")
         elif reader.kind == "enum":
-            missing = [one for one in writer.symbols if one not in reader.symbols]
+            there = set(reader.symbols)
+            missing = [one for one in writer.symbols if one not in there]
             if missing and not reader.has_default:
                 where = f"{', '.join(missing)} at {path}/symbols"
                 found.append(Difference("MISSING_ENUM_SYMBOLS", f"reader's enum has no default and lacks {where}"))
@@ -84,7 +85,7 @@ class _Comparison:
 
     def _field(self, one: Field, writer: Type, path: str) -> list[Difference]:
         names = (one.name, *one.aliases)
-        written = next((f for name in names for f in writer.fields if f.name == name), None)
+        written = next((writer.named[name] for name in names if name in writer.named), None)
         if written is not None:
             return self.compare(one.type, written.type, f"{path}/type")
         if one.has_default:

@@ -1,7 +1,8 @@
 """Whether every document that one JSON Schema admits is admitted by another.
 
 Keyword by keyword, as Confluent's registry does it: sound, and sometimes stricter than need be. A keyword that is not
-compared must be the same in both. One leniency: a property may become required when it has a default.
+compared must be the same in both. Two leniencies, which that registry has too: a property may become required when it
+has a default, and `oneOf` is taken for `anyOf`.
 """
 
 from __future__ import annotations
@@ -52,17 +53,22 @@ class _Comparison:
         self._reader, self._writer = reader, writer
         self._steps = Steps()
         self._open: set[tuple[int, int]] = set()
+        self._alike: dict[tuple[int, int], tuple[bool, Node, Node]] = {}
         self._made: dict[tuple[int, str, int], tuple[Node, Node]] = {}
 
     def compare(self, reader: Node, writer: Node, path: str) -> list[Difference]:
-        self._steps.take()
+        self._steps.take(1 + _weight(reader.value) + _weight(writer.value))
         reader, writer = self._reader.resolve(reader), self._writer.resolve(writer)
-        if says_nothing(reader.value) or writer.value is False or _same(reader.value, writer.value):
+        if says_nothing(reader.value) or writer.value is False:
             return []
         if reader.value is False:
             return [Difference("TYPE_NARROWED", f"nothing is admitted any more at {path}")]
         key = (id(reader.value), id(writer.value))
         if key in self._open:  # inside itself: it is admitted if the rest is
+            return []
+        if key not in self._alike:
+            self._alike[key] = (_same(reader.value, writer.value), reader, writer)  # kept, so that ids stay theirs
+        if self._alike[key][0]:
             return []
         self._open.add(key)
         try:
@@ -92,6 +98,7 @@ class _Comparison:
         return self._to_any(reader, writer, path)
 
     def _from_all(self, reader: Node, writer: Node, parts: list[Any], path: str) -> list[Difference]:
+        self._steps.take(len(parts))
         rest = {key: value for key, value in _object(writer.value).items() if key != "allOf"}
         nodes = [self._writer.inner(writer, part) for part in parts]
         nodes += [] if says_nothing(rest) else [self._once(self._writer, writer, "allOf", -1, rest)]
@@ -185,10 +192,14 @@ class _Comparison:
                     self._reader.inner(reader, ours[name]), self._writer.inner(writer, theirs[name]), at
                 )
             elif name in ours:
-                if self.compare(self._reader.inner(reader, ours[name]), self._writer.inner(writer, _rest(w, name)), at):
+                if self.compare(
+                    self._reader.inner(reader, ours[name]), self._writer.inner(writer, self._rest(w, name)), at
+                ):
                     text = f"property {name!r} is new at {path}, and the writer could put anything there"
                     found.append(Difference("PROPERTY_ADDED_TO_OPEN_CONTENT_MODEL", text))
-            elif self.compare(self._reader.inner(reader, _rest(r, name)), self._writer.inner(writer, theirs[name]), at):
+            elif self.compare(
+                self._reader.inner(reader, self._rest(r, name)), self._writer.inner(writer, theirs[name]), at
+            ):
                 text = f"property {name!r} is gone at {path}, and others are not admitted"
                 found.append(Difference("PROPERTY_REMOVED_FROM_CLOSED_CONTENT_MODEL", text))
         patterns, others = _mapping(r, "patternProperties"), _mapping(w, "patternProperties")
@@ -203,18 +214,26 @@ class _Comparison:
             if self.compare(mine, self._writer.inner(writer, there), f"{path}/additionalProperties"):
                 found.append(Difference("ADDITIONAL_PROPERTIES_NARROWED", f"fewer properties are admitted at {path}"))
                 break
+        always = {*w["required"]} if isinstance(w.get("required"), list) else set()
         for name in r.get("required", []) if isinstance(r.get("required"), list) else []:
-            if name not in (w.get("required") or []) and "default" not in _object(ours.get(name)):
+            if name not in always and "default" not in _object(ours.get(name)):
                 found.append(
                     Difference("REQUIRED_ATTRIBUTE_ADDED", f"{name!r} is required at {path} and has no default")
                 )
         for name, needs in _mapping(r, "dependentRequired").items():
-            if not isinstance(needs, list) or not {*map(str, needs)} <= {
-                *map(str, _mapping(w, "dependentRequired").get(name) or ()),
-                *(w.get("required") or []),
-            }:
+            told = _mapping(w, "dependentRequired").get(name)
+            given = {*map(str, told)} if isinstance(told, list) else set()
+            if not isinstance(needs, list) or not {*map(str, needs)} - given <= always:
                 found.append(Difference("DEPENDENCY_ARRAY_EXTENDED", f"{name!r} needs more at {path}"))
         return found
+
+    def _rest(self, schema: Mapping[str, Any], name: str) -> Any:
+        """What a schema says of a property that it does not name."""
+        for pattern, inner in _mapping(schema, "patternProperties").items():
+            self._steps.take()
+            if _matches(pattern, name):
+                return inner
+        return schema.get("additionalProperties", True)
 
     def _array(self, reader: Node, writer: Node, path: str) -> list[Difference]:
         r, w = reader.value, _object(writer.value)
@@ -232,6 +251,13 @@ class _Comparison:
         if r.get("uniqueItems") is True and w.get("uniqueItems") is not True:
             found.append(Difference("UNIQUE_ITEMS_ADDED", f"items must differ at {path}"))
         return found
+
+
+def _weight(value: Any) -> int:
+    """What a schema with long lists costs more than another."""
+    return (
+        sum(len(one) for one in value.values() if isinstance(one, list | dict)) // 16 if isinstance(value, dict) else 0
+    )
 
 
 def _same(reader: Any, writer: Any) -> bool:
@@ -258,14 +284,6 @@ def _object(value: Any) -> Mapping[str, Any]:
 def _mapping(value: Mapping[str, Any], word: str) -> Mapping[str, Any]:
     found = value.get(word)
     return found if isinstance(found, dict) else {}
-
-
-def _rest(schema: Mapping[str, Any], name: str) -> Any:
-    """What a schema says of a property that it does not name."""
-    for pattern, inner in _mapping(schema, "patternProperties").items():
-        if _matches(pattern, name):
-            return inner
-    return schema.get("additionalProperties", True)
 
 
 def _matches(pattern: str, name: str) -> bool:

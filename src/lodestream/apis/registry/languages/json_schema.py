@@ -26,6 +26,7 @@ _DRAFTS = (
 _DRAFT = _DRAFTS[2]
 """What a schema that names no draft, or one of its own, is held to."""
 
+_REFERRED_MAX = 8 << 20
 _PLAIN = ("const", "enum", "default", "examples")
 """Keywords whose value is data, not a schema."""
 
@@ -74,6 +75,8 @@ class Document:
                 joined = Node({**rest, "allOf": [*rest.get("allOf", []), _Held(found)]}, node.base)
                 self._joined[id(start.value)] = (start, joined)  # the same each time, so that circles are seen
                 return joined
+        if seen:
+            self._joined[id(start.value)] = (start, node)
         return node
 
     def inner(self, node: Node, value: Any) -> Node:
@@ -87,6 +90,7 @@ class Document:
         """Follow every reference once, and hold what the meta schema may not have seen to it."""
         draft = self.root.value.get("$schema") if isinstance(self.root.value, dict) else None
         seen: set[int] = set()
+        left = _REFERRED_MAX
         for node in _walk(self.root):
             if not isinstance(node.value, dict):
                 continue
@@ -97,6 +101,9 @@ class Document:
             for target in targets:
                 if id(target) not in seen:
                     seen.add(id(target))
+                    left -= len(write_json(target))
+                    if left < 0:
+                        raise InvalidSchemaError(f"$ref and prefixItems name too much. characters_max={_REFERRED_MAX}")
                     _check(target, draft)
 
     def _named(self, reference: str, base: str) -> Node:

@@ -11,7 +11,7 @@ NESTING_MAX = 100
 """How deep a schema's JSON may nest."""
 
 STEPS_MAX = 50_000
-"""How many pairs of types one comparison may look at, so that no schema holds the registry up."""
+"""How many pairs of types one comparison may look at, so that no schema holds the registry up for long."""
 
 Texts = Sequence[tuple[str, str]]
 """(name, text) of every schema that another builds on, those without needs of their own first."""
@@ -66,16 +66,16 @@ class Language(Protocol):
 
 
 class Steps:
-    """Counts the steps of one comparison and ends it when they become too many."""
+    """Counts the steps of one piece of work and ends it when they become too many."""
 
     def __init__(self) -> None:
         self._left = STEPS_MAX
 
-    def take(self) -> None:
-        """One more step. Raises InvalidSchemaError when there were too many."""
-        self._left -= 1
+    def take(self, count: int = 1) -> None:
+        """Some more steps. Raises InvalidSchemaError when there were too many."""
+        self._left -= count
         if self._left < 0:
-            raise InvalidSchemaError(f"schema is too large to compare. steps_max={STEPS_MAX}")
+            raise InvalidSchemaError(f"schema is too large to work with. steps_max={STEPS_MAX}")
 
 
 def read_json(text: str) -> Any:

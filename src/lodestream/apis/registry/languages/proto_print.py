@@ -54,6 +54,10 @@ def _message(message: DescriptorProto, loose: bool) -> Iterator[str]:
         yield f"extensions {_range(one.start, one.end - 1, FIELD_MAX)}{f' [{told}]' if told else ''};"
     nested = {one.name: one for one in message.nested_type}
     done: set[int] = set()
+    inside: dict[int, list[FieldDescriptorProto]] = {}
+    for field in message.field:
+        if field.HasField("oneof_index"):
+            inside.setdefault(field.oneof_index, []).append(field)
     held: set[str] = set()
     for field in message.field:
         if field.HasField("oneof_index") and not field.proto3_optional:
@@ -61,10 +65,9 @@ def _message(message: DescriptorProto, loose: bool) -> Iterator[str]:
                 continue
             done.add(field.oneof_index)
             oneof = message.oneof_decl[field.oneof_index]
-            inner = [f"option {one};" for one in shown_options(oneof.options)]
-            for one in message.field:
-                if one.HasField("oneof_index") and one.oneof_index == field.oneof_index:
-                    inner += _field(one, nested, held, loose, label=False)
+            inner = [f"option {told};" for told in shown_options(oneof.options)]
+            for one in inside[field.oneof_index]:
+                inner += _field(one, nested, held, loose, label=False)
             yield from _block(f"oneof {oneof.name}", inner)
         else:
             yield from _field(field, nested, held, loose)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 
@@ -31,12 +31,12 @@ class Model:
     Attributes:
         file: its descriptor.
         messages: every message that it can see, by full name with a leading dot.
-        enums: names of the enums that it can see.
+        own: names of the messages and enums at the top of the file.
     """
 
     file: FileDescriptorProto
     messages: Mapping[str, DescriptorProto]
-    enums: frozenset[str]
+    own: frozenset[str]
 
 
 class Protobuf:
@@ -55,13 +55,13 @@ class Protobuf:
         file = _added(pool, files, given, own)
         file.ClearField("name")
         messages: dict[str, DescriptorProto] = {}
-        enums: set[str] = set()
         for one in (*files.values(), file):
             prefix = f".{one.package}" if one.package else ""
-            _collect(prefix, one.message_type, one.enum_type, messages, enums)
+            _collect(prefix, one.message_type, messages)
+        own_names = frozenset(one.name for one in (*file.message_type, *file.enum_type))
         printed = print_proto(file)
         stored = text.strip() if _decoded(text) is None else _shown(file, printed)
-        return Parsed(stored, Model(file, messages, frozenset(enums)), printed)
+        return Parsed(stored, Model(file, messages, own_names), printed)
 
     def normal(self, parsed: Parsed) -> str:
         """Fields sorted by number, nested types and imports by name."""
@@ -169,15 +169,11 @@ def _built(pool: DescriptorPool, file: FileDescriptorProto, name: str) -> FileDe
     return found
 
 
-def _collect(
-    prefix: str, messages: Iterable[DescriptorProto], enums: Iterable[EnumDescriptorProto],
-    found: dict[str, DescriptorProto], named: set[str],
-) -> None:  # fmt: skip
-    named.update(f"{prefix}.{one.name}" for one in enums)
+def _collect(prefix: str, messages: Iterable[DescriptorProto], found: dict[str, DescriptorProto]) -> None:
     for one in messages:
         name = f"{prefix}.{one.name}"
         found[name] = one
-        _collect(name, one.nested_type, one.enum_type, found, named)
+        _collect(name, one.nested_type, found)
 
 
 def _sort(message: DescriptorProto) -> None:

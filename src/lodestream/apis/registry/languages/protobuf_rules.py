@@ -103,16 +103,16 @@ def _oneofs(
 ) -> list[Difference]:  # fmt: skip
     """Fields that the writer may set together must not be in one oneof of the reader."""
     found = []
-    for i, oneof in enumerate(reader.oneof_decl):
-        inside = [
-            n for n, field in ours.items() if n in old and field.HasField("oneof_index") and field.oneof_index == i
-        ]
+    inside_of: dict[int, list[int]] = {}
+    for number, field in ours.items():
+        if number in old and field.HasField("oneof_index"):
+            inside_of.setdefault(field.oneof_index, []).append(number)
+    for i, inside in inside_of.items():
         homes = {old[n].oneof_index if old[n].HasField("oneof_index") else -n for n in inside}
         if len(inside) > 1 and len(homes) > 1:
             numbers = ", ".join(map(str, sorted(inside)))
-            text = (
-                f"fields {numbers} of {name.removeprefix('.')} could be set together and are in oneof {oneof.name} now"
-            )
+            home = f"oneof {reader.oneof_decl[i].name} of {name.removeprefix('.')}"
+            text = f"fields {numbers} could be set together and are in {home} now"
             found.append(Difference("MULTIPLE_FIELDS_MOVED_TO_ONEOF", text))
     return found
 
@@ -122,8 +122,7 @@ def _local(model: Model, name: str) -> str | None:
     prefix = f".{model.file.package}." if model.file.package else "."
     local = name.removeprefix(prefix)
     top = local.partition(".")[0]
-    own = any(one.name == top for one in (*model.file.message_type, *model.file.enum_type))
-    return local if own and name.startswith(prefix) else None
+    return local if top in model.own and name.startswith(prefix) else None
 
 
 def _full(model: Model, local: str) -> str:
