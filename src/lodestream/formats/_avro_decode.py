@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -205,7 +206,7 @@ class _Run:
         if self._is_faulty:
             self._fault(c, c.at > c.end, TRUNCATED)
 
-    def _scalar(self, op: Op, c: _Cursors) -> npt.NDArray[np.generic]:
+    def _scalar(self, op: Op, c: _Cursors) -> npt.NDArray[Any]:
         if op.code in ("int", "long", "enum"):
             values = self._long(c)
             if op.code == "int":
@@ -222,7 +223,7 @@ class _Run:
             return self._halves[at].view(np.float32)
         bytes_ = self._block[at]
         self._fault(c, bytes_ > 1, BOOLEAN)
-        return bytes_ == 1
+        return bytes_.view(np.bool_) if not self._is_faulty else bytes_ == 1
 
     def _long(self, c: _Cursors) -> Ints:
         """Zigzag varints, one at each cursor."""

@@ -1,4 +1,4 @@
-"""Runs an Avro program on one record at a time, in plain Python: for records that are too few or too odd for vectors."""
+"""Runs an Avro program on one record at a time, in plain Python, where they are too few or too odd for vectors."""
 
 from __future__ import annotations
 
@@ -184,20 +184,24 @@ class OneByOne:
         return size
 
     def _long(self) -> int:
-        at, end, data = self.at, self.end, self._data
-        value = shift = 0
-        while True:
-            if at >= end:
-                raise FaultError(TRUNCATED)
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-            if shift > 63:
-                raise FaultError(VARINT)
-        if value >> 64:
+        number, self.at = read_long(self._data, self.at, self.end)
+        return number
+
+
+def read_long(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """A zigzag varint of at most 64 bits, and where it ends. Raises FaultError."""
+    value = shift = 0
+    while True:
+        if at >= end:
+            raise FaultError(TRUNCATED)
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+        if shift > 63:
             raise FaultError(VARINT)
-        self.at = at
-        return (value >> 1) ^ -(value & 1)
+    if value >> 64:
+        raise FaultError(VARINT)
+    return (value >> 1) ^ -(value & 1), at

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -9,7 +12,7 @@ import pyarrow as pa
 from lodestream.formats._avro_program import Op, Program
 from lodestream.formats._lines import Ints, Mask, slices
 
-Numbers = npt.NDArray[np.generic]
+Numbers = npt.NDArray[Any]
 _NUMBERS: dict[str, tuple[type[np.generic], pa.DataType]] = {
     "boolean": (np.bool_, pa.bool_()), "int": (np.int32, pa.int32()), "enum": (np.int32, pa.int32()),
     "long": (np.int64, pa.int64()), "float": (np.float32, pa.float32()), "double": (np.float64, pa.float64()),
@@ -125,7 +128,7 @@ class Pieces:
         return pa.Array.from_buffers(kind, count, [_bits(valid), pa.py_buffer(offsets)], children=[items])
 
 
-def _joined(parts: list[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
+def _joined(parts: Sequence[Numbers]) -> Numbers:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from lodestream.errors import ConfigError
+from lodestream.formats._drift import unknown_fields, wider_column
 from lodestream.formats._fast import FastDecoder
 from lodestream.formats._lines import Ints, Lines, message_lines, split_lines
 from lodestream.formats._parse import BadRecordError, Parser
@@ -19,7 +19,7 @@ from lodestream.formats._types import infer_type
 from lodestream.formats._values import BadValueError, Convert, NumberText, converter
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.types import Column, DataType, Schema
-from lodestream.model.widening import may_become_column, unify_schemas, wider
+from lodestream.model.widening import unify_schemas
 from lodestream.ports.format import Part
 from lodestream.ports.settings import Settings
 from lodestream.ports.source import Decoded, Reading
@@ -125,11 +125,10 @@ class ExactDecoder:
         self._reading = reading
         self._row_bytes_max = settings.row_bytes_max
         self._parse = Parser(settings.depth_max, exact=any(_has_decimal(c.type) for c in reading.schema))
-        self._columns: list[tuple[str, Convert, bool, DataType]] = [
-            (c.name, converter(c.type, settings.timestamps), c.nullable, c.type) for c in reading.schema
+        self._columns: list[tuple[Column, Convert]] = [
+            (c, converter(c.type, settings.timestamps)) for c in reading.schema
         ]
         self._names = frozenset(reading.schema.names)
-        self._taken = reading.taken
         self._types = [to_arrow_type(c.type) for c in reading.schema]
 
     def decode(self, lines: Lines, unit: str) -> Decoded:
@@ -166,45 +165,39 @@ class ExactDecoder:
             return [f"parse:{error}"]
         row: list[Any] = []
         reasons: list[str] = []
-        for name, convert, nullable, kind in self._columns:
+        for column, convert in self._columns:
+            name = column.name
             value = record.get(name)
             if value is None:
-                if not nullable:
+                if not column.nullable:
                     reasons.append(f"parse:{name}:null")
                 row.append(None)
                 continue
             try:
                 row.append(convert(value))
             except BadValueError as error:
-                reasons.append(self._misfit(name, kind, value, error, found))
+                reasons.append(self._misfit(column, value, error, found))
         if not self._names.issuperset(record):
             reasons.extend(self._unknown(record, found))
         return reasons or tuple(row)
 
-    def _misfit(self, name: str, kind: DataType, value: Any, error: BadValueError, found: list[Schema]) -> str:
+    def _misfit(self, column: Column, value: Any, error: BadValueError, found: list[Schema]) -> str:
         """The reason for a value that does not fit: drift when a wider number type would hold it."""
-        if self._reading.drift in ("widen", "stop") and not error.path and error.what in ("type", "range"):
-            seen = _infer_exact(value)
-            wide = wider(kind, seen) if seen else None
+        if not error.path and error.what in ("type", "range"):
+            wide = wider_column(self._reading, column, _infer_exact(value))
             if wide:
-                if self._reading.drift == "stop":
-                    raise _drift_error(name, f"its values need {wide}, it is declared {kind}")
-                found.append(Schema((Column(name, wide),)))
-                return f"drift:{name}"
-        return f"parse:{name}{error.path}:{error.what}"
+                found.append(Schema((wide,)))
+                return f"drift:{column.name}"
+        return f"parse:{column.name}{error.path}:{error.what}"
 
     def _unknown(self, record: dict[str, Any], found: list[Schema]) -> list[str]:
         """Reasons for keys that no column has, by drift policy."""
-        names = [name for name in record if name not in self._names]
-        if self._reading.drift == "stop":
-            raise _drift_error(names[0], "no column has this name")
-        if self._reading.drift == "quarantine":
-            return [f"drift:{name}" for name in names]
-        if refused := [name for name in names if not may_become_column(name, self._taken)]:
-            return [f"drift:{name}" for name in refused]
-        kinds = [(name, _infer_exact(record[name])) for name in names]
-        found.append(Schema(tuple(Column(name, kind) for name, kind in kinds if kind)))
-        return []
+        reasons, new = unknown_fields(
+            self._reading, ((name, _infer_exact(record[name])) for name in record if name not in self._names)
+        )
+        if new:
+            found.append(new)
+        return reasons
 
 
 def _infer_exact(value: Any) -> DataType | None:
@@ -215,13 +208,6 @@ def _infer_exact(value: Any) -> DataType | None:
 def _has_decimal(kind: DataType) -> bool:
     inner = [t for t in (kind.element, kind.key) if t] + [f.type for f in kind.fields]
     return kind.name == "decimal" or any(_has_decimal(t) for t in inner)
-
-
-def _drift_error(name: str, why: str) -> ConfigError:
-    return ConfigError(
-        f"the source changed and drift is stop: {why}; declare the column in the table's file or choose another drift",
-        field=name,
-    )
 
 
 component = JsonFormat
