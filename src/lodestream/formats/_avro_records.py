@@ -9,7 +9,7 @@ import pyarrow as pa
 from lodestream.formats._avro_decode import run_program
 from lodestream.formats._avro_program import FAULTS, Limits, Want, compile_program
 from lodestream.formats._avro_resolve import Resolver, find_field, find_writer_field
-from lodestream.formats._avro_schema import AvroType, column_type
+from lodestream.formats._avro_schema import AvroType, field_types
 from lodestream.formats._drift import unknown_fields
 from lodestream.formats._lines import Ints, Lines
 from lodestream.formats._wire_nested import Constant
@@ -40,6 +40,7 @@ class AvroRecords:
         self.limits = limits
         self._parts: list[tuple[str, Convert, DataType | None] | Constant] = []
         resolver = Resolver(timestamps)
+        kinds = field_types(writer)
         want: dict[int, Want] = {}
         for column in reading.schema:
             known = find_field(reader, column.name)
@@ -50,8 +51,8 @@ class AvroRecords:
             kind = writer.fields[at].type
             taken = resolver.take(kind, known.type if known else None, column.type)
             want[at] = taken.want
-            self._parts.append((str(at), taken.convert, column_type(kind)))
-        self._unknown = [(f.name, column_type(f.type)) for i, f in enumerate(writer.fields) if i not in want]
+            self._parts.append((str(at), taken.convert, kinds[at]))
+        self._unknown = [(f.name, kinds[i]) for i, f in enumerate(writer.fields) if i not in want]
         self.writer = writer
         self.want = Want(want)
         self.program = compile_program(writer, self.want)

@@ -31,6 +31,7 @@ _LOGICAL = {
 }  # fmt: skip
 TEXT_CHARS_MAX = 4 << 20
 TYPES_MAX = 20_000
+COLUMN_TYPES_MAX = 5_000
 DEPTH_MAX = 64
 FIXED_BYTES_MAX = 16 << 20
 
@@ -219,9 +220,9 @@ def _with_logical(made: AvroType, node: Mapping[str, Any]) -> AvroType:
     return made
 
 
-def column_type(kind: AvroType) -> DataType | None:
-    """The table type that holds every value of an Avro type; None when there is none (a duration, mixed unions)."""
-    return _Columns().type(kind)
+def field_types(kind: AvroType) -> list[DataType | None]:
+    """The table type that holds every value of each field; None when there is none (a duration, mixed unions)."""
+    return _Columns().fields(kind)
 
 
 def record_schema(kind: AvroType) -> Schema:
@@ -238,7 +239,7 @@ class _Columns:
 
     def type(self, kind: AvroType) -> DataType | None:
         self._count += 1
-        if self._count > TYPES_MAX or id(kind) in self._within:
+        if self._count > COLUMN_TYPES_MAX or id(kind) in self._within:
             return None
         if kind.logical:
             return _logical_type(kind)
@@ -256,11 +257,15 @@ class _Columns:
             return DataType("struct", fields=fields) if fields else None
         return _PLAIN.get(kind.kind)
 
-    def record(self, kind: AvroType) -> Schema:
+    def fields(self, kind: AvroType) -> list[DataType | None]:
         self._within.add(id(kind))
-        kinds = [(field.name, self.type(field.type)) for field in kind.fields]
+        kinds = [self.type(field.type) for field in kind.fields]
         self._within.discard(id(kind))
-        return unify_schemas([Schema((Column(name, found),)) for name, found in kinds if found])
+        return kinds
+
+    def record(self, kind: AvroType) -> Schema:
+        named = zip(kind.fields, self.fields(kind), strict=True)
+        return unify_schemas([Schema((Column(field.name, found),)) for field, found in named if found])
 
 
 _PLAIN = {

@@ -86,11 +86,12 @@ def decoded_rows(
         faults: reasons of all others.
     """
     reasons: dict[int, list[str]] = {}
-    found = [strange.found]
+    found: list[Schema] = []
     for column, held in zip(reading.schema, columns, strict=True):
         wide = _column_reasons(reading, column, held, reasons)
         if wide:
             found.append(Schema((wide,)))
+    found.append(strange.found)
     count = len(origin.positions) if good is None else len(good)
     if strange.reasons:
         for row in range(count):
