@@ -103,7 +103,9 @@ def one_schema(schema, bodies, columns=None, drift="quarantine", **settings):
 
 def outcome(decoded):
     """Values or reasons by place in the batch."""
-    rows = {(r.pop("_position") - 5) // 3: {k: v for k, v in r.items() if k[0] != "_"} for r in decoded.rows.to_pylist()}
+    rows = {
+        (r.pop("_position") - 5) // 3: {k: v for k, v in r.items() if k[0] != "_"} for r in decoded.rows.to_pylist()
+    }
     rejects = {(r["_position"] - 5) // 3: r["_reasons"] for r in decoded.rejects.to_pylist()}
     assert not set(rows) & set(rejects)
     decoded.rows.validate(full=True)

@@ -3,9 +3,8 @@
 import json
 import time
 import tracemalloc
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from uuid import UUID
 
 import fastavro
 import numpy as np
@@ -22,104 +21,8 @@ from lodestream.formats.avro import AvroFormat, AvroSettings
 from lodestream.model.types import Column, Schema, parse_type
 from lodestream.ports.registry import Reference, RegisteredSchema
 from tests.formats.avro_cases import columns_of, decode, one_schema, outcome, reading, written
+from tests.formats.avro_values import ENUM, LOGICAL, VALUES, columns, record
 from tests.formats.registry import Registry, framed
-
-
-def columns(**kinds):
-    return Schema(tuple(Column(name, parse_type(kind)) for name, kind in kinds.items()))
-
-
-def record(called="R", /, **fields):
-    return {"type": "record", "name": called, "fields": [{"name": n, "type": t} for n, t in fields.items()]}
-
-
-LOGICAL = {
-    "millis": {"type": "long", "logicalType": "timestamp-millis"},
-    "micros": {"type": "long", "logicalType": "timestamp-micros"},
-    "nanos": {"type": "long", "logicalType": "timestamp-nanos"},
-    "local": {"type": "long", "logicalType": "local-timestamp-micros"},
-    "date": {"type": "int", "logicalType": "date"},
-    "time": {"type": "int", "logicalType": "time-millis"},
-    "uuid": {"type": "string", "logicalType": "uuid"},
-    "uuid16": {"type": "fixed", "name": "U", "size": 16, "logicalType": "uuid"},
-    "dec": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2},
-    "decfix": {"type": "fixed", "name": "D", "size": 9, "logicalType": "decimal", "precision": 20, "scale": 4},
-    "duration": {"type": "fixed", "name": "T", "size": 12, "logicalType": "duration"},
-}
-ENUM = {"type": "enum", "name": "E", "symbols": ["A", "B"]}
-
-# writer type, body of the field, column type, the value or the reason's end
-VALUES = [
-    ("int", zigzag(7), "tinyint", 7), ("int", zigzag(128), "tinyint", "range"), ("int", zigzag(-128), "tinyint", -128),
-    ("int", zigzag(40_000), "smallint", "range"), ("int", zigzag(-(2**31)), "bigint", -(2**31)),
-    ("long", zigzag(2**31), "int", "range"), ("long", zigzag(2**31 - 1), "int", 2**31 - 1),
-    ("long", zigzag(-(2**63)), "bigint", -(2**63)), ("long", zigzag(-(2**63)), "decimal(19,0)", Decimal(-(2**63))),
-    ("long", zigzag(-(2**63)), "decimal(18,0)", "range"), ("int", zigzag(-5), "decimal(3,2)", Decimal("-5.00")),
-    ("int", zigzag(10), "decimal(3,2)", "range"), ("long", zigzag(2**53), "double", 2.0**53),
-    ("long", zigzag(2**53 + 1), "double", "precision"), ("long", zigzag(2**63 - 1), "double", "precision"),
-    ("long", zigzag(-(2**63)), "double", -(2.0**63)), ("int", zigzag(2**24 + 1), "float", "precision"),
-    ("int", zigzag(2**24), "float", 2.0**24), ("float", b"\0\0\xc0\x3f", "double", 1.5),
-    ("double", b"\0\0\0\0\0\0\xf8\x3f", "float", 1.5), ("double", b"\x9a\x99\x99\x99\x99\x99\xb9\x3f", "float", "precision"),
-    ("double", b"\x9c\x75\0\x88\x3c\xe4\x37\x7e", "float", "range"), ("double", b"\0" * 6 + b"\xf0\x7f", "float", float("inf")),
-    ("double", b"\0" * 8, "int", "type"), ("string", b"\x02x", "int", "type"), ("int", b"\x02", "string", "type"),
-    ("boolean", b"\1", "boolean", True), ("boolean", b"\1", "int", "type"), ("int", b"\2", "boolean", "type"),
-    ("string", b"\x04\xc3\xa4", "string", "ä"), ("string", b"\x02\xc3", "string", "utf8"),
-    ("string", b"\x02\xc3", "binary", b"\xc3"), ("bytes", b"\x02x", "string", "x"), ("bytes", b"\x02\xff", "string", "utf8"),
-    ("bytes", b"\x02\xff", "binary", b"\xff"), (ENUM, b"\2", "string", "B"), (ENUM, b"\2", "int", "type"),
-    ({"type": "fixed", "name": "F", "size": 2}, b"ab", "binary", b"ab"),
-    ({"type": "fixed", "name": "F", "size": 2}, b"ab", "string", "type"),
-    (LOGICAL["uuid16"], bytes(range(16)), "string", str(UUID(bytes=bytes(range(16))))),
-    (LOGICAL["uuid16"], bytes(range(16)), "binary", bytes(range(16))), (LOGICAL["uuid"], b"\x04ab", "string", "ab"),
-    (LOGICAL["duration"], b"\0" * 12, "bigint", "type"), (LOGICAL["duration"], b"\0" * 12, "binary", b"\0" * 12),
-    (LOGICAL["date"], zigzag(19_000), "date", date(2022, 1, 8)), (LOGICAL["date"], zigzag(2_932_897), "date", "range"),
-    (LOGICAL["date"], zigzag(-719_163), "date", "range"), (LOGICAL["date"], zigzag(-719_162), "date", date(1, 1, 1)),
-    (LOGICAL["date"], zigzag(5), "timestamp", "type"), ("int", zigzag(5), "date", "type"),
-    (LOGICAL["time"], zigzag(5), "int", 5), (LOGICAL["time"], zigzag(5), "timestamp", "type"),
-    (LOGICAL["millis"], zigzag(1), "timestamp", datetime(1970, 1, 1, 0, 0, 0, 1000, UTC)),
-    (LOGICAL["millis"], zigzag(1), "bigint", 1),
-    (LOGICAL["millis"], zigzag(-62_135_596_800_000), "timestamp", datetime(1, 1, 1, tzinfo=UTC)),
-    (LOGICAL["millis"], zigzag(-62_135_596_800_001), "timestamp", "range"),
-    (LOGICAL["millis"], zigzag(253_402_300_799_999), "timestamp", datetime(9999, 12, 31, 23, 59, 59, 999_000, UTC)),
-    (LOGICAL["millis"], zigzag(253_402_300_800_000), "timestamp", "range"),
-    (LOGICAL["millis"], zigzag(2**62), "timestamp", "range"),
-    (LOGICAL["micros"], zigzag(-1), "timestamp", datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC)),
-    (LOGICAL["micros"], zigzag(253_402_300_799_999_999), "timestamp", datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC)),
-    (LOGICAL["micros"], zigzag(253_402_300_800_000_000), "timestamp", "range"),
-    (LOGICAL["nanos"], zigzag(-1000), "timestamp", datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC)),
-    (LOGICAL["nanos"], zigzag(1001), "timestamp", "precision"), (LOGICAL["nanos"], zigzag(2**63 - 1), "timestamp", "precision"),
-    (LOGICAL["local"], zigzag(5), "timestamp", datetime(1970, 1, 1, 0, 0, 0, 5, UTC)), ("long", zigzag(5), "timestamp", "type"),
-    (LOGICAL["dec"], b"\x04\x01\x00", "decimal(12,2)", Decimal("2.56")), (LOGICAL["dec"], b"\x02\xff", "decimal(12,2)", Decimal("-0.01")),
-    (LOGICAL["dec"], b"\x02\xff", "decimal(4,3)", Decimal("-0.010")), (LOGICAL["dec"], b"\x02\x7f", "decimal(12,1)", "range"),
-    (LOGICAL["dec"], b"\x02\x64", "decimal(12,0)", Decimal(1)), (LOGICAL["dec"], b"\x06\x01\x00\x00", "decimal(4,2)", "range"),
-    (LOGICAL["dec"], b"\x00", "decimal(12,2)", "format"), (LOGICAL["dec"], b"\x02\x05", "double", "type"),
-    (LOGICAL["dec"], b"\x02\x05", "string", "type"), (LOGICAL["dec"], b"\x02\x05", "binary", b"\x05"),
-    (LOGICAL["dec"], zigzag(20) + b"\xff" * 19 + b"\xfe", "decimal(12,2)", Decimal("-0.02")),
-    (LOGICAL["dec"], zigzag(20) + b"\x01" + b"\0" * 19, "decimal(38,2)", "range"),
-    (LOGICAL["dec"], zigzag(16) + (10**36).to_bytes(16, "big"), "decimal(38,3)", Decimal(10**34)),
-    (LOGICAL["dec"], zigzag(16) + (10**38 - 1).to_bytes(16, "big"), "decimal(38,2)", Decimal("9" * 36 + ".99")),
-    (LOGICAL["dec"], zigzag(16) + (10**38).to_bytes(16, "big"), "decimal(38,2)", "range"),
-    (LOGICAL["dec"], zigzag(16) + (-(10**38) + 1).to_bytes(16, "big", signed=True), "decimal(38,2)", Decimal("-" + "9" * 36 + ".99")),
-    (LOGICAL["decfix"], (123_456_789_012_345_678_900).to_bytes(9, "big"), "decimal(19,2)", Decimal("12345678901234567.89")),
-    (["null", "int"], b"\0", "int", None), (["null", "int"], b"\2\x08", "int", 4), (["int", "null"], b"\0\x08", "bigint", 4),
-    (["null", "string"], b"\0", "int", None), (["null", "string"], b"\2\2x", "int", "type"),
-    (["null", "int", "string"], b"\4\2x", "string", "x"), (["null", "int", "string"], b"\2\2", "string", "type"),
-    (["null", "int", "string"], b"\0", "string", None), (["int", "long"], b"\2\2", "bigint", 1),
-    (["int", {"type": "array", "items": "int"}], b"\2\2\2\0", "array<int>", [1]), (["null"], b"\0", "int", None),
-    (["string"], b"\0\2x", "string", "x"), ("null", b"", "int", None),
-    ({"type": "array", "items": "int"}, b"\4\2\4\2\6\0", "array<bigint>", [1, 2, 3]),
-    ({"type": "array", "items": "int"}, b"\3\4\2\4\2\6\0", "array<bigint>", [1, 2, 3]),
-    ({"type": "array", "items": ["null", "int"]}, b"\4\0\2\2\0", "array<int>", [None, 1]),
-    ({"type": "array", "items": "null"}, b"\6\0", "array<int>", [None, None, None]),
-    ({"type": "array", "items": "string"}, b"\2\2x\0", "array<int>", "type"), ({"type": "array", "items": "string"}, b"\0", "array<int>", []),
-    ({"type": "array", "items": "int"}, b"\0", "int", "type"), ({"type": "array", "items": "long"}, b"\4\2" + zigzag(200) + b"\0", "array<tinyint>", "range"),
-    ({"type": "map", "values": "int"}, b"\4\2a\2\2b\4\0", "map<string,bigint>", [("a", 1), ("b", 2)]),
-    ({"type": "map", "values": "int"}, b"\4\2a\2\2a\4\0", "map<string,int>", "duplicate_key"),
-    ({"type": "map", "values": "int"}, b"\2\2\xff\2\0", "map<string,int>", "utf8"),
-    (record("S", x="int", y="string"), b"\2\2y", "struct<y:string,x:bigint,z:int>", {"y": "y", "x": 1, "z": None}),
-    (record("S", x="long"), zigzag(300), "struct<x:tinyint>", ".x:range"),
-    (record("S", x=record("I", y="string")), b"\2\xff", "struct<x:struct<y:string>>", ".x.y:utf8"),
-    (["null", record("S", x="string")], b"\0", "struct<x:int>", None), (["null", record("S", x="string")], b"\2\2a", "struct<x:int>", ".x:type"),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(("writer", "body", "column", "expected"), VALUES)
@@ -149,14 +52,23 @@ BASE = record(
 )
 GOOD = zigzag(5) + b"\x06abc" + b"\x02\x02t\x00" + b"\x01" + b"\x02" + b"\x00"
 BAD = [
-    (b"", "parse:magic"), (b"\0\0\0\0", "parse:magic"), (b"\1\0\0\0\1" + GOOD, "parse:magic"), (GOOD, "parse:magic"),
-    (framed(1, b""), "parse:avro:truncated"), (framed(1, GOOD + b"\0"), "parse:avro:trailing"),
-    (framed(99, GOOD), "parse:schema_id:unknown"), (framed(2**32 - 1, GOOD), "parse:schema_id:unknown"),
-    (framed(2, GOOD), "parse:schema_id:kind"), (framed(3, GOOD), "parse:schema_id:invalid"),
-    (framed(4, b"\2"), "parse:schema_id:record"), (framed(5, b"\2"), "parse:schema_id:unknown"),
-    (framed(1, b"\x80" * 10 + b"\1" + GOOD[1:]), "parse:avro:varint"), (framed(1, zigzag(2**31) + GOOD[1:]), "parse:avro:varint"),
+    (b"", "parse:magic"),
+    (b"\0\0\0\0", "parse:magic"),
+    (b"\1\0\0\0\1" + GOOD, "parse:magic"),
+    (GOOD, "parse:magic"),
+    (framed(1, b""), "parse:avro:truncated"),
+    (framed(1, GOOD + b"\0"), "parse:avro:trailing"),
+    (framed(99, GOOD), "parse:schema_id:unknown"),
+    (framed(2**32 - 1, GOOD), "parse:schema_id:unknown"),
+    (framed(2, GOOD), "parse:schema_id:kind"),
+    (framed(3, GOOD), "parse:schema_id:invalid"),
+    (framed(4, b"\2"), "parse:schema_id:record"),
+    (framed(5, b"\2"), "parse:schema_id:unknown"),
+    (framed(1, b"\x80" * 10 + b"\1" + GOOD[1:]), "parse:avro:varint"),
+    (framed(1, zigzag(2**31) + GOOD[1:]), "parse:avro:varint"),
     (framed(1, b"\xff" * 9 + b"\x02" + GOOD[1:]), "parse:avro:varint"),
-    (framed(1, b"\x0a\x05abc" + GOOD[5:]), "parse:avro:length"), (framed(1, b"\x0a" + zigzag(2**62) + b"abcdefgh"), "parse:avro:truncated"),
+    (framed(1, b"\x0a\x05abc" + GOOD[5:]), "parse:avro:length"),
+    (framed(1, b"\x0a" + zigzag(2**62) + b"abcdefgh"), "parse:avro:truncated"),
     (framed(1, b"\x0a" + zigzag(2**63 - 1) + b"abcdefgh"), "parse:avro:truncated"),
     (framed(1, b"\x0a" + zigzag(-(2**63)) + b"abcdefgh"), "parse:avro:length"),
     (framed(1, b"\x0a\x06abc" + zigzag(2**40) + b"\2t\0\1\2\0"), "parse:avro:truncated"),
@@ -164,11 +76,13 @@ BAD = [
     (framed(1, b"\x0a\x06abc" + b"\x01\x01\x02t\0\1\2\0"), "parse:avro:length"),
     (framed(1, b"\x0a\x06abc" + b"\x01\x02\x02t\0\1\2\0"), "parse:avro:block"),
     (framed(1, b"\x0a\x06abc" + b"\x01\x7e\x02t\0\1\2\0"), "parse:avro:truncated"),
-    (framed(1, b"\x0a\x06abc" + b"\x00\x02\x02\x00"), "parse:avro:boolean"), (framed(1, b"\x0a\x06abc" + b"\x00\x01\x04\x00"), "parse:avro:enum"),
-    (framed(1, b"\x0a\x06abc" + b"\x00\x01\x01\x00"), "parse:avro:enum"), (framed(1, b"\x0a\x06abc" + b"\x00\x01\x02\x04"), "parse:avro:branch"),
+    (framed(1, b"\x0a\x06abc" + b"\x00\x02\x02\x00"), "parse:avro:boolean"),
+    (framed(1, b"\x0a\x06abc" + b"\x00\x01\x04\x00"), "parse:avro:enum"),
+    (framed(1, b"\x0a\x06abc" + b"\x00\x01\x01\x00"), "parse:avro:enum"),
+    (framed(1, b"\x0a\x06abc" + b"\x00\x01\x02\x04"), "parse:avro:branch"),
     (framed(1, b"\x0a\x06abc" + b"\x00\x01\x02\x01"), "parse:avro:branch"),
     (framed(1, b"\x0a\x02\xff" + GOOD[5:]), "parse:name:utf8"),
-]  # fmt: skip
+]
 
 
 def base_registry():
@@ -205,7 +119,9 @@ def test_every_prefix_of_a_record_is_a_reject(wanted):
 
 def test_any_bit_flipped_anywhere_is_a_row_or_a_reject_and_changes_no_other():
     message = framed(1, GOOD)
-    flipped = [bytes([*message[:i], message[i] ^ 1 << bit, *message[i + 1 :]]) for i in range(len(message)) for bit in range(8)]
+    flipped = [
+        bytes([*message[:i], message[i] ^ 1 << bit, *message[i + 1 :]]) for i in range(len(message)) for bit in range(8)
+    ]
     messages = [m for each in flipped for m in (message, each)]
     got = outcome(decode(messages, columns_of(BASE), base_registry()))
     assert len(got) == len(messages)
@@ -215,26 +131,34 @@ def test_any_bit_flipped_anywhere_is_a_row_or_a_reject_and_changes_no_other():
         assert outcome(decode([each], columns_of(BASE), base_registry())) == {0: got[2 * i + 1]}
 
 
-NODE = {"type": "record", "name": "N", "fields": [{"name": "v", "type": "int"}, {"name": "next", "type": ["null", "N"]}]}
+NODE = {
+    "type": "record",
+    "name": "N",
+    "fields": [{"name": "v", "type": "int"}, {"name": "next", "type": ["null", "N"]}],
+}
 TREE = {"type": "record", "name": "N", "fields": [{"name": "k", "type": {"type": "array", "items": "N"}}]}
 SELF = {"type": "record", "name": "N", "fields": [{"name": "a", "type": "N"}, {"name": "b", "type": "N"}]}
-DOUBLING = record("A0", a="string", **{"x": "A1", "y": "A1"})
+DOUBLING = record("A0", a="string", x="A1", y="A1")
 for i in range(1, 40):
     inner = record(f"A{i}", a="string" if i == 39 else "A" + str(i + 1), b="string" if i == 39 else "A" + str(i + 1))
     DOUBLING = json.loads(json.dumps(DOUBLING).replace(f'"A{i}"', json.dumps(inner), 1))
 NULLS = record(a={"type": "array", "items": "null"}, e={"type": "array", "items": record("Z")}, id="int")
 NESTED = record(a={"type": "array", "items": {"type": "array", "items": {"type": "array", "items": "null"}}})
 BOMBS = [
-    (NULLS, zigzag(1_000_000_000) + b"\0\0\2", "items", {}), (NULLS, b"\0" + zigzag(1_000_000_000) + b"\0\2", "items", {}),
-    (NULLS, zigzag(-1_000_000_000) + b"\0\0\0\2", "items", {}), (NULLS, zigzag(60) * 3 + b"\0\0\2", "items", {}),
+    (NULLS, zigzag(1_000_000_000) + b"\0\0\2", "items", {}),
+    (NULLS, b"\0" + zigzag(1_000_000_000) + b"\0\2", "items", {}),
+    (NULLS, zigzag(-1_000_000_000) + b"\0\0\0\2", "items", {}),
+    (NULLS, zigzag(60) * 3 + b"\0\0\2", "items", {}),
     (NULLS, zigzag(2**63 - 1) + b"\0\0\2", "items", {}),
     (NESTED, b"\2" + (b"\2" + zigzag(60) + b"\0\0") * 2000, "items", {}),
-    (NODE, b"\2\2" * 300_000 + b"\2\0", "depth", {}), (TREE, b"\2" * 1_000_000, "depth", {}),
-    (TREE, b"\2\2\2\2\0\0\0\0\0", "depth", {"depth_max": 4}), (SELF, b"", "depth", {}), (DOUBLING, b"", "truncated", {}),
-
+    (NODE, b"\2\2" * 300_000 + b"\2\0", "depth", {}),
+    (TREE, b"\2" * 1_000_000, "depth", {}),
+    (TREE, b"\2\2\2\2\0\0\0\0\0", "depth", {"depth_max": 4}),
+    (SELF, b"", "depth", {}),
+    (DOUBLING, b"", "truncated", {}),
     (record(a={"type": "array", "items": "string"}), zigzag(2000) + b"\0" * 2000 + b"\0", "items", {"items_max": 1999}),
     (record(a={"type": "fixed", "name": "F", "size": 16 << 20}), b"\0" * 100, "truncated", {}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("schema", "body", "reason", "limits"), BOMBS)
@@ -254,13 +178,13 @@ def test_a_bomb_costs_nothing(schema, body, reason, limits, wanted):
 def test_a_schema_of_thousands_of_fields_is_read():
     schema = record(**{f"f{i}": ["null", "long"] for i in range(4000)})
     got = outcome(one_schema(schema, [b"\2\x08" * 4000] * 20, columns(f0="int", f3999="bigint"), drift="widen"))
-    assert got == dict.fromkeys(range(20), {"f0": 4, "f3999": 4})
+    assert got == {i: {"f0": 4, "f3999": 4} for i in range(20)}
 
 
 def test_bad_schemas_are_refused():
     for text in ("", "{", "nope", "[]", "3", '["int", "int"]', '["null", ["int"]]', '{"type": "array"}', '{"type": 5}',
                  '{"type": "fixed", "name": "F", "size": -1}', '{"type": "enum", "name": "E", "symbols": ["A", "A"]}',
-                 '{"type": "record", "name": "R", "fields": [{"name": "a", "type": "int"}, {"name": "a", "type": "int"}]}',
+                 json.dumps({"type": "record", "name": "R", "fields": [{"name": "a", "type": "int"}] * 2}),
                  '{"type": "record", "name": "R", "fields": [{"type": "int"}]}', "[" * 100_000,
                  json.dumps(record(a={"type": "fixed", "name": "R", "size": 1}))):  # fmt: skip
         assert outcome(one_schema(text, [b"\0"], columns(a="int"))) == {0: ["parse:schema_id:invalid"]}, text
@@ -268,7 +192,11 @@ def test_bad_schemas_are_refused():
 
 def test_several_versions_in_one_batch_keep_their_order():
     registry = Registry()
-    one, two, three = record(id="int"), record(id="long", name="string"), record(name=["null", "string"], id="int", more="int")
+    one, two, three = (
+        record(id="int"),
+        record(id="long", name="string"),
+        record(name=["null", "string"], id="int", more="int"),
+    )
     ids = [registry.add(json.dumps(schema)) for schema in (one, two, three)]
     messages, expected = [], {}
     for i in range(300):
@@ -291,7 +219,10 @@ def test_drift_follows_the_policy():
     bodies = written(record(id="long"), [{"id": 1}, {"id": 2**40}])
     bodies = [body + b"\2" + b"\0" * 12 for body in bodies]
     wanted = columns(id="int")
-    assert outcome(one_schema(schema, bodies, wanted)) == {0: ["drift:extra", "drift:bad"], 1: ["parse:id:range", "drift:extra", "drift:bad"]}
+    assert outcome(one_schema(schema, bodies, wanted)) == {
+        0: ["drift:extra", "drift:bad"],
+        1: ["parse:id:range", "drift:extra", "drift:bad"],
+    }
     added = one_schema(schema, bodies, wanted, drift="add")
     assert outcome(added) == {0: {"id": 1}, 1: ["parse:id:range"]}
     assert added.found == columns(extra="string")
@@ -308,11 +239,20 @@ def test_drift_follows_the_policy():
 def test_a_column_that_may_not_be_null_rejects_null_and_absence():
     strict = Schema((Column("id", parse_type("int"), nullable=False), Column("n", parse_type("int"), nullable=False)))
     schema = record(id=["null", "int"])
-    assert outcome(one_schema(schema, [b"\0", b"\2\2"], strict)) == {0: ["parse:id:null", "parse:n:null"], 1: ["parse:n:null"]}
+    assert outcome(one_schema(schema, [b"\0", b"\2\2"], strict)) == {
+        0: ["parse:id:null", "parse:n:null"],
+        1: ["parse:n:null"],
+    }
 
 
 def test_a_reader_schema_adds_aliases_and_defaults(tmp_path):
-    reader = record(id="int", name="string", tags={"type": "array", "items": "string"}, kind=ENUM | {"default": "A"}, s=record("S", a="int", b="int"))
+    reader = record(
+        id="int",
+        name="string",
+        tags={"type": "array", "items": "string"},
+        kind=ENUM | {"default": "A"},
+        s=record("S", a="int", b="int"),
+    )
     by = {field["name"]: field for field in reader["fields"]}
     by["id"]["aliases"] = ["number"]
     by["name"]["default"] = "nobody"
@@ -322,7 +262,9 @@ def test_a_reader_schema_adds_aliases_and_defaults(tmp_path):
     writer = record(number="int", kind={"type": "enum", "name": "E", "symbols": ["A", "C"]}, s=record("S", a="int"))
     registry = Registry()
     number = registry.add(json.dumps(writer))
-    got = outcome(decode([framed(number, b"\4\2\6")], columns_of(reader), registry, {"root": tmp_path}, schema="r.avsc"))
+    got = outcome(
+        decode([framed(number, b"\4\2\6")], columns_of(reader), registry, {"root": tmp_path}, schema="r.avsc")
+    )
     assert got == {0: {"id": 2, "name": "nobody", "tags": ["x", "y"], "kind": "A", "s": {"a": 3, "b": 9}}}
     by["name"]["default"] = 5
     (tmp_path / "r.avsc").write_text(json.dumps(reader))
@@ -363,16 +305,22 @@ def test_bare_messages_and_single_objects(tmp_path):
         0: {"id": 1, "name": None}, 1: ["parse:avro:truncated"],
     }  # fmt: skip
     single = b"\xc3\x01" + fingerprint(parse_schema(json.dumps(old))) + b"\2"
-    other = b"\xc3\x01" + fastavro.schema.fingerprint(fastavro.schema.to_parsing_canonical_form(new), "CRC-64-AVRO").encode()
+    other = (
+        b"\xc3\x01"
+        + fastavro.schema.fingerprint(fastavro.schema.to_parsing_canonical_form(new), "CRC-64-AVRO").encode()
+    )
     newer = b"\xc3\x01" + fingerprint(parse_schema(json.dumps(new))) + b"\2\2x"
     got = outcome(decode([single, newer, other, b"\xc3\x02" + single[2:], b"\xc3", b""], wanted, None, kind,
                          framing="single_object", schema="new.avsc", writers=["old.avsc"]))  # fmt: skip
     assert got == {
-        0: {"id": 1, "name": None}, 1: {"id": 1, "name": "x"}, 2: ["parse:schema_id:unknown"], 3: ["parse:magic"], 4: ["parse:magic"], 5: ["parse:magic"],
+        0: {"id": 1, "name": None}, 1: {"id": 1, "name": "x"}, 2: ["parse:schema_id:unknown"],
+        3: ["parse:magic"], 4: ["parse:magic"], 5: ["parse:magic"],
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("schema", [BASE, NODE, TREE, record(**LOGICAL), {**record(a="int", b=["null", record("x.Y")]), "namespace": "n.s"}])
+@pytest.mark.parametrize(
+    "schema", [BASE, NODE, TREE, record(**LOGICAL), {**record(a="int", b=["null", record("x.Y")]), "namespace": "n.s"}]
+)
 def test_fingerprints_are_those_of_fastavro(schema):
     form = fastavro.schema.to_parsing_canonical_form(schema)
     assert canonical(parse_schema(json.dumps(schema))) == form
@@ -393,14 +341,19 @@ def test_references_are_followed():
     registry = Registry()
     registry.add(json.dumps(ENUM), subject="enum")
     registry.add(json.dumps(record("Inner", kind="E")), subject="inner", references=[Reference("E", "enum", 1)])
-    number = registry.add(json.dumps(record("Outer", a="Inner", b="E")), references=[Reference("Inner", "inner", 1), Reference("E", "enum", 1)])
+    number = registry.add(
+        json.dumps(record("Outer", a="Inner", b="E")),
+        references=[Reference("Inner", "inner", 1), Reference("E", "enum", 1)],
+    )
     got = outcome(decode([framed(number, b"\2\0")], columns(a="struct<kind:string>", b="string"), registry))
     assert got == {0: {"a": {"kind": "B"}, "b": "A"}}
 
 
 def test_columns_come_from_the_subject_or_from_the_messages():
     registry = Registry()
-    number = registry.add(json.dumps(record(id="int", t=LOGICAL["millis"], d=LOGICAL["dec"], u=["int", "string"])), subject="orders-value")
+    number = registry.add(
+        json.dumps(record(id="int", t=LOGICAL["millis"], d=LOGICAL["dec"], u=["int", "string"])), subject="orders-value"
+    )
     made = AvroFormat(AvroSettings(), reading(Schema(), registry))
     expected = columns(id="int", t="timestamp", d="decimal(12,2)")
     assert made.infer_messages([], "orders") == expected
@@ -433,10 +386,18 @@ def test_sliced_and_large_arrays_and_long_messages():
     long = framed(number, zigzag(2000) + b"y" * 2000)
     decoded = made.decode_messages(pa.array([messages[3], long, messages[4]], pa.binary()), "u", np.arange(3))
     assert decoded.rows["_position"].to_pylist() == [0, 2]
-    assert decoded.rejects.to_pylist()[0] | {"_raw": b""} == {"_source": "u", "_position": 1, "_reasons": ["parse:size"], "_raw": b"", "_detail": None}
+    assert decoded.rejects.to_pylist()[0] | {"_raw": b""} == {
+        "_source": "u",
+        "_position": 1,
+        "_reasons": ["parse:size"],
+        "_raw": b"",
+        "_detail": None,
+    }
     big = framed(number, zigzag(16 << 20) + b"z" * (16 << 20))
     made = AvroFormat(AvroSettings(row_bytes_max=32 << 20), reading(columns(a="string"), registry))
-    decoded = made.decode_messages(pa.array([messages[3]] * 20 + [big] + [messages[4]] * 20, pa.binary()), "u", np.arange(41))
+    decoded = made.decode_messages(
+        pa.array([messages[3]] * 20 + [big] + [messages[4]] * 20, pa.binary()), "u", np.arange(41)
+    )
     assert [len(text) for text in decoded.rows["a"].to_pylist()] == [3] * 20 + [16 << 20] + [4] * 20
     assert made.decode_messages(pa.array([], pa.binary()), "u", np.arange(0)).rows.num_rows == 0
 

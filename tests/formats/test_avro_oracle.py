@@ -13,6 +13,7 @@ from lodestream.formats._avro_program import FAULTS, Limits, Want, compile_progr
 from lodestream.formats._avro_schema import parse_schema
 from tests.formats.avro_cases import one_schema, outcome, records, written
 
+NO_LIMITS = Limits()
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
@@ -61,7 +62,7 @@ def test_rows_equal_what_fastavro_wrote(data, few):
     assert got == expected
 
 
-def run(schema, bodies, few, limits=Limits(), want=everything):
+def run(schema, bodies, few, limits=NO_LIMITS, want=everything):
     kind = parse_schema(json.dumps(schema))
     block = np.frombuffer(b"".join(bodies), np.uint8)
     ends = np.cumsum([len(body) for body in bodies]).astype(np.int64)
