@@ -87,7 +87,8 @@ def _traits(component: Any) -> list[tuple[str, bool]]:
 def fields(settings: type[Settings], prefix: str = "") -> list[tuple[str, str, str, str]]:
     """(name, type, default, description) of each field; those of a block within are named `block.field`."""
     rows = []
-    for name, field in settings.model_fields.items():
+    for attribute, field in settings.model_fields.items():
+        name = field.alias or attribute
         if (inner := _block(field.annotation)) is not None:
             rows.append((f"{prefix}{name}", "block", "–", field.description or ""))
             rows += fields(inner, f"{prefix}{name}.")

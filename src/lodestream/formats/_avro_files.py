@@ -7,7 +7,7 @@ import json
 import lzma
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -30,7 +30,8 @@ _MAGIC = b"Obj\x01"
 _SYNC_BYTES = 16
 _HEADER_BYTES_MAX = 16 << 20
 _ENTRIES_MAX = 1000
-_ROWS_MAX = 1 << 24
+ROWS_PER_BYTE_MAX = 1024
+"""A block that claims more rows for each byte in the file is broken: deflate makes no byte of more."""
 _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 64 << 20
 _DEPTH_BEFORE = 2  # the record and the array that the rows of a block are read as
 
@@ -43,7 +44,7 @@ class NotAvroError(ValueError):
 class Block:
     """A block: where its data stands in the file, how many rows it says it has, and about how many bytes they take.
 
-    One that cannot be read is `broken` and has one row.
+    One that is `broken` counts as one row: it has no end, or more rows than it can have.
     """
 
     at: int
@@ -78,11 +79,10 @@ class AvroFile:
     """An open file (Avro 1.12, "Object Container Files").
 
     Attributes:
-        schema: of its rows, a record.
-        blocks: those with rows, in order; behind a block that cannot be found nothing more is.
+        blocks: those with rows, in order; behind a block that has no end nothing more is.
 
     Raises:
-        NotAvroError: it has no header, a schema that is none or no record, or an unknown codec.
+        NotAvroError: it has no header.
     """
 
     def __init__(self, path: str, block_bytes_max: int) -> None:
@@ -93,9 +93,9 @@ class AvroFile:
         try:
             self._bytes_max = block_bytes_max
             self._size = os.fstat(self._file.fileno()).st_size
-            self._begin, self._sync, codec, self.schema = self._read_header()
-            self._inflate = _CODECS[codec]
-            self._is_plain = codec == "null"
+            self._begin, self._sync, meta = self._read_header()
+            self._codec = meta.get("avro.codec", b"null").decode("latin-1")
+            self._text = meta.get("avro.schema", b"")
             self.blocks = list(self._find_blocks())
         except BaseException:
             self._file.close()
@@ -107,8 +107,12 @@ class AvroFile:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
 
-    def read(self, records: AvroRecords, reading: Reading, unit: str, start: int, end: int) -> Iterator[Decoded]:
-        """Rows `start <= number < end`. Raises ConfigError when drift is `stop` and there is some."""
+    def read(self, records: AvroRecords | None, reading: Reading, unit: str, start: int, end: int) -> Iterator[Decoded]:
+        """Rows `start <= number < end`; without `records`, because the schema is bad, all are rejects.
+
+        Raises:
+            ConfigError: drift is `stop` and there is some.
+        """
         group: list[tuple[Block, int]] = []
         first = rows = size = 0
         for block in self.blocks:
@@ -123,10 +127,12 @@ class AvroFile:
             yield self._read_group(group, records, reading, unit, start, end)
 
     def _read_group(
-        self, group: Sequence[tuple[Block, int]], records: AvroRecords, reading: Reading, unit: str, start: int,
+        self, group: Sequence[tuple[Block, int]], records: AvroRecords | None, reading: Reading, unit: str, start: int,
         end: int,
     ) -> Decoded:  # fmt: skip
         """Read blocks as if each were a record with one array, its rows."""
+        if records is None:
+            return merged([self._rejected(block, first, reading, unit, start, end) for block, first in group])
         datas = [self._data(block) for block, _ in group]
         payloads = [
             b"" if data is None else zigzag(block.rows) + data + b"\0"
@@ -134,9 +140,9 @@ class AvroFile:
         ]
         ends = np.cumsum([len(payload) for payload in payloads])
         starts = ends - [len(payload) for payload in payloads]
-        around = AvroType("record", "block", fields=(AvroField("rows", AvroType("array", inner=(self.schema,))),))
+        around = AvroType("record", "block", fields=(AvroField("rows", AvroType("array", inner=(records.writer,))),))
         program = compile_program(around, Want({0: Want({0: records.want})}))
-        limits = Limits(records.limits.depth_max + _DEPTH_BEFORE, self._bytes_max + _ROWS_MAX)
+        limits = Limits(records.limits.depth_max + _DEPTH_BEFORE, 1 << 40)
         codes, array = run_program(program, np.frombuffer(b"".join(payloads), np.uint8), starts, ends, limits)
         lists = array.field("0")
         pieces = []
@@ -144,18 +150,19 @@ class AvroFile:
             low, high = max(start, first), min(end, first + block.rows)
             positions = np.arange(low, high, dtype=np.int64)
             if codes[i]:
-                raw = self._peek(block)
-                pieces.append(
-                    rejected(
-                        reading, unit, [(int(at), ["parse:file"], raw if at == first else b"") for at in positions]
-                    )
-                )
+                pieces.append(self._rejected(block, first, reading, unit, start, end))
                 continue
             begin = lists.offsets[i].as_py() + low - first
             rows = lists.values.slice(begin, len(positions))
-            origin = _FromFile(positions, [field.name for field in self.schema.fields], rows)
+            origin = _FromFile(positions, [field.name for field in records.writer.fields], rows)
             pieces.append(decoded_rows(reading, unit, origin, None, records.columns(rows), records.strange(), {}))
         return merged(pieces)
+
+    def _rejected(self, block: Block, first: int, reading: Reading, unit: str, start: int, end: int) -> Decoded:
+        """The rows of a block that cannot be read; the first has the begin of the block's bytes."""
+        rows = range(max(start, first), min(end, first + block.rows))
+        raw = self._peek(block)
+        return rejected(reading, unit, [(at, ["parse:file"], raw if at == first else b"") for at in rows])
 
     def _peek(self, block: Block) -> bytes:
         """The begin of a block that cannot be read."""
@@ -168,11 +175,11 @@ class AvroFile:
             return None
         self._file.seek(block.at)
         try:
-            return self._inflate(self._file.read(block.stored), self._bytes_max)
+            return _CODECS[self._codec](self._file.read(block.stored), self._bytes_max)
         except (ValueError, OSError, EOFError, zlib.error, lzma.LZMAError):
             return None
 
-    def _read_header(self) -> tuple[int, bytes, str, AvroType]:
+    def _read_header(self) -> tuple[int, bytes, Mapping[str, bytes]]:
         data = self._file.read(_HEADER_BYTES_MAX)
         if not data.startswith(_MAGIC):
             raise NotAvroError("it does not begin with Obj and 1")
@@ -181,19 +188,23 @@ class AvroFile:
         except FaultError as fault:
             raise NotAvroError("its header is cut off") from fault
         sync = data[at : at + _SYNC_BYTES]
-        codec = meta.get("avro.codec", b"null").decode("latin-1")
-        if len(sync) != _SYNC_BYTES or codec not in _CODECS:
-            raise NotAvroError(f"its codec is not one of {', '.join(_CODECS)}" if sync else "its header is cut off")
+        if len(sync) != _SYNC_BYTES:
+            raise NotAvroError("its header is cut off")
+        return at + _SYNC_BYTES, sync, meta
+
+    def records(self) -> AvroType:
+        """The schema of the rows. Raises NotAvroError: it is none or no record, or the codec is unknown."""
+        if self._codec not in _CODECS:
+            raise NotAvroError(f"its codec is not one of {', '.join(_CODECS)}")
         try:
-            schema = parse_schema(meta.get("avro.schema", b"").decode())
+            schema = parse_schema(self._text.decode())
         except (BadSchemaError, UnicodeDecodeError) as error:
             raise NotAvroError("its schema cannot be read") from error
         if schema.kind != "record":
             raise NotAvroError("its schema is no record")
-        return at + _SYNC_BYTES, sync, codec, schema
+        return schema
 
     def _find_blocks(self) -> Iterator[Block]:
-        least = max(compile_program(self.schema, Want({}))[0].least, 1)
         at = self._begin
         while at < self._size:
             self._file.seek(at)
@@ -212,14 +223,10 @@ class AvroFile:
             if self._file.read(_SYNC_BYTES) != self._sync:
                 yield Block(at, self._size - at, 1, 0, broken=True)
                 return
-            space = stored if self._is_plain else self._bytes_max
-            if (
-                rows > min(space // least if self._is_plain and least > 1 else space, _ROWS_MAX)
-                or stored > self._bytes_max
-            ):
+            if rows > ROWS_PER_BYTE_MAX * (stored + 1):
                 yield Block(data, stored, 1, 0, broken=True)
             elif rows:
-                yield Block(data, stored, rows, stored if self._is_plain else stored * 4)
+                yield Block(data, stored, rows, stored if self._codec == "null" else stored * 4)
             at = end
 
 

@@ -230,7 +230,11 @@ class AvroFormat:
                 yield rejected(self._reading, unit, [(0, ["parse:file"], broken.read(_KEPT_BYTES))])
             return
         with file:
-            yield from file.read(self._made(file.schema), self._reading, unit, start, end)
+            try:
+                records = self._made(file.records())
+            except NotAvroError:
+                records = None
+            yield from file.read(records, self._reading, unit, start, end)
 
     def infer_file(self, path: str) -> Schema:
         """The file's columns; those that no table can store are left out.
@@ -240,7 +244,7 @@ class AvroFormat:
         """
         try:
             with AvroFile(path, self._settings.block_bytes_max) as file:
-                return record_schema(file.schema)
+                return record_schema(file.records())
         except NotAvroError as error:
             raise ConfigError("not a readable Avro file; declare `columns:`", file=path, why=str(error)) from error
 
