@@ -75,6 +75,7 @@ BAD = [
     (framed(1, b"\x0a\x06abc" + zigzag(-(2**63)) + b"\2t\0\1\2\0"), "parse:avro:length"),
     (framed(1, b"\x0a\x06abc" + b"\x01\x01\x02t\0\1\2\0"), "parse:avro:length"),
     (framed(1, b"\x0a\x06abc" + b"\x01\x02\x02t\0\1\2\0"), "parse:avro:block"),
+    (framed(1, b"\x0a\x06abc" + b"\x01\x06\x02t\0\1\2\0"), "parse:avro:block"),
     (framed(1, b"\x0a\x06abc" + b"\x01\x7e\x02t\0\1\2\0"), "parse:avro:truncated"),
     (framed(1, b"\x0a\x06abc" + b"\x00\x02\x02\x00"), "parse:avro:boolean"),
     (framed(1, b"\x0a\x06abc" + b"\x00\x01\x04\x00"), "parse:avro:enum"),
