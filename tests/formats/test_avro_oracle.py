@@ -110,18 +110,22 @@ def damaged(rng: random.Random, body: bytes) -> bytes:
 @pytest.mark.parametrize("want", [everything, nothing])
 def test_the_first_fault_in_reading_order_is_the_reason(want):
     enum = {"type": "enum", "name": "E", "symbols": ["A"]}
-    point = {
-        "type": "record",
-        "name": "P",
-        "fields": [{"name": "x", "type": "boolean"}, {"name": "y", "type": "boolean"}],
-    }
-    schema = {"type": "record", "name": "R", "fields": [
-        {"name": "a", "type": {"type": "array", "items": enum}}, {"name": "b", "type": {"type": "array", "items": point}},
-    ]}  # fmt: skip
+    pair = [{"name": name, "type": "boolean"} for name in "xy"]
+    point = {"type": "record", "name": "P", "fields": pair}
+    arrays = [{"name": n, "type": {"type": "array", "items": items}} for n, items in (("a", enum), ("b", point))]
+    schema = {"type": "record", "name": "R", "fields": arrays}
     long = b"\xff" * 11 + b"\x01"
-    bodies = [b"\x06\x00\x02" + long + b"\0\0", b"\x06\x00" + long + b"\x02\0\0", b"\x06\x00\x02\xff",
-              b"\x06\x00\xff\xff",
-              b"\0\x04\0\0\0\x02\0", b"\0\x04\0\0\x02\0\0", b"\0\x04\0\0\x02", b"\0\0", b"\2\0\0\2\1\0\0"]  # fmt: skip
+    bodies = [
+        b"\x06\x00\x02" + long + b"\0\0",
+        b"\x06\x00" + long + b"\x02\0\0",
+        b"\x06\x00\x02\xff",
+        b"\x06\x00\xff\xff",
+        b"\0\x04\0\0\0\x02\0",
+        b"\0\x04\0\0\x02\0\0",
+        b"\0\x04\0\0\x02",
+        b"\0\0",
+        b"\2\0\0\2\1\0\0",
+    ]
     alone = run(schema, bodies, 10_000, want=want)
     assert run(schema, bodies, 0, want=want) == alone
     assert alone[:4] == ["enum", "varint", "enum", "truncated"]
