@@ -110,6 +110,7 @@ class Pieces:
         return slices(self._block, begins, ends, pa.binary(), valid)
 
     def _list(self, at: int, op: Op, count: int, places: Ints | None, valid: Mask | None) -> pa.Array:
+        valid = None if op.size < 0 else valid
         parents = _joined(self._parents[at])
         if places is not None:
             parents = places[parents]

@@ -45,7 +45,7 @@ class Op:
             the size of an array block says how many they are.
         children: a record's fields, an array's or map's item, a union's branches.
         size: bytes of a fixed; number of symbols of an enum; for a union of null and one other type, the index of the
-            other branch, else -1.
+            other branch, else -1; for an array -1 when it is never NULL (as in Protobuf), else 0.
         least: the fewest bytes a value can take.
         exact: bytes of every value, or -1 when they vary.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from lodestream.formats._avro_decode import run_program
@@ -11,7 +10,7 @@ from lodestream.formats._avro_program import FAULTS, Limits, Want, compile_progr
 from lodestream.formats._avro_resolve import Resolver, find_field, find_writer_field
 from lodestream.formats._avro_schema import AvroType, field_types
 from lodestream.formats._drift import unknown_fields
-from lodestream.formats._lines import Ints, Lines
+from lodestream.formats._lines import Lines, compact
 from lodestream.formats._wire_nested import Constant
 from lodestream.formats._wire_rows import FromLines, Held, Strange, decoded_rows
 from lodestream.formats._wire_values import Convert
@@ -64,7 +63,7 @@ class AvroRecords:
             ConfigError: drift is `stop` and there is some.
         """
         strange = self.strange()
-        block, starts, ends = _compact(lines)
+        block, starts, ends = compact(lines)
         codes, array = run_program(self.program, block, starts + skip, ends, self.limits)
         bad = np.flatnonzero(codes)
         faults = {int(row): f"parse:avro:{FAULTS[codes[row]]}" for row in bad}
@@ -86,16 +85,3 @@ class AvroRecords:
             else:
                 held.append(Held(part(len(array))))
         return held
-
-
-def _compact(lines: Lines) -> tuple[npt.NDArray[np.uint8], Ints, Ints]:
-    """The smallest block with these lines that is cheap to make, and where they begin and end in it."""
-    if not len(lines):
-        return lines.block[:0], lines.starts, lines.ends
-    first, last = int(lines.starts[0]), int(lines.ends[-1])
-    sizes = lines.ends - lines.starts
-    if int(sizes.sum()) * 2 >= last - first:
-        return lines.block[first:last], lines.starts - first, lines.ends - first
-    spans = zip(lines.starts.tolist(), lines.ends.tolist(), strict=True)
-    ends = np.cumsum(sizes)
-    return np.frombuffer(b"".join([lines.block[a:b].tobytes() for a, b in spans]), np.uint8), ends - sizes, ends

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,6 +195,22 @@ def symbols(names: Sequence[str | None]) -> Convert:
     return convert
 
 
+def symbols_by_number(names: Mapping[int, str]) -> Convert:
+    """Numbers that have names; one that has none does not fit (`enum`)."""
+    numbers = np.array(sorted(names), np.int64)
+    known = pa.array([names[number] for number in numbers.tolist()], pa.string())
+
+    def convert(array: pa.Array) -> Converted:
+        array = plain(array)
+        values = numbers_of(array, np.int32)
+        at = np.minimum(np.searchsorted(numbers, values), len(numbers) - 1)
+        valid = valid_of(array)
+        null = np.zeros(len(array), np.bool_) if valid is None else ~valid
+        return known.take(pa.array(at, mask=null)), misfits(array, numbers[at] != values, "enum")
+
+    return convert
+
+
 _HEX = np.array([[ord(c) for c in f"{value:02x}"] for value in range(256)], np.uint8)
 _DASHED = np.array([i for i in range(36) if i not in (8, 13, 18, 23)])
 
@@ -221,6 +237,21 @@ def whole_decimals(source: npt.DTypeLike, kind: DataType) -> Convert:
         array = plain(array)
         low = numbers_of(array, source).astype(np.int64)
         return _decimals(array, low, low >> 63, 0, kind, lambda i: int(low[i]))
+
+    return convert
+
+
+def unsigned(kind: DataType) -> Convert:
+    """Whole numbers of 64 bits without sign, kept as signed ones, to whole numbers or decimals."""
+
+    def convert(array: pa.Array) -> Converted:
+        array = plain(array)
+        low = numbers_of(array, np.int64)
+        if kind.name == "decimal":
+            return _decimals(array, low, np.zeros(len(low), np.int64), 0, kind, lambda i: int(low[i]) % (1 << 64))
+        made, bad = integers(np.int64, kind)(array)
+        negative = misfits(array, low < 0, "range")
+        return made, [*bad, *negative]
 
     return convert
 
