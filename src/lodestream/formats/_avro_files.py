@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from lodestream.formats._avro_decode import run_program
 from lodestream.formats._avro_one import FaultError, read_long
 from lodestream.formats._avro_program import Limits, Want, compile_program
 from lodestream.formats._avro_records import AvroRecords
@@ -143,7 +142,7 @@ class AvroFile:
         around = AvroType("record", "block", fields=(AvroField("rows", AvroType("array", inner=(records.writer,))),))
         program = compile_program(around, Want({0: Want({0: records.want})}))
         limits = Limits(records.limits.depth_max + _DEPTH_BEFORE, 1 << 40)
-        codes, array = run_program(program, np.frombuffer(b"".join(payloads), np.uint8), starts, ends, limits)
+        codes, array = records.run(program, np.frombuffer(b"".join(payloads), np.uint8), starts, ends, limits)
         lists = array.field("0")
         pieces = []
         for i, (block, first) in enumerate(group):

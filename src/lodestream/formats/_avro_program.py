@@ -12,8 +12,12 @@ in reading order is the record's code; a record or a block of items that cannot 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from lodestream.formats._avro_schema import AvroType
 
@@ -63,7 +67,8 @@ Program = tuple[Op, ...]
 
 The Arrow type of a wanted op: `null` null, `boolean` bool, `int` and `enum` int32, `long` int64, `float` float32,
 `double` float64, `bytes` and `fixed` binary, `record` struct of its wanted children (fields named
-by the child's place among all children), `array` and `map` list of the child, `union` with size >= 0 the child's array
+by the child's place among all children), `array` and `map` list of the child (of null when the child is not wanted),
+`union` with size >= 0 the child's array
 with NULLs, any other union a struct of `branch` int32 and the wanted children (named by their place, NULL where the
 branch is another; the struct itself is never NULL).
 """
@@ -87,6 +92,13 @@ class Want:
     """Which parts of a type are wanted: fields of a record or branches of a union by place, an item by place 0."""
 
     parts: Mapping[int, Want]
+
+
+RunProgram = Callable[
+    [Program, npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64], Limits],
+    tuple[npt.NDArray[np.uint8], pa.StructArray],
+]
+"""An interpreter: from a program, a block, begins and ends of records and limits to codes and the array of op 0."""
 
 
 def compile_program(kind: AvroType, want: Want) -> Program:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from lodestream.formats._avro_decode import run_program
-from lodestream.formats._avro_program import FAULTS, Limits, Want, compile_program
+from lodestream.formats._avro_program import FAULTS, Limits, RunProgram, Want, compile_program
 from lodestream.formats._avro_resolve import Resolver, find_field, find_writer_field
 from lodestream.formats._avro_schema import AvroType, field_types
 from lodestream.formats._drift import unknown_fields
@@ -27,15 +27,18 @@ class AvroRecords:
         reading: the table's columns and drift.
         timestamps: unit of whole numbers without logical type in timestamp columns, or `logical`.
         limits: what one record may cost.
+        run: the interpreter.
 
     Raises:
         ConfigError: a default of the reader's schema does not fit its column.
     """
 
     def __init__(
-        self, writer: AvroType, reader: AvroType | None, reading: Reading, timestamps: str, limits: Limits
-    ) -> None:
+        self, writer: AvroType, reader: AvroType | None, reading: Reading, timestamps: str, limits: Limits,
+        run: RunProgram = run_program,
+    ) -> None:  # fmt: skip
         self._reading = reading
+        self.run = run
         self.limits = limits
         self._parts: list[tuple[str, Convert, DataType | None] | Constant] = []
         resolver = Resolver(timestamps)
@@ -64,7 +67,7 @@ class AvroRecords:
         """
         strange = self.strange()
         block, starts, ends = compact(lines)
-        codes, array = run_program(self.program, block, starts + skip, ends, self.limits)
+        codes, array = self.run(self.program, block, starts + skip, ends, self.limits)
         bad = np.flatnonzero(codes)
         faults = {int(row): f"parse:avro:{FAULTS[codes[row]]}" for row in bad}
         good = np.flatnonzero(codes == 0) if len(bad) else None

@@ -11,8 +11,9 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from lodestream.errors import ConfigError
+from lodestream.formats._avro_decode import run_program
 from lodestream.formats._avro_files import AvroFile, NotAvroError
-from lodestream.formats._avro_program import Limits
+from lodestream.formats._avro_program import Limits, RunProgram
 from lodestream.formats._avro_records import AvroRecords
 from lodestream.formats._avro_schema import AvroType, BadSchemaError, fingerprint, parse_schema, record_schema
 from lodestream.formats._lines import Ints, Lines, message_lines
@@ -89,10 +90,11 @@ class AvroFormat:
     framing: Literal["file"] = "file"
     head_lines = 0
 
-    def __init__(self, settings: AvroSettings, reading: Reading) -> None:
+    def __init__(self, settings: AvroSettings, reading: Reading, *, run: RunProgram = run_program) -> None:
         self.row_bytes_max = settings.row_bytes_max
         self._settings = settings
         self._reading = reading
+        self._run = run
         self._limits = Limits(settings.depth_max, settings.items_max)
         self._given = self._load(settings.schema_file) if settings.schema_file else None
         self._reader = None if settings.framing == "none" else self._given
@@ -157,7 +159,7 @@ class AvroFormat:
         return made
 
     def _made(self, writer: AvroType) -> AvroRecords:
-        return AvroRecords(writer, self._reader, self._reading, self._settings.timestamps, self._limits)
+        return AvroRecords(writer, self._reader, self._reading, self._settings.timestamps, self._limits, self._run)
 
     def _writer(self, name: int) -> AvroType:
         """The schema of an id or fingerprint. Raises UnusableSchemaError."""
