@@ -66,11 +66,10 @@ Program = tuple[Op, ...]
 """Op 0 is the whole record; it is always wanted.
 
 The Arrow type of a wanted op: `null` null, `boolean` bool, `int` and `enum` int32, `long` int64, `float` float32,
-`double` float64, `bytes` and `fixed` binary, `record` struct of its wanted children (fields named
-by the child's place among all children), `array` and `map` list of the child (of null when the child is not wanted),
-`union` with size >= 0 the child's array
-with NULLs, any other union a struct of `branch` int32 and the wanted children (named by their place, NULL where the
-branch is another; the struct itself is never NULL).
+`double` float64, `bytes` and `fixed` binary, `record` struct of its wanted children (fields named by the child's place
+among all children), `array` and `map` list of the child (of null when the child is not wanted), `union` with size >= 0
+the child's array with NULLs, any other union a struct of `branch` int32 and the wanted children (named by their place,
+NULL where the branch is another; the struct itself is never NULL).
 """
 
 

@@ -227,6 +227,7 @@ class _Run(Vectors):
         self.fault(c, torn, TRUNCATED)
         firsts = np.zeros(len(lasts), np.int64)
         firsts[1:] = lasts[:-1] + 1
+        firsts = np.maximum(firsts, (np.cumsum(sizes) - sizes)[rows[lasts]])  # not what another message left over
         keep = self.good(c)[rows[lasts]] if len(lasts) else np.zeros(0, np.bool_)
         firsts, lasts = firsts[keep], lasts[keep]
         if not len(firsts):
