@@ -42,6 +42,7 @@ TRAITS = {
 FRAMING = {
     "lines": "a record is a line; its position is the byte it begins at",
     "file": "a record's position is its row number in the file",
+    "messages": "a record's position is that of its message",
 }
 KINDS = {
     "D1": "Declarations: the file",
@@ -71,7 +72,7 @@ def _component(room: str, name: str) -> list[str]:
     if room == "sources":
         parts.append("\n".join(f"- {TRAITS[trait][not value]}" for trait, value in _traits(component)))
     else:
-        framing = [component.framing] if hasattr(component, "framing") else list(FRAMING)
+        framing = [component.framing] if hasattr(component, "framing") else ["lines", "file"]
         parts.append("Positions: " + ("; or ".join(FRAMING[one] for one in framing)) + ".")
     if not rows:
         return [*parts, "There is nothing to set."]
@@ -87,7 +88,8 @@ def _traits(component: Any) -> list[tuple[str, bool]]:
 def fields(settings: type[Settings], prefix: str = "") -> list[tuple[str, str, str, str]]:
     """(name, type, default, description) of each field; those of a block within are named `block.field`."""
     rows = []
-    for name, field in settings.model_fields.items():
+    for attribute, field in settings.model_fields.items():
+        name = field.alias or attribute
         if (inner := _block(field.annotation)) is not None:
             rows.append((f"{prefix}{name}", "block", "–", field.description or ""))
             rows += fields(inner, f"{prefix}{name}.")

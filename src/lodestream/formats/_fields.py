@@ -81,16 +81,27 @@ def read_header(head: bytes, delimiter: str, quote: str | None) -> list[str]:
     return names
 
 
+def _before_line_end(lines: Lines) -> Ints:
+    r"""Where each message ends without the one `\n` or `\r\n` that it may end with."""
+    if not len(lines.block):
+        return lines.ends
+    broken = (lines.ends > lines.starts) & (lines.block[lines.ends - 1] == 10)
+    ends: Ints = lines.ends - broken
+    ends -= broken & (ends > lines.starts) & (lines.block[ends - 1] == 13)
+    return ends
+
+
 class Fields:
-    """Decodes the records under one header.
+    """Decodes the records under one header, or records that came `alone`, as messages: those have none.
 
     Raises:
         HeaderError: every row is a reject: a column is missing, or names are unknown and drift is `quarantine`.
         ConfigError: likewise, and drift is `stop`.
     """
 
-    def __init__(self, settings: CsvSettings, reading: Reading, head: bytes) -> None:
+    def __init__(self, settings: CsvSettings, reading: Reading, head: bytes, *, alone: bool = False) -> None:
         self._settings = settings
+        self._is_alone = alone
         self._reading = reading
         self._names = (
             read_header(head, settings.delimiter, settings.quote) if settings.header else list(reading.schema.names)
@@ -176,10 +187,18 @@ class Fields:
         if len(scan.high) and not is_utf8(lines.block):
             touched = np.searchsorted(scan.high, lines.starts) != np.searchsorted(scan.high, lines.ends)
             good &= ~touched
+        last = lines.ends
+        if self._is_alone:
+            last = _before_line_end(lines)
+            good &= last > lines.starts
+            good &= (
+                lines.block[np.minimum(lines.starts, len(lines.block) - 1)] != _BOM[0] if len(lines.block) else False
+            )
+            good &= np.searchsorted(scan.breaks, lines.starts) == np.searchsorted(scan.breaks, last)
         rows = np.flatnonzero(good)
         at = marks[first[rows][:, None] + np.arange(width - 1)] if width > 1 else np.empty((len(rows), 0), np.int64)
         begins = np.hstack([lines.starts[rows][:, None], at + 1])
-        return rows, begins, np.hstack([at, lines.ends[rows][:, None]])
+        return rows, begins, np.hstack([at, last[rows][:, None]])
 
     def _convert(self, lines: Lines, rows: Ints, begins: Ints, ends: Ints) -> tuple[list[pa.Array], Mask | None]:
         """The declared columns of plain lines, and which of them have to be read one by one."""
@@ -225,7 +244,13 @@ class Fields:
         return np.array(taken, np.int64), values, rejects
 
     def _split(self, raw: bytes) -> list[tuple[str, bool]] | str:
-        """The fields of a record, or why there are none: `utf8`, `quote`, `columns`."""
+        """The fields of a record, or why there are none: `utf8`, `quote`, `columns`, and of a message `bom`."""
+        if self._is_alone:
+            if raw.startswith(_BOM):
+                return "bom"
+            raw = raw.removesuffix(b"\n").removesuffix(b"\r") if raw.endswith(b"\n") else raw
+            if not raw:
+                return "columns"
         try:
             text = raw.decode()
         except UnicodeDecodeError:
@@ -234,6 +259,8 @@ class Fields:
             fields = split_record(text, self._settings.delimiter, self._settings.quote)
         except ValueError as error:
             return str(error)
+        if self._is_alone and any("\n" in field and not quoted for field, quoted in fields):
+            return "columns"
         return fields if len(fields) == len(self._names) else "columns"
 
     def _row(self, fields: list[tuple[str, bool]]) -> tuple[list[Any], list[str]]:

@@ -102,6 +102,19 @@ def message_lines(values: pa.BinaryArray, positions: Ints) -> Lines:
     return Lines(block, ends[:-1], ends[1:], positions)
 
 
+def compact(lines: Lines) -> tuple[npt.NDArray[np.uint8], Ints, Ints]:
+    """The smallest block with these lines that is cheap to make, and where they begin and end in it."""
+    if not len(lines):
+        return lines.block[:0], lines.starts, lines.ends
+    first, last = int(lines.starts[0]), int(lines.ends[-1])
+    sizes = lines.ends - lines.starts
+    if int(sizes.sum()) * 2 >= last - first:
+        return lines.block[first:last], lines.starts - first, lines.ends - first
+    spans = zip(lines.starts.tolist(), lines.ends.tolist(), strict=True)
+    ends = np.cumsum(sizes)
+    return np.frombuffer(b"".join([lines.block[a:b].tobytes() for a, b in spans]), np.uint8), ends - sizes, ends
+
+
 def mark(good: Mask, lines: Lines, odd: Ints) -> None:
     """Clear the lines that contain any of the odd positions."""
     if len(odd):

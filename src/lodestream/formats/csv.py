@@ -34,7 +34,7 @@ class CsvSettings(Settings):
     quote: str | None = Field(default='"', min_length=1, max_length=1, pattern=r"[!-~]")
     """The character around fields that contain delimiters; doubled inside. `null` for none."""
     header: bool = True
-    """Whether the first line names the columns; without, fields are taken in declared order."""
+    """Whether the first line names the columns; without, and in messages, fields are taken in declared order."""
     nulls: tuple[str, ...] = ("",)
     """Unquoted texts that mean NULL, such as `NA`."""
     multiline: bool = False
@@ -67,6 +67,7 @@ class CsvFormat:
         self.framing = "file" if settings.multiline else "lines"
         self.head_lines = 1 if settings.header and not settings.multiline else 0
         self.row_bytes_max = settings.row_bytes_max
+        self._alone: Fields | None = None
         self._cached: tuple[bytes, Fields | HeaderError] | None = None
 
     def decode(self, data: bytes | bytearray | memoryview, unit: str, start: int, head: bytes = b"") -> Decoded:
@@ -82,9 +83,19 @@ class CsvFormat:
         return self._decode(Lines(block, starts, ends, positions), scan, unit, head)
 
     def decode_messages(self, values: pa.BinaryArray, unit: str, positions: Ints) -> Decoded:
-        """Messages to rows and rejects; each is one record without header."""
+        """Messages to rows and rejects; each is one record without header, with or without a line end.
+
+        A line end between quotes is part of its field, and one anywhere else is a second record (`parse:columns`).
+        """
         lines = message_lines(values, positions)
-        return self._decode(lines, Scan(lines.block), unit, b"")
+        if not len(lines):
+            return rejected(self._reading, unit, [])
+        if self._alone is None:
+            settings = self._settings.model_copy(update={"header": False})
+            self._alone = Fields(settings, self._reading, b"", alone=True)
+        columns, raw, taken, rejects = self._alone.decode(lines, Scan(lines.block))
+        rows = rows_table(self._reading, columns, unit, lines.positions[taken], raw)
+        return Decoded(rows, rejects_table(unit, rejects))
 
     def infer_messages(self, values: Sequence[bytes], topic: str) -> Schema:
         """Messages of CSV have no header, so their columns have no names."""

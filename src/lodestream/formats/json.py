@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,16 +11,20 @@ import pyarrow as pa
 from pydantic import Field
 
 from lodestream.errors import ConfigError
+from lodestream.formats._drift import unknown_fields, wider_column
 from lodestream.formats._fast import FastDecoder
+from lodestream.formats._json_framed import RegisteredChecks
+from lodestream.formats._json_schema import SchemaCheck
 from lodestream.formats._lines import Ints, Lines, message_lines, split_lines
 from lodestream.formats._parse import BadRecordError, Parser
 from lodestream.formats._records import Reject, rejects_table, rows_table
+from lodestream.formats._registered import HEADER_BYTES
 from lodestream.formats._scan import Scan
 from lodestream.formats._types import infer_type
 from lodestream.formats._values import BadValueError, Convert, NumberText, converter
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.types import Column, DataType, Schema
-from lodestream.model.widening import may_become_column, unify_schemas, wider
+from lodestream.model.widening import unify_schemas
 from lodestream.ports.format import Part
 from lodestream.ports.settings import Settings
 from lodestream.ports.source import Decoded, Reading
@@ -37,6 +42,18 @@ class JsonSettings(Settings):
     """A longer line is quarantined (`parse:size`); its first 16 MiB are kept."""
     depth_max: int = Field(default=64, ge=1, le=256)
     """How deep arrays and objects may nest; a deeper line is quarantined (`parse:depth`)."""
+    framing: Literal["none", "confluent"] = "none"
+    """What a message begins with: nothing, or a zero byte and the id of its JSON Schema in a registry, which it is
+    checked against. Lines of files begin with nothing."""
+    registry: str = "default"
+    """The registry of framing `confluent`: its name under `registries:`, or a URL."""
+    subject: str = ""
+    """The registry's subject whose newest schema `plan` takes columns from; the topic's name and `-value` if empty."""
+    schema_file: str = Field(default="", alias="schema")
+    """A JSON Schema file of the project that records are checked against, in place of the registry's (`schema:…`)."""
+    schemas_max: int = Field(default=1000, ge=1, le=100_000)
+    """How many different schema ids one batch may have; messages of the rarest ones beyond are quarantined
+    (`parse:schema_id:many`)."""
 
 
 class JsonFormat:
@@ -52,6 +69,8 @@ class JsonFormat:
         self._reading = reading
         self._exact = ExactDecoder(settings, reading)
         self._fast = FastDecoder(reading, settings.timestamps, settings.depth_max, settings.row_bytes_max)
+        self._given = self._load(settings.schema_file) if settings.schema_file else None
+        self._checks = RegisteredChecks(settings, reading, self._given)
         self._is_fast = fast  # without it, record by record: the reference that the fast path is tested against
 
     def decode(self, data: bytes | bytearray | memoryview, unit: str, start: int, head: bytes = b"") -> Decoded:
@@ -65,18 +84,42 @@ class JsonFormat:
                 starts, ends, positions = starts[1:], ends[1:], positions[1:]
             else:
                 starts = np.concatenate([[3], starts[1:]])
-        return self._decode(Lines(block, starts, ends, positions), scan, unit)
+        lines = Lines(block, starts, ends, positions)
+        decoded = self._decode(lines, scan, unit)
+        return self._given.check(decoded, lines, unit) if self._given else decoded
 
     def decode_messages(self, values: pa.BinaryArray, unit: str, positions: Ints) -> Decoded:
         """Messages to rows and rejects; each is one JSON object, over as many lines as it likes."""
         lines = message_lines(values, positions)
+        if self._settings.framing == "confluent":
+            return self._checks.decode(lines, unit, self._decode_lines)
+        decoded = self._decode_lines(lines, unit)
+        return self._given.check(decoded, lines, unit) if self._given else decoded
+
+    def _decode_lines(self, lines: Lines, unit: str) -> Decoded:
         scan = Scan(lines.block)
         scan.odd = np.sort(np.concatenate([scan.odd, scan.breaks]))  # a line end is a control byte like any other here
         return self._decode(lines, scan, unit)
 
     def infer_messages(self, values: Sequence[bytes], topic: str) -> Schema:
-        """Columns of a sample of messages."""
+        """Columns of the schema, else of a sample of messages."""
+        if self._given:
+            return self._given.columns
+        if self._settings.framing == "confluent":
+            latest = self._checks.latest(self._settings.subject or f"{topic}-value")
+            if latest:
+                return latest.columns
+            values = [value[HEADER_BYTES:] for value in values]
         return self.infer(b"\n".join(value.replace(b"\n", b" ") for value in values))
+
+    def _load(self, file: str) -> SchemaCheck:
+        try:
+            text = Path(self._reading.root, file).read_text(encoding="utf-8")
+            return SchemaCheck(text, [], self._reading, self._settings.timestamps, self._settings.depth_max)
+        except OSError as error:
+            raise ConfigError("cannot read the schema file", file=file, why=error.strerror) from error
+        except ValueError as error:
+            raise ConfigError("not a JSON Schema", file=file, why=str(error)) from error
 
     def _decode(self, lines: Lines, scan: Scan, unit: str) -> Decoded:
         if not self._is_fast or len(lines) < _ROWS_MIN:
@@ -125,11 +168,10 @@ class ExactDecoder:
         self._reading = reading
         self._row_bytes_max = settings.row_bytes_max
         self._parse = Parser(settings.depth_max, exact=any(_has_decimal(c.type) for c in reading.schema))
-        self._columns: list[tuple[str, Convert, bool, DataType]] = [
-            (c.name, converter(c.type, settings.timestamps), c.nullable, c.type) for c in reading.schema
+        self._columns: list[tuple[Column, Convert]] = [
+            (c, converter(c.type, settings.timestamps)) for c in reading.schema
         ]
         self._names = frozenset(reading.schema.names)
-        self._taken = reading.taken
         self._types = [to_arrow_type(c.type) for c in reading.schema]
 
     def decode(self, lines: Lines, unit: str) -> Decoded:
@@ -166,45 +208,39 @@ class ExactDecoder:
             return [f"parse:{error}"]
         row: list[Any] = []
         reasons: list[str] = []
-        for name, convert, nullable, kind in self._columns:
+        for column, convert in self._columns:
+            name = column.name
             value = record.get(name)
             if value is None:
-                if not nullable:
+                if not column.nullable:
                     reasons.append(f"parse:{name}:null")
                 row.append(None)
                 continue
             try:
                 row.append(convert(value))
             except BadValueError as error:
-                reasons.append(self._misfit(name, kind, value, error, found))
+                reasons.append(self._misfit(column, value, error, found))
         if not self._names.issuperset(record):
             reasons.extend(self._unknown(record, found))
         return reasons or tuple(row)
 
-    def _misfit(self, name: str, kind: DataType, value: Any, error: BadValueError, found: list[Schema]) -> str:
+    def _misfit(self, column: Column, value: Any, error: BadValueError, found: list[Schema]) -> str:
         """The reason for a value that does not fit: drift when a wider number type would hold it."""
-        if self._reading.drift in ("widen", "stop") and not error.path and error.what in ("type", "range"):
-            seen = _infer_exact(value)
-            wide = wider(kind, seen) if seen else None
+        if not error.path and error.what in ("type", "range"):
+            wide = wider_column(self._reading, column, _infer_exact(value))
             if wide:
-                if self._reading.drift == "stop":
-                    raise _drift_error(name, f"its values need {wide}, it is declared {kind}")
-                found.append(Schema((Column(name, wide),)))
-                return f"drift:{name}"
-        return f"parse:{name}{error.path}:{error.what}"
+                found.append(Schema((wide,)))
+                return f"drift:{column.name}"
+        return f"parse:{column.name}{error.path}:{error.what}"
 
     def _unknown(self, record: dict[str, Any], found: list[Schema]) -> list[str]:
         """Reasons for keys that no column has, by drift policy."""
-        names = [name for name in record if name not in self._names]
-        if self._reading.drift == "stop":
-            raise _drift_error(names[0], "no column has this name")
-        if self._reading.drift == "quarantine":
-            return [f"drift:{name}" for name in names]
-        if refused := [name for name in names if not may_become_column(name, self._taken)]:
-            return [f"drift:{name}" for name in refused]
-        kinds = [(name, _infer_exact(record[name])) for name in names]
-        found.append(Schema(tuple(Column(name, kind) for name, kind in kinds if kind)))
-        return []
+        reasons, new = unknown_fields(
+            self._reading, ((name, _infer_exact(record[name])) for name in record if name not in self._names)
+        )
+        if new:
+            found.append(new)
+        return reasons
 
 
 def _infer_exact(value: Any) -> DataType | None:
@@ -215,13 +251,6 @@ def _infer_exact(value: Any) -> DataType | None:
 def _has_decimal(kind: DataType) -> bool:
     inner = [t for t in (kind.element, kind.key) if t] + [f.type for f in kind.fields]
     return kind.name == "decimal" or any(_has_decimal(t) for t in inner)
-
-
-def _drift_error(name: str, why: str) -> ConfigError:
-    return ConfigError(
-        f"the source changed and drift is stop: {why}; declare the column in the table's file or choose another drift",
-        field=name,
-    )
 
 
 component = JsonFormat

@@ -26,6 +26,7 @@ from lodestream.operations.positions import (
     I64,
     Coder,
     Consumed,
+    avro_rows,
     batch_info,
     consumed_ranges,
     last_batch,
@@ -180,6 +181,8 @@ class _Check:
             except (OSError, pa.ArrowInvalid):
                 return np.zeros(1, np.int64)  # a file that cannot be read is one record in quarantine
             return np.arange(min(end, found), dtype=np.int64)
+        if first.format.name == "avro":
+            return np.arange(min(end, avro_rows(path)), dtype=np.int64)
         shape = first.format.settings
         header = first.format.name == "csv" and bool(shape.get("header", True))
         if shape.get("multiline"):

@@ -84,7 +84,7 @@ def _check(room: str, name: str, plain: Mapping[str, Any], node: Node, place: Pl
             loc = one["loc"]
             at, nearest_key = _locate(node, loc), None
             if one["type"] == "extra_forbidden":
-                nearest_key = nearest(str(loc[-1]), settings.model_fields)
+                nearest_key = nearest(str(loc[-1]), (one.alias or name for name, one in settings.model_fields.items()))
                 code, message = "D103", f"unknown key in {name}"
             elif one["type"] == "missing":
                 code, message = "D105", f"missing key in {name}"
