@@ -14,7 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lodestream.engines.embedded.flow import Committed, Flow
+from lodestream.engines.embedded.flow import Flow
+from lodestream.engines.embedded.surroundings import Committed
 from lodestream.lake.disk import Disk, LocalDisk
 from lodestream.model.batch import BatchLimit
 from lodestream.model.steps import FlowPlan

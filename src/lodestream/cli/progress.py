@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from lodestream.engines.embedded.flow import Committed
+    from lodestream.engines.embedded.surroundings import Committed
     from lodestream.model.table import TableName
     from lodestream.runtime.pipeline import Pipeline
     from lodestream.runtime.supervise import FlowStatus

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -177,18 +178,20 @@ def schema_registry(url: str | None, store: Path) -> Iterator[str]:
         return
     store.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "lodestream.cli", "--json", "registry", "--store", str(store)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    try:
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True)
         assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise ConfigError("the schema registry did not start; name one with --registry URL")
-        yield str(json.loads(line)["url"])
-    finally:
-        process.terminate()
-        process.wait(10)
-        assert process.stdout is not None
-        process.stdout.close()
+        try:
+            line = process.stdout.readline()
+            if not line:
+                said.seek(0)
+                fix = "name one with --registry URL"
+                raise ConfigError("the schema registry did not start", cause=said.read().strip(), fix=fix)
+            yield str(json.loads(line)["url"])
+        finally:
+            process.terminate()
+            process.wait(10)
+            process.stdout.close()
 
 
 def _answers(url: str) -> bool:

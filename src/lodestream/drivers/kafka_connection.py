@@ -138,10 +138,11 @@ class Connection(Settings):
             found["client.dns.lookup"] = "use_all_dns_ips"
         return {**found, "client.id": "lodestream", **self.client}
 
-    def files(self, root: str) -> list[str]:
-        """The files that hold certificates and keys."""
+    def stamps(self, root: str) -> dict[str, float]:
+        """When each file of certificates and keys was last written; compare to see whether one was renewed."""
         named = [self.tls.ca, self.tls.certificate, self.tls.key] if self.tls else []
-        return [os.path.join(root, name) for name in named if name]
+        paths = [os.path.join(root, name) for name in named if name]
+        return {path: os.stat(path).st_mtime for path in paths if os.path.exists(path)}
 
     def _sasl(self, root: str) -> Mapping[str, Any]:
         if self.oauth is not None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lodestream.drivers.kafka_connection import LOG
-from lodestream.errors import ConfigError, TransientError
+from lodestream.errors import ConfigError, LodestreamError, TransientError
 
 HEADERS = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("value", pa.binary())]))
 _QUEUED_MIN = 200_000
@@ -121,7 +121,7 @@ class KafkaReader:
         self._start = start
         self._problem: ck.KafkaError | None = None
         self._reason: ck.KafkaError | None = None
-        self._failure: BaseException | None = None
+        self._failure: LodestreamError | None = None
         self._connected = False
         self.assigned: dict[Partition, int] = {}
         self.is_shared = bool(member)
@@ -268,7 +268,7 @@ class KafkaReader:
         self.has_assignment = True
         try:
             self._begin([(one.topic, one.partition) for one in partitions])
-        except BaseException as error:  # noqa: BLE001 - raised by `poll`, for this is called from C
+        except LodestreamError as error:  # raised by `poll`, for this is called from C
             self._consumer.incremental_assign([])
             self._failure = error
 

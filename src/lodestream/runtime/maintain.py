@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lodestream.engines.embedded.flow import Surroundings
 from lodestream.engines.embedded.history import flow_commit
+from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.errors import LodestreamError
 from lodestream.lake.actions import HOT_TAG
 from lodestream.lake.layout import quarantine_name, table_path

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 
 from lodestream.drivers.registry import registries
-from lodestream.engines.embedded.flow import Committed, Flow, Surroundings
+from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.engines.embedded.shared import SharedFlow, is_shared
+from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, write_durable
 from lodestream.lake.layout import component_cache, flow_folder

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lodestream.engines.embedded.flow import Committed, Flow
+from lodestream.engines.embedded.flow import Flow
+from lodestream.engines.embedded.surroundings import Committed
 from lodestream.errors import ConflictError, LodestreamError, TransientError
 from lodestream.model.table import TableName
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from lodestream.drivers.kafka_reader import Partition
+from lodestream.errors import ConfigError, DataLossRefused
 from lodestream.model.batch import SourceRange
 
 _UNIT = re.compile(r"([^~/]+)(?:~(\d+))?/(\d+)")
@@ -54,6 +55,22 @@ class Units:
         return f"{topic}/{number}" if generation == 1 else f"{topic}~{generation}/{number}"
 
 
-def partitions_of(planned: Iterable[SourceRange]) -> list[Partition]:
-    """Topic and number of each range's partition."""
-    return [(topic, number) for topic, _, number in (parse(one.unit) for one in planned)]
+def wanted_topics(named: Sequence[str], pattern: str | None, there: Mapping[str, int], units: Units) -> dict[str, int]:
+    """The topics that are to be read, with their numbers of partitions.
+
+    Raises:
+        ConfigError: a named topic was never there.
+        DataLossRefused: it was read before and is gone.
+    """
+    if pattern is not None:
+        wanted = re.compile(pattern)
+        return {name: count for name, count in there.items() if wanted.fullmatch(name) and not name.startswith("__")}
+    for topic in named:
+        if topic in there:
+            continue
+        if units.known(topic):
+            raise DataLossRefused("a topic that was read is gone; bring it back, or take it out", topic=topic)
+        raise ConfigError(
+            "no such topic; make it, or correct its name", topic=topic, there=", ".join(sorted(there)[:20])
+        )
+    return {topic: there[topic] for topic in named}

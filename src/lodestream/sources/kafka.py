@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lodestream.drivers.kafka_connection import Connection
-from lodestream.drivers.kafka_reader import KafkaReader, Partition, Polled
+from lodestream.drivers.kafka_reader import KafkaReader, Messages, Partition, Polled
 from lodestream.drivers.kafka_topics import TopicIds
 from lodestream.errors import ConfigError, DataLossRefused, TransientError
 from lodestream.formats._records import rejected
@@ -24,7 +23,8 @@ from lodestream.ports.settings import Settings
 from lodestream.ports.source import Decoded, Reading, SourceTraits
 from lodestream.sources._kafka_buffer import Buffer
 from lodestream.sources._kafka_columns import COLUMNS, Includable, decode, decode_one, gap
-from lodestream.sources._kafka_units import Units, parse
+from lodestream.sources._kafka_fetch import fetch
+from lodestream.sources._kafka_units import Units, parse, wanted_topics
 from lodestream.sources.files import seconds
 
 Seconds = Annotated[float, BeforeValidator(seconds)]
@@ -35,7 +35,6 @@ _SILENT_S = 30.0
 _PUBLISH_S = 1.0
 _SAMPLE_ROWS = 200
 _HELD_ROWS = 500_000
-_FETCH_S = 60.0
 
 
 class KafkaSettings(Connection):
@@ -323,7 +322,7 @@ class KafkaSource:
         if now - opened.looked < _LOOK_AROUND_S:
             return
         opened.looked = now
-        if _stamps(self._settings.files(self._reading.root)) != opened.stamps:
+        if self._settings.stamps(self._reading.root) != opened.stamps:
             self.close()
             raise TransientError("certificates were renewed; connecting with the new ones", retry_after_s=0.0)
         if not reader.is_shared:
@@ -347,9 +346,7 @@ class KafkaSource:
             committed=self._settings.isolation == "read_committed",
         )
         now = time.monotonic()
-        self._opened = _Open(
-            reader, TopicIds(self._librdkafka), _stamps(self._settings.files(self._reading.root)), now, now
-        )
+        self._opened = _Open(reader, TopicIds(self._librdkafka), self._settings.stamps(self._reading.root), now, now)
         try:
             wanted = self._wanted(reader.connect())
             self._ids = self._opened.ids.of(list(wanted))
@@ -365,27 +362,8 @@ class KafkaSource:
         return reader
 
     def _wanted(self, there: Mapping[str, int]) -> dict[str, int]:
-        """The topics that are to be read, with their numbers of partitions.
-
-        Raises:
-            ConfigError: a named topic was never there.
-            DataLossRefused: it was read before and is gone.
-        """
-        if self._settings.pattern is not None:
-            wanted = re.compile(self._settings.pattern)
-            return {
-                name: count for name, count in there.items() if wanted.fullmatch(name) and not name.startswith("__")
-            }
-        units = Units(self._consumed)
-        for topic in self._settings.topics:
-            if topic in there:
-                continue
-            if units.known(topic):
-                raise DataLossRefused("a topic that was read is gone; bring it back, or take it out", topic=topic)
-            raise ConfigError(
-                "no such topic; make it, or correct its name", topic=topic, there=", ".join(sorted(there)[:20])
-            )
-        return {topic: there[topic] for topic in self._settings.topics}
+        """The topics that are to be read, with their numbers of partitions."""
+        return wanted_topics(self._settings.topics, self._settings.pattern, there, Units(self._consumed))
 
     def _partitions(self, topics: Mapping[str, int]) -> list[Partition]:
         return [(topic, number) for topic, count in topics.items() for number in range(count)]
@@ -447,7 +425,7 @@ class KafkaSource:
         elif not any(one.facts.get("gap") for one in planned):
             yield rejected(self._reading, "", [])
 
-    def _decode(self, parts: Sequence[Any]) -> Decoded:
+    def _decode(self, parts: Sequence[tuple[str, Messages]]) -> Decoded:
         keep = self._settings.tombstones == "rows"
         return decode(parts, self._format, self._reading, self._included, tombstones=keep)
 
@@ -455,50 +433,13 @@ class KafkaSource:
     def _included(self) -> list[str]:
         return [name for name in COLUMNS if name in self._settings.include]
 
-    def _fetch(self, planned: SourceRange) -> list[Any]:
-        """The messages of a range, from the broker, with a consumer for this alone.
-
-        Raises:
-            DataLossRefused: they are no longer there.
-            TransientError: the broker does not give them.
-        """
-        topic, _, number = parse(planned.unit)
-        where = (topic, number)
-        self._still_there(planned, topic)
-        buffer, done = Buffer(), False
-        buffer.begin(where, planned.start)
-        reader = KafkaReader(
-            self._librdkafka, group=f"{self._reading.group}.again", start=lambda _: {where: planned.start},
-            keys=True, headers="headers" in self._settings.include,
-            committed=self._settings.isolation == "read_committed",
+    def _fetch(self, planned: SourceRange) -> list[Messages]:
+        """The messages of a range, from the broker."""
+        return fetch(
+            planned, self._librdkafka, group=f"{self._reading.group}.again",
+            ids=self._opened.ids if self._opened else TopicIds(self._librdkafka),
+            headers="headers" in self._settings.include, committed=self._settings.isolation == "read_committed",
         )  # fmt: skip
-        deadline = time.monotonic() + _FETCH_S
-        try:
-            low, high = reader.beginnings([where])[where]
-            if low > planned.start or high < planned.end:
-                raise DataLossRefused(
-                    "a planned batch cannot be read again: the topic no longer has its records", topic=topic,
-                    partition=number, planned=f"{planned.start}-{planned.end}", there=f"{low}-{high}",
-                )  # fmt: skip
-            reader.read([where])
-            while not done:
-                polled = reader.poll(500_000, 0.2)
-                for piece in polled.messages:
-                    buffer.add(piece)
-                    done |= int(piece.offsets[-1]) + 1 >= planned.end
-                done |= where in polled.ends
-                if not done and time.monotonic() > deadline:
-                    raise TransientError("the broker does not give the records of a planned batch", topic=topic)
-        finally:
-            reader.close()
-        return [piece.cut(0, int(piece.offsets.searchsorted(planned.end))) for piece in buffer.pieces(where)]
-
-    def _still_there(self, planned: SourceRange, topic: str) -> None:
-        opened_ids = self._opened.ids if self._opened else TopicIds(self._librdkafka)
-        now = opened_ids.of([topic])
-        wanted = planned.facts.get("topic_id")
-        if topic not in now or (wanted is not None and now[topic] is not None and now[topic] != wanted):
-            raise DataLossRefused("a planned batch cannot be read again: its topic is gone", topic=topic)
 
     def decode_raw(self, raw: bytes, unit: str, position: int, detail: str | None) -> Decoded:
         """A message that did not decode, tried again; what came with it is kept in its detail."""
@@ -536,11 +477,6 @@ class KafkaSource:
             opened.reader.close()
             opened.ids.close()
         self._buffer, self._ends, self._lost = Buffer(), {}, set()
-
-
-def _stamps(files: Sequence[str]) -> dict[str, float]:
-    """When each file was last written."""
-    return {name: os.stat(name).st_mtime for name in files if os.path.exists(name)}
 
 
 component = KafkaSource

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -16,7 +15,6 @@ from lodestream.engines.embedded.correction import Correction, correct, not_cove
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.drift import evolved, stored_columns
 from lodestream.engines.embedded.frames import connect, new_attempt, positions_of
-from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import (
     Input,
@@ -30,13 +28,13 @@ from lodestream.engines.embedded.inputs import (
 from lodestream.engines.embedded.lookups import LookupTable
 from lodestream.engines.embedded.outputs import Output, Prepared, QueryOutput, RowOutput, WindowOutput
 from lodestream.engines.embedded.passing import Outcome
-from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.replay import replayed_rows, resolutions
 from lodestream.engines.embedded.stages import RowStages
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.store import FlowStore, StateFile
+from lodestream.engines.embedded.surroundings import Ahead, Committed, Surroundings
 from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.errors import (
     ConfigError,
@@ -48,56 +46,12 @@ from lodestream.errors import (
 )
 from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
-from lodestream.lake.disk import Disk
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.table import DeltaTable, Staged
-from lodestream.model.batch import BatchLimit, BatchPlan
+from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, RunQuery, Watermark
 from lodestream.model.types import Schema
 from lodestream.ports.source import Acknowledges, Marks, Source
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a flow needs from outside, handed in by the runtime.
-
-    Attributes:
-        disk: seam for every effect.
-        lake: root folder of the lake.
-        clock: gives microseconds since 1970 UTC.
-        handover: cache shared by the flows of this process, or None.
-        limit: bound of one batch.
-        functions: finds the user's function of a `python:` step.
-        code: version of the software, written into each commit.
-    """
-
-    disk: Disk
-    lake: str
-    clock: Callable[[], int]
-    handover: Handover | None
-    limit: BatchLimit
-    functions: Callable[[str], PythonFunction]
-    code: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """A batch that was computed and written, but for its commits, while batches before it were on their way."""
-
-    plan: BatchPlan
-    attempt: str
-    outcome: Outcome
-    staged: Prepared
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """One batch that is durable now."""
-
-    batch: int
-    kind: str
-    version: int
-    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Flow:

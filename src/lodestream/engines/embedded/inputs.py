@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import duckdb
 import pyarrow as pa
@@ -15,6 +15,7 @@ from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.rebuild import REBUILD
 from lodestream.engines.embedded.rejects import rejected_raw
 from lodestream.engines.embedded.state import FlowState
+from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.errors import ConfigError, DataLossRefused, TransientError
 from lodestream.lake.actions import Commit
 from lodestream.lake.disk import Disk
@@ -31,9 +32,6 @@ from lodestream.ports.source import Decoded, Decoder, RawRecord, ReadsTogether, 
 
 MakeSource = Callable[[Schema, str, str], Source]
 """Opens the source for the given columns, as the given member of the given group (`Reading.group`, `.member`)."""
-
-if TYPE_CHECKING:
-    from lodestream.engines.embedded.flow import Surroundings
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import time
 
-from lodestream.engines.embedded.flow import Ahead, Committed, Flow
+from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.frames import new_attempt
 from lodestream.engines.embedded.inputs import Input, SourceInput
 from lodestream.engines.embedded.members import MEMBERS_MAX, Membership
+from lodestream.engines.embedded.surroundings import Ahead, Committed
 from lodestream.errors import ConflictError, CorruptionError
 from lodestream.lake.crash import point
 from lodestream.model.batch import BatchPlan

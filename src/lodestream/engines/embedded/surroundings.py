@@ -1,0 +1,56 @@
+"""What a flow is given, and what it gives back: its surroundings, a batch that is ready, a batch that is durable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from lodestream.engines.embedded.handover import Handover
+from lodestream.engines.embedded.outputs import Prepared
+from lodestream.engines.embedded.passing import Outcome
+from lodestream.engines.embedded.python_step import PythonFunction
+from lodestream.lake.disk import Disk
+from lodestream.model.batch import BatchLimit, BatchPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a flow needs from outside, handed in by the runtime.
+
+    Attributes:
+        disk: seam for every effect.
+        lake: root folder of the lake.
+        clock: gives microseconds since 1970 UTC.
+        handover: cache shared by the flows of this process, or None.
+        limit: bound of one batch.
+        functions: finds the user's function of a `python:` step.
+        code: version of the software, written into each commit.
+    """
+
+    disk: Disk
+    lake: str
+    clock: Callable[[], int]
+    handover: Handover | None
+    limit: BatchLimit
+    functions: Callable[[str], PythonFunction]
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A batch that was computed and written, but for its commits, while batches before it were on their way."""
+
+    plan: BatchPlan
+    attempt: str
+    outcome: Outcome
+    staged: Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One batch that is durable now."""
+
+    batch: int
+    kind: str
+    version: int
+    counts: Mapping[str, int] = field(default_factory=dict)
