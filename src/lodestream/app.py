@@ -147,7 +147,7 @@ class App:
         assert table.format
         reading = Reading(
             Schema(), keep_raw=False, drift=table.drift, root=self.project.root,
-            registry=self.registry,
+            registry=self.registry, lake=self.lake,
         )  # fmt: skip
         try:
             source = make_source(table.source, table.format, reading, resolved)

@@ -11,8 +11,11 @@ from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.surroundings import Committed
 from lodestream.errors import ConflictError, LodestreamError, TransientError
 from lodestream.model.table import TableName
+from lodestream.ports.source import Waiter
 
 _BACKOFF_MAX_S = 30.0
+_PROMPT_S = 0.5
+"""Who looks for news less often than that wants large batches, and is not woken early."""
 
 
 @dataclass
@@ -174,6 +177,9 @@ class Worker:
             finished = self._finished() and quiet
             board.quiet(name, idle=finished)
             if self.flow.source is not None and self.flow.source.traits.waits and not finished:
+                continue
+            if isinstance(self.flow.source, Waiter) and self._poll_s <= _PROMPT_S:
+                self.flow.source.wait(self._poll_s)
                 continue
             with board.changed:
                 if all(board.news.get(t, 0) == n for t, n in seen.items()) and not board.stopping.is_set():
