@@ -70,6 +70,8 @@ class LogWriter:
         self._closing = False
         self.queued_bytes = 0
         self.groups = 0
+        self.failing = ""
+        """Why the last group could not be written; empty when it was."""
         self._thread = threading.Thread(target=self._run, name=f"log {os.path.basename(folder)}", daemon=True)
         if start:
             self._thread.start()
@@ -148,6 +150,7 @@ class LogWriter:
         with self._changed:
             self.queued_bytes -= size
             self.groups += 1
+            self.failing = outcome.message if outcome is not None else ""
         for i, (_entry, future) in enumerate(group):
             if not future.set_running_or_notify_cancel():
                 continue

@@ -1,0 +1,90 @@
+"""`lodestream serve`: take records in over HTTP."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lodestream.cli.call import Call
+
+if TYPE_CHECKING:
+    from lodestream.app import App
+    from lodestream.apis.serving import HttpServer
+    from lodestream.project.serving import ServingSettings
+
+
+def serve(
+    call: Call,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
+    run: Annotated[bool, typer.Option("--run", help="Also do what `lodestream run` does, in this process.")] = False,
+) -> None:
+    """Take records in over HTTP: POST /ingest/STREAM for each table with `source: {http: {stream: STREAM}}`.
+
+    A record is durable before its answer. Ctrl-C ends it after the requests under way; the next start goes on. Before
+    the first `lodestream keys create` a token for development is printed, and only this machine can connect.
+    """
+    from lodestream.apis.serving import HttpServer
+
+    app = call.app()
+    settings = app.serving(host=host, port=port)
+    token = _token(app, settings)
+    if run:
+        app.apply()
+    asgi = app.ingest(settings, token)
+    server = HttpServer(asgi, settings, app.project.root)
+    _serve(call, app, server, token, run=run)
+
+
+def _token(app: App, settings: ServingSettings) -> str | None:
+    """A token for development when there are no keys yet."""
+    from lodestream.apis.serving import is_local
+    from lodestream.errors import ConfigError
+    from lodestream.security.keys import KeyStore
+
+    local = is_local(settings.host)
+    if KeyStore(app.keys_path).keys():
+        if not local and settings.tls is None and not settings.trusted_proxies:
+            raise ConfigError(
+                "keys would cross the network in the clear; add server.tls, or server.trusted_proxies where a proxy "
+                "does TLS", host=settings.host,
+            )  # fmt: skip
+        return None
+    if not local:
+        raise ConfigError(
+            "without a key only this machine may connect; make one: lodestream keys create NAME --scope 'ingest:*'",
+            host=settings.host,
+        )
+    return f"dev_{secrets.token_urlsafe(24)}"
+
+
+def _serve(call: Call, app: App, server: HttpServer, token: str | None, *, run: bool) -> None:
+    from lodestream.cli.interrupt import Interrupt
+
+    pipeline = app.pipeline() if run else None
+
+    def stop() -> None:
+        if pipeline is not None:
+            pipeline.stop()
+        server.stop()
+
+    def started() -> None:
+        if call.json:
+            call.emit({"url": server.url, "token": token})
+        else:
+            call.say(f"listening on {server.url}")
+            if token is not None:
+                call.say(f"token for development: {token}")
+
+    flows = threading.Thread(target=pipeline.run, name="run", daemon=True) if pipeline is not None else None
+    with Interrupt(call, stop, what="requests"):
+        if flows is not None:
+            flows.start()
+        server.run(started)
+        if pipeline is not None:
+            pipeline.stop()
+        if flows is not None:
+            flows.join()
