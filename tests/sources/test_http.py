@@ -72,7 +72,9 @@ def many():
 @pytest.mark.parametrize("segment_bytes", [300, 64 << 20])
 def test_contract(tmp_path, segment_bytes):
     write(tmp_path, *many(), segment_bytes=segment_bytes)
-    assert len(segments(log_folder(str(tmp_path), "orders"))) == (9 if segment_bytes == 300 else 1) or segment_bytes == 300
+    assert (
+        len(segments(log_folder(str(tmp_path), "orders"))) == (9 if segment_bytes == 300 else 1) or segment_bytes == 300
+    )
     rows = check_source(lambda: source(tmp_path), reading(tmp_path), now_us=NOW_US)
     assert rows["id"].to_pylist() == [i for i in range(57) if i not in (48, 55)]
     assert rows["_raw"].to_pylist()[0] == b'{"id": 0, "name": "n0"}'

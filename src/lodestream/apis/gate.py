@@ -71,7 +71,7 @@ class Gate:
         return caller
 
     def identify(self, request: Request, scope: str | None) -> ApiKey:
-        """The key of a request that may do something, or with None anything at all. Raises ProblemError 401, 403, 421."""
+        """The key of a request that may do something; None is anything at all. Raises ProblemError 401, 403, 421."""
         self.connect(request)
         key = self._key(request)
         if key.networks and not is_in(self._address(request), networks(key.networks)):
@@ -89,7 +89,11 @@ class Gate:
         text = text.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
         if not text:
             raise ProblemError(401, "send a key: Authorization: Bearer ls_…", headers=_CHALLENGE)
-        if self._owner is not None and self.token is not None and secrets.compare_digest(text.encode(), self.token.encode()):
+        if (
+            self._owner is not None
+            and self.token is not None
+            and secrets.compare_digest(text.encode(), self.token.encode())
+        ):
             return self._owner
         try:
             return self.keys.authenticate(text, self.clock())

@@ -34,7 +34,8 @@ class ProblemError(Exception):
     ) -> None:  # fmt: skip
         super().__init__(detail)
         self.status = status
-        self.body = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail} | more
+        self.body: dict[str, Any] = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail}
+        self.body |= {name: value for name, value in more.items() if value is not None}
         self.headers = dict(headers or {})
         if retry_after_s is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))

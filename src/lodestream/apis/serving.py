@@ -68,10 +68,10 @@ class HttpServer:
 
     async def _run(self, started: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._server.main_loop_interrupt = asyncio.Event()
+        self._server.main_loop_interrupt = asyncio.Event()  # type: ignore[assignment]
         telling = asyncio.create_task(self._tell(started))
         if self._stopped:
-            self._server.stop()
+            self._server.stop()  # type: ignore[no-untyped-call]
         await self._server.serve()
         telling.cancel()
 

@@ -52,7 +52,9 @@ def rotate(
     call: Call,
     identity: Identity,
     grace: Annotated[str, typer.Option(metavar="DURATION", help="How long the old key stays good.")] = "1 day",
-    expires: Annotated[str, typer.Option(metavar="DURATION", help="How long the new one is good, or never.")] = "90 days",
+    expires: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long the new one is good, or never.")
+    ] = "90 days",
 ) -> None:
     """Make a key that may do the same; the old one stays good for a while."""
     from dataclasses import replace
@@ -62,7 +64,9 @@ def rotate(
 
     store, now = KeyStore(call.app().keys_path), now_us()
     old = store.change(identity, expires_us=_until(grace, now))
-    text, made = store.create(call.env or "default", replace(old, created_us=now, expires_us=_until(expires, now), revoked_us=None))
+    text, made = store.create(
+        call.env or "default", replace(old, created_us=now, expires_us=_until(expires, now), revoked_us=None)
+    )
     _show(call, text, made)
 
 

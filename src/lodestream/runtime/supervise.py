@@ -178,8 +178,9 @@ class Worker:
             board.quiet(name, idle=finished)
             if self.flow.source is not None and self.flow.source.traits.waits and not finished:
                 continue
-            if isinstance(self.flow.source, Waiter) and self._poll_s <= _PROMPT_S:
-                self.flow.source.wait(self._poll_s)
+            source: object = self.flow.source
+            if self._poll_s <= _PROMPT_S and isinstance(source, Waiter):
+                source.wait(self._poll_s)
                 continue
             with board.changed:
                 if all(board.news.get(t, 0) == n for t, n in seen.items()) and not board.stopping.is_set():

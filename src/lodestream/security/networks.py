@@ -16,7 +16,7 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 
 def address(text: str) -> Address | None:
-    """An address; an IPv4 address that is written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 one. None for anything else."""
+    """An address; one of IPv4 that is written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 one. None for anything else."""
     try:
         found = ipaddress.ip_address(text.strip().partition("%")[0])
     except ValueError:

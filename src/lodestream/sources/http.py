@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +54,7 @@ class RecordDecoder:
     that format is without settings.
     """
 
-    def __init__(self, format: Format, reading: Reading) -> None:  # noqa: A002 - the port's word
+    def __init__(self, format: Any, reading: Reading) -> None:  # noqa: A002 - the port's word
         self._format = format
         self._plain_json = JsonFormat(JsonSettings(), reading)
         self._json = format if isinstance(format, JsonFormat) else self._plain_json
@@ -67,7 +67,7 @@ class RecordDecoder:
         if run.kind == "csv":
             decoded = self._csv.decode_headed(values, unit, positions, run.head)
         else:
-            chosen: Format = {"json": self._json, "rows": self._plain_json}.get(run.kind, self._format)
+            chosen: Any = {"json": self._json, "rows": self._plain_json}.get(run.kind, self._format)
             decoded = chosen.decode_messages(values, unit, positions)
         return _with_detail(decoded, run)
 
@@ -86,7 +86,7 @@ class HttpSource:
         self._unit = unit_of(settings.stream)
         self._folder = log_folder(reading.lake, settings.stream)
         self._decoder = RecordDecoder(format, reading)
-        self._format = format
+        self._format: Any = format
         self._log = LogReader(self._folder)
         self._planned = -1
         self._taken = Mark(reader_path(self._folder, reading.table), writable=True) if reading.table else None
@@ -106,7 +106,11 @@ class HttpSource:
         for run in self._log.runs(first, min(self._log.end(), first + _SAMPLE_RECORDS)):
             if run.kind != "csv":
                 found += _binary(run).to_pylist()
-        form = self._format if isinstance(self._format, JsonFormat) else JsonFormat(JsonSettings(), Reading(Schema(), False, "add", ""))
+        form = (
+            self._format
+            if isinstance(self._format, JsonFormat)
+            else JsonFormat(JsonSettings(), Reading(Schema(), False, "add", ""))
+        )
         return form.infer_messages(found, self._unit) if found else Schema()
 
     def plan(self, consumed: Mapping[str, SourceRange], limit: BatchLimit, now_us: int) -> Sequence[SourceRange]:
@@ -210,7 +214,9 @@ def _with_detail(decoded: Decoded, run: Run) -> Decoded:
     told = {"body": run.kind} | ({"head": run.head.decode(errors="replace")} if run.head else {})
     detail = pa.repeat(pa.scalar(json.dumps(told), pa.string()), decoded.rejects.num_rows)
     at = decoded.rejects.schema.get_field_index("_detail")
-    return Decoded(decoded.rows, decoded.rejects.set_column(at, decoded.rejects.schema.field(at), detail), decoded.found)
+    return Decoded(
+        decoded.rows, decoded.rejects.set_column(at, decoded.rejects.schema.field(at), detail), decoded.found
+    )
 
 
 component = HttpSource

@@ -87,7 +87,11 @@ def _expanded(batch: pa.RecordBatch) -> int:
     for column in batch.columns:
         if pa.types.is_dictionary(column.type):
             values = column.dictionary
-            if pa.types.is_string(values.type) or pa.types.is_large_string(values.type) or pa.types.is_binary(values.type):
+            if (
+                pa.types.is_string(values.type)
+                or pa.types.is_large_string(values.type)
+                or pa.types.is_binary(values.type)
+            ):
                 total += pc.sum(pc.binary_length(values).take(column.indices)).as_py() or 0
             else:
                 total += 8 * len(column)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lodestream.apis.ingest.stream import Stream
 
@@ -37,7 +37,10 @@ class Metrics:
         def add(name: str, kind: str, text: str, samples: Iterable[tuple[str, float]]) -> None:
             full = f"lodestream_ingest_{name}"
             lines.extend((f"# HELP {full} {text}", f"# TYPE {full} {kind}"))
-            lines.extend(f"{full}{labels} {value:g}" if value % 1 else f"{full}{labels} {int(value)}" for labels, value in samples)
+            lines.extend(
+                f"{full}{labels} {value:g}" if value % 1 else f"{full}{labels} {int(value)}"
+                for labels, value in samples
+            )
 
         found = list(streams)
         add("requests_total", "counter", "Requests by stream and status; of no stream when it is not known.",
@@ -60,7 +63,7 @@ class Metrics:
             f"lodestream_ingest_acknowledge_seconds_sum {self._seconds_sum:.6f}",
             f"lodestream_ingest_acknowledge_seconds_count {total}",
         ]
-        gauges = (
+        gauges: tuple[tuple[str, str, Callable[[Stream], float]], ...] = (
             ("end", "Sequence number after the last record.", lambda s: s.writer.end),
             ("consumed", "Sequence number after the last record that the table has.", lambda s: s.consumed),
             ("backlog_bytes", "Bytes that the table has not taken in.", lambda s: s.backlog_bytes()),

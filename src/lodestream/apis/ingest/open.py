@@ -56,8 +56,7 @@ def open_ingest(
     bounds = gate.settings.ingest
     opened: list[Stream] = []
     try:
-        for plan in found.values():
-            opened.append(_opened(plan, lake, bounds, clock, resolve, registry))
+        opened.extend(_opened(plan, lake, bounds, clock, resolve, registry) for plan in found.values())
     except BaseException:
         for stream in opened:
             stream.close()

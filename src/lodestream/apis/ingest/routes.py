@@ -89,7 +89,7 @@ class IngestApi:
         stream = self.streams.get(name)
         if stream is None:
             near = difflib.get_close_matches(name, self.streams, 1)
-            raise ProblemError(404, "no such stream", stream=name, **({"nearest": near[0]} if near else {}))
+            raise ProblemError(404, "no such stream", stream=name, nearest=near[0] if near else None)
         kind, shape = self._shape(request, stream)
         quarantine = _quarantines(request)
         key_text = request.headers.get("idempotency-key")
@@ -234,7 +234,7 @@ def _checked(stream: Stream, kind: str, shape: Shape, body: bytes) -> tuple[Reco
     try:
         return records, stream.checker.bad(records.run())
     except ConfigError as error:
-        raise ProblemError(422, error.message, **{k: v for k, v in error.facts.items() if k == "field"}) from error
+        raise ProblemError(422, error.message, field=error.facts.get("field")) from error
     except TransientError as error:
         raise ProblemError(503, error.message, retry_after_s=error.retry_after_s) from error
 

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lodestream.drivers.record_log.disk import LogDisk
 from lodestream.drivers.record_log.layout import log_folder, reader_path, segment_path, segments
@@ -50,7 +51,8 @@ class Checker:
             schema, keep_raw=False, drift=first.drift, root="", reserved=reserved, registry=registry, lake=lake
         )
         form = load("formats", first.format.name)
-        self._make = lambda reading: form(form.settings(**resolve(first.format.settings)), reading)
+        settings = form.settings(**resolve(first.format.settings))
+        self._make: Callable[[Reading], Any] = lambda reading: form(settings, reading)
         self.format_settings = dict(first.format.settings)
         self._begin(self._reading)
 

@@ -62,7 +62,9 @@ class Answers:
         with self._lock:
             answer = self._waiting.get(key)
             if answer is None:
-                row = self._database.execute("SELECT first, count, body, time FROM answers WHERE key = ?", (key,)).fetchone()
+                row = self._database.execute(
+                    "SELECT first, count, body, time FROM answers WHERE key = ?", (key,)
+                ).fetchone()
                 answer = Answer(*row) if row else None
         return answer if answer is not None and answer.time_us > now_us - self._kept_us else None
 

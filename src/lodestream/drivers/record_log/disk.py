@@ -18,7 +18,8 @@ _NO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 class LogDisk(Protocol):
     """Every effect on the log's files; nothing is durable until its `fsync` and `sync_directory`.
 
-    Methods raise TransientError when it may work later (disk full, a failing device), ConfigError when this user may not.
+    Methods raise TransientError when it may work later (disk full, a failing device), ConfigError when this user may
+    not.
     """
 
     def append(self, path: str, offset: int, data: bytes) -> None:

@@ -120,9 +120,7 @@ def is_whole(block: bytes | memoryview, at: int, frame: Frame) -> bool:
     return len(view) == frame.size and _checksum(view[: HEADER.size], view[HEADER.size :]) == frame.checksum
 
 
-def payload_at(
-    block: bytes | memoryview, at: int, frame: Frame
-) -> tuple[bytes, npt.NDArray[np.uint32], memoryview]:
+def payload_at(block: bytes | memoryview, at: int, frame: Frame) -> tuple[bytes, npt.NDArray[np.uint32], memoryview]:
     """The CSV header, the ends of the records, and the records of a whole frame."""
     start = at + HEADER.size
     view = memoryview(block)

@@ -127,7 +127,9 @@ class LogReader:
         try:
             descriptor = os.open(segment_path(self.folder, start.segment), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise DataLossRefused("a segment of the stream is gone", segment=start.segment, folder=self.folder) from None
+            raise DataLossRefused(
+                "a segment of the stream is gone", segment=start.segment, folder=self.folder
+            ) from None
         try:
             block, base, offset = b"", start.offset, start.offset
             expected = start.segment if offset == 0 else None

@@ -82,8 +82,6 @@ def _cut(folder: str, disk: LogDisk, segment: int) -> Tail:
     return Tail(segment, offset, after)
 
 
-
-
 def recover_unserved(folder: str, disk: LogDisk) -> None:
     """Bring a log that nobody writes into order, so that its readers see all of it after a power loss."""
     known = identity(folder)

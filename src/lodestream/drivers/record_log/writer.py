@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from itertools import pairwise
 
 from lodestream.drivers.record_log.answers import Answer, Answers
 from lodestream.drivers.record_log.disk import LogDisk
@@ -52,7 +53,7 @@ class LogWriter:
         self.folder = folder
         self._disk, self._clock = disk, clock
         self._segment_bytes = segment_bytes
-        os.makedirs(folder, exist_ok=True)  # for the lock; `recover` makes the path durable
+        disk.make_directories(folder)  # for the lock; `recover` makes the path durable
         self._held = contextlib.ExitStack()
         self._held.enter_context(writer_lock(folder))
         try:
@@ -104,7 +105,7 @@ class LogWriter:
         starts = segments(self.folder)
         reader = LogReader(self.folder)
         removed = 0
-        for first, following in zip(starts, starts[1:], strict=False):
+        for first, following in pairwise(starts):
             if following > before or following > self._next:
                 break
             newest = max((frame.time_us for frame, _ in reader.frames(first, following)), default=0)
@@ -160,7 +161,8 @@ class LogWriter:
                 future.set_result(firsts[i])
 
     def _taken(self) -> tuple[list[tuple[Entry, Future[int]]], int]:
-        group, size = [], 0
+        group: list[tuple[Entry, Future[int]]] = []
+        size = 0
         with self._changed:
             while self._queue and (not group or size + self._queue[0][0].size <= GROUP_BYTES_MAX):
                 group.append(self._queue.popleft())
