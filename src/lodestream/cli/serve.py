@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from lodestream.apis.serving import HttpServer
     from lodestream.project.serving import ServingSettings
 
+_SWITCH_S = 0.0005
+"""Threads take turns that often: an answer must not wait for one that computes."""
 
 def serve(
     call: Call,
@@ -79,6 +82,7 @@ def _serve(call: Call, app: App, server: HttpServer, token: str | None, *, run: 
             if token is not None:
                 call.say(f"token for development: {token}")
 
+    sys.setswitchinterval(_SWITCH_S)
     flows = threading.Thread(target=pipeline.run, name="run", daemon=True) if pipeline is not None else None
     with Interrupt(call, stop, what="requests"):
         if flows is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +30,8 @@ from lodestream.project.values import parse_duration
 
 _SAMPLE_RECORDS = 1000
 _GLANCE_S = 0.004
+_FEW = 20
+"""Up to so many JSON records are checked one by one, which is quicker than building tables."""
 
 
 class HttpSettings(Settings):
@@ -70,6 +73,16 @@ class RecordDecoder:
             chosen: Any = {"json": self._json, "rows": self._plain_json}.get(run.kind, self._format)
             decoded = chosen.decode_messages(values, unit, positions)
         return _with_detail(decoded, run)
+
+    def misfits(self, run: Run) -> tuple[list[tuple[int, list[str]]], Schema]:
+        """Index and reasons of the records that would be rejects, and the columns that would be found."""
+        if run.kind in ("json", "rows") and len(run.ends) <= _FEW:
+            form = self._json if run.kind == "json" else self._plain_json
+            starts = [0, *run.ends.tolist()]
+            return form.misfits([run.data[a:b] for a, b in pairwise(starts)])
+        decoded = self.decode(run, "")
+        rejects = decoded.rejects.select(["_position", "_reasons"]).to_pylist()
+        return [(reject["_position"] - run.first, reject["_reasons"]) for reject in rejects], decoded.found
 
 
 class HttpSource:

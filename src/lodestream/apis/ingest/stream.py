@@ -68,14 +68,11 @@ class Checker:
             ConfigError: drift is `stop` and the records show a field or type that the columns do not have.
             TransientError: what decoding needs does not answer.
         """
-        decoded = self._decoder.decode(run, "")
-        if len(decoded.found):
-            self._begin(replace(self._reading, schema=drifted(self._reading.schema, decoded.found)))
-            decoded = self._decoder.decode(run, "")
-        if not decoded.rejects.num_rows:
-            return []
-        rejects = decoded.rejects.select(["_position", "_reasons"]).to_pylist()
-        return [(reject["_position"] - run.first, reject["_reasons"]) for reject in rejects]
+        bad, found = self._decoder.misfits(run)
+        if len(found):
+            self._begin(replace(self._reading, schema=drifted(self._reading.schema, found)))
+            bad, _ = self._decoder.misfits(run)
+        return bad
 
     def _begin(self, reading: Reading) -> None:
         form = self._make(reading)

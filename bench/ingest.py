@@ -1,0 +1,166 @@
+"""HTTP ingest at a steady rate, next to a bare fsync loop and plain Starlette: `python -m bench.ingest`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.measure import cpu_s
+
+BODY = b'{"order_id":"a1b2c3d4e5f60718","ordered_at":"2024-05-01T12:00:00Z","customer_id":4711,"country":"DE",' \
+       b'"product":"kettle","quantity":2,"amount":"39.90","status":"paid"}'  # fmt: skip
+TABLE = """\
+source: {http: {stream: orders}}
+columns:
+  order_id: string
+  ordered_at: timestamp
+  customer_id: bigint
+  country: string
+  product: string
+  quantity: int
+  amount: decimal(12,2)
+  status: string
+"""
+PLAIN = """
+import sys
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+from lodestream.apis.serving import HttpServer
+from lodestream.project.serving import ServingSettings
+
+async def post(request):
+    await request.json()
+    return Response(b'{"accepted": 1}', media_type="application/json")
+
+server = HttpServer(Starlette(routes=[Route("/ingest/orders", post, methods=["POST"])]), ServingSettings(port=0), ".")
+server.run(lambda: print('{"url": "%s", "token": "x"}' % server.url, flush=True))
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark. Returns 0, or 1 when records are missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=int, default=1000, help="requests per second")
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--connections", type=int, default=32)
+    args = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as work:  # a real disk: /tmp may be memory
+        result: dict[str, Any] = {"rate": args.rate, "seconds": args.seconds, "cores": os.cpu_count()}
+        result["fsync_ms"] = fsync_loop(Path(work), 500)
+        result["plain_starlette"] = plain(args)
+        result["ingest"], missing = ingest(args, Path(work), run=False)
+        result["ingest_and_run"], more = ingest(args, Path(work), run=True)
+        result["missing"] = missing + more
+    print(json.dumps(result))
+    return 1 if result["missing"] else 0
+
+
+def fsync_loop(folder: Path, count: int) -> dict[str, float]:
+    """Milliseconds of appending one body and syncing it, one after the other."""
+    took = []
+    with open(folder / "loop", "ab", buffering=0) as file:
+        for _ in range(count):
+            started = time.perf_counter()
+            file.write(BODY)
+            os.fsync(file.fileno())
+            took.append((time.perf_counter() - started) * 1000)
+    return quantiles(took)
+
+
+def plain(args: argparse.Namespace) -> dict[str, Any]:
+    """The same requests answered by Starlette on the same server, with nothing kept."""
+    return measured(args, [sys.executable, "-c", PLAIN], None)[0]
+
+
+def ingest(args: argparse.Namespace, work: Path, *, run: bool) -> tuple[dict[str, Any], int]:
+    """HTTP ingest alone, or with `run` also into bronze in the same process; and how many records are missing."""
+    project = work / ("run" if run else "alone")
+    (project / "tables/bronze").mkdir(parents=True)
+    (project / "lodestream.yaml").write_text("project: bench\n")
+    (project / "tables/bronze/orders.yaml").write_text(TABLE)
+    lodestream = [sys.executable, "-m", "lodestream.cli", "-C", str(project)]
+    command = [*lodestream, "serve", "--json", "--port", "0", *(["--run"] if run else [])]
+    found, accepted = measured(args, command, project)
+    subprocess.run([*lodestream, "run", "--until-idle"], check=True, capture_output=True)
+    asked = [*lodestream, "query", "--json", "select count(*) as rows from bronze.orders"]
+    answer = json.loads(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.splitlines()[0])
+    rows = answer["rows"] if isinstance(answer.get("rows"), int) else answer["rows"][0]["rows"]
+    return found, accepted - rows
+
+
+def measured(args: argparse.Namespace, command: list[str], folder: Path | None) -> tuple[dict[str, Any], int]:
+    """Figures of one server under the load, and how many records it accepted."""
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert server.stdout is not None
+    try:
+        told = json.loads(server.stdout.readline())
+        port = int(told["url"].rpartition(":")[2])
+        asyncio.run(load(port, told["token"], args.rate, 2.0, args.connections))  # warm
+        before, started = cpu_s(server.pid), time.perf_counter()
+        took, accepted, failed = asyncio.run(load(port, told["token"], args.rate, args.seconds, args.connections))
+        wall = time.perf_counter() - started
+        found = {
+            "latency_ms": quantiles(took), "requests_per_s": round(len(took) / wall, 1), "failed": failed,
+            "cpu_share": round((cpu_s(server.pid) - before) / wall, 3),
+        }  # fmt: skip
+        return found, accepted + int(args.rate * 2.0)
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+async def load(
+    port: int, token: str, rate: int, seconds: float, connections: int
+) -> tuple[list[float], int, int]:
+    """Send requests at fixed times over some connections; milliseconds from when each was due to its answer."""
+    total = int(rate * seconds)
+    request = (
+        f"POST /ingest/orders HTTP/1.1\r\nHost: localhost:{port}\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    ).encode() + BODY
+    took: list[float] = []
+    failed = 0
+    numbers = iter(range(total))
+    started = time.perf_counter() + 0.1
+
+    async def send() -> None:
+        nonlocal failed
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for number in numbers:
+            due = started + number / rate
+            if (wait := due - time.perf_counter()) > 0:
+                await asyncio.sleep(wait)
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            size = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+            await reader.readexactly(size)
+            took.append((time.perf_counter() - due) * 1000)
+            failed += not head.startswith(b"HTTP/1.1 200")
+        writer.close()
+
+    await asyncio.gather(*(send() for _ in range(connections)))
+    return took, len(took) - failed, failed
+
+
+def quantiles(values: list[float]) -> dict[str, float]:
+    """Mean, median, 99th percentile and maximum."""
+    ordered = sorted(values)
+    return {
+        "mean": round(statistics.fmean(ordered), 3), "p50": round(ordered[len(ordered) // 2], 3),
+        "p99": round(ordered[int(len(ordered) * 0.99)], 3), "max": round(ordered[-1], 3),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
