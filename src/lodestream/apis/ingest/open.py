@@ -20,7 +20,7 @@ from lodestream.ports.plugins import Resolve
 from lodestream.ports.registry import SchemaRegistry
 from lodestream.project.serving import IngestSettings
 
-_TRIES = 50
+_TRIES = 20
 _PAUSE_S = 0.1
 
 
