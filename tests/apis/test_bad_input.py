@@ -2,11 +2,8 @@
 
 import gzip
 import io
-import json
 import resource
 import socket
-import struct
-import zlib
 
 import fastavro
 import pyarrow as pa
@@ -202,6 +199,3 @@ def test_headers_that_never_end_are_cut_off(served):
         except (ConnectionError, BrokenPipeError):
             answer = b""
         assert not answer or answer.startswith(b"HTTP/1.1 4")
-    assert zlib.crc32(b"") == 0
-    assert json.loads("{}") == {}
-    assert struct.calcsize("<I") == 4
