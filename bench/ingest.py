@@ -120,9 +120,7 @@ def measured(args: argparse.Namespace, command: list[str], folder: Path | None) 
         server.wait(30)
 
 
-async def load(
-    port: int, token: str, rate: int, seconds: float, connections: int
-) -> tuple[list[float], int, int]:
+async def load(port: int, token: str, rate: int, seconds: float, connections: int) -> tuple[list[float], int, int]:
     """Send requests at fixed times over some connections; milliseconds from when each was due to its answer."""
     total = int(rate * seconds)
     request = (

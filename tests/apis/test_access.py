@@ -1,17 +1,14 @@
 """Who may come in: keys and scopes, addresses and proxies, host names, certificates, rates and quotas."""
 
-import datetime
+import datetime as dt
 import ssl
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lodestream.app import now_us, open_project
 from lodestream.security.keys import ApiKey, KeyStore
+from lodestream.testing.pki import Authority
 from tests.apis.conftest import TOKEN, serving
 
 HOUR_US = 3_600_000_000
@@ -131,61 +128,26 @@ def test_rates_and_quotas_per_key(project):
         assert post(served, daily).status_code == 429  # the day's count outlives the server
 
 
-def name(text):
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def certificate(folder, subject, issuer=None, *, authority=False):
-    """A certificate and its key as PEM files."""
-    own = ec.generate_private_key(ec.SECP256R1())
-    signer_name, signer = (name(subject), own) if issuer is None else issuer
-    now = datetime.datetime.now(datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name(subject)).issuer_name(signer_name).public_key(own.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .add_extension(
-            x509.KeyUsage(not authority, False, False, False, False, authority, authority, False, False), critical=True
-        )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-    )  # fmt: skip
-    if not authority:
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        built = built.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    signed = built.sign(signer, hashes.SHA256())
-    (folder / f"{subject}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.PKCS8
-    secret = own.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-    (folder / f"{subject}.key").write_bytes(secret)
-    return name(subject), own
-
-
-def test_tls_and_client_certificates(project):
-    folder = project("tls: {certificate: server.pem, key: server.key, client_ca: clients.pem}")
-    servers = certificate(folder, "servers", authority=True)
-    clients = certificate(folder, "clients", authority=True)
-    others = certificate(folder, "others", authority=True)
-    certificate(folder, "server", servers)
-    certificate(folder, "client", clients)
-    certificate(folder, "stranger", others)
-    with serving(folder, token=TOKEN) as served:
+def test_tls_and_client_certificates(project, tmp_path):
+    now = dt.datetime.now(dt.UTC)
+    servers, clients, others = (Authority(tmp_path / name, now, name) for name in ("servers", "clients", "others"))
+    own, client, stranger = servers.issue("server"), clients.issue("client"), others.issue("stranger")
+    old = clients.issue("old", expired=True)
+    files = f"certificate: {own.certificate}, key: {own.key}, client_ca: {clients.certificate}"
+    with serving(project(f"tls: {{{files}}}"), token=TOKEN) as served:
         url = served.url.replace("127.0.0.1", "localhost")
         assert url.startswith("https://")
 
-        def ask(pair, trusted="servers"):
-            context = ssl.create_default_context(cafile=str(folder / f"{trusted}.pem"))
-            if pair:
-                context.load_cert_chain(folder / f"{pair}.pem", folder / f"{pair}.key")
-            with httpx.Client(verify=context, headers={"authorization": f"Bearer {TOKEN}"}, timeout=30) as client:
-                return client.post(f"{url}/ingest/orders", json={"id": 1}).status_code
+        def ask(identity, trusted=servers):
+            context = ssl.create_default_context(cafile=str(trusted.certificate))
+            if identity is not None:
+                context.load_cert_chain(identity.certificate, identity.key)
+            with httpx.Client(verify=context, headers={"authorization": f"Bearer {TOKEN}"}, timeout=30) as asking:
+                return asking.post(f"{url}/ingest/orders", json={"id": 1}).status_code
 
-        assert ask("client") == 200
-        for pair, trusted in ((None, "servers"), ("stranger", "servers"), ("client", "others")):
+        assert ask(client) == 200
+        for identity, trusted in ((None, servers), (stranger, servers), (old, servers), (client, others)):
             with pytest.raises(httpx.TransportError):
-                ask(pair, trusted)
+                ask(identity, trusted)
         with pytest.raises(httpx.TransportError):
             httpx.get(url.replace("https", "http") + "/healthz", timeout=30)

@@ -100,11 +100,13 @@ def test_a_body_with_bad_records_is_refused_whole(served):
 
 
 def test_bad_records_are_set_aside_when_that_is_asked_for(served):
-    bodies = [('[{"id":1},{"id":"x"}]', "application/json"), ("amount,at,name,id\n,,a,2\n,,b,y\n", "text/csv"), ("{torn", "application/json")]
+    bodies = [
+        ('[{"id":1},{"id":"x"}]', "application/json"),
+        ("amount,at,name,id\n,,a,2\n,,b,y\n", "text/csv"),
+        ("{torn", "application/json"),
+    ]
     for body, kind in bodies:
-        answer = served.client.post(
-            "/ingest/orders?on_error=quarantine", content=body, headers={"content-type": kind}
-        )
+        answer = served.client.post("/ingest/orders?on_error=quarantine", content=body, headers={"content-type": kind})
         assert answer.status_code == 200, answer.text
     assert [row["id"] for row in served.rows()] == [1, 2]
     aside = served.rows("bronze.orders__quarantine", ["_position", "reasons", "raw"])

@@ -173,7 +173,9 @@ def test_a_full_or_failing_disk_loses_nothing_and_recovers_by_itself(tmp_path, k
 def test_a_failed_group_that_stayed_on_the_disk_does_not_count_later(tmp_path):
     """The write went through, the sync did not, cutting did not either; then other records took the numbers."""
     failing = []
-    disk = FaultyLogDisk(LocalLogDisk(), lambda what, _p: TransientError("no") if failing and what != "append" else None)
+    disk = FaultyLogDisk(
+        LocalLogDisk(), lambda what, _p: TransientError("no") if failing and what != "append" else None
+    )
     log = writer(tmp_path, disk)
     log.append(entry([b"a"])).result(30)
     failing.append(True)
@@ -263,8 +265,7 @@ def _write_until_killed(folder, acknowledged, seed):
             text = b"%032x" % draw.getrandbits(128)
             pending.append((text, log.append(entry([text] * draw.randint(1, 3), text[:16]))))
             if len(pending) > draw.randint(0, 5):
-                for written, future in pending:
-                    file.write(b"%d %b\n" % (future.result(30), written))
+                file.writelines(b"%d %b\n" % (future.result(30), written) for written, future in pending)
                 pending.clear()
 
 

@@ -5,6 +5,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def violation(root, marks):
         found = []
         for run in reader.runs(begin, end):
             cuts = [0, *run.ends.tolist()]
-            found += [run.data[a:b].decode() for a, b in zip(cuts, cuts[1:], strict=False)]
+            found += [run.data[a:b].decode() for a, b in pairwise(cuts)]
         reader.close()
         future = log.append(entry(["after"]))
         log.write_group()

@@ -12,12 +12,13 @@ import typer
 from lodestream.cli.call import Call
 
 if TYPE_CHECKING:
-    from lodestream.app import App
     from lodestream.apis.serving import HttpServer
+    from lodestream.app import App
     from lodestream.project.serving import ServingSettings
 
 _SWITCH_S = 0.0005
 """Threads take turns that often: an answer must not wait for one that computes."""
+
 
 def serve(
     call: Call,

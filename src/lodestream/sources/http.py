@@ -158,7 +158,8 @@ class HttpSource:
         """The records of a planned range."""
         self._recover()
         self._check(planned, self._log.identity)
-        for run in self._log.runs(planned.start, planned.end, Place(*planned.facts["from"])):
+        hint = Place(*planned.facts["from"]) if "from" in planned.facts else None
+        for run in self._log.runs(planned.start, planned.end, hint):
             yield self._decoder.decode(run, self._unit)
 
     def finished(self, consumed: Mapping[str, SourceRange], now_us: int) -> bool:
@@ -191,7 +192,7 @@ class HttpSource:
             self._recovered = True
 
     def _check(self, last: SourceRange, identity: str | None) -> None:
-        if last.facts.get("log") != identity:
+        if last.facts.get("log", identity) != identity:
             raise DataLossRefused(
                 "the stream's log is another one than before; put the old one back, or rebuild the table",
                 stream=self._unit, folder=self._folder,

@@ -10,7 +10,9 @@ from typing import Literal
 
 from lodestream.lake.disk import Data, Disk
 
-Kind = Literal["write", "fsync", "sync_directory", "make_directory", "link", "replace", "unlink", "append", "truncate", "mark"]
+Kind = Literal[
+    "write", "fsync", "sync_directory", "make_directory", "link", "replace", "unlink", "append", "truncate", "mark"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,9 @@ class RecordingLogDisk(ThroughLogDisk):
         forget: called with kind and path; True leaves a sync out, as a missing one in the code would be.
     """
 
-    def __init__(self, inner: LogDisk, root: str, forget: Callable[[Kind, str], bool] = lambda kind, path: False) -> None:
+    def __init__(
+        self, inner: LogDisk, root: str, forget: Callable[[Kind, str], bool] = lambda kind, path: False
+    ) -> None:
         super().__init__(inner)
         self.root = os.path.abspath(root)
         self.record: list[Effect] = []
