@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
@@ -17,59 +16,16 @@ from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from lodestream.apis.problems import ProblemError
 from lodestream.errors import ConfigError
 from lodestream.project.serving import ServingSettings
 
 _HEADER_TIMEOUT_MS = 10_000
-_FINISH_S = 30.0
-_SENT_S = 0.1
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def is_local(host: str) -> bool:
     """Whether only this machine can reach an address."""
     return host in _LOCAL
-
-
-class Drain:
-    """An application that can be asked to finish: it answers what is under way and refuses what comes after.
-
-    Args:
-        app: the ASGI application.
-    """
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-        self._under_way = 0
-        self._is_finishing = False
-        self._answered = asyncio.Event()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        if self._is_finishing:
-            refusal = ProblemError(503, "the server is stopping", retry_after_s=1, headers={"Connection": "close"})
-            await refusal.response()(scope, receive, send)
-            return
-        self._under_way += 1
-        self._answered.clear()
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._answered.set()
-
-    async def finish(self) -> None:
-        """Return when what is under way is answered, or took too long."""
-        self._is_finishing = True
-        if self._under_way:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._answered.wait(), _FINISH_S)
-        await asyncio.sleep(_SENT_S)  # the last answers are on their way out
 
 
 class HttpServer:
@@ -90,9 +46,8 @@ class HttpServer:
         self.url = f"{'https' if settings.tls else 'http'}://{_shown(settings.host)}:{self.port}"
         logging.getLogger("_granian").setLevel(logging.CRITICAL)
         try:
-            self._drain = Drain(app)
             self._server = Server(
-                self._drain, address=settings.host, port=self.port, interface=Interfaces.ASGI, http=HTTPModes.auto,
+                app, address=settings.host, port=self.port, interface=Interfaces.ASGI, http=HTTPModes.auto,
                 websockets=False, log_enabled=False, backlog=1024,
                 http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS), **_tls(settings, root),
             )  # fmt: skip
@@ -109,7 +64,7 @@ class HttpServer:
         """Stop taking requests, answer those under way, and end `run`; safe from any thread, and again."""
         first, self._stopped = not self._stopped, True
         if first and self._loop is not None and not self._loop.is_closed():
-            asyncio.run_coroutine_threadsafe(self._finish(), self._loop)
+            self._loop.call_soon_threadsafe(self._server.stop)
 
     async def _run(self, started: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -119,10 +74,6 @@ class HttpServer:
             self._server.stop()  # type: ignore[no-untyped-call]
         await self._server.serve()
         telling.cancel()
-
-    async def _finish(self) -> None:
-        await self._drain.finish()
-        self._server.stop()  # type: ignore[no-untyped-call]
 
     async def _tell(self, started: Callable[[], None]) -> None:
         """Wait until the port answers."""
