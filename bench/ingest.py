@@ -43,8 +43,9 @@ async def post(request):
     await request.json()
     return Response(b'{"accepted": 1}', media_type="application/json")
 
-server = HttpServer(Starlette(routes=[Route("/ingest/orders", post, methods=["POST"])]), ServingSettings(port=0), ".")
-server.run(lambda: print('{"url": "%s", "token": "x"}' % server.url, flush=True))
+server = HttpServer(ServingSettings(port=0), ".")
+app = Starlette(routes=[Route("/ingest/orders", post, methods=["POST"])])
+server.run(app, lambda: print('{"url": "%s", "token": "x"}' % server.url, flush=True))
 """
 
 

@@ -60,9 +60,9 @@ def serving(folder, token=TOKEN, **changes):
     """Serve the project in `folder`; ends with everything answered."""
     app = open_project(str(folder))
     settings = app.serving(**changes)
-    server = HttpServer(app.ingest(settings, token), settings, str(folder))
+    server = HttpServer(settings, str(folder))
     started = threading.Event()
-    thread = threading.Thread(target=server.run, args=(started.set,))
+    thread = threading.Thread(target=server.run, args=(app.ingest(settings, token), started.set))
     thread.start()
     try:
         assert started.wait(30)

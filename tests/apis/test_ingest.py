@@ -180,7 +180,7 @@ def test_what_cannot_be_served(project):
     with serving(folder) as served:
         other = open_project(str(folder))
         with pytest.raises(ConfigError, match="cannot listen"):
-            HttpServer(None, app.serving(port=served.port), ".")
+            HttpServer(app.serving(port=served.port), ".")
         with pytest.raises(ConflictError, match="another process"):
             other.ingest(other.serving(), None)
     (folder / "tables/bronze/orders.yaml").write_text("source: {generator: {rows: 1}}\n")

@@ -29,10 +29,9 @@ def is_local(host: str) -> bool:
 
 
 class HttpServer:
-    """One application on one port.
+    """One port for an application.
 
     Args:
-        app: the ASGI application.
         settings: where to listen, and certificates.
         root: project folder, which the certificates' paths are relative to.
 
@@ -40,39 +39,43 @@ class HttpServer:
         ConfigError: the port is taken or not allowed, or a certificate cannot be read.
     """
 
-    def __init__(self, app: Any, settings: ServingSettings, root: str) -> None:
-        self.host = settings.host
-        self.port = _free_port(settings.host, settings.port)
+    def __init__(self, settings: ServingSettings, root: str) -> None:
+        self.host, self.port = _free_port(settings.host, settings.port)
         self.url = f"{'https' if settings.tls else 'http'}://{_shown(settings.host)}:{self.port}"
-        logging.getLogger("_granian").setLevel(logging.CRITICAL)
-        try:
-            self._server = Server(
-                app, address=settings.host, port=self.port, interface=Interfaces.ASGI, http=HTTPModes.auto,
-                websockets=False, log_enabled=False, backlog=1024,
-                http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS), **_tls(settings, root),
-            )  # fmt: skip
-        except (OSError, ssl.SSLError, ValueError) as error:
-            raise ConfigError("a certificate of server.tls cannot be read", reason=str(error)) from error
+        self._tls = _tls(settings, root)
+        self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
 
-    def run(self, started: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop`; `started` is called once the port answers."""
-        asyncio.run(self._run(started))
+    def run(self, app: Any, started: Callable[[], None] = lambda: None) -> None:
+        """Serve an ASGI application until `stop`; `started` is called once the port answers.
+
+        Raises:
+            ConfigError: a certificate cannot be read.
+        """
+        asyncio.run(self._run(app, started))
 
     def stop(self) -> None:
         """Stop taking requests, answer those under way, and end `run`; safe from any thread, and again."""
         first, self._stopped = not self._stopped, True
-        if first and self._loop is not None and not self._loop.is_closed():
+        if first and self._server is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._server.stop)
 
-    async def _run(self, started: Callable[[], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._server.main_loop_interrupt = asyncio.Event()  # type: ignore[assignment]
-        telling = asyncio.create_task(self._tell(started))
+    async def _run(self, app: Any, started: Callable[[], None]) -> None:
+        logging.getLogger("_granian").setLevel(logging.CRITICAL)
+        try:
+            server = Server(
+                app, address=self.host, port=self.port, interface=Interfaces.ASGI, http=HTTPModes.auto,
+                websockets=False, log_enabled=False, backlog=1024,
+                http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS), **self._tls,
+            )  # fmt: skip
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise ConfigError("a certificate of server.tls cannot be read", reason=str(error)) from error
+        self._loop, self._server = asyncio.get_running_loop(), server
         if self._stopped:
-            self._server.stop()  # type: ignore[no-untyped-call]
-        await self._server.serve()
+            return
+        telling = asyncio.create_task(self._tell(started))
+        await server.serve()
         telling.cancel()
 
     async def _tell(self, started: Callable[[], None]) -> None:
@@ -88,14 +91,14 @@ class HttpServer:
             return
 
 
-def _free_port(host: str, port: int) -> int:
-    """The port, or a free one for 0. The server shares ports with others of its kind, so it is asked here."""
+def _free_port(host: str, port: int) -> tuple[str, int]:
+    """Address and port, or a free one for 0. The server shares ports with others of its kind, so it is asked here."""
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-            return int(probe.getsockname()[1])
+            return str(found[0]), int(probe.getsockname()[1])
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         fix = "stop what listens there, or choose another with --port" if error.errno == errno.EADDRINUSE else None

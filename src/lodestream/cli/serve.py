@@ -12,6 +12,8 @@ import typer
 from lodestream.cli.call import Call
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from lodestream.apis.serving import HttpServer
     from lodestream.app import App
     from lodestream.project.serving import ServingSettings
@@ -31,16 +33,20 @@ def serve(
     A record is durable before its answer. Ctrl-C ends it after the requests under way; the next start goes on. Before
     the first `lodestream keys create` a token for development is printed, and only this machine can connect.
     """
-    from lodestream.apis.serving import HttpServer
+    from lodestream.errors import MissingDriverError
 
+    try:
+        from lodestream.apis.serving import HttpServer
+    except ModuleNotFoundError as error:
+        fix = "serving needs packages: pip install 'lodestream[http]'"
+        raise MissingDriverError(fix, missing=error.name) from error
     app = call.app()
     settings = app.serving(host=host, port=port)
     token = _token(app, settings)
     if run:
         app.apply()
-    asgi = app.ingest(settings, token)
-    server = HttpServer(asgi, settings, app.project.root)
-    _serve(call, app, server, token, run=run)
+    server = HttpServer(settings, app.project.root)
+    _serve(call, app, server, app.ingest(settings, token), token, run=run)
 
 
 def _token(app: App, settings: ServingSettings) -> str | None:
@@ -65,7 +71,9 @@ def _token(app: App, settings: ServingSettings) -> str | None:
     return f"dev_{secrets.token_urlsafe(24)}"
 
 
-def _serve(call: Call, app: App, server: HttpServer, token: str | None, *, run: bool) -> None:
+def _serve(
+    call: Call, app: App, server: HttpServer, asgi: Starlette, token: str | None, *, run: bool
+) -> None:  # fmt: skip
     from lodestream.cli.interrupt import Interrupt
 
     pipeline = app.pipeline() if run else None
@@ -88,7 +96,7 @@ def _serve(call: Call, app: App, server: HttpServer, token: str | None, *, run: 
     with Interrupt(call, stop, what="requests"):
         if flows is not None:
             flows.start()
-        server.run(started)
+        server.run(asgi, started)
         if pipeline is not None:
             pipeline.stop()
         if flows is not None:
