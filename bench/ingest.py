@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from bench.measure import cpu_s
 
@@ -63,6 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result["ingest"], missing = ingest(args, Path(work), run=False)
         result["ingest_and_run"], more = ingest(args, Path(work), run=True)
         result["missing"] = missing + more
+        result["to_bronze_ms"] = {
+            "one process": to_bronze(Path(work) / "one", apart=False),
+            "two processes": to_bronze(Path(work) / "two", apart=True),
+        }
     print(json.dumps(result))
     return 1 if result["missing"] else 0
 
@@ -87,10 +94,7 @@ def plain(args: argparse.Namespace) -> dict[str, Any]:
 def ingest(args: argparse.Namespace, work: Path, *, run: bool) -> tuple[dict[str, Any], int]:
     """HTTP ingest alone, or with `run` also into bronze in the same process; and how many records are missing."""
     project = work / ("run" if run else "alone")
-    (project / "tables/bronze").mkdir(parents=True)
-    (project / "lodestream.yaml").write_text("project: bench\n")
-    (project / "tables/bronze/orders.yaml").write_text(TABLE)
-    lodestream = [sys.executable, "-m", "lodestream.cli", "-C", str(project)]
+    lodestream = write_project(project)
     command = [*lodestream, "serve", "--json", "--port", "0", *(["--run"] if run else [])]
     found, accepted = measured(args, command, project)
     subprocess.run([*lodestream, "run", "--until-idle"], check=True, capture_output=True)
@@ -98,6 +102,46 @@ def ingest(args: argparse.Namespace, work: Path, *, run: bool) -> tuple[dict[str
     answer = json.loads(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.splitlines()[0])
     rows = answer["rows"] if isinstance(answer.get("rows"), int) else answer["rows"][0]["rows"]
     return found, accepted - rows
+
+
+def write_project(folder: Path) -> list[str]:
+    """A project of one table; returns the command line that works on it."""
+    (folder / "tables/bronze").mkdir(parents=True)
+    (folder / "lodestream.yaml").write_text("project: bench\n")
+    (folder / "tables/bronze/orders.yaml").write_text(TABLE)
+    return [sys.executable, "-m", "lodestream.cli", "-C", str(folder)]
+
+
+def to_bronze(folder: Path, *, apart: bool, count: int = 100) -> dict[str, float]:
+    """Milliseconds from a record's answer to the commit that has it, one record at a time, with random pauses."""
+    lodestream = write_project(folder)
+    command = [*lodestream, "serve", "--json", "--port", "0", *([] if apart else ["--run"])]
+    quiet: dict[str, Any] = {"stderr": subprocess.DEVNULL, "text": True}
+    servers = [subprocess.Popen(command, stdout=subprocess.PIPE, **quiet)]
+    if apart:
+        servers.append(subprocess.Popen([*lodestream, "run"], stdout=subprocess.DEVNULL, **quiet))
+    try:
+        told = json.loads(servers[0].stdout.readline())  # type: ignore[union-attr]
+        log = folder / "lake/bronze/orders/_delta_log"
+        while not log.exists():
+            time.sleep(0.01)
+        draw, took = random.Random(1), []
+        headers = {"authorization": f"Bearer {told['token']}", "content-type": "application/json"}
+        with httpx.Client(headers=headers) as client:
+            for number in range(count + 5):
+                before = len(list(log.glob("*.json")))
+                client.post(f"{told['url']}/ingest/orders", content=BODY).raise_for_status()
+                answered = time.perf_counter()
+                while len(list(log.glob("*.json"))) == before:
+                    time.sleep(0.001)
+                if number >= 5:
+                    took.append((time.perf_counter() - answered) * 1000)
+                time.sleep(draw.random() / 5)
+        return quantiles(took)
+    finally:
+        for server in servers:
+            server.terminate()
+            server.communicate(timeout=30)
 
 
 def measured(args: argparse.Namespace, command: list[str], folder: Path | None) -> tuple[dict[str, Any], int]:
@@ -118,7 +162,7 @@ def measured(args: argparse.Namespace, command: list[str], folder: Path | None) 
         return found, accepted + int(args.rate * 2.0)
     finally:
         server.terminate()
-        server.wait(30)
+        server.communicate(timeout=30)
 
 
 async def load(port: int, token: str, rate: int, seconds: float, connections: int) -> tuple[list[float], int, int]:
@@ -147,6 +191,7 @@ async def load(port: int, token: str, rate: int, seconds: float, connections: in
             took.append((time.perf_counter() - due) * 1000)
             failed += not head.startswith(b"HTTP/1.1 200")
         writer.close()
+        await writer.wait_closed()
 
     await asyncio.gather(*(send() for _ in range(connections)))
     return took, len(took) - failed, failed

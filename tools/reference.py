@@ -92,7 +92,8 @@ SERVER = """\
 {note}
 
 What may stand under `server:` in `lodestream.yaml`. `metrics_port` is that of `lodestream run`; the others are those of
-`lodestream serve`, which [takes records in over HTTP](../guides/ingest.md). A setting may be a reference, `${{env:NAME}}`.
+`lodestream serve`, which [takes records in over HTTP](../guides/ingest.md). A setting may be a reference,
+`${{env:NAME}}`.
 
 | setting | type | default | says |
 |---|---|---|---|
