@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from lodestream.drivers.record_log.layout import log_folder, reader_path
 from lodestream.drivers.record_log.marks import Mark
 from lodestream.drivers.record_log.reader import LogReader, Place, Run
 from lodestream.drivers.record_log.recovery import recover_unserved
-from lodestream.errors import DataLossRefused
+from lodestream.errors import DataLossRefused, TransientError
 from lodestream.formats.csv import CsvFormat, CsvSettings
 from lodestream.formats.json import JsonFormat, JsonSettings
 from lodestream.model.batch import BatchLimit, SourceRange
@@ -206,8 +207,9 @@ class HttpSource:
     def _tell(self, first: int) -> None:
         """Tell the log's writer what the table has for good."""
         if self._taken is not None and self._told != first and self._log.identity is not None:
-            self._taken.set(first)
-            self._told = first
+            with contextlib.suppress(TransientError):  # told again with the next plan
+                self._taken.set(first)
+                self._told = first
 
 
 def unit_of(stream: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lodestream.drivers.record_log.frame import NO_KEY
 from lodestream.drivers.record_log.reader import LogReader
+from lodestream.errors import TransientError
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _REMOVE_EVERY_US = 60_000_000
@@ -54,7 +55,7 @@ class Answers:
             self._database = self._opened()
         except sqlite3.DatabaseError:
             self._forget()
-            self._database = self._opened()
+            self._database = self._again()
         self._catch_up(folder, now_us)
 
     def find(self, key: bytes, now_us: int) -> Answer | None:
@@ -92,6 +93,12 @@ class Answers:
                 database.execute("DELETE FROM answers WHERE time <= ?", (now_us - self._kept_us,))
                 self._removed_us = now_us
 
+    def _again(self) -> sqlite3.Connection:
+        try:
+            return self._opened()
+        except sqlite3.DatabaseError as error:
+            raise TransientError("the index of answers cannot be made", path=self._path, reason=str(error)) from error
+
     def _opened(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, check_same_thread=False)
         database.execute("PRAGMA synchronous = OFF")
@@ -121,7 +128,7 @@ class Answers:
                 for frame, _ in reader.frames(start, end)
                 if frame.key != NO_KEY and frame.time_us > now_us - self._kept_us
             }
-            self._write(found, end, now_us)
+            self.add(found.items(), end, now_us)
         reader.close()
 
     def _forget(self) -> None:

@@ -201,7 +201,8 @@ class LogWriter:
         ]
         if found:
             self.answers.add(found, following, self._clock())
-        self._mark.set(following)
+        with contextlib.suppress(TransientError):  # they are durable; readers hear of them with the next group
+            self._mark.set(following)
         return firsts
 
     def _begin_segment(self) -> None:
