@@ -41,7 +41,7 @@ class Served:
 
     def rows(self, table="bronze.orders", columns=("id", "name")):
         """Rows of a table in order of position, once everything is taken in; read by delta-rs."""
-        self.app.run()
+        open_project(self.app.project.root).run()
         path = Path(self.app.lake, *table.split("."))
         found = pl.read_delta(str(path)).sort("_position").select(columns).to_arrow() if path.exists() else pa.table({})
         return found.to_pylist()

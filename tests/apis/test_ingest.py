@@ -15,6 +15,7 @@ from lodestream.apis.serving import HttpServer
 from lodestream.app import open_project
 from lodestream.errors import ConfigError, ConflictError
 from tests.apis.conftest import ORDERS, TOKEN, serving
+from tests.cli.conftest import call
 
 AT = "2024-05-01T12:00:00Z"
 
@@ -187,3 +188,50 @@ def test_what_cannot_be_served(project):
     app = open_project(str(folder))
     with pytest.raises(ConfigError, match="no table takes records"):
         app.ingest(app.serving(), None)
+
+
+def test_bad_records_are_replayed_after_the_fix(project):
+    folder = project(tables={"orders": ORDERS})
+    bodies = [('{"id":1,"colour":"red"}', "application/json"), ("id,name,amount,at,colour\n2,b,,,blue\n", "text/csv")]
+    with serving(folder) as served:
+        for body, kind in bodies:
+            url = "/ingest/orders?on_error=quarantine"
+            assert served.client.post(url, content=body, headers={"content-type": kind}).status_code == 200
+        assert served.rows() == []
+    table = folder / "tables/bronze/orders.yaml"
+    table.write_text(ORDERS.replace("name: string", "name: string, colour: string"))
+    assert call("plan", project=folder).code == 0
+    accept = json.loads(call("plan", "--json", project=folder).out)["accept"]
+    assert call("run", "--until-idle", "--accept", accept, project=folder).code == 0
+    with serving(folder) as served:
+        assert [row["colour"] for row in served.rows(columns=["colour"])] == ["red", "blue"]
+        assert served.post('{"id":3,"colour":"green"}').json()["first"] == 2
+        assert [row["id"] for row in served.rows()] == [1, 2, 3]
+    assert call("reconcile", project=folder).code == 0
+    assert call("doctor", project=folder).code == 0
+
+
+def test_a_record_that_came_bad_is_replayed(project):
+    folder = project(tables={"orders": ORDERS + "drift: add\n"})
+    with serving(folder) as served:
+        url = "/ingest/orders?on_error=quarantine"
+        for body in ('{"id":1,"colour":"red"}', '{"id":2,"colour":7}'):
+            answer = served.client.post(url, content=body, headers={"content-type": "application/json"})
+            assert answer.status_code == 200
+            served.rows()
+        assert [row["id"] for row in served.rows()] == [1]
+    assert call("quarantine", "replay", "bronze.orders", "--all", project=folder).code == 0
+    assert call("reconcile", project=folder).code == 0
+
+
+def test_a_rebuild_reads_the_log_again(project):
+    folder = project(tables={"orders": ORDERS})
+    with serving(folder) as served:
+        for i in range(5):
+            assert served.post(f'{{"id":{i}}}').status_code == 200
+        assert len(served.rows()) == 5
+        assert (
+            call("table", "restore", "bronze.orders", "--version", "0", "--rewind", "--yes", project=folder).code == 0
+        )
+        assert [row["id"] for row in served.rows()] == [0, 1, 2, 3, 4]
+    assert call("reconcile", project=folder).code == 0
