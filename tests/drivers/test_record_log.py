@@ -195,7 +195,7 @@ def test_retired_segments_are_consumed_and_old(tmp_path):
         log.append(entry([b"a", b"b"], time_us=NOW_US + day * DAY_US)).result(30)
     assert log.retire(before=0, older_than_us=NOW_US + 9 * DAY_US) == 0
     assert log.retire(before=5, older_than_us=NOW_US + 9 * DAY_US) == 2
-    assert log.retire(before=99, older_than_us=NOW_US + 3 * DAY_US) == 1
+    assert log.retire(before=99, older_than_us=NOW_US + 3 * DAY_US + 1) == 1
     assert log.retire(before=99, older_than_us=NOW_US + 99 * DAY_US) == 2
     assert len(segments(str(tmp_path))) == 1
     reader = LogReader(str(tmp_path))

@@ -6,12 +6,13 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from lodestream.drivers.record_log.disk import LogDisk
 from lodestream.drivers.record_log.layout import log_folder, reader_path, segment_path, segments
 from lodestream.drivers.record_log.marks import Mark
-from lodestream.drivers.record_log.reader import LogReader, Run
+from lodestream.drivers.record_log.reader import Run
 from lodestream.drivers.record_log.writer import LogWriter
 from lodestream.engines.embedded.drift import drifted
 from lodestream.formats.csv import CsvFormat
@@ -113,10 +114,7 @@ class Stream:
         self._taken = Mark(reader_path(writer.folder, str(plan.table.name)), writable=False)
         self._waiting: deque[Volume] = deque()
         self._waiting_bytes = 0
-        reader = LogReader(writer.folder)
-        for frame, _ in reader.frames(max(self.consumed, reader.begin()), writer.end):
-            self.note(frame.end, frame.size)
-        reader.close()
+        self._count_waiting()
 
     @property
     def consumed(self) -> int:
@@ -129,6 +127,14 @@ class Stream:
         if self._waiting and self._waiting[-1].size < _MERGED_BYTES:
             size += self._waiting.pop().size
         self._waiting.append(Volume(end, size))
+
+    def _count_waiting(self) -> None:
+        """What a server before us left, by the sizes of the log's files."""
+        starts, consumed = segments(self.writer.folder), self.consumed
+        for first, following in pairwise([*starts, self.writer.end]):
+            if following > max(first, consumed):
+                share = (following - max(first, consumed)) / (following - first)
+                self.note(following, int(_size(self.writer.folder, first) * share))
 
     def backlog_bytes(self) -> int:
         """Bytes that the table has not taken in, to within some 64 KiB."""

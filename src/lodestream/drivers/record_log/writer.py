@@ -100,16 +100,16 @@ class LogWriter:
     def retire(self, before: int, older_than_us: int) -> int:
         """Remove segments whose records all lie before sequence number `before` and came before a time.
 
-        The newest segment stays. Returns how many were removed.
+        A segment's records came before the first one of the next; the newest segment stays. Returns how many went.
         """
         starts = segments(self.folder)
         reader = LogReader(self.folder)
         removed = 0
         for first, following in pairwise(starts):
-            if following > before or following > self._next:
+            if following > before or following >= self._next:
                 break
-            newest = max((frame.time_us for frame, _ in reader.frames(first, following)), default=0)
-            if newest >= older_than_us:
+            after, _ = next(reader.frames(following, following + 1))
+            if after.time_us >= older_than_us:
                 break
             self._disk.unlink(segment_path(self.folder, first))
             removed += 1
