@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -136,3 +137,17 @@ def test_a_key_works_where_it_was_made(shop):
             assert json.load(answer)["accepted"] == 1
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+
+
+def test_a_flow_that_fails_ends_the_server_and_says_why(shop):
+    """The stream's log is another one than the table has read."""
+    first = Serving(shop, "--run")
+    assert first.post('{"id":1}')["first"] == 0
+    assert first.stop()[0] == 0
+    assert call("run", "--until-idle", project=shop).code == 0
+    shutil.rmtree(shop / "lake/_lodestream/ingest")
+    again = Serving(shop, "--run")
+    assert again.process.wait(60) == 5
+    said = again.process.communicate()[1]
+    assert "error: the stream's log is another one than before" in said
+    assert "Traceback" not in said

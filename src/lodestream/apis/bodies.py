@@ -74,11 +74,11 @@ async def receive(request: Request, bytes_max: int, timeout_s: float, room: Room
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def decompressed(body: bytes, encoding: str, bytes_max: int) -> bytes:
-    """The body without its content encoding.
+def decompressed(body: bytes, encoding: str, bytes_max: int, room: Room) -> bytes:
+    """The body without its content encoding. The caller gives `len` of it back to `room` instead of the body's.
 
     Raises:
-        ProblemError: 400 broken, 413 it becomes too large, 415 another encoding.
+        ProblemError: 400 broken, 413 it becomes too large, 415 another encoding, 429 too many at once.
     """
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
@@ -99,4 +99,8 @@ def decompressed(body: bytes, encoding: str, bytes_max: int) -> bytes:
                 pieces.append(piece)
     except (OSError, pa.ArrowInvalid) as error:
         raise ProblemError(400, f"the body is not valid {encoding}") from error
+    more = size - len(body)
+    if room.used + more > room.size:
+        raise ProblemError(429, "the server is receiving too much at once", retry_after_s=1)
+    room.used += more
     return b"".join(pieces)

@@ -75,6 +75,7 @@ def _serve(
     call: Call, app: App, server: HttpServer, asgi: Starlette, token: str | None, *, run: bool
 ) -> None:  # fmt: skip
     from lodestream.cli.interrupt import Interrupt
+    from lodestream.errors import LodestreamError
 
     pipeline = app.pipeline() if run else None
 
@@ -92,12 +93,23 @@ def _serve(
                 call.say(f"token for development: {token}")
 
     sys.setswitchinterval(_SWITCH_S)
-    flows = threading.Thread(target=pipeline.run, name="run", daemon=True) if pipeline is not None else None
+    failed: list[LodestreamError] = []
+
+    def work() -> None:
+        assert pipeline is not None
+        try:
+            pipeline.run(on_error=lambda status: call.say(f"{status.table}: {status.error}"))
+        except LodestreamError as error:
+            failed.append(error)
+            server.stop()
+
+    flows = threading.Thread(target=work, name="run", daemon=True) if pipeline is not None else None
     with Interrupt(call, stop, what="requests"):
         if flows is not None:
             flows.start()
         server.run(asgi, started)
-        if pipeline is not None:
+        if pipeline is not None and flows is not None:
             pipeline.stop()
-        if flows is not None:
             flows.join()
+    if failed:
+        raise failed[0]

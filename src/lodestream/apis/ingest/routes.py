@@ -99,7 +99,9 @@ class IngestApi:
         size = len(body)
         try:
             charge(caller, size)
-            body = decompressed(body, request.headers.get("content-encoding", ""), self._bounds.body_bytes_max)
+            encoding = request.headers.get("content-encoding", "")
+            body = decompressed(body, encoding, self._bounds.body_bytes_max, self._room)
+            size = len(body)
             digest = body_digest(kind, body)
             if key_text is None:
                 first, count, _ = await self._take(stream, caller, kind, shape, body, quarantine, NO_KEY, NO_KEY)
