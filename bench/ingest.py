@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--connections", type=int, default=32)
     args = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as work:  # a real disk: /tmp may be memory
+    cache = Path(".cache/bench")  # a real disk: the folder for temporary files may be memory
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache.absolute()) as work:
         result: dict[str, Any] = {"rate": args.rate, "seconds": args.seconds, "cores": os.cpu_count()}
         result["fsync_ms"] = fsync_loop(Path(work), 500)
         result["plain_starlette"] = plain(args)
