@@ -171,7 +171,9 @@ class App:
 
         limits = Limits(os.path.join(os.path.dirname(self.keys_path), "usage.json"))
         gate = Gate(settings, KeyStore(self.keys_path), now_us, limits, token)
-        return open_ingest(self.flows, self.lake, gate, now_us, self.project.name, resolved, self.registry)
+        return open_ingest(
+            self.flows, self.project.root, self.lake, gate, now_us, self.project.name, resolved, self.registry
+        )
 
     def run(self, *, until_idle: bool = True, tables: Iterable[TableName] | None = None) -> None:
         """Apply harmless changes and run; what a script or notebook calls."""

@@ -235,3 +235,32 @@ def test_a_rebuild_reads_the_log_again(project):
         )
         assert [row["id"] for row in served.rows()] == [0, 1, 2, 3, 4]
     assert call("reconcile", project=folder).code == 0
+
+
+def test_a_json_schema_of_the_table_holds_at_the_door_too(project):
+    schema = {"type": "object", "properties": {"id": {"type": "integer", "minimum": 10}}}
+    table = "source: {http: {stream: orders}}\nformat: {json: {schema: order.json}}\ncolumns: {id: bigint}\n"
+    folder = project(tables={"orders": table})
+    (folder / "order.json").write_text(json.dumps(schema))
+    with serving(folder) as served:
+        assert served.post('{"id":10}').status_code == 200
+        refused = served.post('{"id":9}')
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["reasons"][0].startswith("schema:")
+        assert served.rows(columns=["id"]) == [{"id": 10}]
+
+
+def test_messages_and_json_for_a_table_of_plain_avro(project):
+    schema = {"type": "record", "name": "order", "fields": [{"name": "id", "type": "long"}]}
+    table = (
+        "source: {http: {stream: orders}}\nformat: {avro: {framing: none, schema: order.avsc}}\ncolumns: {id: bigint}\n"
+    )
+    folder = project(tables={"orders": table})
+    (folder / "order.avsc").write_text(json.dumps(schema))
+    message = io.BytesIO()
+    fastavro.schemaless_writer(message, schema, {"id": 7})
+    with serving(folder) as served:
+        assert served.post(message.getvalue(), "application/octet-stream").status_code == 200
+        assert served.post(b"\xff\xff", "application/octet-stream").status_code == 422
+        assert served.post('[{"id":8},{"id":9}]').status_code == 200
+        assert [row["id"] for row in served.rows(columns=["id"])] == [7, 8, 9]

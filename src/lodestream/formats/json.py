@@ -101,8 +101,18 @@ class JsonFormat:
         scan.odd = np.sort(np.concatenate([scan.odd, scan.breaks]))  # a line end is a control byte like any other here
         return self._decode(lines, scan, unit)
 
+    @property
+    def is_framed(self) -> bool:
+        """Whether messages begin with a schema id."""
+        return self._settings.framing == "confluent"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the columns alone say what a record may be: no framing, no JSON Schema."""
+        return not self.is_framed and not self._given
+
     def misfits(self, records: Sequence[bytes]) -> tuple[list[tuple[int, list[str]]], Schema]:
-        """What `decode_messages` would reject of a few records, by index, and what it would find; makes no tables."""
+        """What `decode_messages` would reject of a few plain records, by index, and what it would find; no tables."""
         found: list[Schema] = []
         reasons = [(i, self._exact.reasons(record, found)) for i, record in enumerate(records)]
         return [(i, why) for i, why in reasons if why], unify_schemas(found) if found else Schema()

@@ -61,7 +61,8 @@ class RecordDecoder:
     def __init__(self, format: Any, reading: Reading) -> None:  # noqa: A002 - the port's word
         self._format = format
         self._plain_json = JsonFormat(JsonSettings(), reading)
-        self._json = format if isinstance(format, JsonFormat) else self._plain_json
+        is_json = isinstance(format, JsonFormat) and not format.is_framed
+        self._json = format if is_json else self._plain_json
         self._csv = format if isinstance(format, CsvFormat) else CsvFormat(CsvSettings(), reading)
 
     def decode(self, run: Run, unit: str) -> Decoded:
@@ -79,8 +80,9 @@ class RecordDecoder:
         """Index and reasons of the records that would be rejects, and the columns that would be found."""
         if run.kind in ("json", "rows") and len(run.ends) <= _FEW:
             form = self._json if run.kind == "json" else self._plain_json
-            starts = [0, *run.ends.tolist()]
-            return form.misfits([run.data[a:b] for a, b in pairwise(starts)])
+            if form.is_plain:
+                starts = [0, *run.ends.tolist()]
+                return form.misfits([run.data[a:b] for a, b in pairwise(starts)])
         decoded = self.decode(run, "")
         rejects = decoded.rejects.select(["_position", "_reasons"]).to_pylist()
         return [(reject["_position"] - run.first, reject["_reasons"]) for reject in rejects], decoded.found

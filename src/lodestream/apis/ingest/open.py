@@ -41,7 +41,7 @@ def http_flows(flows: Mapping[TableName, FlowPlan]) -> dict[str, FlowPlan]:
 
 
 def open_ingest(
-    flows: Mapping[TableName, FlowPlan], lake: str, gate: Gate, clock: Callable[[], int], title: str,
+    flows: Mapping[TableName, FlowPlan], root: str, lake: str, gate: Gate, clock: Callable[[], int], title: str,
     resolve: Resolve, registry: Callable[[str], SchemaRegistry],
 ) -> Starlette:  # fmt: skip
     """The application, its streams opened.
@@ -56,7 +56,7 @@ def open_ingest(
     bounds = gate.settings.ingest
     opened: list[Stream] = []
     try:
-        opened.extend(_opened(plan, lake, bounds, clock, resolve, registry) for plan in found.values())
+        opened.extend(_opened(plan, root, lake, bounds, clock, resolve, registry) for plan in found.values())
     except BaseException:
         for stream in opened:
             stream.close()
@@ -65,12 +65,12 @@ def open_ingest(
 
 
 def _opened(
-    plan: FlowPlan, lake: str, bounds: IngestSettings, clock: Callable[[], int], resolve: Resolve,
+    plan: FlowPlan, root: str, lake: str, bounds: IngestSettings, clock: Callable[[], int], resolve: Resolve,
     registry: Callable[[str], SchemaRegistry],
 ) -> Stream:  # fmt: skip
     """Open one stream; a reader that brings its log into order holds it for a moment only."""
     for _ in range(_TRIES):
         with contextlib.suppress(ConflictError):
-            return open_stream(plan, lake, bounds, LocalLogDisk(), clock, random_id, resolve, registry)
+            return open_stream(plan, root, lake, bounds, LocalLogDisk(), clock, random_id, resolve, registry)
         time.sleep(_PAUSE_S)
-    return open_stream(plan, lake, bounds, LocalLogDisk(), clock, random_id, resolve, registry)
+    return open_stream(plan, root, lake, bounds, LocalLogDisk(), clock, random_id, resolve, registry)

@@ -38,18 +38,18 @@ class Checker:
         plan: the table's flow.
         resolve: puts values in the place of references.
         registry: opens a schema registry.
-        lake: root folder of the lake.
+        root: project folder.
         schema: the columns to decode to.
     """
 
     def __init__(
-        self, plan: FlowPlan, resolve: Resolve, registry: Callable[[str], SchemaRegistry], lake: str, schema: Schema
+        self, plan: FlowPlan, resolve: Resolve, registry: Callable[[str], SchemaRegistry], root: str, schema: Schema
     ) -> None:
         first = plan.steps[0]
         assert isinstance(first, ReadSource)
         reserved = frozenset(name.lower() for name in plan.schema.names)
         self._reading = Reading(
-            schema, keep_raw=False, drift=first.drift, root="", reserved=reserved, registry=registry, lake=lake
+            schema, keep_raw=False, drift=first.drift, root=root, reserved=reserved, registry=registry
         )
         form = load("formats", first.format.name)
         settings = form.settings(**resolve(first.format.settings))
@@ -164,7 +164,7 @@ class Stream:
 
 
 def open_stream(
-    plan: FlowPlan, lake: str, bounds: IngestSettings, disk: LogDisk, clock: Callable[[], int],
+    plan: FlowPlan, root: str, lake: str, bounds: IngestSettings, disk: LogDisk, clock: Callable[[], int],
     new_identity: Callable[[], str], resolve: Resolve, registry: Callable[[str], SchemaRegistry],
 ) -> Stream:  # fmt: skip
     """Open the stream that feeds a table.
@@ -176,7 +176,7 @@ def open_stream(
     first = plan.steps[0]
     assert isinstance(first, ReadSource)
     settings = HttpSettings(**resolve(first.source.settings))
-    checker = Checker(plan, resolve, registry, lake, first.schema)
+    checker = Checker(plan, resolve, registry, root, first.schema)
     writer = LogWriter(
         log_folder(lake, settings.stream), disk, clock, new_identity(),
         segment_bytes=bounds.segment_bytes, answers_kept_us=parse_duration(bounds.answers_kept),
