@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long lint bench kafka function-rows lock clean
+.PHONY: setup demo test test-long lint bench bench-ingest kafka function-rows lock clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,9 @@ kafka: setup       ## an Apache Kafka broker on loopback until Ctrl-C (needs Jav
 
 bench: setup       ## against PySpark in the same run (needs Java for the peer)
 	@$(BIN)/python -m bench.spine
+
+bench-ingest: setup  ## HTTP ingest at 1,000 requests/s, next to a bare fsync loop and plain Starlette
+	@$(BIN)/python -m bench.ingest
 
 function-rows: setup  ## regenerate the expected values of every function with Spark (needs Java)
 	@$(BIN)/python -m tools.function_rows

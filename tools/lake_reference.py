@@ -84,7 +84,16 @@ FILES = {
     "_lodestream/flows/<layer>.<table>/<epoch>/state/<batch>-<attempt>": "positions, watermark, keys, open windows",
     "_lodestream/flows/<layer>.<table>/caught_up": "who looks up in this table may begin",
 }
-RARE = {f"_lodestream/flows/<layer>.<table>/<epoch>/plans/{FOLDED}": "how far plans that were deleted had read"}
+RARE = {
+    f"_lodestream/flows/<layer>.<table>/<epoch>/plans/{FOLDED}": "how far plans that were deleted had read",
+    "_lodestream/ingest/<stream>/<number>.log": "records of an HTTP stream from that number on, one request per entry",
+    "_lodestream/ingest/<stream>/id": "which log this is, so that another one of the same name is noticed",
+    "_lodestream/ingest/<stream>/durable": "how many records are acknowledged; made again when it is missing",
+    "_lodestream/ingest/<stream>/reader-<layer>.<table>": "how many records the table has; for clearing the log",
+    "_lodestream/ingest/<stream>/answers.sqlite": "index of idempotency keys; made again from the log",
+    "_lodestream/access/keys.json": "API keys, each with the digest of its secret",
+    "_lodestream/access/usage.json": "records of the day by caller, for quotas",
+}
 
 
 PAGE = """\

@@ -19,6 +19,7 @@ from lodestream.cli.call import _NEXT, EXIT_CODES
 from lodestream.ports.plugins import load, names
 from lodestream.ports.settings import Settings
 from lodestream.project.codes import CODES
+from lodestream.project.serving import ServingSettings
 from tools.lake_reference import tables
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
@@ -83,6 +84,29 @@ def _component(room: str, name: str) -> list[str]:
 
 def _traits(component: Any) -> list[tuple[str, bool]]:
     return [(trait, getattr(component.traits, trait)) for trait in TRAITS]
+
+
+SERVER = """\
+# Settings of the server
+
+{note}
+
+What may stand under `server:` in `lodestream.yaml`. `metrics_port` is that of `lodestream run`; the others are those of
+`lodestream serve`, which [takes records in over HTTP](../guides/ingest.md). A setting may be a reference,
+`${{env:NAME}}`.
+
+| setting | type | default | says |
+|---|---|---|---|
+{rows}
+"""
+
+
+def server() -> str:
+    """docs/reference/server.md: what may stand under `server:`."""
+    metrics = ("metrics_port", "whole number", "–", "Port for `/metrics` and `/healthz` of a run; 0 takes a free one.")
+    rows = [metrics, *fields(ServingSettings)]
+    lines = [f"| `{field}` | {kind} | {default} | {text} |" for field, kind, default, text in rows]
+    return SERVER.format(note=NOTE, rows="\n".join(lines))
 
 
 def fields(settings: type[Settings], prefix: str = "") -> list[tuple[str, str, str, str]]:
@@ -209,7 +233,7 @@ def _next(error: type[errors.LodestreamError]) -> str:
     return f"`{found}`" if found.startswith("lodestream") and "," not in found else found
 
 
-PAGES = {"components.md": components, "errors.md": error_page, "tables.md": lambda: tables(NOTE)}
+PAGES = {"components.md": components, "server.md": server, "errors.md": error_page, "tables.md": lambda: tables(NOTE)}
 """File name under docs/reference, and what writes it."""
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -16,7 +16,7 @@ from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk
-from lodestream.lake.layout import QUARANTINE_SUFFIX, component_cache, epoch_of, table_path
+from lodestream.lake.layout import QUARANTINE_SUFFIX, component_cache, epoch_of, keys_path, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.project import Project
 from lodestream.model.steps import FlowPlan
@@ -29,9 +29,15 @@ from lodestream.ports.registry import SchemaRegistry
 from lodestream.ports.source import Reading
 from lodestream.project.load import read_project
 from lodestream.project.mistakes import ProjectError
+from lodestream.project.serving import ServingSettings, serving
 from lodestream.runtime.apply import apply_changes
 from lodestream.runtime.pipeline import Pipeline
+from lodestream.security.keys import KeyStore
+from lodestream.security.limits import Limits
 from lodestream.version import VERSION
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 _POLL_US = 100_000
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -136,6 +142,39 @@ class App:
     def _registries(self) -> Callable[[str], SchemaRegistry]:
         return registries(resolved(self.project.registries), component_cache(self.lake))
 
+    @property
+    def keys_path(self) -> str:
+        """The file of the lake's API keys."""
+        return keys_path(self.lake)
+
+    def serving(self, **changes: Any) -> ServingSettings:
+        """The settings of those who serve; `changes` are put in place of what is declared."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        try:
+            return serving(resolved(self.project.server) | given)
+        except ValidationError as error:
+            raise ConfigError("a setting under server: is not possible", reason=error.errors()[0]["msg"]) from error
+
+    def ingest(self, settings: ServingSettings, token: str | None) -> Starlette:
+        """The ASGI application of HTTP ingest, its streams opened; it closes them when it ends.
+
+        Args:
+            settings: of `serving`.
+            token: accepted in place of any key; None when keys are needed.
+
+        Raises:
+            ConfigError: no table has the source `http`, or two share a stream.
+            ConflictError: another process serves a stream.
+        """
+        from lodestream.apis.gate import Gate
+        from lodestream.apis.ingest.open import open_ingest
+
+        limits = Limits(os.path.join(os.path.dirname(self.keys_path), "usage.json"))
+        gate = Gate(settings, KeyStore(self.keys_path), now_us, limits, token)
+        return open_ingest(
+            self.flows, self.project.root, self.lake, gate, now_us, self.project.name, resolved, self.registry
+        )
+
     def run(self, *, until_idle: bool = True, tables: Iterable[TableName] | None = None) -> None:
         """Apply harmless changes and run; what a script or notebook calls."""
         self.apply()
@@ -147,7 +186,7 @@ class App:
         assert table.format
         reading = Reading(
             Schema(), keep_raw=False, drift=table.drift, root=self.project.root,
-            registry=self.registry,
+            registry=self.registry, lake=self.lake,
         )  # fmt: skip
         try:
             source = make_source(table.source, table.format, reading, resolved)

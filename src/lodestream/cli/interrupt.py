@@ -21,10 +21,12 @@ class Interrupt:
         call: where to say what happens.
         stop: asks the run to end; called from a thread of its own, again and again until the block is left, so that
             a signal between two steps of its start is not lost.
+        what: what is finished first, for the message.
     """
 
-    def __init__(self, call: Call, stop: Callable[[], None]) -> None:
+    def __init__(self, call: Call, stop: Callable[[], None], what: str = "batches") -> None:
         self._call = call
+        self._what = what
         self._stop = stop
         self._left = threading.Event()
         self._before: dict[int, Any] = {}
@@ -55,7 +57,7 @@ class Interrupt:
         self._asking.start()
 
     def _ask(self) -> None:
-        self._call.say("stopping after the batches under way; once more stops at once")
+        self._call.say(f"stopping after the {self._what} under way; once more stops at once")
         while not self._left.is_set():
             self._stop()
             self._left.wait(0.05)

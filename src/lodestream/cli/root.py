@@ -18,6 +18,7 @@ from lodestream.cli.demo import demo
 from lodestream.cli.doctor import doctor
 from lodestream.cli.explain import explain
 from lodestream.cli.init import init
+from lodestream.cli.keys import app as keys
 from lodestream.cli.plan import plan
 from lodestream.cli.quarantine import app as quarantine
 from lodestream.cli.query import query
@@ -25,6 +26,7 @@ from lodestream.cli.reconcile import reconcile
 from lodestream.cli.registry import registry
 from lodestream.cli.run import run
 from lodestream.cli.schema import app as schema
+from lodestream.cli.serve import serve
 from lodestream.cli.status import status
 from lodestream.cli.table import app as table
 from lodestream.cli.tail import tail
@@ -39,6 +41,8 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
         "demo": (demo, "Take a year of real flights from files to gold."),
         "plan": (plan, "Show what run would change in the lake."),
         "run": (run, "Apply the plan and move rows, until told to stop."),
+        "serve": (serve, "Take records in over HTTP."),
+        "keys": (keys, "Make, list and revoke keys of the API."),
         "registry": (registry, "Serve a schema registry, with the Confluent API."),
         "test": (check, "Run the unit tests of the project's tables."),
     },

@@ -97,6 +97,11 @@ class CsvFormat:
         rows = rows_table(self._reading, columns, unit, lines.positions[taken], raw)
         return Decoded(rows, rejects_table(unit, rejects))
 
+    def decode_headed(self, values: pa.BinaryArray, unit: str, positions: Ints, head: bytes) -> Decoded:
+        """Messages to rows and rejects; each is one line, its fields in the order of the header line `head`."""
+        lines = message_lines(values, positions)
+        return self._decode(lines, Scan(lines.block), unit, head)
+
     def infer_messages(self, values: Sequence[bytes], topic: str) -> Schema:
         """Messages of CSV have no header, so their columns have no names."""
         raise ConfigError("columns of CSV messages have no names; declare `columns:`", topic=topic)

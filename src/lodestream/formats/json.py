@@ -101,6 +101,22 @@ class JsonFormat:
         scan.odd = np.sort(np.concatenate([scan.odd, scan.breaks]))  # a line end is a control byte like any other here
         return self._decode(lines, scan, unit)
 
+    @property
+    def is_framed(self) -> bool:
+        """Whether messages begin with a schema id."""
+        return self._settings.framing == "confluent"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the columns alone say what a record may be: no framing, no JSON Schema."""
+        return not self.is_framed and not self._given
+
+    def misfits(self, records: Sequence[bytes]) -> tuple[list[tuple[int, list[str]]], Schema]:
+        """What `decode_messages` would reject of a few plain records, by index, and what it would find; no tables."""
+        found: list[Schema] = []
+        reasons = [(i, self._exact.reasons(record, found)) for i, record in enumerate(records)]
+        return [(i, why) for i, why in reasons if why], unify_schemas(found) if found else Schema()
+
     def infer_messages(self, values: Sequence[bytes], topic: str) -> Schema:
         """Columns of the schema, else of a sample of messages."""
         if self._given:
@@ -199,6 +215,13 @@ class ExactDecoder:
         raw = pa.array(raws, pa.binary()) if self._reading.keep_raw else None
         rows = rows_table(self._reading, columns, unit, np.array(kept, np.int64), raw)
         return Decoded(rows, rejects_table(unit, rejects), unify_schemas(found) if found else Schema())
+
+    def reasons(self, line: bytes, found: list[Schema]) -> list[str]:
+        """Why a line would be a reject; empty when it would be a row."""
+        if len(line) > self._row_bytes_max:
+            return ["parse:size"]
+        row = self._decode_line(line, found)
+        return row if isinstance(row, list) else []
 
     def _decode_line(self, line: bytes, found: list[Schema]) -> tuple[Any, ...] | list[str]:
         """The row's values in column order, or the reasons why there is none."""

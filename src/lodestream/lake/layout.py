@@ -44,3 +44,8 @@ def component_cache(lake: str) -> str:
 def registry_file(lake: str) -> str:
     """Where the lake's own schema registry keeps its schemas."""
     return os.path.join(lake, "_lodestream", "registry.db")
+
+
+def keys_path(lake: str) -> str:
+    """The file of the lake's API keys."""
+    return os.path.join(lake, "_lodestream", "access", "keys.json")

@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from lodestream.drivers.record_log.layout import log_folder
 from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.model.digest import position_digest
 from lodestream.model.steps import Aggregation, FlowPlan, ReadSource, RunQuery, Watermark
 from lodestream.model.table import TableName
+from lodestream.operations.http_positions import positions_between
 from lodestream.operations.kafka_positions import offsets_between
 from lodestream.operations.positions import (
     I64,
@@ -158,6 +160,8 @@ class _Check:
         for unit, consumed in units.items():
             if first.source.name == "kafka":
                 places = self.offsets(first, unit, consumed)
+            elif first.source.name == "http":
+                places = self.posted(unit, consumed)
             else:
                 places = self.record_starts(first, unit, consumed.end)
             parts.append(self.coder.encode(pa.array([unit] * len(places), pa.string()), pa.array(places)))
@@ -209,6 +213,14 @@ class _Check:
             self.vanished.append((unit, consumed.start, min(low, consumed.end)))
         for start, end in consumed.gaps:
             found = np.append(found[(found < start) | (found >= end)], start)
+        return found
+
+    def posted(self, unit: str, consumed: Consumed) -> I64:
+        """Sequence numbers of an HTTP stream."""
+        folder = log_folder(self.lake, unit.removeprefix("http/"))
+        found, low = positions_between(folder, consumed.start, consumed.end)
+        if low > consumed.start:
+            self.vanished.append((unit, consumed.start, min(low, consumed.end)))
         return found
 
     def still_given(self, given: I64, accounted: I64) -> I64:

@@ -69,6 +69,8 @@ class Reading:
         registry: opens a schema registry by the name it has under `registries:`, or by URL.
         group: a name of the flow that no other lake, table or rebuild has, for services that keep track of readers.
         member: this process's name in the group when processes share the flow, else empty.
+        lake: root folder of the lake; empty when the source is only looked at.
+        table: the table's name, for what a source keeps per reader; empty when the source is only looked at.
     """
 
     schema: Schema
@@ -79,6 +81,8 @@ class Reading:
     registry: Callable[[str], SchemaRegistry] = _no_registry
     group: str = "lodestream"
     member: str = ""
+    lake: str = ""
+    table: str = ""
 
     @property
     def taken(self) -> frozenset[str]:
@@ -139,6 +143,14 @@ class Marks(Protocol):
 
     def marks(self, planned: Sequence[SourceRange]) -> Mapping[str, int]:
         """For each unit that advances, a name and the last position of the range."""
+
+
+@runtime_checkable
+class Waiter(Protocol):
+    """A source that knows when something new is there, so that nobody has to look at it again and again."""
+
+    def wait(self, seconds: float) -> None:
+        """Return when there may be something new, at the latest after that many seconds."""
 
 
 RawRecord = tuple[bytes, str, int, str | None]

@@ -13,6 +13,7 @@ from lodestream.errors import ConfigError, MissingDriverError
 from lodestream.model.diagnostic import Place
 from lodestream.model.table import Component, Table
 from lodestream.ports import plugins
+from lodestream.ports.settings import Settings
 from lodestream.project.fields import wrong_kind
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
@@ -75,6 +76,22 @@ def _check(room: str, name: str, plain: Mapping[str, Any], node: Node, place: Pl
         missing, fix = error.facts.get("missing"), error.message.partition(": ")[2]
         mistakes.add(place, "D204", "component needs a package", name=name, missing=missing, fix=fix)
         return
+    check_settings(settings, name, plain, node, place, mistakes)
+
+
+def check_settings(
+    settings: type[Settings], name: str, plain: Mapping[str, Any], node: Node, place: Place, mistakes: Mistakes
+) -> None:
+    """Note what is wrong with settings as written.
+
+    Args:
+        settings: what they should be.
+        name: of the block, for messages.
+        plain: the settings.
+        node: where they were written.
+        place: where the block begins.
+        mistakes: where mistakes go.
+    """
     try:
         settings.model_validate(dict(plain))
     except ValidationError as error:

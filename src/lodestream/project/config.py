@@ -11,14 +11,15 @@ from typing import Any
 from lodestream.model.batch import BatchLimit
 from lodestream.model.project import BatchSettings, Environment, Project
 from lodestream.ports import plugins
-from lodestream.project.components import component_class
+from lodestream.project.components import check_settings, component_class
 from lodestream.project.fields import Fields, wrong_kind
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
+from lodestream.project.serving import ServingSettings
 
 CONFIG_KEYS = ("project", "lake", "environments", "batch", "server", "registries", "connections")
 REGISTRY_KEYS = ("url", "user", "password", "ca", "certificate", "key")
-SERVER_KEYS = ("host", "port", "metrics_port")
+SERVER_KEYS = ("metrics_port", *ServingSettings.model_fields)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 
@@ -92,7 +93,10 @@ def _server(fields: Fields, mistakes: Mistakes) -> dict[str, Any]:
         found[key] = inner.whole(key, least=0)
         if (found[key] or 0) > 65_535:
             wrong_kind(mistakes, inner.nodes[key], key, "a port, at most 65535")
-    return {key: value for key, value in found.items() if value is not None}
+    others = {key: item for key, item in inner.nodes.items() if key not in found}
+    plain = {key: item.plain() for key, item in others.items()}
+    check_settings(ServingSettings, "server", plain, node, node.place, mistakes)
+    return {key: value for key, value in (found | plain).items() if value is not None}
 
 
 def _registries(fields: Fields, mistakes: Mistakes) -> dict[str, dict[str, str]]:

@@ -237,7 +237,10 @@ class Pipeline:
         first = plan.steps[0]
         assert isinstance(first, ReadSource)
         reserved = frozenset(name.lower() for name in plan.schema.names)
-        reading = Reading(schema, first.keep_raw, first.drift, self.root, reserved, self._registry, group, member)
+        reading = Reading(
+            schema, first.keep_raw, first.drift, self.root, reserved, self._registry, group, member,
+            self.around.lake, str(plan.table.name),
+        )  # fmt: skip
         return make_source(first.source, first.format, reading, self._resolve)
 
     def _function(self, name: str) -> PythonFunction:

@@ -11,8 +11,13 @@ from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.surroundings import Committed
 from lodestream.errors import ConflictError, LodestreamError, TransientError
 from lodestream.model.table import TableName
+from lodestream.ports.source import Waiter
 
 _BACKOFF_MAX_S = 30.0
+_PROMPT_S = 0.5
+"""Who looks for news less often than that wants large batches, and is not woken early."""
+_PACE_S = 0.05
+"""A flow that is woken by each record begins a batch that often at most, or every record would be one."""
 
 
 @dataclass
@@ -166,6 +171,8 @@ class Worker:
             if committed is not None:
                 self._note(committed, time.perf_counter() - started)
                 board.committed(name)
+                if self._prompt is not None:
+                    board.stopping.wait(max(0.0, _PACE_S - (time.perf_counter() - started)))
                 continue
             self.status.state = "idle"
             if quiet and name not in board.caught_up:
@@ -175,9 +182,18 @@ class Worker:
             board.quiet(name, idle=finished)
             if self.flow.source is not None and self.flow.source.traits.waits and not finished:
                 continue
+            if self._prompt is not None:
+                self._prompt.wait(self._poll_s)
+                continue
             with board.changed:
                 if all(board.news.get(t, 0) == n for t, n in seen.items()) and not board.stopping.is_set():
                     board.changed.wait(self._poll_s)
+
+    @property
+    def _prompt(self) -> Waiter | None:
+        """The source, when it says itself that there is news and nobody asked for large batches."""
+        source: object = self.flow.source
+        return source if self._poll_s <= _PROMPT_S and isinstance(source, Waiter) else None
 
     def _finished(self) -> bool:
         source = self.flow.source

@@ -10,7 +10,9 @@ from typing import Literal
 
 from lodestream.lake.disk import Data, Disk
 
-Kind = Literal["write", "fsync", "sync_directory", "make_directory", "link", "replace", "unlink", "mark"]
+Kind = Literal[
+    "write", "fsync", "sync_directory", "make_directory", "link", "replace", "unlink", "append", "truncate", "mark"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,8 @@ class Effect:
         kind: which call.
         path: relative to the recorder's root, "" for the root itself; for `link` and `replace` the source.
         target: the new name of `link` and `replace`.
-        data: what `write` wrote.
-        value: what `mark` noted.
+        data: what `write` or `append` wrote.
+        value: what `mark` noted; for `append` the offset, for `truncate` the size.
     """
 
     kind: Kind
@@ -192,6 +194,8 @@ class DiskState:
 class _Inode:
     content: bytes | None = None
     synced: bytes | None = None
+    grows: bool = False
+    """Whether it is appended to and cut: what was synced of it stays, whatever becomes of the rest."""
 
     @property
     def dirty(self) -> bool:
@@ -225,6 +229,14 @@ class _Model:
                 self.asked[effect.target] = self.asked.pop(effect.path)
             case "unlink":
                 del self.asked[effect.path]
+            case "append":
+                inode = self.asked.setdefault(effect.path, _Inode(b""))
+                before, at = inode.content or b"", int(str(effect.value))
+                inode.content = before[:at] + effect.data + before[at + len(effect.data) :]
+                inode.grows = True
+            case "truncate":
+                inode = self.asked.setdefault(effect.path, _Inode(b""))
+                inode.content, inode.grows = (inode.content or b"")[: int(str(effect.value))], True
             case "mark":
                 self.marks = (*self.marks, effect.value)
 
@@ -304,6 +316,11 @@ def _content(inode: _Inode, how: str) -> bytes:
     assert inode.content is not None
     if not inode.dirty or how == "whole":
         return inode.content
+    if inode.grows and inode.synced is not None:
+        if not inode.content.startswith(inode.synced):  # cut, and the cut is not durable
+            return inode.synced
+        kept = len(inode.synced)
+        return inode.content[: kept + (len(inode.content) - kept) // 2 if how == "torn" else kept]
     if how == "torn":
         return inode.content[: len(inode.content) // 2]
     return b""

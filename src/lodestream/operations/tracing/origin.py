@@ -46,7 +46,7 @@ class Origin:
         stored = table.snapshot.metadata.schema if table else plan.schema
         self.schema: Schema = stored_columns(first.schema, stored, plan.schema)
         drift = "quarantine" if first.drift == "stop" else first.drift
-        reading = Reading(self.schema, keep_raw=False, drift=drift, root=self.root)
+        reading = Reading(self.schema, keep_raw=False, drift=drift, root=self.root, lake=view.app.lake)
         self._first, self._resolve = first, view.app.resolve
         self.source_class = load("sources", self.name)
         self._reading = replace(reading, registry=view.app.registry)
@@ -98,7 +98,7 @@ class Origin:
         columns = tuple((c.name, str(c.type)) for c in self.schema)
         if self.name == "generator":
             return self._generated(unit, position, planned, row, columns)
-        if self.name == "kafka":
+        if self.name in ("kafka", "http"):
             return self._message(unit, position, planned, row, columns)
         if self.name not in ("files", "replay"):
             return Record(self.name, unit, position, "not kept", notes=("records of this source are not kept in it",))
@@ -191,7 +191,7 @@ class Origin:
         row: Mapping[str, Any] | None,
         columns: tuple[tuple[str, str], ...],
     ) -> Record:
-        """A message, read from the broker again."""
+        """A message, read from the broker or the log again."""
         facts = dict(planned.facts) if planned is not None else {}
         if facts.pop("gap", None):
             return Record(self.name, unit, position, "gone", schema=columns, notes=("gone before it was read",))
@@ -207,7 +207,7 @@ class Origin:
         values, rejects = _only(found)
         raws = [one["_raw"] for piece in found for table in (piece.rows, piece.rejects) for one in table.to_pylist()]
         if not raws:
-            return Record(self.name, unit, position, "blank", schema=columns, notes=("no message has this offset",))
+            return Record(self.name, unit, position, "blank", schema=columns, notes=("no message has this position",))
         return Record(
             self.name, unit, position, "there", size=len(raws[0]), text=bytes_text(raws[0][:_TEXT_KEPT]), row=values,
             rejects=rejects, schema=columns, agrees=_agrees(values, row),

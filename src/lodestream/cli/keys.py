@@ -1,0 +1,136 @@
+"""`lodestream keys`: who may use the API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lodestream.cli.call import Call, verb
+
+if TYPE_CHECKING:
+    from lodestream.security.keys import ApiKey
+
+app = typer.Typer(help="Keys of the API.", no_args_is_help=True, rich_markup_mode=None)
+Identity = Annotated[str, typer.Argument(metavar="ID", help="Id of the key; `lodestream keys list` shows it.")]
+
+
+def create(
+    call: Call,
+    name: Annotated[str, typer.Argument(help="Whose key it is; keys of one name share limits.")],
+    scopes: Annotated[
+        list[str], typer.Option("--scope", "-s", help="What it may do: ingest:STREAM or ingest:*; may be repeated.")
+    ],
+    expires: Annotated[str, typer.Option(metavar="DURATION", help="How long it is good for, or never.")] = "90 days",
+    networks: Annotated[
+        list[str] | None, typer.Option("--from", metavar="NETWORK", help="Addresses it may come from; repeatable.")
+    ] = None,
+    requests_per_s: Annotated[float | None, typer.Option(min=0.001, help="Bound of requests per second.")] = None,
+    bytes_per_s: Annotated[float | None, typer.Option(min=1, help="Bound of bytes per second.")] = None,
+    records_per_day: Annotated[int | None, typer.Option(min=1, help="Bound of records per day, UTC.")] = None,
+) -> None:
+    """Make a key. It is shown once; only its digest is kept."""
+    from lodestream.app import now_us
+    from lodestream.errors import ConfigError
+    from lodestream.security import networks as nets
+    from lodestream.security.keys import ApiKey, KeyStore, scopes_of
+
+    try:
+        nets.networks(networks or [])
+    except ValueError as error:
+        raise ConfigError("not a network; write 10.0.0.0/8 or an address", reason=str(error)) from error
+    now = now_us()
+    key = ApiKey(
+        "", name, "", scopes_of(scopes), now, _until(expires, now), None, tuple(networks or []),
+        requests_per_s, bytes_per_s, records_per_day,
+    )  # fmt: skip
+    text, made = KeyStore(call.app().keys_path).create(call.env or "default", key)
+    _show(call, text, made)
+
+
+def rotate(
+    call: Call,
+    identity: Identity,
+    grace: Annotated[str, typer.Option(metavar="DURATION", help="How long the old key stays good.")] = "1 day",
+    expires: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long the new one is good, or never.")
+    ] = "90 days",
+) -> None:
+    """Make a key that may do the same; the old one stays good for a while."""
+    from dataclasses import replace
+
+    from lodestream.app import now_us
+    from lodestream.security.keys import KeyStore
+
+    store, now = KeyStore(call.app().keys_path), now_us()
+    old = store.change(identity, expires_us=_until(grace, now))
+    text, made = store.create(
+        call.env or "default", replace(old, created_us=now, expires_us=_until(expires, now), revoked_us=None)
+    )
+    _show(call, text, made)
+
+
+def revoke(call: Call, identity: Identity) -> None:
+    """Refuse a key from now on; servers see it at once."""
+    from lodestream.app import now_us
+    from lodestream.security.keys import KeyStore
+
+    key = KeyStore(call.app().keys_path).change(identity, revoked_us=now_us())
+    if call.json:
+        call.emit({"id": key.id, "name": key.name, "state": "revoked"})
+    else:
+        call.print(f"{key.id} of {key.name} is revoked")
+
+
+def listed(call: Call) -> None:
+    """Show the keys; none shows its secret."""
+    from lodestream.app import now_us
+    from lodestream.cli.output import when_us
+    from lodestream.security.keys import KeyStore
+
+    now = now_us()
+    found = KeyStore(call.app().keys_path).keys()
+    if call.json:
+        call.emit({"keys": [_plain(key) | {"state": key.state(now)} for key in found]})
+        return
+    rows = [
+        (key.id, key.name, " ".join(key.scopes), key.state(now), when_us(key.created_us),
+         when_us(key.expires_us) if key.expires_us is not None else "never")
+        for key in found
+    ]  # fmt: skip
+    call.table(("id", "name", "scopes", "state", "created", "expires"), rows)
+
+
+def _until(text: str, now: int) -> int | None:
+    from lodestream.errors import ConfigError
+    from lodestream.project.values import parse_duration
+
+    if text == "never":
+        return None
+    try:
+        return now + parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"{error}; write a number and a unit, such as 90 days, or never", value=text) from None
+
+
+def _show(call: Call, text: str, key: ApiKey) -> None:
+    if call.json:
+        call.emit({"key": text} | _plain(key))
+        return
+    call.say("this key is shown once; keep it where secrets are kept")
+    call.print(text)
+
+
+def _plain(key: ApiKey) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {name: value for name, value in asdict(key).items() if name != "digest" and value not in (None, ())}
+
+
+for _name, _function, _words in (
+    ("create", create, "Make a key."),
+    ("list", listed, "Show the keys."),
+    ("rotate", rotate, "Make a key in the place of another."),
+    ("revoke", revoke, "Refuse a key from now on."),
+):
+    app.command(_name, short_help=_words)(verb(_function))

@@ -1,0 +1,115 @@
+"""`lodestream serve`: take records in over HTTP."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lodestream.cli.call import Call
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from lodestream.apis.serving import HttpServer
+    from lodestream.app import App
+    from lodestream.project.serving import ServingSettings
+
+_SWITCH_S = 0.0005
+"""Threads take turns that often: an answer must not wait for one that computes."""
+
+
+def serve(
+    call: Call,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
+    run: Annotated[bool, typer.Option("--run", help="Also do what `lodestream run` does, in this process.")] = False,
+) -> None:
+    """Take records in over HTTP: POST /ingest/STREAM for each table with `source: {http: {stream: STREAM}}`.
+
+    A record is durable before its answer. Ctrl-C ends it after the requests under way; the next start goes on. Before
+    the first `lodestream keys create` a token for development is printed, and only this machine can connect.
+    """
+    from lodestream.errors import MissingDriverError
+
+    try:
+        from lodestream.apis.serving import HttpServer
+    except ModuleNotFoundError as error:
+        fix = "serving needs packages: pip install 'lodestream[http]'"
+        raise MissingDriverError(fix, missing=error.name) from error
+    app = call.app()
+    settings = app.serving(host=host, port=port)
+    token = _token(app, settings)
+    if run:
+        app.apply()
+    server = HttpServer(settings, app.project.root)
+    _serve(call, app, server, app.ingest(settings, token), token, run=run)
+
+
+def _token(app: App, settings: ServingSettings) -> str | None:
+    """A token for development when there are no keys yet."""
+    from lodestream.apis.serving import is_local
+    from lodestream.errors import ConfigError
+    from lodestream.security.keys import KeyStore
+
+    local = is_local(settings.host)
+    if KeyStore(app.keys_path).keys():
+        if not local and settings.tls is None and not settings.trusted_proxies:
+            raise ConfigError(
+                "keys would cross the network in the clear; add server.tls, or server.trusted_proxies where a proxy "
+                "does TLS", host=settings.host,
+            )  # fmt: skip
+        return None
+    if not local:
+        raise ConfigError(
+            "without a key only this machine may connect; make one: lodestream keys create NAME --scope 'ingest:*'",
+            host=settings.host,
+        )
+    return f"dev_{secrets.token_urlsafe(24)}"
+
+
+def _serve(
+    call: Call, app: App, server: HttpServer, asgi: Starlette, token: str | None, *, run: bool
+) -> None:  # fmt: skip
+    from lodestream.cli.interrupt import Interrupt
+    from lodestream.errors import LodestreamError
+
+    pipeline = app.pipeline() if run else None
+
+    def stop() -> None:
+        if pipeline is not None:
+            pipeline.stop()
+        server.stop()
+
+    def started() -> None:
+        if call.json:
+            call.emit({"url": server.url, "token": token})
+        else:
+            call.say(f"listening on {server.url}")
+            if token is not None:
+                call.say(f"token for development: {token}")
+
+    sys.setswitchinterval(_SWITCH_S)
+    failed: list[LodestreamError] = []
+
+    def work() -> None:
+        assert pipeline is not None
+        try:
+            pipeline.run(on_error=lambda status: call.say(f"{status.table}: {status.error}"))
+        except LodestreamError as error:
+            failed.append(error)
+            server.stop()
+
+    flows = threading.Thread(target=work, name="run", daemon=True) if pipeline is not None else None
+    with Interrupt(call, stop, what="requests"):
+        if flows is not None:
+            flows.start()
+        server.run(asgi, started)
+        if pipeline is not None and flows is not None:
+            pipeline.stop()
+            flows.join()
+    if failed:
+        raise failed[0]

@@ -1,0 +1,153 @@
+"""The server as a process, and the keys that let people in."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import call
+
+COMMAND = [sys.executable, "-m", "lodestream.cli"]
+TABLE = "source: {http: {stream: orders}}\ncolumns: {id: bigint, name: string}\n"
+
+
+@pytest.fixture
+def shop(tmp_path):
+    folder = tmp_path / "shop"
+    (folder / "tables/bronze").mkdir(parents=True)
+    (folder / "lodestream.yaml").write_text("project: shop\nlake: lake\n")
+    (folder / "tables/bronze/orders.yaml").write_text(TABLE)
+    return folder
+
+
+class Serving:
+    """`lodestream serve`, started; reads what it says up to the address."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        command = [*COMMAND, "-C", str(folder), "serve", "--port", "0", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self.said = self.process.stderr.readline() + self.process.stderr.readline()
+        self.url = re.search(r"http://\S+", self.said)[0]
+        self.token = self.said.split()[-1]
+
+    def post(self, body: str, key: str | None = None) -> dict[str, object]:
+        headers = {"Authorization": f"Bearer {key or self.token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/ingest/orders", body.encode(), headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def stop(self, number: int = signal.SIGINT) -> tuple[int, str]:
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=60)
+        assert out == ""
+        return self.process.returncode, err
+
+
+def test_starts_alone_stops_cleanly_and_goes_on(shop):
+    serving = Serving(shop, "--run")
+    assert re.fullmatch(r"listening on http://127\.0\.0\.1:\d+\ntoken for development: dev_\S+\n", serving.said)
+    assert serving.post('{"id":1}')["first"] == 0
+    port = int(serving.url.rpartition(":")[2])
+    taken = call("serve", "--port", str(port), project=shop)
+    assert taken.code == 3
+    code, said = serving.stop()
+    assert (code, said.strip()) == (0, "stopping after the requests under way; once more stops at once")
+    again = Serving(shop, "--run")
+    assert again.post('{"id":2}')["first"] == 1
+    assert again.stop(signal.SIGTERM)[0] == 0
+    assert call("run", "--until-idle", project=shop).code == 0
+    answer = call("query", "select count(*) as n from bronze.orders", "--json", project=shop)
+    assert "2" in answer.out
+    assert call("reconcile", "--json", project=shop).json["reconciled"]
+
+
+def test_a_port_that_is_taken(shop):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = call("serve", "--port", str(port), project=shop)
+    assert result.code == 3
+    assert f"error: cannot listen host='127.0.0.1' port={port} reason='address already in use'" in result.err
+    assert "--port" in result.err
+
+
+def test_other_machines_need_a_key_and_tls(shop):
+    refused = call("serve", "--host", "0.0.0.0", project=shop)
+    assert refused.code == 3
+    assert "lodestream keys create" in refused.err
+    assert call("keys", "create", "ci", "--scope", "ingest:*", project=shop).code == 0
+    refused = call("serve", "--host", "0.0.0.0", project=shop)
+    assert refused.code == 3
+    assert "server.tls" in refused.err
+
+
+def test_keys(shop):
+    more = ("--expires", "2 days", "--from", "10.0.0.0/8")
+    made = call("keys", "create", "shop", "-s", "ingest:orders", *more, project=shop)
+    assert made.code == 0
+    text = made.out.strip()
+    assert re.fullmatch(r"ls_default_[0-9a-f]{12}_[\w-]{43}", text)
+    assert text not in made.err
+    other = call("--json", "keys", "create", "etl", "-s", "ingest:*", "--expires", "never", project=shop)
+    identity = other.json["id"]
+    assert "digest" not in other.json
+    rotated = call("--json", "keys", "rotate", identity, "--grace", "1 hour", project=shop)
+    assert rotated.json["name"] == "etl"
+    assert call("keys", "revoke", identity, project=shop).code == 0
+    found = call("--json", "keys", "list", project=shop).json["keys"]
+    assert [(key["name"], key["state"]) for key in found] == [
+        ("shop", "active"), ("etl", "revoked"), ("etl", "active"),
+    ]  # fmt: skip
+    shown = call("keys", "list", project=shop)
+    assert "ingest:orders" in shown.out
+    assert text.rpartition("_")[2] not in shown.out
+    files = [path.read_text() for path in (shop / "lake/_lodestream/access").glob("*.json")]
+    assert not any(text.rpartition("_")[2] in content for content in files)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("create", "x", "-s", "everything"), ("create", "x", "-s", "ingest:*", "--expires", "soon"),
+        ("create", "x", "-s", "ingest:*", "--from", "10.0.0.0/99"), ("revoke", "nobody"), ("rotate", "nobody"),
+    ],
+)  # fmt: skip
+def test_keys_that_cannot_be(shop, arguments):
+    assert call("keys", *arguments, project=shop).code == 3
+
+
+def test_a_key_works_where_it_was_made(shop):
+    key = call("keys", "create", "shop", "-s", "ingest:orders", project=shop).out.strip()
+    command = [*COMMAND, "-C", str(shop), "serve", "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        told = json.loads(process.stdout.readline())
+        assert told["token"] is None
+        request = urllib.request.Request(
+            told["url"] + "/ingest/orders", b'{"id":1}',
+            {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+        )  # fmt: skip
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert json.load(answer)["accepted"] == 1
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+def test_a_flow_that_fails_ends_the_server_and_says_why(shop):
+    """The stream's log is another one than the table has read."""
+    first = Serving(shop, "--run")
+    assert first.post('{"id":1}')["first"] == 0
+    assert first.stop()[0] == 0
+    assert call("run", "--until-idle", project=shop).code == 0
+    shutil.rmtree(shop / "lake/_lodestream/ingest")
+    again = Serving(shop, "--run")
+    assert again.process.wait(60) == 5
+    said = again.process.communicate()[1]
+    assert "error: the stream's log is another one than before" in said
+    assert "Traceback" not in said
