@@ -24,13 +24,11 @@ class SourceTraits:
         replayable: the same range gives the same rows again.
         ordered: positions grow with arrival inside a unit.
         bounded: it ends by itself.
-        waits: `plan` itself waits a moment for something new, so that nobody else need wait.
     """
 
     replayable: bool
     ordered: bool
     bounded: bool
-    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,8 +180,6 @@ class Worker:
                 self._caught_up(name)
             finished = self._finished() and quiet
             board.quiet(name, idle=finished)
-            if self.flow.source is not None and self.flow.source.traits.waits and not finished:
-                continue
             if self._prompt is not None:
                 self._prompt.wait(self._poll_s)
                 continue

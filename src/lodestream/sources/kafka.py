@@ -125,7 +125,7 @@ class KafkaSource:
     """
 
     settings: ClassVar[type[Settings]] = KafkaSettings
-    traits: ClassVar[SourceTraits] = SourceTraits(replayable=True, ordered=True, bounded=False, waits=True)
+    traits: ClassVar[SourceTraits] = SourceTraits(replayable=True, ordered=True, bounded=False)
 
     def __init__(self, settings: KafkaSettings, format: Format, reading: Reading) -> None:  # noqa: A002 - port's word
         if getattr(format, "head_lines", 0):
@@ -179,6 +179,11 @@ class KafkaSource:
             # Only now: an id that still stands vouches for all that came before it was asked.
             self._check_ids(sorted({parse(planned.unit)[0] for planned in ranges}))
         return ranges
+
+    def wait(self, timeout_s: float) -> None:
+        """Until a message comes, at most so long."""
+        if self._opened is not None and not self._buffer.rows:
+            self._take(self._opened.reader.poll(_HELD_ROWS, timeout_s))
 
     def finished(self, consumed: Mapping[str, SourceRange], now_us: int) -> bool:
         """Whether the end of every partition was reached and nothing waits to be planned."""
