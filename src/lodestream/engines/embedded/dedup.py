@@ -121,8 +121,7 @@ class DedupMap:
             self._claim_native(high, low, expiry_us, late_us, replace=True)
             return
         for part in _parts(len(low), _CHUNK):  # in a chunk the first stands, so backwards
-            columns = [column[part][::-1] for column in (high, low, expiry_us)]
-            self._claim_chunk(columns[0], columns[1], columns[2], np.iinfo(np.int64).max)
+            self._claim_chunk(high[part][::-1], low[part][::-1], expiry_us[part][::-1], np.iinfo(np.int64).max)
 
     def live(self, late_us: int) -> tuple[U64, U64, I64]:
         """All keys that have not expired by `late_us`, as (high, low, expiry_us)."""
