@@ -2,8 +2,13 @@
 //! output; Arrow's memory crosses as buffers, and the interpreter's lock is released around the work.
 
 mod buffer;
+mod columns;
 mod dedup;
 mod hash;
+#[cfg(unix)]
+mod kafka;
+#[cfg(unix)]
+mod librdkafka;
 
 use pyo3::prelude::*;
 
@@ -16,6 +21,8 @@ fn lodestream_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<buffer::Buffer>()?;
     module.add_class::<hash::KeyHasher>()?;
+    #[cfg(unix)]
+    module.add_class::<kafka::KafkaDrain>()?;
     module.add_function(wrap_pyfunction!(dedup::claim, module)?)?;
     module.add_function(wrap_pyfunction!(dedup::sweep, module)?)?;
     module.add_function(wrap_pyfunction!(dedup::live, module)?)?;
