@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ Piece = tuple[int, int, list[Any], list[Any]]
 """A column as the kernels give it: length, NULLs, buffers, children."""
 
 
-def native_drain(
-    consumer: ck.Consumer, *, keys: bool, headers: bool, kernels: Any | None = KERNELS
-) -> NativeDrain | None:
+def native_drain(consumer: Any, *, keys: bool, headers: bool, kernels: Any | None = KERNELS) -> NativeDrain | None:
     """The native drain of a new consumer; None where it cannot be had, and the portable one does the same.
 
     It is had with the native kernels, a known release of confluent-kafka, and the librdkafka of its wheel.
     """
     library = _library()
-    if kernels is None or library is None or ck.__version__ not in _VERSIONS or type(consumer) is not ck.Consumer:
+    if (
+        kernels is None
+        or library is None
+        or version("confluent-kafka") not in _VERSIONS
+        or type(consumer) is not ck.Consumer
+    ):
         return None
     try:
         taken = kernels.KafkaDrain(consumer, library, consumer.memberid() or "")
@@ -65,7 +69,7 @@ class NativeDrain:
         return polled
 
     def adopt(self, partitions: Iterable[Partition]) -> None:
-        """These partitions are assigned now, or are about to be."""
+        """These partitions are about to be assigned."""
         self._taken.adopt(list(partitions))
 
     def leave(self, partitions: Iterable[Partition]) -> None:
