@@ -91,6 +91,12 @@ impl Bytes {
         }
     }
 
+    /// Make room for so many more values of `size` bytes together.
+    pub fn reserve(&mut self, rows: usize, size: usize) {
+        self.offsets.reserve(rows);
+        self.data.reserve(size);
+    }
+
     /// Bytes so far.
     pub fn size(&self) -> usize {
         self.data.len()
@@ -110,6 +116,11 @@ impl Bytes {
     /// Where to write the next value in pieces; `end` makes it one.
     pub fn open(&mut self) -> &mut Vec<u8> {
         &mut self.data
+    }
+
+    /// Value `i`.
+    pub fn get(&self, i: usize) -> &[u8] {
+        &self.data[self.offsets[i] as usize..self.offsets[i + 1] as usize]
     }
 
     /// What was written since the last value is the next value.

@@ -21,14 +21,16 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// `RD_KAFKA_RESP_ERR__PARTITION_EOF`.
 const END: i32 = -191;
 
+/// Partitions that are forwarded, and whether that is known to hold. The fetcher of an earlier assignment undoes a
+/// forward when it ends, in its own time: only a message of the new one proves that it has.
+type Adopted = HashMap<(String, i32), bool>;
+
 /// Takes the messages of assigned partitions out of a consumer. One thread calls it; it is closed before the consumer.
 #[pyclass(module = "lodestream_native")]
 pub struct KafkaDrain {
     consumer: Option<Consumer>,
     python: Py<PyAny>,
-    /// Partitions that are forwarded, and whether that is known to hold. The fetcher of an earlier assignment undoes a
-    /// forward when it ends, in its own time: only a message of the new one proves that it has.
-    adopted: HashMap<(String, i32), bool>,
+    adopted: Adopted,
 }
 
 /// Where confluent-kafka's consumer object keeps its `rd_kafka_t`: the first field after Python's own.
@@ -40,7 +42,7 @@ fn handle_of(object: &Bound<'_, PyAny>) -> usize {
 
 impl KafkaDrain {
     /// The consumer, if neither of the two is closed.
-    fn live(&mut self, py: Python<'_>) -> PyResult<(&mut Consumer, &mut HashMap<(String, i32), bool>)> {
+    fn live(&mut self, py: Python<'_>) -> PyResult<(&mut Consumer, &mut Adopted)> {
         let handle = handle_of(self.python.bind(py));
         if let Some(consumer) = self.consumer.take_if(|consumer| consumer.address() != handle) {
             consumer.forget();
@@ -125,7 +127,9 @@ impl KafkaDrain {
     fn close(&mut self, py: Python<'_>) {
         if let Ok((consumer, adopted)) = self.live(py) {
             for ((topic, partition), _) in adopted.drain() {
-                CString::new(topic).is_ok_and(|topic| consumer.forward(&topic, partition, false));
+                if let Ok(topic) = CString::new(topic) {
+                    consumer.forward(&topic, partition, false);
+                }
             }
             let consumer = self.consumer.take();
             py.detach(|| drop(consumer));
@@ -169,7 +173,7 @@ struct Found {
 
 fn take_all(
     consumer: &mut Consumer,
-    adopted: &mut HashMap<(String, i32), bool>,
+    adopted: &mut Adopted,
     rows_max: usize,
     bytes_max: usize,
     timeout_ms: i32,
@@ -207,7 +211,7 @@ fn take_all(
 }
 
 /// Forward the partitions that have not come yet once more; whether there are any.
-fn forward_again(consumer: &mut Consumer, adopted: &HashMap<(String, i32), bool>) -> bool {
+fn forward_again(consumer: &mut Consumer, adopted: &Adopted) -> bool {
     let mut any = false;
     for ((topic, partition), _) in adopted.iter().filter(|(_, settled)| !**settled) {
         any |= CString::new(topic.as_str()).is_ok_and(|topic| consumer.forward(&topic, *partition, true));
@@ -248,7 +252,7 @@ impl Found {
     }
 
     /// Partitions that messages or ends came from are forwarded for good.
-    fn settle(&self, adopted: &mut HashMap<(String, i32), bool>) {
+    fn settle(&self, adopted: &mut Adopted) {
         let ends = self
             .events
             .iter()

@@ -5,10 +5,13 @@ mod buffer;
 mod columns;
 mod dedup;
 mod hash;
+mod json;
 #[cfg(unix)]
 mod kafka;
 #[cfg(unix)]
 mod librdkafka;
+mod text;
+mod tree;
 
 use pyo3::prelude::*;
 
@@ -21,6 +24,8 @@ fn lodestream_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<buffer::Buffer>()?;
     module.add_class::<hash::KeyHasher>()?;
+    module.add_class::<json::JsonDecoder>()?;
+    module.add_function(wrap_pyfunction!(json::split_lines, module)?)?;
     #[cfg(unix)]
     module.add_class::<kafka::KafkaDrain>()?;
     module.add_function(wrap_pyfunction!(dedup::claim, module)?)?;
