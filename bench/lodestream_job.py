@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from bench import measure, profiling
 
 def main() -> None:
     args = _arguments()
+    if args.portable:
+        sys.modules["lodestream_native"] = None  # type: ignore[assignment] # as if it were not installed
     me = os.getpid()
     started = time.perf_counter()
     from lodestream.app import open_project
@@ -45,6 +48,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--profile", choices=profiling.TIMERS, help="report where the time goes")
+    parser.add_argument("--portable", action="store_true", help="without the native kernels")
     return parser.parse_args()
 
 

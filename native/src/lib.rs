@@ -1,6 +1,7 @@
 //! Native kernels of Lodestream. Each has a portable form in Python, and one contract suite holds both to the same
 //! output; Arrow's memory crosses as buffers, and the interpreter's lock is released around the work.
 
+mod avro;
 mod buffer;
 mod columns;
 mod dedup;
@@ -23,6 +24,7 @@ fn lodestream_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("FORM", FORM)?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<buffer::Buffer>()?;
+    module.add_class::<avro::AvroReader>()?;
     module.add_class::<hash::KeyHasher>()?;
     module.add_class::<json::JsonDecoder>()?;
     module.add_function(wrap_pyfunction!(json::split_lines, module)?)?;

@@ -16,6 +16,8 @@ pub struct Node {
 
 /// What a column holds.
 pub enum Column {
+    /// Nothing but NULL, so many times.
+    Null(usize),
     /// True or false, a byte each.
     Boolean(Plain<u8>),
     /// 8-bit whole numbers.
@@ -44,6 +46,8 @@ pub enum Column {
     Binary(usize, Bytes),
     /// Named columns.
     Struct(Struct),
+    /// Which of several columns each value is in, and those; a NULL is in none.
+    Union(Plain<i32>, Vec<Node>),
     /// Lists of items.
     List(Lists),
     /// Lists of keys and items.
@@ -176,6 +180,8 @@ impl Node {
             "timestamp" if a > 0 => Column::Epoch(a, Plain::default()),
             "string" => Column::Text(0, Bytes::new(0, 0)),
             "binary" => Column::Binary(0, Bytes::new(0, 0)),
+            "null" => Column::Null(0),
+            "union" => Column::Union(Plain::default(), inner),
             "struct" if names.len() == inner.len() => Column::Struct(Struct {
                 validity: Validity::default(),
                 known: names.iter().map(|name| known(name)).collect(),
@@ -205,6 +211,8 @@ impl Node {
     /// Values so far.
     pub fn len(&self) -> usize {
         match &self.column {
+            Column::Null(count) => *count,
+            Column::Union(branch, _) => branch.validity.len(),
             Column::Boolean(plain) => plain.validity.len(),
             Column::Tiny(plain) => plain.validity.len(),
             Column::Small(plain) => plain.validity.len(),
@@ -229,8 +237,13 @@ impl Node {
     }
 
     /// One more NULL, whether the column is said to have them or not: inside of a NULL struct all is NULL.
-    fn null(&mut self) {
+    pub fn null(&mut self) {
         match &mut self.column {
+            Column::Null(count) => *count += 1,
+            Column::Union(branch, inner) => {
+                branch.null();
+                inner.iter_mut().for_each(Node::null);
+            }
             Column::Boolean(plain) => plain.null(),
             Column::Tiny(plain) => plain.null(),
             Column::Small(plain) => plain.null(),
@@ -254,6 +267,11 @@ impl Node {
     /// Keep the first `count` values only; what was begun after them is forgotten too.
     pub fn truncate(&mut self, count: usize) {
         match &mut self.column {
+            Column::Null(found) => *found = count.min(*found),
+            Column::Union(branch, inner) => {
+                branch.truncate(count);
+                inner.iter_mut().for_each(|node| node.truncate(count));
+            }
             Column::Boolean(plain) => plain.truncate(count),
             Column::Tiny(plain) => plain.truncate(count),
             Column::Small(plain) => plain.truncate(count),
@@ -278,6 +296,11 @@ impl Node {
     /// Make room for so many rows.
     pub fn reserve(&mut self, rows: usize) {
         match &mut self.column {
+            Column::Null(_) => {}
+            Column::Union(branch, inner) => {
+                branch.values.reserve(rows);
+                inner.iter_mut().for_each(|node| node.reserve(rows));
+            }
             Column::Boolean(plain) => plain.values.reserve(rows),
             Column::Tiny(plain) => plain.values.reserve(rows),
             Column::Small(plain) => plain.values.reserve(rows),
@@ -295,6 +318,26 @@ impl Node {
     /// Hand the column over and begin a new one.
     pub fn finish(&mut self) -> Piece {
         match &mut self.column {
+            Column::Null(count) => {
+                let length = std::mem::take(count);
+                Piece {
+                    length,
+                    nulls: length,
+                    buffers: vec![None],
+                    children: Vec::new(),
+                }
+            }
+            Column::Union(branch, inner) => {
+                let branch = branch.finish();
+                Piece {
+                    length: branch.length,
+                    nulls: 0,
+                    buffers: vec![None],
+                    children: std::iter::once(branch)
+                        .chain(inner.iter_mut().map(Node::finish))
+                        .collect(),
+                }
+            }
             Column::Boolean(plain) => finish_boolean(plain),
             Column::Tiny(plain) => plain.finish(),
             Column::Small(plain) => plain.finish(),

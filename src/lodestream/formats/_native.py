@@ -91,6 +91,8 @@ def describe(kind: DataType, timestamps: str = "iso", nullable: bool = True) -> 
 def to_array(kind: pa.DataType, piece: Any) -> pa.Array:
     """A column that the kernels made: (length, NULLs, buffers, children)."""
     length, nulls, buffers, children = piece
+    if pa.types.is_null(kind):
+        return pa.nulls(length)
     inner = [to_array(kind.field(i).type, child) for i, child in enumerate(children)]
     memory = [None if buffer is None else pa.py_buffer(buffer) for buffer in buffers]
     return pa.Array.from_buffers(kind, length, memory, nulls, 0, inner or None)
