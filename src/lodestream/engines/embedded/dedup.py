@@ -18,7 +18,9 @@ _CHUNK = 1 << 15  # keys claimed at a time, so that what is computed about them 
 
 def _zeros(count: int, kind: type[np.generic]) -> npt.NDArray[Any]:
     """Zeros on huge pages where there are any: a random walk over small ones costs a page fault every few keys."""
-    memory = mmap.mmap(-1, count * np.dtype(kind).itemsize)
+    size = count * np.dtype(kind).itemsize
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    memory = mmap.mmap(-1, size, **private)  # shared memory, the default, has no huge pages
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, kind)
@@ -132,7 +134,7 @@ class DedupMap:
         return self._high[keep], self._low[keep], self._expiry[keep]
 
     def _make_room(self, more: int, late_us: int) -> None:
-        if (self.used + more) * 2 <= len(self._low):
+        if (self.used + more) * 2 <= len(self._slots):
             return
         if self._kernels is not None:
             self.used = self._kernels.sweep(self._slots, late_us)
