@@ -22,6 +22,7 @@ def main() -> None:
         sys.modules["lodestream_native"] = None  # type: ignore[assignment] # as if it were not installed
     me = os.getpid()
     started = time.perf_counter()
+    from lodestream import native
     from lodestream.app import open_project
 
     start_up = {"wall_s": time.perf_counter() - started, "cpu_s": measure.cpu_s(me)}
@@ -31,6 +32,7 @@ def main() -> None:
         threads.start()
     open_project(str(args.project), lake="lake").run(until_idle=True)
     report = {
+        "native": native.STATE,
         "start_up": start_up,
         "wall_s": time.perf_counter() - wall,
         "cpu_s": measure.cpu_s(me) - cpu,
