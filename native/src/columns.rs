@@ -113,6 +113,20 @@ impl Bytes {
         self.end();
     }
 
+    /// One more value, `size` bytes of `block` from `start` on. A short one is copied together with what stands behind
+    /// it, which is then cut off again: that is a single move, where a copy of any length is a call.
+    pub fn push_from(&mut self, block: &[u8], start: usize, size: usize) {
+        match block.get(start..).and_then(<[u8]>::first_chunk::<16>) {
+            Some(some) if size <= 16 => {
+                let end = self.data.len() + size;
+                self.data.extend_from_slice(some);
+                self.data.truncate(end);
+                self.end();
+            }
+            _ => self.push(&block[start..start + size]),
+        }
+    }
+
     /// Where to write the next value in pieces; `end` makes it one.
     pub fn open(&mut self) -> &mut Vec<u8> {
         &mut self.data

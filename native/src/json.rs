@@ -198,10 +198,9 @@ impl<'a> Cursor<'a> {
             while node.meet(next) {
                 self.value(&mut node.fields[next])?;
                 next += 1;
-                if let Some(known) = node.known.get(next)
-                    && self.block.get(self.at..self.end)?.starts_with(known)
-                {
-                    self.at += known.len();
+                let rest = self.block.get(self.at..self.end)?;
+                if let Some(size) = node.known.get(next).and_then(|known| known.matches(rest)) {
+                    self.at += size;
                 } else if self.goes_on(b'}')? {
                     next = self.name(node, next)?;
                 } else {
@@ -408,7 +407,7 @@ impl<'a> Cursor<'a> {
         }
         if self.peek()? == b'"' {
             self.at += 1;
-            bytes.push(piece);
+            bytes.push_from(self.block, start, piece.len());
             return Some(());
         }
         bytes.open().extend_from_slice(piece);

@@ -98,7 +98,7 @@ pub struct Struct {
     /// Each field's name.
     pub names: Vec<Vec<u8>>,
     /// How each field most often begins when it is not the first: comma, key, colon.
-    pub known: Vec<Vec<u8>>,
+    pub known: Vec<Known>,
     /// Each field's column.
     pub fields: Vec<Node>,
     stamps: Vec<u64>,
@@ -184,7 +184,7 @@ impl Node {
             "union" => Column::Union(Plain::default(), inner),
             "struct" if names.len() == inner.len() => Column::Struct(Struct {
                 validity: Validity::default(),
-                known: names.iter().map(|name| known(name)).collect(),
+                known: names.iter().map(|name| Known::of(name)).collect(),
                 names: names.into_iter().map(String::into_bytes).collect(),
                 stamps: vec![0; inner.len()],
                 stamp: 0,
@@ -378,12 +378,43 @@ impl Node {
     }
 }
 
-/// A name that JSON cannot have as it stands gets bytes that no record has.
-fn known(name: &str) -> Vec<u8> {
-    if name.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
-        return vec![0];
+/// Bytes that often come next, the first sixteen as a number so that most need no call to compare.
+pub struct Known {
+    bytes: Vec<u8>,
+    value: u128,
+    mask: u128,
+}
+
+impl Known {
+    /// Comma, name and colon; for a name that JSON cannot have as it stands, bytes that no record has.
+    fn of(name: &str) -> Known {
+        let plain = !name.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+        let bytes = if plain {
+            format!(",\"{name}\":").into_bytes()
+        } else {
+            vec![0]
+        };
+        let mut first = [0; 16];
+        let size = bytes.len().min(16);
+        first[..size].copy_from_slice(&bytes[..size]);
+        Known {
+            value: u128::from_le_bytes(first),
+            mask: u128::MAX >> (128 - 8 * size),
+            bytes,
+        }
     }
-    format!(",\"{name}\":").into_bytes()
+
+    /// Their number when `text` begins with them.
+    pub fn matches(&self, text: &[u8]) -> Option<usize> {
+        let found = match text.first_chunk::<16>() {
+            Some(first) => {
+                u128::from_le_bytes(*first) & self.mask == self.value
+                    && (self.bytes.len() <= 16 || text.starts_with(&self.bytes))
+            }
+            None => text.starts_with(&self.bytes),
+        };
+        found.then_some(self.bytes.len())
+    }
 }
 
 impl Lists {
