@@ -227,6 +227,10 @@ impl<'a> Cursor<'a> {
         let Some(node) = node else {
             return self.step_over(op, depth);
         };
+        if !op.wanted {
+            node.null(); // the items of a list of which only the number is wanted
+            return self.step_over(op, depth);
+        }
         match (op.code, &mut node.column) {
             (Code::Long, Column::Big(plain)) => plain.push(self.long()?),
             (Code::Bytes, Column::Binary(_, bytes)) => {

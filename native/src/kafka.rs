@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::columns::{Bytes, Piece, Validity};
 use crate::librdkafka::{Consumer, Message};
@@ -29,7 +30,8 @@ type Adopted = HashMap<(String, i32), bool>;
 #[pyclass(module = "lodestream_native")]
 pub struct KafkaDrain {
     consumer: Option<Consumer>,
-    python: Py<PyAny>,
+    /// The Python object; None once the garbage collector has taken us apart.
+    python: Option<Py<PyAny>>,
     adopted: Adopted,
 }
 
@@ -43,7 +45,7 @@ fn handle_of(object: &Bound<'_, PyAny>) -> usize {
 impl KafkaDrain {
     /// The consumer, if neither of the two is closed.
     fn live(&mut self, py: Python<'_>) -> PyResult<(&mut Consumer, &mut Adopted)> {
-        let handle = handle_of(self.python.bind(py));
+        let handle = self.python.as_ref().map_or(0, |python| handle_of(python.bind(py)));
         if let Some(consumer) = self.consumer.take_if(|consumer| consumer.address() != handle) {
             consumer.forget();
             return Err(PyRuntimeError::new_err("the consumer was closed before its drain"));
@@ -68,7 +70,7 @@ impl KafkaDrain {
         let found = unsafe { Consumer::open(library, handle, member) }.map_err(PyRuntimeError::new_err)?;
         Ok(KafkaDrain {
             consumer: Some(found),
-            python: consumer.unbind(),
+            python: Some(consumer.unbind()),
             adopted: HashMap::new(),
         })
     }
@@ -121,6 +123,15 @@ impl KafkaDrain {
             .map(|piece| piece.into_python(py))
             .collect::<PyResult<_>>()?;
         Ok((pieces, events))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.python)
+    }
+
+    fn __clear__(&mut self, py: Python<'_>) {
+        self.close(py);
+        self.python = None;
     }
 
     /// Let go of the consumer; what was not drained is dropped. Twice is harmless.

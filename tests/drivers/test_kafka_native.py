@@ -1,7 +1,9 @@
 """The native drain of a Kafka consumer gives what the portable one gives, and survives whatever is done to it."""
 
+import gc
 import random
 import time
+import weakref
 
 import confluent_kafka as ck
 import pytest
@@ -260,6 +262,26 @@ def test_closing_twice_is_harmless_and_final(producer, consume, native):
     gone.close()
     with pytest.raises(RuntimeError, match="before its drain"):
         drain.adopt(ALL)
+
+
+def test_a_drain_in_a_cycle_with_its_consumer_is_collected(producer, servers):
+    sent = produce(producer, "cycle", 50)
+
+    class Holder:
+        def failed(self, error):
+            pass
+
+    holder = Holder()
+    settings = {"bootstrap.servers": servers, "group.id": "g", "error_cb": holder.failed, "log_level": 0}
+    holder.consumer = ck.Consumer(settings)
+    holder.drain = native_drain(holder.consumer, keys=True, headers=True)
+    assign(holder.consumer, holder.drain, dict.fromkeys(sent, 0))
+    while not holder.drain.drain(5, 1.0).messages:
+        pass
+    gone = weakref.ref(holder)
+    del holder, settings
+    gc.collect()
+    assert gone() is None
 
 
 def test_memory_does_not_grow(producer, consume, native):
