@@ -3,10 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NATIVE := $(VENV)/.native
+NATIVE_SOURCE := native/Cargo.toml native/pyproject.toml $(wildcard native/src/*.rs)
 
-.PHONY: setup demo test test-long lint bench bench-ingest kafka function-rows lock clean
+.PHONY: setup native demo test test-long lint bench bench-ingest kafka function-rows lock clean
 
-setup: $(STAMP)
+setup: $(STAMP)    ## a virtual environment with everything in it; the native kernels too where cargo is
+	@if command -v cargo > /dev/null; then $(MAKE) -s $(NATIVE); \
+	else echo "no cargo: without the native kernels (all works, slower); install Rust and run make native"; fi
+
+native: $(STAMP) $(NATIVE)   ## build the native kernels and install them
+
+$(NATIVE): $(NATIVE_SOURCE) | $(STAMP)
+	@rm -rf build/native
+	@$(BIN)/maturin build --quiet --release --manifest-path native/Cargo.toml --interpreter $(BIN)/python --out build/native
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-index --reinstall build/native/*.whl
+	@touch $@
 
 $(STAMP): requirements/uv.txt requirements/dev.txt requirements/demo.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -48,4 +60,4 @@ lock:              ## renew the pinned requirements
 	@$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-deps requirements/demo.in -o requirements/demo.txt
 
 clean:
-	@rm -rf $(VENV) .venv-spark .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-lake
+	@rm -rf $(VENV) .venv-spark .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-lake build native/target

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from bench import measure, profiling
 
 def main() -> None:
     args = _arguments()
+    if args.portable:
+        sys.modules["lodestream_native"] = None  # type: ignore[assignment] # as if it were not installed
     me = os.getpid()
     started = time.perf_counter()
+    from lodestream import native
     from lodestream.app import open_project
 
     start_up = {"wall_s": time.perf_counter() - started, "cpu_s": measure.cpu_s(me)}
@@ -28,6 +32,7 @@ def main() -> None:
         threads.start()
     open_project(str(args.project), lake="lake").run(until_idle=True)
     report = {
+        "native": native.STATE,
         "start_up": start_up,
         "wall_s": time.perf_counter() - wall,
         "cpu_s": measure.cpu_s(me) - cpu,
@@ -45,6 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--profile", choices=profiling.TIMERS, help="report where the time goes")
+    parser.add_argument("--portable", action="store_true", help="without the native kernels")
     return parser.parse_args()
 
 

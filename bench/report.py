@@ -51,6 +51,8 @@ def table(events: int, lodestream: Sequence[Run], spark: Sequence[Run] | None) -
 def _row(name: str, run: Run, events: int) -> tuple[str, ...]:
     start = run.get("start_up")
     notes = [f"+ {start['wall_s']:.1f} s wall, {start['cpu_s']:.1f} s CPU to start"] if start else []
+    if run.get("native"):
+        notes.append(f"native kernels {run['native']}")
     if run.get("layers"):
         notes.append(", ".join(f"{layer} {seconds:.1f} s" for layer, seconds in run["layers"].items()))
     return (

@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _bench(args: argparse.Namespace, dataset: events.Dataset, work: Path) -> int:
     missing = "not asked for (--no-spark)" if args.no_spark else peer.java_missing()
     if args.profile:  # a run of its own: it is slower, and not counted
-        print(_lodestream_once("lodestream, profiled", dataset, work, "--profile", args.profile)["profile"])
+        profiled = _lodestream_once("lodestream, profiled", dataset, work, "--profile", args.profile, *_form(args))
+        print(profiled["profile"])
     results = [compare.truth(dataset)]
     ours, result = lodestream(args, dataset, work)
     results.append(result)
@@ -65,9 +66,13 @@ def lodestream(
     """Run our side `--repeats` times, each in a new process on a new lake; the rows are those of the last."""
     runs = []
     for number in range(1, args.repeats + 1):
-        runs.append(_lodestream_once(f"lodestream {number} of {args.repeats}", dataset, work))
+        runs.append(_lodestream_once(f"lodestream {number} of {args.repeats}", dataset, work, *_form(args)))
     lake = work / "project" / "lake"
     return runs, compare.tables("lodestream", _delta(lake / "silver" / "events"), _delta(lake / "gold" / "activity"))
+
+
+def _form(args: argparse.Namespace) -> tuple[str, ...]:
+    return ("--portable",) if args.portable else ()
 
 
 def _lodestream_once(name: str, dataset: events.Dataset, work: Path, *options: str) -> dict[str, Any]:
@@ -149,6 +154,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--profile", nargs="?", const="cpu", choices=profiling.TIMERS,
         help="one more run that says where Lodestream's CPU (or wall) time goes",
     )  # fmt: skip
+    parser.add_argument("--portable", action="store_true", help="run Lodestream without its native kernels")
     parser.add_argument("--keep", action="store_true", help="leave lakes and checkpoints for a look")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench", help="where events and lakes go")
     return parser.parse_args(arguments)

@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from bench import compare, peer, spine
+from bench import compare, events, peer, spine
+from lodestream.native import STATE
 
 RUNS = [{"wall_s": wall, "cpu_s": 1.0, "system_s": 0.1, "peak_mib": 100.0} for wall in (1.0, 2.0)]
 
@@ -64,3 +65,12 @@ def test_java_is_missed_by_name(monkeypatch, tmp_path):
     old.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019' >&2\n")
     old.chmod(0o755)
     assert "too old" in (peer.java_missing() or "")
+
+
+@pytest.mark.parametrize(("options", "native"), [((), STATE), (("--portable",), "not installed")])
+def test_it_runs_with_and_without_the_native_kernels(options, native, tmp_path):
+    args = spine._arguments(["--repeats", "1", "--cache", str(tmp_path), *options])
+    dataset = events.ensure(tmp_path, events.Spec(2000, 1, 1))
+    runs, rows = spine.lodestream(args, dataset, tmp_path / "work")
+    assert [run["native"] for run in runs] == [native]
+    assert not compare.compare(rows, compare.truth(dataset)).lines

@@ -336,6 +336,8 @@ def test_doctor_finds_nothing_where_nothing_is_wrong(orders):
     told = call("doctor", "--json", project=orders)
     assert (told.code, told.json["ok"]) == (0, True)
     assert {one["level"] for one in told.json["findings"]} <= {"ok", "note"}
+    assert "native kernels" in [one["check"] for one in told.json["findings"]]
+    assert call("version", "--json").json["native"] in told.json["findings"][0]["text"]
 
 
 @pytest.mark.parametrize("tail", [b"", b'{"commitInfo": {'], ids=["empty", "torn"])

@@ -40,6 +40,7 @@ ELSEWHERE = {
     ".venv/bin/python -m bench.spine --events 100000": "tests/bench/test_spine.py",
     ".venv/bin/python -m bench.spine --no-spark": "tests/bench/test_spine.py",
     ".venv/bin/python -m bench.spine --profile": "tests/bench/test_spine.py",
+    ".venv/bin/python -m bench.spine --portable": "tests/bench/test_spine.py",
 }
 """Commands that are not run here, and the test that runs them or what they stand for."""
 

@@ -8,10 +8,14 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
+from lodestream.formats._avro_native import interpreter
 from lodestream.formats._avro_schema import parse_schema, record_schema
 from lodestream.formats.avro import AvroFormat, AvroSettings
 from lodestream.ports.source import Reading
 from tests.formats.registry import Registry, framed
+
+FORM: list[object] = [None]
+"""The kernels that messages are decoded with; None for the portable form."""
 
 LONG = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-70, 70), st.sampled_from([2**56, -(2**55) - 1, 2**62]))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -89,7 +93,7 @@ def reading(schema, registry=None, drift="quarantine", keep_raw=False, root="/",
 
 def decode(messages, columns, registry=None, kind=None, **settings):
     """Messages decoded as Avro with a registry."""
-    made = AvroFormat(AvroSettings(**settings), reading(columns, registry, **(kind or {})))
+    made = AvroFormat(AvroSettings(**settings), reading(columns, registry, **(kind or {})), run=interpreter(FORM[0]))
     return made.decode_messages(pa.array(messages, pa.binary()), "t-0", np.arange(len(messages)) * 3 + 5)
 
 

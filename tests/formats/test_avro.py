@@ -20,9 +20,17 @@ from lodestream.formats._avro_schema import canonical, fingerprint, parse_schema
 from lodestream.formats.avro import AvroFormat, AvroSettings
 from lodestream.model.types import Column, Schema, parse_type
 from lodestream.ports.registry import Reference, RegisteredSchema
-from tests.formats.avro_cases import columns_of, decode, one_schema, outcome, reading, written
+from tests.formats.avro_cases import FORM, columns_of, decode, one_schema, outcome, reading, written
 from tests.formats.avro_values import ENUM, LOGICAL, VALUES, columns, record
 from tests.formats.registry import Registry, framed
+from tests.native import FORMS
+
+
+@pytest.fixture(params=FORMS, autouse=True, scope="module")
+def form(request):
+    FORM[0] = request.param
+    yield
+    FORM[0] = None
 
 
 @pytest.mark.parametrize(("writer", "body", "column", "expected"), VALUES)

@@ -17,10 +17,20 @@ from lodestream.model.types import Column, Schema, parse_type
 from lodestream.ports.source import Decoded, Reading
 from tests.formats.corpus import RECORDS, SCHEMA
 from tests.formats.records import messy_lines, messy_schema
+from tests.native import FORMS
+
+FORM: list[object] = [None]
+"""The kernels that the tests run with: all of them run with each form."""
+
+
+@pytest.fixture(params=FORMS, autouse=True, scope="module")
+def form(request):
+    FORM[0] = request.param
 
 
 def made(schema: Schema = SCHEMA, drift: str = "quarantine", keep_raw: bool = False, fast: bool = True, **settings):
-    return JsonFormat(JsonSettings(**settings), Reading(schema, keep_raw, drift, "/"), fast=fast)
+    reading = Reading(schema, keep_raw, drift, "/")
+    return JsonFormat(JsonSettings(**settings), reading, fast=fast, kernels=FORM[0])
 
 
 def outcome(decoded: Decoded) -> dict[int, object]:

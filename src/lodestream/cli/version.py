@@ -14,7 +14,12 @@ def version(call: Call) -> None:
     """Show the version of Lodestream and of what it stands on."""
     from importlib.metadata import version as installed
 
-    parts = {"lodestream": VERSION, "python": platform.python_version(), **{name: installed(name) for name in _PARTS}}
+    from lodestream.native import STATE
+
+    parts = {
+        "lodestream": VERSION, "python": platform.python_version(), "native": STATE,
+        **{name: installed(name) for name in _PARTS},
+    }  # fmt: skip
     if call.json:
         call.emit(parts)
     else:

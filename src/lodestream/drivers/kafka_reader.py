@@ -91,7 +91,7 @@ class Drain(Protocol):
         """What is there, at most about `rows_max` messages; waits for the first one."""
 
     def adopt(self, partitions: Iterable[Partition]) -> None:
-        """These partitions are assigned now."""
+        """These partitions are about to be assigned."""
 
     def leave(self, partitions: Iterable[Partition]) -> None:
         """These partitions are about to be revoked."""
@@ -260,8 +260,8 @@ class KafkaReader:
 
     def _begin(self, partitions: Sequence[Partition]) -> None:
         starts = self._start(partitions)
+        self._drain.adopt(starts)  # before they are assigned, so that no message goes another way
         self._consumer.incremental_assign([ck.TopicPartition(*one, offset) for one, offset in starts.items()])
-        self._drain.adopt(starts)
         self.assigned.update(starts)
 
     def _on_assign(self, _consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
@@ -359,4 +359,6 @@ def note_error(polled: Polled, topic: str, partition: int, offset: int, error: c
 
 
 def _make_drain(consumer: ck.Consumer, *, keys: bool, headers: bool) -> Drain:
-    return PythonDrain(consumer, keys=keys, headers=headers)
+    from lodestream.drivers.kafka_native import native_drain
+
+    return native_drain(consumer, keys=keys, headers=headers) or PythonDrain(consumer, keys=keys, headers=headers)

@@ -11,8 +11,8 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from lodestream.errors import ConfigError
-from lodestream.formats._avro_decode import run_program
 from lodestream.formats._avro_files import AvroFile, NotAvroError
+from lodestream.formats._avro_native import interpreter
 from lodestream.formats._avro_program import Limits, RunProgram
 from lodestream.formats._avro_records import AvroRecords
 from lodestream.formats._avro_schema import AvroType, BadSchemaError, fingerprint, parse_schema, record_schema
@@ -90,11 +90,11 @@ class AvroFormat:
     framing: Literal["file"] = "file"
     head_lines = 0
 
-    def __init__(self, settings: AvroSettings, reading: Reading, *, run: RunProgram = run_program) -> None:
+    def __init__(self, settings: AvroSettings, reading: Reading, *, run: RunProgram | None = None) -> None:
         self.row_bytes_max = settings.row_bytes_max
         self._settings = settings
         self._reading = reading
-        self._run = run
+        self._run = run or interpreter()
         self._limits = Limits(settings.depth_max, settings.items_max)
         self._given = self._load(settings.schema_file) if settings.schema_file else None
         self._reader = None if settings.framing == "none" else self._given

@@ -16,6 +16,7 @@ from lodestream.formats._fast import FastDecoder
 from lodestream.formats._json_framed import RegisteredChecks
 from lodestream.formats._json_schema import SchemaCheck
 from lodestream.formats._lines import Ints, Lines, message_lines, split_lines
+from lodestream.formats._native import native_decoder
 from lodestream.formats._parse import BadRecordError, Parser
 from lodestream.formats._records import Reject, rejects_table, rows_table
 from lodestream.formats._registered import HEADER_BYTES
@@ -25,6 +26,7 @@ from lodestream.formats._values import BadValueError, Convert, NumberText, conve
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.types import Column, DataType, Schema
 from lodestream.model.widening import unify_schemas
+from lodestream.native import KERNELS
 from lodestream.ports.format import Part
 from lodestream.ports.settings import Settings
 from lodestream.ports.source import Decoded, Reading
@@ -63,12 +65,16 @@ class JsonFormat:
     framing: Literal["lines", "file"] = "lines"
     head_lines = 0
 
-    def __init__(self, settings: JsonSettings, reading: Reading, *, fast: bool = True) -> None:
+    def __init__(
+        self, settings: JsonSettings, reading: Reading, *, fast: bool = True, kernels: Any | None = KERNELS
+    ) -> None:
         self.row_bytes_max = settings.row_bytes_max
         self._settings = settings
         self._reading = reading
         self._exact = ExactDecoder(settings, reading)
-        self._fast = FastDecoder(reading, settings.timestamps, settings.depth_max, settings.row_bytes_max)
+        limits = settings.timestamps, settings.depth_max, settings.row_bytes_max
+        self._fast = FastDecoder(reading, *limits)
+        self._native = native_decoder(kernels if fast else None, reading, *limits)
         self._given = self._load(settings.schema_file) if settings.schema_file else None
         self._checks = RegisteredChecks(settings, reading, self._given)
         self._is_fast = fast  # without it, record by record: the reference that the fast path is tested against
@@ -76,8 +82,12 @@ class JsonFormat:
     def decode(self, data: bytes | bytearray | memoryview, unit: str, start: int, head: bytes = b"") -> Decoded:
         """Whole lines to rows and rejects."""
         block = np.frombuffer(data, np.uint8)
-        scan = Scan(block)
-        starts, ends = split_lines(block, scan.breaks)
+        if self._native is not None:
+            scan = None
+            starts, ends = self._native.split(block)
+        else:
+            scan = Scan(block)
+            starts, ends = split_lines(block, scan.breaks)
         positions = starts + start
         if start == 0 and len(starts) and block[:3].tobytes() == _BOM:
             if ends[0] - starts[0] == 3:
@@ -97,6 +107,8 @@ class JsonFormat:
         return self._given.check(decoded, lines, unit) if self._given else decoded
 
     def _decode_lines(self, lines: Lines, unit: str) -> Decoded:
+        if self._native is not None:
+            return self._decode(lines, None, unit)
         scan = Scan(lines.block)
         scan.odd = np.sort(np.concatenate([scan.odd, scan.breaks]))  # a line end is a control byte like any other here
         return self._decode(lines, scan, unit)
@@ -137,10 +149,13 @@ class JsonFormat:
         except ValueError as error:
             raise ConfigError("not a JSON Schema", file=file, why=str(error)) from error
 
-    def _decode(self, lines: Lines, scan: Scan, unit: str) -> Decoded:
-        if not self._is_fast or len(lines) < _ROWS_MIN:
+    def _decode(self, lines: Lines, scan: Scan | None, unit: str) -> Decoded:
+        if self._native is not None:
+            rows, rest = self._native.decode(lines, unit)
+        elif scan is None or not self._is_fast or len(lines) < _ROWS_MIN:
             return self._exact.decode(lines, unit)
-        rows, rest = self._fast.decode(lines, scan, unit)
+        else:
+            rows, rest = self._fast.decode(lines, scan, unit)
         if rows is None:
             return self._exact.decode(lines, unit)
         if not len(rest):

@@ -1,4 +1,4 @@
-"""The dedup map: 128-bit key to expiry, open addressing in NumPy arrays, claimed a batch at a time."""
+"""The dedup map: 128-bit key to expiry, open addressing in one NumPy array, claimed a batch at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lodestream.native import KERNELS
+
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 _SMALLEST = 1 << 12
@@ -16,7 +18,9 @@ _CHUNK = 1 << 15  # keys claimed at a time, so that what is computed about them 
 
 def _zeros(count: int, kind: type[np.generic]) -> npt.NDArray[Any]:
     """Zeros on huge pages where there are any: a random walk over small ones costs a page fault every few keys."""
-    memory = mmap.mmap(-1, count * np.dtype(kind).itemsize)
+    size = count * np.dtype(kind).itemsize
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    memory = mmap.mmap(-1, size, **private)  # shared memory, the default, has no huge pages
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, kind)
@@ -30,19 +34,22 @@ class DedupMap:
     at most about eight times the live keys and each claim costs the same whatever the size.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kernels: Any | None = KERNELS) -> None:
+        """A map that is empty. `kernels`: the native ones, or None for the portable form."""
         self.used = 0
+        self._kernels = kernels
         self._allocate(_SMALLEST)
 
     def _allocate(self, capacity: int) -> None:
         self._mask = np.int64(capacity - 1)
-        self._high, self._low = _zeros(capacity, np.uint64), _zeros(capacity, np.uint64)
-        self._expiry = _zeros(capacity, np.int64)
+        self._slots = _zeros(capacity * 3, np.uint64).reshape(capacity, 3)  # side by side: one walk, one cache miss
+        self._low, self._high = self._slots[:, 0], self._slots[:, 1]
+        self._expiry = self._slots.view(np.int64)[:, 2]
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory held."""
-        return len(self._low) * 24
+        return int(self._slots.nbytes)
 
     def claim(self, high: U64, low: U64, expiry_us: I64, late_us: int) -> npt.NDArray[np.bool_]:
         """Take in n keys in arrival order.
@@ -60,9 +67,21 @@ class DedupMap:
         return self._claim(high, low, expiry_us, late_us)
 
     def _claim(self, high: U64, low: U64, expiry_us: I64, late_us: int) -> npt.NDArray[np.bool_]:
-        parts = [slice(start, start + _CHUNK) for start in range(0, len(low), _CHUNK)]
-        found = [self._claim_chunk(high[p], low[p], expiry_us[p], late_us) for p in parts]
+        if self._kernels is not None:
+            return self._claim_native(high, low, expiry_us, late_us, replace=False)
+        # A key that has expired already holds its slot to the end of the call, which only one chunk can see.
+        chunk = len(low) if len(low) and int(expiry_us.min()) <= late_us else _CHUNK
+        found = [self._claim_chunk(high[p], low[p], expiry_us[p], late_us) for p in _parts(len(low), chunk)]
         return np.concatenate(found) if found else np.zeros(0, np.bool_)
+
+    def _claim_native(
+        self, high: U64, low: U64, expiry_us: I64, late_us: int, *, replace: bool
+    ) -> npt.NDArray[np.bool_]:
+        assert self._kernels is not None
+        keys = [np.ascontiguousarray(column) for column in (high, low, expiry_us)]
+        first, taken = self._kernels.claim(self._slots, *keys, late_us, replace)
+        self.used += taken
+        return np.frombuffer(first, np.bool_).copy()
 
     def _claim_chunk(self, high: U64, low: U64, expiry_us: I64, late_us: int) -> npt.NDArray[np.bool_]:
         first = np.zeros(len(low), np.bool_)
@@ -100,20 +119,40 @@ class DedupMap:
             late_us: the watermark that held when the keys were stored; keys expired by then are let go.
         """
         self._make_room(len(low), late_us)
-        self._claim(high[::-1], low[::-1], expiry_us[::-1], np.iinfo(np.int64).max)
+        if self._kernels is not None:
+            self._claim_native(high, low, expiry_us, late_us, replace=True)
+            return
+        for part in _parts(len(low), _CHUNK):  # in a chunk the first stands, so backwards
+            self._claim_chunk(high[part][::-1], low[part][::-1], expiry_us[part][::-1], np.iinfo(np.int64).max)
 
     def live(self, late_us: int) -> tuple[U64, U64, I64]:
         """All keys that have not expired by `late_us`, as (high, low, expiry_us)."""
+        if self._kernels is not None:
+            high, low, expiry_us = self._kernels.live(self._slots, late_us)
+            return np.frombuffer(high, np.uint64), np.frombuffer(low, np.uint64), np.frombuffer(expiry_us, np.int64)
         keep = np.flatnonzero(((self._low != 0) | (self._high != 0)) & (self._expiry > late_us))
         return self._high[keep], self._low[keep], self._expiry[keep]
 
     def _make_room(self, more: int, late_us: int) -> None:
-        if (self.used + more) * 2 <= len(self._low):
+        if (self.used + more) * 2 <= len(self._slots):
             return
+        if self._kernels is not None:
+            self.used = self._kernels.sweep(self._slots, late_us)
+            if _capacity(self.used + more) == len(self._slots):
+                return
         high, low, expiry = self.live(late_us)
-        capacity = _SMALLEST
-        while (len(low) + more) * 3 > capacity:
-            capacity *= 2
+        capacity = _capacity(len(low) + more)
         self.used = 0
-        self._allocate(capacity)
+        if capacity == len(self._slots):
+            self._slots.fill(0)  # memory that is there is cheaper than new
+        else:
+            self._allocate(capacity)
         self._claim(high, low, expiry, late_us)
+
+
+def _capacity(keys: int) -> int:
+    return max(_SMALLEST, 1 << (keys * 3 - 1).bit_length())
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]

@@ -7,6 +7,7 @@ difference which cancels in one does not in the other. The hash is part of the s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.model.digest import splitmix64
+from lodestream.native import KERNELS
 
 U64 = npt.NDArray[np.uint64]
 _P1, _P2 = np.uint64(0x9FB21C651E98DF25), np.uint64(0xD6E8FEB86659FD93)
@@ -22,11 +24,12 @@ _NULL = np.uint64(0xA4093822299F31D0)
 _CHUNK = 1 << 15  # rows hashed at a time, so that the working set stays in the second-level cache
 
 
-def hash_keys(columns: Sequence[pa.ChunkedArray | pa.Array]) -> tuple[U64, U64]:
+def hash_keys(columns: Sequence[pa.ChunkedArray | pa.Array], kernels: Any | None = KERNELS) -> tuple[U64, U64]:
     """Hash n rows of key columns.
 
     Args:
         columns: key columns of equal length n, of any primitive type; NULL is a value like any other.
+        kernels: the native ones, or None for the portable form.
 
     Returns:
         (high, low): two arrays of n unsigned 64-bit integers, never both zero.
@@ -34,6 +37,8 @@ def hash_keys(columns: Sequence[pa.ChunkedArray | pa.Array]) -> tuple[U64, U64]:
     arrays = [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in columns]
     arrays = [a.cast(a.type.value_type) if pa.types.is_dictionary(a.type) else a for a in arrays]
     rows = len(arrays[0])
+    if kernels is not None:
+        return _hash_native(arrays, rows, kernels)
     high, low = np.empty(rows, np.uint64), np.empty(rows, np.uint64)
     for start in range(0, rows, _CHUNK):
         part = slice(start, min(start + _CHUNK, rows))
@@ -44,6 +49,24 @@ def hash_keys(columns: Sequence[pa.ChunkedArray | pa.Array]) -> tuple[U64, U64]:
         high[part], low[part] = splitmix64(h1), splitmix64(h2)
     low[(high == 0) & (low == 0)] = 1  # (0, 0) marks an empty slot
     return high, low
+
+
+def _hash_native(arrays: Sequence[pa.Array], rows: int, kernels: Any) -> tuple[U64, U64]:
+    hasher = kernels.KeyHasher(rows)
+    for array in arrays:
+        kind = array.type
+        valid = pc.is_valid(array).cast(pa.uint8()).to_numpy() if array.null_count else None
+        if pa.types.is_string(kind) or pa.types.is_binary(kind):
+            _, offsets, data = array.buffers()
+            hasher.bytes(np.frombuffer(offsets, np.int32)[array.offset : array.offset + rows + 1], data or b"", valid)
+        elif pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind):
+            width = kind.byte_width
+            values = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * width : (array.offset + rows) * width]
+            hasher.fixed(values, width, valid)
+        else:
+            hasher.words(np.ascontiguousarray(_word(array)), valid)
+    high, low = hasher.finish()
+    return np.frombuffer(high, np.uint64), np.frombuffer(low, np.uint64)
 
 
 def _absorb(h1: U64, h2: U64, array: pa.Array) -> tuple[U64, U64]:
