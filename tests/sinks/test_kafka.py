@@ -11,16 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from pydantic import ValidationError
 
+from lodestream.drivers.registry import open_registry
 from lodestream.errors import ConfigError, ConflictError, DataLossRefused
 from lodestream.model.table import Component, TableName
 from lodestream.ports.plugins import make_sink, sink_wants
+from lodestream.ports.registry import SchemaRefusedError
 from lodestream.ports.sink import Changes, Publishing, SinkPosition
 from lodestream.sinks.kafka import KafkaSinkSettings
+from lodestream.testing.registry import running_registry
 from tests.sinks.reading import messages
 from tests.sources.kafka_topics import Topic
 
@@ -28,18 +31,11 @@ _numbers = itertools.count()
 TABLE = TableName("gold", "revenue")
 
 
-class Registry:
-    """A schema registry in memory."""
-
-    def __init__(self):
-        self.subjects: dict[str, list[str]] = {}
-
-    def register(self, subject, kind, text, references=()):
-        assert kind == "AVRO"
-        known = self.subjects.setdefault(subject, [])
-        if text not in known:
-            known.append(text)
-        return 100 + known.index(text)
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """The schema registry that `lodestream registry` serves."""
+    with running_registry(store=str(tmp_path_factory.mktemp("registry") / "r.db")) as found:
+        yield found
 
 
 def sink(
@@ -171,30 +167,27 @@ def murmur2(data):
     return {b"21": -973932308 & 0x7FFFFFFF, b"foobar": -790332482 & 0x7FFFFFFF, b"abc": 479470107}[data]
 
 
-def test_avro_values_are_read_by_the_official_deserializer(kafka):
+def test_avro_values_are_read_by_the_official_deserializer(kafka, registry):
     topic = Topic(kafka, partitions=1)
-    registry = Registry()
-    made = sink(topic, registry=registry, value="avro")
+    ours, theirs = open_registry({"url": registry.url}, None), SchemaRegistryClient({"url": registry.url})
+    made = sink(topic, registry=ours, value="avro")
     rows = [{"id": 1, "name": "é", "price": None}, {"id": None, "name": None, "price": 2.5}]
     made.open()
     made.publish(change(rows), at(1))
     made.publish(change([{"id": 3, "name": "n", "price": 1.0, "more": True}]), at(2))  # a column joined
+    with pytest.raises(SchemaRefusedError):  # a column that changed its type breaks the subject's rule
+        made.publish(change([{"id": "x", "name": "n", "price": 1.0, "more": True}]), at(3))
     made.close()
-    texts = registry.subjects[f"{topic.name}-value"]
-    client = SchemaRegistryClient.new_client({"url": "mock://sinks"})
-    ids = {100 + i: client.register_schema(f"{topic.name}-value", Schema(text, "AVRO")) for i, text in enumerate(texts)}
-    read = AvroDeserializer(client)
-    context = SerializationContext(topic.name, MessageField.VALUE)
-    found = []
-    for one in messages(kafka.plain, topic.name):
-        magic, number = one.value[0], int.from_bytes(one.value[1:5], "big")
-        assert magic == 0
-        found.append(read(b"\x00" + ids[number].to_bytes(4, "big") + one.value[5:], context))
+    read, context = AvroDeserializer(theirs), SerializationContext(topic.name, MessageField.VALUE)
+    found = [read(one.value, context) for one in messages(kafka.plain, topic.name)]
     assert found == [*rows, {"id": 3, "name": "n", "price": 1.0, "more": True}]
-    schema = fastavro.parse_schema(json.loads(texts[0]))
+    assert theirs.get_versions(f"{topic.name}-value") == [1, 2]
+    schema = fastavro.parse_schema(json.loads(theirs.get_version(f"{topic.name}-value", 1).schema.schema_str))
     first = io.BytesIO(messages(kafka.plain, topic.name)[0].value[5:])
     assert fastavro.schemaless_reader(first, schema) == rows[0]
     assert schema["name"] == "lodestream.gold.revenue"
+    ours.close()
+    theirs.close()
 
 
 def test_a_message_that_is_too_large_is_named_and_nothing_is_published(kafka):
