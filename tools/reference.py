@@ -34,6 +34,9 @@ is opened, and only the reference is stored.""",
 How a record is written: `format: name` or `format: {name: {setting: value}}`. Without it, `json`. A record that does
 not decode is set aside in the table's quarantine with its reason and its bytes; [the guide](../guides/quarantine.md)
 says what each reason means.""",
+    "sinks": """\
+Where a table of any layer is published to: `sink: {name: {setting: value}}`, or a list of such.
+[The guide](../guides/kafka-out.md) says what is published and what holds.""",
 }
 TRAITS = {
     "replayable": ("the same range gives the same rows again", "a range may give other rows when it is read again"),
@@ -56,8 +59,8 @@ KINDS = {
 
 
 def components() -> str:
-    """docs/reference/components.md: every source and format with its settings."""
-    parts = ["# Sources and formats", NOTE, "`lodestream schema` gives the same to an editor."]
+    """docs/reference/components.md: every source, format and sink with its settings."""
+    parts = ["# Sources, formats and sinks", NOTE, "`lodestream schema` gives the same to an editor."]
     for room, words in ROOMS.items():
         parts += [f"## {room.capitalize()}", words]
         parts += [part for name in names(room) for part in _component(room, name)]
@@ -72,7 +75,7 @@ def _component(room: str, name: str) -> list[str]:
     parts = [f"### `{room.removesuffix('s')}: {shown}`", inspect.getdoc(component) or ""]
     if room == "sources":
         parts.append("\n".join(f"- {TRAITS[trait][not value]}" for trait, value in _traits(component)))
-    else:
+    elif room == "formats":
         framing = [component.framing] if hasattr(component, "framing") else ["lines", "file"]
         parts.append("Positions: " + ("; or ".join(FRAMING[one] for one in framing)) + ".")
     if not rows:

@@ -27,7 +27,7 @@ CATCH_ALL = {
 MAY_LOOK_OUT = ("app.py", "cli/")
 # The children of a crash test are whole processes, which run by the machine's clock as the app does.
 ALSO_LOOKS_OUT = {("operations/chaos.py", "time.time_ns")}
-COMPONENTS = [path for room in ("sources", "formats") for path in sorted((SOURCE / room).glob("[!_]*.py"))]
+COMPONENTS = [path for room in ("sources", "formats", "sinks") for path in sorted((SOURCE / room).glob("[!_]*.py"))]
 
 
 def vague_name(path, _tree):

@@ -47,7 +47,7 @@ ELSEWHERE = {
 PAGES_ELSEWHERE = {"docs/guides/declaring.md": "tests/planning/test_guide.py"}
 """Pages whose yaml, python and text blocks another test holds."""
 
-NEEDS_KAFKA = {"docs/guides/kafka.md"}
+NEEDS_KAFKA = {"docs/guides/kafka.md", "docs/guides/kafka-out.md"}
 """Pages that are run with a broker, whose address is in `KAFKA`."""
 
 SHOWN = [page for page in pages() if page not in PAGES_ELSEWHERE and blocks(page)]

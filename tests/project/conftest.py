@@ -35,6 +35,7 @@ class Generator:
 ROOMS = {
     "sources": {"files": SimpleNamespace(settings=FilesSettings), "generator": Generator, "kafka": None},
     "formats": {"json": SimpleNamespace(settings=Empty), "csv": SimpleNamespace(settings=Empty)},
+    "sinks": {},
 }
 
 FILES = {

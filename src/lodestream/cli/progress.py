@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lodestream.engines.embedded.surroundings import Committed
-    from lodestream.model.table import TableName
+    from lodestream.model.table import FlowName, TableName
     from lodestream.runtime.pipeline import Pipeline
     from lodestream.runtime.supervise import FlowStatus
 
@@ -35,14 +35,15 @@ class Progress:
         pipeline: asked for its flows' statuses.
     """
 
-    def __init__(self, call: Call, tables: Iterable[TableName], pipeline: Pipeline) -> None:
+    def __init__(self, call: Call, tables: Collection[TableName], pipeline: Pipeline) -> None:
         self._call = call
-        self._tables = list(tables)
+        self._tables: list[FlowName] = list(tables)
+        self._tables += [sink.name for table in tables for sink in pipeline.flows[table].sinks]
         self._pipeline = pipeline
         self._lock = threading.Lock()
         self._started = time.monotonic()
-        self._said: dict[TableName, float] = {}
-        self._rates: dict[TableName, _Rate] = {name: _Rate() for name in self._tables}
+        self._said: dict[FlowName, float] = {}
+        self._rates: dict[FlowName, _Rate] = {name: _Rate() for name in self._tables}
         self._statuses: list[FlowStatus] | None = None
         self._live: Live | None = None
 
@@ -63,7 +64,7 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def committed(self, table: TableName, batch: Committed) -> None:
+    def committed(self, table: FlowName, batch: Committed) -> None:
         """Take in a batch; called from the flows' threads."""
         with self._lock:
             self._rates[table].add(batch.counts.get("input", 0))
@@ -80,7 +81,7 @@ class Progress:
         with self._lock:
             self._call.say(f"{status.table}: {status.state}: {status.error}")
 
-    def _plain(self, table: TableName, batch: Committed) -> None:
+    def _plain(self, table: FlowName, batch: Committed) -> None:
         """One line per table every two seconds."""
         now = time.monotonic()
         if now - self._said.get(table, -_PLAIN_EVERY_S) < _PLAIN_EVERY_S:

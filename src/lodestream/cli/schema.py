@@ -25,7 +25,7 @@ def schema(
     call: Call,
     out: Annotated[str | None, typer.Option("--out", metavar="FILE", help="Write it there, not to stdout.")] = None,
 ) -> None:
-    """Print the JSON Schema of table files, with the settings of every installed source and format.
+    """Print the JSON Schema of table files, with the settings of every installed source, format and sink.
 
     In VS Code, with the YAML extension: `"yaml.schemas": {"lodestream.schema.json": "tables/**/*.yaml"}`.
     """
@@ -114,6 +114,7 @@ def table_schema() -> dict[str, Any]:
     known = {
         "source": _components("sources", definitions),
         "format": _components("formats", definitions),
+        "sink": _one_or_more(_components("sinks", definitions)),
         **_PROPERTIES,
     }
     return {
@@ -150,6 +151,13 @@ def _components(room: str, definitions: dict[str, Any]) -> dict[str, Any]:
              "minProperties": 1},
         ],
     }  # fmt: skip
+
+
+def _one_or_more(component: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "description": "Where the table is published to: one sink, or a list of them.",
+        "anyOf": [component, {"type": "array", "items": component}],
+    }
 
 
 def _described(text: str, shape: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ _FATES = ("input", "output", "quarantine", "late", "duplicate", "dropped")
 
 
 def status(call: Call) -> None:
-    """Show version, rows, batch, watermark, freshness and row accounting of every table.
+    """Show version, rows, batch, watermark, freshness and row accounting of every table, and how far sinks are.
 
     Reads the lake only; it works while `run` is at work and when the declarations have mistakes.
     """
@@ -59,6 +59,11 @@ def status(call: Call) -> None:
             )
         )  # fmt: skip
     call.table(columns, rows, right={"rows", "version", "batch", "fresh", "committed", *_FATES})
+    sinks = [(s.sink, s.version, s.behind, count(s.messages), "under way" if s.under_way is not None else "")
+             for one in tables for s in one.sinks]  # fmt: skip
+    if sinks:
+        call.print("")
+        call.table(["sink", "published", "behind", "messages", ""], sinks, right={"published", "behind", "messages"})
     for one in tables:
         if one.error:
             call.print(f"{one.table}: {one.error}")

@@ -13,6 +13,7 @@ from lodestream.model.table import (
     Lookup,
     OnFail,
     PythonStep,
+    SinkName,
     Table,
     TableName,
     Window,
@@ -149,6 +150,32 @@ Step = (
 
 
 @dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish the table's changes.
+
+    Attributes:
+        name: the table and where it goes.
+        sink: which component, with its settings as written.
+        value: columns of a message's value; None for all, at any time, that do not begin with `_`.
+        beside: further columns that the sink reads, such as those of headers.
+        key: columns of the key, empty for none.
+        changing: rows of the table change, so a key stands for one row: new content is an upsert, a key that leaves
+            the table a tombstone. Else each row that is added is a message.
+        exactly_once: whether no change is ever published twice.
+        start: `all` or `new`.
+    """
+
+    name: SinkName
+    sink: Component
+    value: tuple[str, ...] | None
+    beside: tuple[str, ...]
+    key: tuple[str, ...]
+    changing: bool
+    exactly_once: bool
+    start: str
+
+
+@dataclass(frozen=True, slots=True)
 class FlowPlan:
     """Everything a flow does for one batch, in stage order.
 
@@ -160,6 +187,7 @@ class FlowPlan:
         waits_for: lookup tables and query inputs that must have taken in what was there at the start.
         definition: 16 hex digits over everything that decides the rows.
         declaration: canonical JSON of the whole declaration, as the table's metadata keeps it.
+        sinks: where the table is published to.
     """
 
     table: Table
@@ -169,6 +197,7 @@ class FlowPlan:
     waits_for: tuple[TableName, ...]
     definition: str
     declaration: str = "{}"
+    sinks: tuple[Publish, ...] = ()
 
     @property
     def partition_columns(self) -> tuple[str, ...]:

@@ -42,6 +42,21 @@ class TableName:
         return cls(layer, name)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class SinkName:
+    """One way out of a table, such as `gold.revenue -> kafka:revenue`."""
+
+    table: TableName
+    sink: str
+
+    def __str__(self) -> str:
+        return f"{self.table} -> {self.sink}"
+
+
+FlowName = TableName | SinkName
+"""What moves rows: the flow that fills a table, or a sink that publishes it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """A component by name with its settings as written: `{kafka: {topic: orders}}`."""
@@ -155,4 +170,5 @@ class Table:
     partition_by: tuple[str, ...] = ()
     retention_us: int | None = None
     engine: Literal["any", "embedded", "spark"] = "any"
+    sinks: tuple[Component, ...] = ()
     declared_at: Place | None = field(default=None, compare=False, repr=False)

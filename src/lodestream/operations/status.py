@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
+from lodestream.engines.embedded.sink_memory import known_sinks
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import CorruptionError, DataLossRefused, LodestreamError
 from lodestream.lake.actions import AddFile, Commit
@@ -13,6 +14,25 @@ from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
+
+
+@dataclass(frozen=True)
+class SinkStatus:
+    """How far one sink of a table is.
+
+    Attributes:
+        sink: its name, such as `gold.revenue -> kafka:revenue`.
+        version: every change up to this version is published; -1 for none.
+        behind: versions of the table that are not published yet, those without any change included.
+        under_way: last version of a range that was begun and is not known to be published; None for none.
+        messages: published so far, as far as is known.
+    """
+
+    sink: str
+    version: int
+    behind: int
+    under_way: int | None
+    messages: int
 
 
 @dataclass
@@ -38,6 +58,7 @@ class TableStatus:
         counted_from: first batch of that sum; 1 when it is complete.
         quarantine_rows: records in its quarantine table, resolutions included.
         pending: what `run` would change first (`create`, `rebuild`, …), None for nothing.
+        sinks: how far its sinks are, those that ever began.
         error: why the table could not be looked at, None when it could.
     """
 
@@ -59,6 +80,7 @@ class TableStatus:
     counted_from: int = 1
     quarantine_rows: int | None = None
     pending: str | None = None
+    sinks: list[SinkStatus] = field(default_factory=list)
     error: str | None = None
 
     def to_json(self) -> dict[str, object]:
@@ -106,6 +128,13 @@ def _fill(status: TableStatus, disk: Disk, lake: str, name: TableName, now_us: i
         status.freshness_s = (now_us - status.max_event_us) / 1e6
     if status.last_commit_us is not None:
         status.age_s = (now_us - status.last_commit_us) / 1e6
+    status.sinks = [
+        SinkStatus(
+            str(sink), kept.position.version, max(0, snapshot.version - kept.position.version),
+            kept.upto if kept.under_way else None, kept.messages,
+        )
+        for sink, kept in known_sinks(disk, lake, name).items()
+    ]  # fmt: skip
     quarantine = DeltaTable.open(disk, table_path(lake, quarantine_name(name)))
     if quarantine is not None:
         status.quarantine_rows = _rows(quarantine.snapshot.files.values())

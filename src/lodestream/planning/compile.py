@@ -17,6 +17,7 @@ from lodestream.planning.partitions import compile_partitions
 from lodestream.planning.queries import compile_sql
 from lodestream.planning.rows import compile_stages
 from lodestream.planning.scope import BATCH, PROVENANCE, Describe, Scope, Shape
+from lodestream.planning.sinks import compile_sinks
 from lodestream.planning.windows import WINDOW_META_COLUMNS, compile_window
 from lodestream.project.graph import edges, ordered
 from lodestream.project.inputs import query_inputs
@@ -75,6 +76,8 @@ def compile_project(
             flows[name] = plan
         for place, where in scope.notes:
             notes.add(place, "N101", f"{name} will not run on Spark", at=where)
+        for place, sink, note in scope.sink_notes:
+            notes.add(place, "N102", note, sink=sink)
     if mistakes.found:
         raise ProjectError(mistakes.found)
     return Plans(flows, tuple(notes.found))
@@ -103,6 +106,9 @@ class _Compilation:
         schema, partitions = self.stored()
         if len(self.scope.mistakes.found) > before:
             return None
+        sinks = compile_sinks(self.scope, schema)
+        if len(self.scope.mistakes.found) > before:
+            return None
         steps.append(Write(schema, partitions))
         told = declaration(self.table, steps, self.scope.shape.schema)
         waits_for = [lookup.table for lookup in self.table.lookups]
@@ -116,6 +122,7 @@ class _Compilation:
             waits_for=tuple(dict.fromkeys(waits_for)),
             definition=digest(told),
             declaration=canonical(told),
+            sinks=sinks,
         )
 
     def steps(self) -> list[Step] | None:

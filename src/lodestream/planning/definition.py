@@ -13,7 +13,7 @@ from lodestream.model.table import Component, Table
 from lodestream.model.types import Schema
 from lodestream.project.components import component_class
 
-UNDECIDING = ("comment", "retention", "schedule", "engine")
+UNDECIDING = ("comment", "retention", "schedule", "engine", "sink")
 """Keys that decide no row."""
 
 
@@ -55,6 +55,7 @@ def declaration(table: Table, steps: Sequence[Step], schema: Schema) -> dict[str
     found["sql"] = texts.get(("sql", ""), table.sql)
     found["schedule"] = table.schedule
     found["partition_by"] = list(table.partition_by)
+    found["sink"] = [_component("sinks", sink) for sink in table.sinks]
     if table.source is None or (table.columns is None and table.drift in ("quarantine", "stop")):
         found["schema"] = [[c.name, str(c.type)] for c in schema]
     if table.engine == "any":

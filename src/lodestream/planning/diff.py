@@ -16,7 +16,7 @@ from lodestream.planning.words import duration_text
 
 Kind = Literal["create", "alter_metadata", "alter_forward", "refresh", "rebuild", "drop"]
 _RANK: tuple[Kind, ...] = ("alter_metadata", "alter_forward", "refresh", "rebuild")
-_METADATA = ("comment", "comments", "retention")
+_METADATA = ("comment", "comments", "retention", "sink")
 _FORWARD = ("expect", "format", "schedule", "drift", "engine")
 _NAMED = ("derive", "expect", "group_by", "measures", "columns")
 
@@ -99,7 +99,8 @@ def _summary(plan: FlowPlan) -> str:
         origin = f"from source {first.source.name}"
     else:
         origin = "from a query over " + (", ".join(str(name) for name in plan.waits_for) or "nothing")
-    return f"new table {origin}, {len(plan.schema)} columns"
+    out = "".join(f", published to {sink.name.sink}" for sink in plan.sinks)
+    return f"new table {origin}, {len(plan.schema)} columns{out}"
 
 
 def _compare(plan: FlowPlan, deployed: Deployed) -> tuple[Kind | None, tuple[str, ...]]:
@@ -154,6 +155,10 @@ def _lines(key: str, old: Any, new: Any) -> list[str]:
         return [
             _line(f"source.{name}.{n}", before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)
         ]
+    if key == "sink":
+        was, now = ([_text(sink) for sink in sinks or ()] for sinks in (old, new))
+        added = [_line("sink", None, sink) for sink in now if sink not in was]
+        return added + [_line("sink", sink, None) for sink in was if sink not in now]
     if key == "retention":
         return [_line(key, *(None if value is None else duration_text(value) for value in (old, new)))]
     if key in ("event_time", "dedup", "window") and old is not None and new is not None:

@@ -12,6 +12,7 @@ from lodestream.model.steps import (
     Expect,
     FlowPlan,
     LookUp,
+    Publish,
     ReadSource,
     ReadTable,
     RunPython,
@@ -46,7 +47,9 @@ class Explanation:
 
 def explain(plan: FlowPlan) -> Explanation:
     """The steps and the direct lineage of one flow."""
-    return Explanation(plan.table.name, tuple(line for step in plan.steps for line in _lines(step)), _lineage(plan))
+    lines = [line for step in plan.steps for line in _lines(step)]
+    lines += [_publish(sink) for sink in plan.sinks]
+    return Explanation(plan.table.name, tuple(lines), _lineage(plan))
 
 
 def column_lineage(flows: Mapping[TableName, FlowPlan]) -> dict[TableName, dict[str, Origins]]:
@@ -149,6 +152,14 @@ def _aggregation(step: Aggregation) -> list[str]:
 def _run_query(step: RunQuery) -> list[str]:
     when = f"on schedule {step.schedule}" if step.schedule else "when its inputs change"
     return [f"query over {', '.join(str(name) for name in step.inputs)}, {when}", step.text]
+
+
+def _publish(step: Publish) -> str:
+    what = "changes" if step.changing else "new rows"
+    value = ", ".join(step.value) if step.value is not None else "all columns"
+    key = f" by {', '.join(step.key)}" if step.key else ""
+    promise = "exactly once" if step.exactly_once else "at least once"
+    return f"publish {what} to {step.name.sink}{key}: {value}, {promise}"
 
 
 def _write(step: Write) -> list[str]:

@@ -58,6 +58,7 @@ class Scope:
     Attributes:
         hidden: columns that expressions may read although they are no columns of the table (`_source`, `_raw` …).
         notes: what a portable engine could not run, as (place, text).
+        sink_notes: what a person should know of a sink, as (place, sink, text).
     """
 
     project: Project
@@ -68,6 +69,7 @@ class Scope:
     describe: Describe | None = None
     notes: list[tuple[Place, str]] = field(default_factory=list)
     read: set[str] = field(default_factory=set)
+    sink_notes: list[tuple[Place, str, str]] = field(default_factory=list)
 
     @property
     def portable(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from lodestream.errors import ConfigError, MissingDriverError
 from lodestream.model.table import Component
 from lodestream.model.types import Schema
+from lodestream.ports.sink import Publishing, Sink, SinkWants
 from lodestream.ports.source import Reading, Source
 
 Resolve = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -84,4 +85,27 @@ def make_source(source: Component, form: Component, reading: Reading, resolve: R
         format_class(format_class.settings(**resolve(form.settings)), own),
         reading,
     )
+    return made
+
+
+def sink_wants(sink: Component) -> SinkWants:
+    """What a sink asks of its table; raises what `load` raises."""
+    wants: SinkWants = load("sinks", sink.name).wants(sink.settings)
+    return wants
+
+
+def make_sink(sink: Component, publishing: Publishing, resolve: Resolve = lambda given: given) -> Sink:
+    """A sink, not yet open.
+
+    Args:
+        sink: which, with its settings as written.
+        publishing: what it is told about the table.
+        resolve: puts values in the place of references.
+
+    Raises:
+        ConfigError: there is no such component.
+        pydantic.ValidationError: settings that are not possible, once references are resolved.
+    """
+    sink_class = load("sinks", sink.name)
+    made: Sink = sink_class(sink_class.settings(**resolve(sink.settings)), publishing)
     return made

@@ -50,7 +50,8 @@ class Decoded:
     found: Schema = field(default_factory=Schema)
 
 
-def _no_registry(name: str) -> SchemaRegistry:
+def no_registry(name: str) -> SchemaRegistry:
+    """Stands where nobody gave registries; raises ConfigError."""
     raise ConfigError("no such schema registry; declare it in lodestream.yaml under registries:", registry=name)
 
 
@@ -76,7 +77,7 @@ class Reading:
     drift: Drift
     root: str
     reserved: frozenset[str] = frozenset()
-    registry: Callable[[str], SchemaRegistry] = _no_registry
+    registry: Callable[[str], SchemaRegistry] = no_registry
     group: str = "lodestream"
     member: str = ""
     lake: str = ""

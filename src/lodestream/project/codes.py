@@ -49,6 +49,7 @@ CODES: dict[str, Code] = {
     "D209": Code("cycle", "remove one of the edges; a table cannot be computed from itself"),
     "D210": Code("not a stream", "read it with sql:, or stream from the table that feeds it"),
     "D211": Code("not a function name", "write python: module:function"),
+    "D212": Code("sink without a key", "name the columns that tell the table's rows apart under key:"),
     # the columns
     "D301": Code("event time is not a timestamp", "name a timestamp column, or derive one with cast(x as timestamp)"),
     "D302": Code(
@@ -62,6 +63,7 @@ CODES: dict[str, Code] = {
     "D307": Code("column appears twice", "name the column differently, such as {there: another_name}"),
     "D309": Code("not an expression", "write a Spark SQL expression"),
     # notes, which refuse nothing
+    "N102": Code("a sink does less than its reader may expect", "see that readers of the sink cope with it"),
     "N101": Code("will not run on Spark", "keep engine: embedded, or use portable functions only"),
     # plans
     "P201": Code("emit: final without event_time", "add event_time: {column, delay}, or use emit: updates"),

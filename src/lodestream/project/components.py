@@ -51,14 +51,18 @@ def read_component(node: Node, room: str, mistakes: Mistakes) -> Component | Non
 
 
 def connected(table: Table, connections: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The table with what `connections:` says of its source under what the table itself says."""
-    shared = connections.get(table.source.name) if table.source is not None else None
-    if shared is None or table.source is None:
-        return table
-    known = component_class("sources", table.source.name)
+    """The table with what `connections:` says of its source and sinks under what the table itself says."""
+    source = table.source and _connected("sources", table.source, connections)
+    return replace(table, source=source, sinks=tuple(_connected("sinks", sink, connections) for sink in table.sinks))
+
+
+def _connected(room: str, component: Component, connections: Mapping[str, Mapping[str, Any]]) -> Component:
+    shared = connections.get(component.name)
+    if shared is None:
+        return component
+    known = component_class(room, component.name)
     fitting = {key: value for key, value in shared.items() if known is None or key in known.settings.model_fields}
-    settings = MappingProxyType({**fitting, **table.source.settings})
-    return replace(table, source=Component(table.source.name, settings))
+    return Component(component.name, MappingProxyType({**fitting, **component.settings}))
 
 
 def component_class(room: str, name: str) -> Any | None:

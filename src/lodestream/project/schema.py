@@ -90,6 +90,7 @@ def _table() -> dict[str, Any]:
         "comment": _text("What the table is for."),
         "source": _component("sources", "Where records come from."),
         "format": _component("formats", "How a record is written."),
+        "sink": _sink(),
         "columns": _columns(),
         "keep_raw": {"type": "boolean", "description": "Keep each record's bytes in `_raw`."},
         "drift": {"enum": list(get_args(Drift)), "description": "What to do with fields that no column takes."},
@@ -156,6 +157,13 @@ def _enrich() -> dict[str, Any]:
     lookup = _block(parts, "A left join to a table with a unique key.", ("table", "on", "columns"))
     one = _block({"lookup": {"anyOf": [lookup, {"type": "array", "items": lookup}]}}, "Lookups.", ("lookup",))
     return {"anyOf": [one, {"type": "array", "items": one}], "description": "Columns from other tables."}
+
+
+def _sink() -> dict[str, Any]:
+    """One sink, or a list of them."""
+    description = "Where the table is published to: one, or a list."
+    one = _component("sinks", description)
+    return {"description": description, "anyOf": [one, {"type": "array", "items": one}]}
 
 
 def _component(room: str, description: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from lodestream.model.project import Path
 from lodestream.model.table import (
     WINDOW_END,
     WINDOW_START,
+    Component,
     Drift,
     Expectation,
     Named,
@@ -87,6 +88,7 @@ class _TableReader:
         for key, room in (("source", "sources"), ("format", "formats")):
             if key in nodes:
                 values[key] = read_component(nodes[key], room, self.mistakes)
+        values["sinks"] = self.sinks()
         values["columns"] = self.columns()
         values["from_"] = self.upstream()
         chosen = fields.strings("select")
@@ -120,6 +122,19 @@ class _TableReader:
         if not any(values.get(key) for key in ("source", "from_", "sql")) and any(key in nodes for key in INPUTS):
             self.unsure.add("*")
         return Table(name=name, declared_at=self.fields.node.place, **values)
+
+    def sinks(self) -> tuple[Component, ...]:
+        """One sink, or a list of them; their places are at `("sinks", i)`, however they were written."""
+        node = self.fields.nodes.get("sink")
+        if node is None:
+            return ()
+        written = [(item, ("sink", i)) for i, item in enumerate(node.value)] if isinstance(node.value, list) else None
+        found: list[Component] = []
+        for item, path in written if written is not None else [(node, ("sink",))]:
+            if (sink := read_component(item, "sinks", self.mistakes)) is not None:
+                self.aliases["sinks", len(found)] = path
+                found.append(sink)
+        return tuple(found)
 
     def columns(self) -> Any:
         if "columns" not in self.fields:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lodestream.engines.embedded.history import flow_commit
+from lodestream.engines.embedded.sink_memory import needed
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.errors import LodestreamError
 from lodestream.lake.actions import HOT_TAG
@@ -42,8 +43,8 @@ class Upkeep:
 class Maintenance:
     """Writes a checkpoint of each table every so many commits, and deletes log entries that nobody needs.
 
-    An entry is deleted when it is old, not among the newest, covered by two readable checkpoints, and read by every
-    flow that streams from the table.
+    An entry is deleted when it is old, not among the newest, covered by two readable checkpoints, read by every flow
+    that streams from the table, and published by every sink that has begun.
 
     Args:
         tables: tables of this run; only they are looked after.
@@ -89,30 +90,35 @@ class Maintenance:
             return
         self._tables[name] = table
         version = table.refresh().version
-        self._delete_hot_files(table)
+        sinks = self._flows[owner].sinks if name == owner else ()
+        first, pinned = needed(self._around.disk, self._around.lake, sinks)
+        self._delete_hot_files(table, pinned)
         if name not in self._last:
             self._last[name] = max(list_log(self._around.disk, table.path).checkpoints, default=0)
         if version - self._last[name] < self._upkeep.checkpoint_every:
             return
         now_us = self._around.clock()
         self._last[name] = table.checkpoint(now_us)
-        needed = self._needed_from(name, table, owner)
+        needed_from = self._needed_from(name, table, owner)
         table.clean_log(
-            keep_versions=self._upkeep.versions_kept, needed_from=needed,
+            keep_versions=self._upkeep.versions_kept,
+            needed_from=needed_from if first is None else min(first, needed_from),
             older_than_us=now_us - self._upkeep.log_kept_us,
         )  # fmt: skip
 
-    def _delete_hot_files(self, table: DeltaTable) -> None:
-        """Delete files of open windows that were swapped out a while ago; nobody reads them any more."""
+    def _delete_hot_files(self, table: DeltaTable, pinned: frozenset[str]) -> None:
+        """Delete files of open windows that were swapped out a while ago, but for those a sink compares with."""
         for path, removed in table.snapshot.tombstones.items():
             old = self._around.clock() // 1000 - removed.deletion_time > self._upkeep.hot_kept_ms
-            if removed.tags.get(HOT_TAG) == "true" and old and (table.path, path) not in self._deleted:
+            if removed.tags.get(HOT_TAG) != "true" or path in pinned:
+                continue
+            if old and (table.path, path) not in self._deleted:
                 with contextlib.suppress(FileNotFoundError):
                     self._around.disk.unlink(os.path.join(table.path, decode_path(path, table.path)))
                 self._deleted.add((table.path, path))
 
     def _needed_from(self, name: TableName, table: DeltaTable, owner: TableName) -> int:
-        """The first version that somebody still has to read: a stream behind us, or the flow's own recovery."""
+        """The first version that a flow still has to read: a stream behind us, or the table's own at recovery."""
         own = flow_commit(table, owner)
         needed = [own.version if own else table.snapshot.version]
         for reader, plan in self._flows.items():

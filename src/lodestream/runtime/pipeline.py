@@ -11,6 +11,7 @@ from types import ModuleType
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.handover import Handover
+from lodestream.engines.embedded.publish import SinkFlow
 from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.engines.embedded.shared import SharedFlow, is_shared
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
@@ -18,11 +19,12 @@ from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, write_durable
 from lodestream.lake.layout import component_cache, flow_folder
 from lodestream.model.batch import BatchLimit
-from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
-from lodestream.model.table import TableName
+from lodestream.model.steps import FlowPlan, Publish, ReadSource, RunQuery
+from lodestream.model.table import FlowName, TableName
 from lodestream.model.types import Schema
-from lodestream.ports.plugins import Resolve, make_source
+from lodestream.ports.plugins import Resolve, make_sink, make_source
 from lodestream.ports.registry import SchemaRegistry
+from lodestream.ports.sink import Publishing, Sink
 from lodestream.ports.source import Reading, Source
 from lodestream.runtime.maintain import Maintenance, Upkeep
 from lodestream.runtime.memory import keep_freed_memory
@@ -85,12 +87,12 @@ class Pipeline:
         self._standby_s = standby_s
         self._upkeep = upkeep or Upkeep()
         self._board = Board()
-        self.workers: dict[TableName, Worker] = {}
+        self.workers: dict[FlowName, Worker] = {}
         self._modules: dict[str, ModuleType] = {}
 
     @property
     def status(self) -> list[FlowStatus]:
-        """One status per running flow."""
+        """One status per running flow and sink."""
         return [worker.status for worker in self.workers.values()]
 
     def flow(self, name: TableName) -> Flow:
@@ -100,12 +102,17 @@ class Pipeline:
         kind = SharedFlow if is_shared(plan) else Flow
         return kind(plan, self.around, lambda schema, group, member: self._source(plan, schema, group, member))
 
+    def sinks(self, tables: Iterable[TableName] | None = None) -> list[SinkFlow]:
+        """The sinks of the tables, or of all, to be opened and stepped by the caller."""
+        wanted = [sink for name in self._chosen(tables) for sink in self.flows[name].sinks]
+        return [SinkFlow(sink, self.around, self._sink) for sink in wanted]
+
     def run_once(self, tables: Iterable[TableName] | None = None) -> list[FlowStatus]:
-        """At most one batch per flow, inputs first, on this thread."""
+        """At most one batch per flow, inputs first, then at most one piece per sink, on this thread."""
         statuses = []
-        for name in self._chosen(tables):
-            flow = self.flow(name)
-            status = FlowStatus(name)
+        flows: list[Flow | SinkFlow] = [self.flow(name) for name in self._chosen(tables)]
+        for flow in [*flows, *self.sinks(tables)]:
+            status = FlowStatus(flow.name)
             try:
                 flow.open()
                 committed = flow.step()
@@ -123,12 +130,12 @@ class Pipeline:
         *,
         tables: Iterable[TableName] | None = None,
         until_idle: bool = False,
-        listener: Callable[[TableName, Committed], None] = lambda _table, _committed: None,
+        listener: Callable[[FlowName, Committed], None] = lambda _name, _committed: None,
         on_error: Callable[[FlowStatus], None] = lambda _status: None,
     ) -> list[FlowStatus]:
-        """Run flows until `stop` is called or, with `until_idle`, until nothing is left to do.
+        """Run flows and their sinks until `stop` is called or, with `until_idle`, until nothing is left to do.
 
-        A flow that fails ends alone; `on_error` hears of it at once, and of every error that is tried again.
+        A flow or sink that fails ends alone; `on_error` hears of it at once, and of every error that is tried again.
 
         Raises:
             LodestreamError: what made a flow fail, once all flows have ended; the first in flow order.
@@ -137,13 +144,15 @@ class Pipeline:
         board = self._board = Board()
         chosen = list(self._chosen(tables))
         self.workers = {name: self._worker(name, chosen, board, listener, on_error) for name in chosen}
+        for sink in self.sinks(chosen):
+            self.workers[sink.name] = self._publisher(sink, board, listener, on_error)
         maintenance = Maintenance(chosen, self.flows, self.around, self._upkeep)
         housekeeping = threading.Thread(target=maintenance.run, args=(board.stopping,), name="maintenance", daemon=True)
         for worker in self.workers.values():
             worker.thread.start()
         housekeeping.start()
         try:
-            self._wait(board, chosen, until_idle=until_idle)
+            self._wait(board, until_idle=until_idle)
         finally:
             board.stop()
             for worker in self.workers.values():
@@ -158,30 +167,30 @@ class Pipeline:
         """End the run after the batches that are under way; safe from any thread or signal handler."""
         self._board.stopping.set()
 
-    def _wait(self, board: Board, chosen: list[TableName], *, until_idle: bool) -> None:
+    def _wait(self, board: Board, *, until_idle: bool) -> None:
         while not board.stopping.is_set():
             with board.changed:
                 alive = any(worker.thread.is_alive() for worker in self.workers.values())
                 news = dict(board.news)
-                done = until_idle and all(board.idle.get(name, False) for name in chosen)
-            if done and self._settled(board, chosen, news):
+                done = until_idle and all(board.idle.get(name, False) for name in self.workers)
+            if done and self._settled(board, news):
                 return
             if not alive:
                 return
             with board.changed:
                 board.changed.wait(self._poll_s)
 
-    def _settled(self, board: Board, chosen: list[TableName], news: dict[TableName, int]) -> bool:
+    def _settled(self, board: Board, news: dict[FlowName, int]) -> bool:
         """Idle all round, and nothing was committed since: the flags were raised one after the other."""
         with board.changed:
-            return board.news == news and all(board.idle.get(name, False) for name in chosen)
+            return board.news == news and all(board.idle.get(name, False) for name in self.workers)
 
     def _worker(
         self,
         name: TableName,
         chosen: list[TableName],
         board: Board,
-        listener: Callable[[TableName, Committed], None],
+        listener: Callable[[FlowName, Committed], None],
         on_error: Callable[[FlowStatus], None],
     ) -> Worker:
         plan = self.flows[name]
@@ -202,19 +211,31 @@ class Pipeline:
             self._refresh_due, self._standby_s,
         )  # fmt: skip
 
+    def _publisher(
+        self, sink: SinkFlow, board: Board, listener: Callable[[FlowName, Committed], None],
+        on_error: Callable[[FlowStatus], None],
+    ) -> Worker:  # fmt: skip
+        inputs = tuple(name for name in self.workers if name == sink.name.table)
+        return Worker(
+            sink, board, inputs, list, self._poll_s, listener, on_error, lambda _name: None, lambda _flow: False,
+            self._standby_s,
+        )  # fmt: skip
+
     def _caught_up(self, table: TableName, chosen: list[TableName]) -> bool:
         """Whether a table that another process fills has taken in what was there when that process started."""
         return table not in chosen and self.around.disk.exists(self._marker(table))
 
-    def mark_caught_up(self, table: TableName) -> None:
+    def mark_caught_up(self, table: FlowName) -> None:
         """Tell other processes that the table has taken in what was there."""
+        assert isinstance(table, TableName)
         if not self.around.disk.exists(self._marker(table)):
             write_durable(self.around.disk, self._marker(table), b"")
 
     def _marker(self, table: TableName) -> str:
         return os.path.join(flow_folder(self.around.lake, table), "caught_up")
 
-    def _refresh_due(self, flow: Flow) -> bool:
+    def _refresh_due(self, flow: Flow | SinkFlow) -> bool:
+        assert isinstance(flow, Flow)
         first = flow.plan.steps[0]
         if not isinstance(first, RunQuery):
             return False
@@ -242,6 +263,13 @@ class Pipeline:
             self.around.lake, str(plan.table.name),
         )  # fmt: skip
         return make_source(first.source, first.format, reading, self._resolve)
+
+    def _sink(self, publish: Publish, identity: str, passing: Callable[[str], None]) -> Sink:
+        publishing = Publishing(
+            publish.name.table, publish.value, publish.key, publish.changing, identity, self.root, self._registry,
+            passing,
+        )  # fmt: skip
+        return make_sink(publish.sink, publishing, self._resolve)
 
     def _function(self, name: str) -> PythonFunction:
         """The user's function `module:function` from the project's `functions` folder."""

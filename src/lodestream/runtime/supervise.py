@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lodestream.engines.embedded.flow import Flow
+from lodestream.engines.embedded.publish import SinkFlow
 from lodestream.engines.embedded.surroundings import Committed
 from lodestream.errors import ConflictError, LodestreamError, TransientError
-from lodestream.model.table import TableName
+from lodestream.model.table import FlowName, TableName
 from lodestream.ports.source import Waiter
 
 _BACKOFF_MAX_S = 30.0
@@ -26,10 +27,11 @@ class FlowStatus:
 
     Attributes:
         state: `starting`, `waiting` (for a lookup), `running`, `idle`, `standby`, `retrying`, `failed`, `stopped`.
+        table: the table that is filled, or the sink.
         counts: rows by disposition since the start of this run.
     """
 
-    table: TableName
+    table: FlowName
     state: str = "starting"
     batches: int = 0
     batch: int = 0
@@ -48,26 +50,26 @@ class Board:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.news: dict[TableName, int] = {}
-        self.idle: dict[TableName, bool] = {}
-        self.caught_up: set[TableName] = set()
+        self.news: dict[FlowName, int] = {}
+        self.idle: dict[FlowName, bool] = {}
+        self.caught_up: set[FlowName] = set()
         self.stopping = threading.Event()
 
-    def committed(self, table: TableName) -> None:
+    def committed(self, table: FlowName) -> None:
         """A table has a new version."""
         with self.changed:
             self.news[table] = self.news.get(table, 0) + 1
             self.idle[table] = False
             self.changed.notify_all()
 
-    def quiet(self, table: TableName, *, idle: bool) -> None:
+    def quiet(self, table: FlowName, *, idle: bool) -> None:
         """A flow has nothing to do (or has again)."""
         with self.changed:
             if self.idle.get(table) != idle:
                 self.idle[table] = idle
                 self.changed.notify_all()
 
-    def catch_up(self, table: TableName) -> None:
+    def catch_up(self, table: FlowName) -> None:
         """A flow has taken in what was there when it started."""
         with self.changed:
             self.caught_up.add(table)
@@ -98,15 +100,15 @@ class Worker:
 
     def __init__(
         self,
-        flow: Flow,
+        flow: Flow | SinkFlow,
         board: Board,
-        inputs: tuple[TableName, ...],
+        inputs: tuple[FlowName, ...],
         waits_for: Callable[[], list[TableName]],
         poll_s: float,
-        listener: Callable[[TableName, Committed], None],
+        listener: Callable[[FlowName, Committed], None],
         on_error: Callable[[FlowStatus], None],
-        caught_up: Callable[[TableName], None],
-        refresh_due: Callable[[Flow], bool],
+        caught_up: Callable[[FlowName], None],
+        refresh_due: Callable[[Flow | SinkFlow], bool],
         standby_s: float,
     ) -> None:
         self.flow = flow
@@ -194,6 +196,8 @@ class Worker:
         return source if self._poll_s <= _PROMPT_S and isinstance(source, Waiter) else None
 
     def _finished(self) -> bool:
+        if isinstance(self.flow, SinkFlow):
+            return self.flow.caught_up
         source = self.flow.source
         return source is None or source.finished(self.flow.state.consumed, self.flow.around.clock())
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +52,17 @@ class KafkaBroker:
         authority: signs the broker and those who may come in through `tls`.
         quick: start fast, as tests want it; else the machine compiles hot code well, as measuring wants it.
         heap_mib: memory of the Java machine.
+        properties: further broker settings.
     """
 
-    def __init__(self, folder: Path, authority: Authority, *, quick: bool = True, heap_mib: int = 512) -> None:
+    def __init__(
+        self, folder: Path, authority: Authority, *, quick: bool = True, heap_mib: int = 512,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.authority = authority
         self._quick, self._heap_mib = quick, heap_mib
+        self._more = dict(properties or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._ports = Ports(*_free_ports(4))
         folder.mkdir(parents=True, exist_ok=True)
@@ -211,7 +217,7 @@ class KafkaBroker:
             "message.max.bytes": str(64 << 20),
             "socket.request.max.bytes": str(128 << 20),
         }  # fmt: skip
-        return "".join(f"{key}={value}\n" for key, value in values.items())
+        return "".join(f"{key}={value}\n" for key, value in (values | self._more).items())
 
 
 def _formatted(path: str) -> Path:
