@@ -129,7 +129,7 @@ def _connections(fields: Fields, mistakes: Mistakes) -> dict[str, Mapping[str, A
         return {}
     found: dict[str, Mapping[str, Any]] = {}
     for name, item in node.value.items():
-        known = [component_class(room, name) for room in ("sources",) if name in plugins.names(room)]
+        known = [component_class(room, name) for room in ("sources", "sinks") if name in plugins.names(room)]
         if not known:
             every = sorted({*plugins.names("sources")})
             mistakes.add(node.keys[name], "D202", "no such component", name=name, nearest=nearest(name, every))
