@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -34,7 +35,7 @@ class _Together:
     """Messages of several units as one table: unit, offset, value and what else they bring."""
 
     def __init__(self, parts: Sequence[tuple[str, Messages]]) -> None:
-        pieces = [piece for _, piece in parts]
+        self._pieces = pieces = [piece for _, piece in parts]
         self.values = pa.concat_arrays([piece.values for piece in pieces])
         self.offsets = np.concatenate([piece.offsets for piece in pieces])
         self.times = np.concatenate([piece.timestamps_ms for piece in pieces])
@@ -42,8 +43,16 @@ class _Together:
         self._units = pa.array([unit for unit, _ in parts], pa.string())
         self._topics = pa.array([piece.topic for piece in pieces], pa.string())
         self._numbers = np.array([piece.partition for piece in pieces], np.int32)
-        self.keys = pa.concat_arrays([_or_nulls(piece.keys, len(piece), pa.binary()) for piece in pieces])
-        self.headers = pa.concat_arrays([_or_nulls(piece.headers, len(piece), HEADERS) for piece in pieces])
+
+    @cached_property
+    def keys(self) -> pa.BinaryArray:
+        """Put together when somebody asks, as most tables do not."""
+        return pa.concat_arrays([_or_nulls(piece.keys, len(piece), pa.binary()) for piece in self._pieces])
+
+    @cached_property
+    def headers(self) -> pa.ListArray:
+        """Likewise."""
+        return pa.concat_arrays([_or_nulls(piece.headers, len(piece), HEADERS) for piece in self._pieces])
 
     def units(self, rows: np.ndarray) -> pa.Array:
         return self._units.take(pa.array(self._of[rows]))
