@@ -459,3 +459,44 @@ def test_history_is_read_with_the_partitions_side_by_side(kafka):
     assert newest == 9_999
     assert worst <= 1_000, "a message came long after newer ones of other partitions"
     made.close()
+
+
+def test_an_end_that_was_told_before_later_messages_is_no_end():
+    from lodestream.drivers.kafka_reader import Polled
+    from tests.sources.test_kafka_buffer import piece
+
+    made = make_source(
+        Component("kafka", {"topic": "t"}), Component("json"), Reading(COLUMNS, False, "quarantine", "/")
+    )
+    made._buffer.begin(("t", 0), 0)
+    made._take(Polled(messages=[piece(0, [0, 1, 2])], ends={("t", 0): 1}))
+    assert made._ends == {}  # the end at 1 was told before 1 and 2 came
+    made._take(Polled(ends={("t", 0): 3}))
+    assert made._ends == {("t", 0): 3}
+    made._take(Polled(messages=[piece(0, [3])], ends={("t", 0): 4}))
+    assert made._ends == {("t", 0): 4}
+
+
+def test_a_member_that_was_busy_for_too_long_comes_back_and_reads_on(kafka):
+    """Longer than `max.poll.interval.ms` between two looks: the group gives our partitions away, and then back."""
+    topic = Topic(kafka, partitions=2)
+    topic.send(rows(0, 10))
+    given = {
+        "servers": kafka.plain, "topic": topic.name, "linger": 0, "share": True,
+        "client": {"max.poll.interval.ms": 3000, "session.timeout.ms": 3000, "heartbeat.interval.ms": 300},
+    }  # fmt: skip
+    reading = Reading(COLUMNS, True, "quarantine", "/", group=f"group-{topic.name}", member="busy-0")
+    made = make_source(Component("kafka", given), Component("json"), reading)
+    pieces, consumed = take_all(made)
+    time.sleep(4.5)
+    topic.send(rows(10, 20))
+    deadline = time.monotonic() + 30
+    while len(ids(pieces)) < 20:
+        assert time.monotonic() < deadline
+        try:
+            more, consumed = take_all(made, consumed)
+            pieces += more
+        except TransientError:
+            made.close()
+    assert ids(pieces) == list(range(20))
+    made.close()
