@@ -10,18 +10,6 @@ import pathway as pw
 from bench import peer_events
 
 MISSING = "no bronze and silver tables, nothing durable, no quarantine; reads the topic as it is at the start; ids are kept"
-SPLIT = "|"
-
-
-class Event(pw.Schema):
-    """What is taken out of a message."""
-
-    event_id: str
-    minute_us: int
-    type: str
-    country: str
-    amount: float
-
 
 def main() -> None:
     args = peer_events.arguments()

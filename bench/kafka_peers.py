@@ -14,7 +14,16 @@ from lodestream.testing.maven import class_path
 NAMES = {"spark": "pyspark", "quix": "quixstreams", "bytewax": "bytewax", "pathway": "pathway"}
 SPARK = ("org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0", "org.apache.spark:spark-avro_2.13:4.2.0")
 _BUNDLED = ("hadoop-client", "scala-library", "slf4j-api", "spark-tags", "scala-parallel", "jsr305")
+_SLOW = {"quix": 10}
+"""Who gets one of so many events only, to end in about a minute."""
 _TIMEOUT_S = 900.0
+
+
+def heats(names: Sequence[str]) -> list[tuple[str, int, list[str]]]:
+    """Topic, which share of the events is in it, and who runs on it."""
+    usual = [name for name in names if name not in _SLOW]
+    slow = [(f"peers-{name}", _SLOW[name], [name]) for name in names if name in _SLOW]
+    return ([("peers", 1, usual)] if usual else []) + slow
 
 
 def run(
