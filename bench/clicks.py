@@ -50,14 +50,15 @@ def messages(spec: Spec, rows: I64, times_us: I64, invalid: I64, schema_id: int)
     texts = events.urls(spec, rows)
     head = b"\0" + schema_id.to_bytes(4, "big") + _number(36)
     found = pc.binary_join_element_wise(
-        head, events.ids(spec, rows).cast(pa.binary()), _times(times_us), _USERS.take(pa.array(events.users_of(spec, rows))),
+        head, events.ids(spec, rows).cast(pa.binary()), _times(times_us),
+        _USERS.take(pa.array(events.users_of(spec, rows))),
         _TYPES.take(pa.array(events.types_of(spec, rows))), _fixed(amounts.astype("<f8").view(np.uint8), 8),
         _COUNTRIES.take(pa.array(events.countries_of(spec, rows))), _number(len(texts[0].as_py()) if len(rows) else 0),
         texts.cast(pa.binary()), b"",
     ).to_pylist()  # fmt: skip
     for i in np.flatnonzero(torn).tolist():
         found[i] = found[i][: 40 + int(rows[i]) % 40]
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def closing(spec: Spec, schema_id: int) -> bytes:

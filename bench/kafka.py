@@ -1,4 +1,4 @@
-"""Kafka to bronze to silver to gold: drain rate, catching up, latency, and the same by others: `python -m bench.kafka`."""
+"""Kafka to bronze to silver to gold: drain rate, catching up, latency, and others at it: `python -m bench.kafka`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ PROJECT = Path(__file__).parent / "kafka_project"
 EVENT_RATE = 50_000
 """Events per second of event time in a preloaded topic. Partitions are read unevenly: the 30 s of the watermark delay
 must cover that."""
-PRODUCERS = 2
 _SETTLE_S = 180.0
 _POLL_S = 0.25
 _HELD_S = 1.0
@@ -33,18 +32,23 @@ _RATE_LEAST = 10_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark. Returns 0, or 1 when a side failed or rows are not what they must be."""
-    args = _arguments(arguments)
+    args = parse(arguments)
     work = args.cache / f"kafka-{os.getpid()}"
     try:
         with opened(work, quick=args.quick) as stage:
-            bench = Bench(stage, args)
-            bench.run()
+            return run(stage, args)
     except FailedError as error:
         say(str(error))
         return 1
     finally:
         if not args.keep:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def run(stage: Stage, args: argparse.Namespace) -> int:
+    """Measure on a stage and print what was found; as `main`."""
+    bench = Bench(stage, args)
+    bench.run()
     if bench.wrong:
         print("THE ROWS ARE NOT WHAT THEY MUST BE", *bench.wrong, sep="\n  ")
         return 1
@@ -101,9 +105,10 @@ class Bench:
                 job = self._job("drain", layers)
                 runs.append({**job.report(), "broker_cpu_s": self.stage.broker.cpu_s() - broker_s})
                 say(f"drain {layers}: {spec.events / runs[-1]['wall_s']:,.0f} events/s")
-            self._check("drain", truth if layers == "all" else None)
+            self.check("drain", truth if layers == "all" else None)
             self._tell(f"drain_{layers}", {
-                **_figures(runs, spec.events), "runs": len(runs), "wall_s": round(sum(run["wall_s"] for run in runs), 1),
+                **_figures(runs, spec.events), "runs": len(runs),
+                "wall_s": round(sum(run["wall_s"] for run in runs), 1),
                 "native": runs[0]["native"], "command": " ".join(job.command[1:]),
             })  # fmt: skip
         self.stage.drop("drain")
@@ -114,7 +119,7 @@ class Bench:
         self.stage.topic("burst", spec)
         broker_s = self.stage.broker.cpu_s()
         job = self._ready(self._job("burst", "all", "--on"))
-        producers = self.stage.producers("burst", PRODUCERS, "--seconds", self.args.burst_seconds)
+        producers = self.stage.producers("burst", self.args.producers, "--seconds", self.args.burst_seconds)
         told = [producer.report() for producer in producers]
         sent, ended = sum(one["sent"] for one in told), max(one["ended"] for one in told)
         progress = kafka_lake.Progress(self._project("burst") / "lake")
@@ -122,7 +127,7 @@ class Bench:
         behind = sent - progress.taken()
         caught_up = self._settle(job, progress, sent)
         took = ended - min(one["started"] for one in told)
-        self._check("burst", None)
+        self.check("burst", None)
         self._tell("catch_up", {
             "produced_per_s": round(sent / took), "produced_s": round(took, 1), "behind": behind,
             "catch_up_s": round(caught_up - ended, 2), "broker_cpu_s": round(self.stage.broker.cpu_s() - broker_s, 2),
@@ -152,7 +157,7 @@ class Bench:
                 broker_s = self.stage.broker.cpu_s()
                 runs = [self._job(topic, "all").report()]
                 runs[0]["broker_cpu_s"] = self.stage.broker.cpu_s() - broker_s
-                self._check(topic, truth)
+                self.check(topic, truth)
                 self._tell("same_topic", _figures(runs, spec.events))
             found |= kafka_peers.run(self.stage, topic, spec, names, truth, say)
         for name, told in found.items():
@@ -165,13 +170,14 @@ class Bench:
         say(f"writing {spec.events:,} events to {topic}")
         self.stage.topic(topic, spec)
         broker_s = self.stage.broker.cpu_s()
-        producers = self.stage.producers(topic, PRODUCERS)
+        producers = self.stage.producers(topic, self.args.producers)
         told = [producer.report() for producer in producers]
         took = max(one["ended"] for one in told) - min(one["started"] for one in told)
         return {
             "events": spec.events, "events_per_s": round(spec.events / took),
             "cpu_ns_per_event": round(sum(one["cpu_s"] for one in told) * 1e9 / spec.events),
-            "broker_cpu_s": round(self.stage.broker.cpu_s() - broker_s, 2), "command": " ".join(producers[0].command[1:]),
+            "broker_cpu_s": round(self.stage.broker.cpu_s() - broker_s, 2),
+            "command": " ".join(producers[0].command[1:]),
         }  # fmt: skip
 
     def _live(self, topic: str, rate: int, seconds: float) -> dict[str, Any]:
@@ -185,12 +191,13 @@ class Bench:
         caught_up = self._settle(job, progress, told["sent"])
         ran = job.report()
         truth = clicks.truth(self.stage.work / f"truth-{topic}", spec, np.load(plan / "times.npy"))
-        self._check(topic, truth)
+        self.check(topic, truth)
         took = told["ended"] - told["started"]
         return {
             "rate": rate, "seconds": round(took, 1), "sent_per_s": round(told["sent"] / took),
             "held": bool(told["sent"] / took > 0.97 * rate and caught_up - told["ended"] < _HELD_S),
-            "latency_ms": kafka_lake.latencies(self._project(topic)), "after_end_s": round(caught_up - told["ended"], 2),
+            "latency_ms": kafka_lake.latencies(self._project(topic)),
+            "after_end_s": round(caught_up - told["ended"], 2),
             "cpu_ns_per_event": round(ran["cpu_s"] * 1e9 / told["sent"]),
             "producer_cpu_ns_per_event": round(told["cpu_s"] * 1e9 / told["sent"]),
             "broker_cpu_s": round(self.stage.broker.cpu_s() - broker_s, 2), "command": " ".join(job.command[1:]),
@@ -239,7 +246,7 @@ class Bench:
         job.report()
         return kafka_lake.commit_times(self._project(job.name.rpartition(" ")[2]))["gold", version]
 
-    def _check(self, topic: str, truth: compare.Result | None) -> None:
+    def check(self, topic: str, truth: compare.Result | None) -> None:
         """Hold a lake to its topic: every message once in bronze, and in silver and gold what the truth says."""
         lake = self._project(topic) / "lake"
         told = [json.loads(file.read_text()) for file in self.stage.work.glob(f"producer-{topic}-*.json")]
@@ -286,7 +293,8 @@ def _files(lake: Path, layer: str) -> list[str]:
     return [uri.removeprefix("file://") for uri in table.file_uris()]
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="bench.kafka", description=__doc__)
     parser.add_argument("--events", type=int, default=12_000_000, help="events to drain (default 12,000,000)")
     parser.add_argument("--seconds", type=float, default=60, help="drain again until so much work is done (default 60)")
@@ -297,12 +305,13 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peer-events", type=int, default=2_000_000, help="events for the peers (default 2,000,000)")
     parser.add_argument(
         "--peers", type=lambda text: [name for name in text.split(",") if name], default=list(kafka_peers.NAMES),
-        help="which: " + ",".join(kafka_peers.NAMES) + "; empty for none",
+        metavar="WHO", help="which: " + ",".join(kafka_peers.NAMES) + "; empty for none",
     )  # fmt: skip
     parser.add_argument(
         "--only", type=lambda text: text.split(","), default=["drain", "burst", "latency"],
-        help="which of drain,burst,latency; empty for none",
+        metavar="WHICH", help="which of drain,burst,latency; empty for none",
     )  # fmt: skip
+    parser.add_argument("--producers", type=int, default=2, help="processes that fill a topic (default 2)")
     parser.add_argument("--quick", action="store_true", help="start the broker fast, for trials")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--profile", nargs="?", const="cpu", choices=profiling.TIMERS, help="one more run, profiled")

@@ -22,7 +22,7 @@ from bench import measure, profiling
 def main() -> None:
     args = _arguments()
     if args.portable:
-        sys.modules["lodestream_native"] = None  # type: ignore[assignment] # as if it were not installed
+        sys.modules["lodestream_native"] = None  # as if it were not installed
     me = os.getpid()
     started = time.perf_counter()
     from lodestream.app import open_project

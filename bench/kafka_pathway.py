@@ -9,7 +9,10 @@ import pathway as pw
 
 from bench import peer_events
 
-MISSING = "no bronze and silver tables, nothing durable, no quarantine; reads the topic as it is at the start; ids are kept"
+MISSING = (
+    "no bronze and silver tables, nothing durable, no quarantine; reads the topic as it is at the start; ids are kept"
+)
+
 
 def main() -> None:
     args = peer_events.arguments()
@@ -23,7 +26,11 @@ def main() -> None:
         minute_us = event["event_time"] // peer_events.MINUTE_US * peer_events.MINUTE_US
         return event["event_id"], minute_us, event["type"], event["country"], event["amount"]
 
-    settings = {"bootstrap.servers": args.servers, "group.id": f"pathway-{os.getpid()}", "auto.offset.reset": "earliest"}
+    settings = {
+        "bootstrap.servers": args.servers,
+        "group.id": f"pathway-{os.getpid()}",
+        "auto.offset.reset": "earliest",
+    }
     messages = pw.io.kafka.read(settings, args.topic, format="raw", mode="static", autogenerate_key=True)
     events = messages.select(e=decoded(pw.this.data))
     events = events.select(

@@ -62,13 +62,14 @@ def _one(stage: Stage, topic: str, spec: events.Spec, name: str, truth: compare.
     broker_s = stage.broker.cpu_s()
     told = Child(name, peer.python(name, NAMES[name]), arguments, work / "report.json").report(_TIMEOUT_S)
     cold, warm = told["runs"][0], told["runs"][-1]
+    more = {"cold_events_per_s": round(spec.events / cold["wall_s"]), "layers_s": warm.get("layers")}
     return {
         "version": told["version"],
         "events_per_s": round(spec.events / warm["wall_s"]),
         "cpu_ns_per_event": round(warm["cpu_s"] * 1e9 / spec.events),
         "peak_mib": round(warm["peak_mib"]),
         "broker_cpu_s": round((stage.broker.cpu_s() - broker_s) / len(told["runs"]), 2),
-        **({"cold_events_per_s": round(spec.events / cold["wall_s"]), "layers_s": warm["layers"]} if len(told["runs"]) > 1 else {}),
+        **(more if "layers" in warm else {}),
         "missing": told.get("missing", "fsync, quarantine"),
         "wrong": _wrong(name, told, truth),
     }  # fmt: skip

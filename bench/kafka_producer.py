@@ -1,4 +1,4 @@
-"""Writes click messages to the benchmark's topic, as fast as it can or at a steady rate; run by `bench.kafka`, several at once.
+"""Writes click messages to a topic, as fast as it can or at a steady rate; run by `bench.kafka`, several at once.
 
 Idempotent, all replicas' acknowledgement, batches of up to a mebibyte, lz4. Each producer has some of the partitions.
 """

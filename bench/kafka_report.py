@@ -15,7 +15,11 @@ def line(name: str, told: Mapping[str, Any], cores: int, load: float) -> str:
         if key == "latency_ms":
             parts += [f"{layer} {value[layer]}" for layer in LAYERS if layer in value]
         elif key not in ("command", "wrong") or (key == "wrong" and value):
-            parts.append(f"{key} {value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else f"{key} {value}")
+            parts.append(
+                f"{key} {value:,}"
+                if isinstance(value, int | float) and not isinstance(value, bool)
+                else f"{key} {value}"
+            )
     text = "  ".join(parts) + f"  ({cores} cores, load {load:.1f})"
     return text + (f"\n    {told['command']}" if "command" in told else "")
 
@@ -34,7 +38,10 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "bronze_events_per_s": of("drain_bronze", "events_per_s"),
         "gold_events_per_s": of("drain_all", "events_per_s"),
-        "cpu_ns_per_event": {"bronze": of("drain_bronze", "cpu_ns_per_event"), "gold": of("drain_all", "cpu_ns_per_event")},
+        "cpu_ns_per_event": {
+            "bronze": of("drain_bronze", "cpu_ns_per_event"),
+            "gold": of("drain_all", "cpu_ns_per_event"),
+        },
         "latency_ms": of("latency", "latency_ms"),
         "latency_rate": of("latency", "rate"),
         "held_events_per_s": found.get("held_per_s"),

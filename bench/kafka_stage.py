@@ -1,4 +1,4 @@
-"""The stage of the Kafka benchmark: a broker, a schema registry, a topic full of events, and child processes that end with it."""
+"""The stage of the Kafka benchmark: a broker, a schema registry, topics full of events, and child processes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench import clicks, events
 from bench.events import Spec
@@ -104,7 +104,7 @@ class Child:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.end()
-            code = "none: it did not end in time"  # type: ignore[assignment]
+            code = "none: it did not end in time"
         except BaseException:
             self.end()
             raise
@@ -126,17 +126,31 @@ class FailedError(Exception):
 
 @contextlib.contextmanager
 def opened(work: Path, heap_mib: int = 1024, *, quick: bool = False) -> Iterator[Stage]:
-    """A stage in a new folder."""
-    work.mkdir(parents=True)
+    """A stage in a new folder, with a broker of its own."""
     authority = Authority(work / "pki", dt.datetime.now(dt.UTC))
     broker = KafkaBroker(work / "kafka", authority, quick=quick, heap_mib=heap_mib).start()
     try:
-        command = [sys.executable, "-m", "lodestream.cli", "registry", "--port", "0", "--store", work / "registry.db"]
-        with subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-            try:
-                assert server.stdout
-                yield Stage(work, broker, server.stdout.readline().strip())
-            finally:
-                server.terminate()
+        with around(broker, work) as stage:
+            yield stage
     finally:
         broker.stop()
+
+
+@contextlib.contextmanager
+def around(broker: KafkaBroker, work: Path) -> Iterator[Stage]:
+    """A stage with a broker that runs already."""
+    work.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "lodestream.cli", "registry", "--port", "0", "--store", work / "registry.db"]
+    log = work / "registry.log"
+    with (
+        log.open("wb") as told,
+        subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=told, text=True) as server,
+    ):
+        try:
+            assert server.stdout
+            url = server.stdout.readline().strip()
+            if not url:
+                raise FailedError(f"the schema registry does not start: {log.read_text(errors='replace')[-2000:]}")
+            yield Stage(work, broker, url)
+        finally:
+            server.terminate()

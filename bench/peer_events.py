@@ -39,7 +39,7 @@ class Decoder:
             event = fastavro.schemaless_reader(io.BytesIO(message[HEADER_BYTES:]), self._schema, None)
         except (EOFError, ValueError, IndexError):
             return None
-        return event if event["event_id"] and event["amount"] >= 0 else None  # type: ignore[call-overload, index, return-value]
+        return event if event["event_id"] and event["amount"] >= 0 else None
 
 
 def write_gold(path: Path, rows: Iterable[tuple[int, str, str, int, float]]) -> None:
