@@ -39,7 +39,7 @@ def main() -> None:
         "cpu_s": measure.cpu_s(me) - cpu,
         "system_s": measure.system_s(me) - system,
         "peak_mib": measure.peak_mib(me),
-        "native": sys.modules.get("lodestream_native") is not None,
+        "native": getattr(sys.modules.get("lodestream.native"), "KERNELS", None) is not None,
     }
     if threads:
         threads.stop()
