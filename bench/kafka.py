@@ -28,6 +28,7 @@ _SETTLE_S = 180.0
 _POLL_S = 0.25
 _HELD_S = 1.0
 _RATE_LEAST = 10_000
+_BURST_PER_S = 300_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +116,8 @@ class Bench:
 
     def burst(self) -> None:
         """Producers write for a while as fast as they can while the engine runs: how long until it has all?"""
-        spec = Spec(self.args.burst_events, 1, self.args.seed + 1, EVENT_RATE)
+        most = self.args.burst_events or int(self.args.burst_seconds * _BURST_PER_S)
+        spec = Spec(most, 1, self.args.seed + 1, EVENT_RATE)
         self.stage.topic("burst", spec)
         broker_s = self.stage.broker.cpu_s()
         job = self._ready(self._job("burst", "all", "--on"))
@@ -130,6 +132,7 @@ class Bench:
         self.check("burst", None)
         self._tell("catch_up", {
             "produced_per_s": round(sent / took), "produced_s": round(took, 1), "behind": behind,
+            "taken_per_s": round((sent - behind) / took),
             "catch_up_s": round(caught_up - ended, 2), "broker_cpu_s": round(self.stage.broker.cpu_s() - broker_s, 2),
             "producers_cpu_s": round(sum(one["cpu_s"] for one in told), 1), "command": " ".join(job.command[1:]),
         })  # fmt: skip
@@ -299,7 +302,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=12_000_000, help="events to drain (default 12,000,000)")
     parser.add_argument("--seconds", type=float, default=60, help="drain again until so much work is done (default 60)")
     parser.add_argument("--burst-seconds", type=float, default=60, help="how long producers write (default 60)")
-    parser.add_argument("--burst-events", type=int, default=40_000_000, help="most that they write")
+    parser.add_argument("--burst-events", type=int, help="most that they write (default 300,000 for each second)")
     parser.add_argument("--rate", type=int, default=50_000, help="events/s while latency is measured (default 50,000)")
     parser.add_argument("--latency-seconds", type=float, default=120, help="for how long (default 120)")
     parser.add_argument("--peer-events", type=int, default=2_000_000, help="events for the peers (default 2,000,000)")
