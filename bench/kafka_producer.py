@@ -49,16 +49,17 @@ class Topic:
             "delivery.report.only.error": True,
         })  # fmt: skip
 
-    def put(self, rows: events.I64, messages: list[bytes]) -> None:
-        """Hand messages over, each to its row's partition; waits while too many are under way."""
+    def put(self, rows: events.I64, times_us: events.I64, messages: list[bytes]) -> None:
+        """Hand messages over, each to its row's partition and with its event time; waits while too many are under way.
+
+        One by one, for `produce_batch` takes no timestamps. Without them the messages of a topic that is filled in
+        seconds would all be of the same age, and nothing would tell a reader which partition is behind.
+        """
         while len(self.producer) > WAITING_MAX:
             self.producer.poll(0.005)
-        by_partition: dict[int, list[dict[str, bytes]]] = {}
-        for value, partition in zip(messages, clicks.partitions(rows).tolist(), strict=True):
-            by_partition.setdefault(partition, []).append({"value": value})
-        for partition, found in by_partition.items():  # a `partition` in each message is not heeded
-            if self.producer.produce_batch(self.name, found, partition, on_delivery=_delivered) != len(found):
-                raise SystemExit("the producer's queue did not take all messages")
+        where, made_ms = clicks.partitions(rows).tolist(), (times_us // 1000).tolist()
+        for value, partition, time_ms in zip(messages, where, made_ms, strict=True):
+            self.producer.produce(self.name, value, partition=partition, timestamp=time_ms, on_delivery=_delivered)
         self.producer.poll(0)
 
     def flush(self) -> None:
@@ -85,7 +86,8 @@ def _send(
         due = min(sent + CHUNK, len(rows), int(passed * args.per_second) if args.per_second else 1 << 62)
         if due > sent:
             some = rows[sent:due]
-            topic.put(some, clicks.messages(spec, some, _times(spec, some, times), invalid, args.schema_id))
+            at_us = _times(spec, some, times)
+            topic.put(some, at_us, clicks.messages(spec, some, at_us, invalid, args.schema_id))
             sent = due
         if args.per_second and sent >= int((time.perf_counter() - began) * args.per_second):
             time.sleep(_TICK_S)

@@ -49,6 +49,7 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
         "broker_cpu_s": found["broker_cpu_s"],
         "cores": found["cores"],
         "native": of("drain_all", "native"),
+        "same_topic": {key: of("same_topic", key) for key in ("events_per_s", "cpu_ns_per_event", "peak_mib")},
         "peers": {name: _short(told) for name, told in found.get("peers", {}).items()},
     }  # fmt: skip
 

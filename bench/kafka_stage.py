@@ -44,7 +44,8 @@ class Stage:
 
     def topic(self, name: str, spec: Spec, lag_us: int = events.LAG_MAX_US) -> Path:
         """Make a topic and the plan of what goes into it. Returns the plan's folder."""
-        for made in self._admin.create_topics([NewTopic(name, clicks.PARTITIONS, 1)]).values():
+        kept = {"retention.ms": "-1"}  # the events are of a day long ago
+        for made in self._admin.create_topics([NewTopic(name, clicks.PARTITIONS, 1, config=kept)]).values():
             made.result()
         body = json.dumps({"schema": clicks.SCHEMA}).encode()
         asked = urllib.request.Request(f"{self.registry}/subjects/{name}-value/versions", body)

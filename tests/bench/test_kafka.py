@@ -25,7 +25,7 @@ def test_the_quick_form_measures_all_and_checks_the_rows(kafka, tmp_path, capsys
     told = json.loads(lines[-1])
     assert list(told) == [
         "bronze_events_per_s", "gold_events_per_s", "cpu_ns_per_event", "latency_ms", "latency_rate",
-        "held_events_per_s", "catch_up_s", "broker_cpu_s", "cores", "native", "peers",
+        "held_events_per_s", "catch_up_s", "broker_cpu_s", "cores", "native", "same_topic", "peers",
     ]  # fmt: skip
     assert taken == 4000
     assert told["gold_events_per_s"] > 0 < told["bronze_events_per_s"]
