@@ -55,12 +55,14 @@ class Spec:
         files: number of files they are cut into; one more holds the closing event.
         seed: every seed gives other events.
         rate: events per second of event time.
+        span_min_us: shortest event time that they cover.
     """
 
     events: int = 3_000_000
     files: int = 20
     seed: int = 1
     rate: int = RATE
+    span_min_us: int = SPAN_MIN_US
 
     @property
     def duplicates(self) -> int:
@@ -77,7 +79,7 @@ class Spec:
 
     @property
     def span_us(self) -> int:
-        return max(SPAN_MIN_US, self.events * 1_000_000 // self.rate)
+        return max(self.span_min_us, self.events * 1_000_000 // self.rate)
 
     @property
     def key(self) -> str:

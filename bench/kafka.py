@@ -21,9 +21,8 @@ from bench.events import Spec
 from bench.kafka_stage import ROOT, Child, FailedError, Stage, opened
 
 PROJECT = Path(__file__).parent / "kafka_project"
-EVENT_RATE = 50_000
-"""Events per second of event time in a preloaded topic. Partitions are read unevenly: the 30 s of the watermark delay
-must cover that."""
+SPAN_MIN_US = 90_000_000
+"""Shortest event time of a topic: it has some windows, however few events there are."""
 _SETTLE_S = 180.0
 _POLL_S = 0.25
 _HELD_S = 1.0
@@ -91,7 +90,7 @@ class Bench:
 
     def drain(self) -> None:
         """A full topic into bronze, and through all layers, each time into a new lake, for as long as asked."""
-        spec = Spec(self.args.events, 1, self.args.seed, EVENT_RATE)
+        spec = self._spec(self.args.events, 0)
         told = self._preload("drain", spec)
         self._tell("preload", told)
         truth = clicks.truth(self.stage.work / "truth-drain", spec)
@@ -117,7 +116,7 @@ class Bench:
     def burst(self) -> None:
         """Producers write for a while as fast as they can while the engine runs: how long until it has all?"""
         most = self.args.burst_events or int(self.args.burst_seconds * _BURST_PER_S)
-        spec = Spec(most, 1, self.args.seed + 1, EVENT_RATE)
+        spec = self._spec(most, 1)
         self.stage.topic("burst", spec)
         broker_s = self.stage.broker.cpu_s()
         job = self._ready(self._job("burst", "all", "--on"))
@@ -153,7 +152,7 @@ class Bench:
         """Others, and Lodestream once more, on topics of their own: a small one for those who are very slow."""
         found: dict[str, Any] = {}
         for topic, share, names in kafka_peers.heats(self.args.peers):
-            spec = Spec(self.args.peer_events // share, 1, self.args.seed + 2, EVENT_RATE)
+            spec = self._spec(self.args.peer_events // share, 2)
             self._preload(topic, spec)
             truth = clicks.truth(self.stage.work / f"truth-{topic}", spec)
             if share == 1:
@@ -166,6 +165,9 @@ class Bench:
         for name, told in found.items():
             self._tell(f"peer_{name}", told)
         self.found["peers"] = found
+
+    def _spec(self, events: int, number: int) -> Spec:
+        return Spec(events, 1, self.args.seed + number, self.args.event_rate, SPAN_MIN_US)
 
     # --- parts of them -----------------------------------------------------------------------------------------------
 
@@ -184,7 +186,7 @@ class Bench:
         }  # fmt: skip
 
     def _live(self, topic: str, rate: int, seconds: float) -> dict[str, Any]:
-        spec = Spec(int(rate * seconds), 1, self.args.seed + 3, max(rate, 1))
+        spec = self._spec(int(rate * seconds), 3)
         plan = self.stage.topic(topic, spec, lag_us=0)
         broker_s = self.stage.broker.cpu_s()
         job = self._ready(self._job(topic, "all", "--on"))
@@ -301,6 +303,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.kafka", description=__doc__)
     parser.add_argument("--events", type=int, default=12_000_000, help="events to drain (default 12,000,000)")
     parser.add_argument("--seconds", type=float, default=60, help="drain again until so much work is done (default 60)")
+    parser.add_argument(
+        "--event-rate", type=int, default=50_000, help="events per second of event time in a full topic (50,000)"
+    )
     parser.add_argument("--burst-seconds", type=float, default=60, help="how long producers write (default 60)")
     parser.add_argument("--burst-events", type=int, help="most that they write (default 300,000 for each second)")
     parser.add_argument("--rate", type=int, default=50_000, help="events/s while latency is measured (default 50,000)")

@@ -45,6 +45,6 @@ def wrong_after_losing_rows(bench, lake):
         path = next(commit.files[0] for commit in kafka_lake.commits(table) if commit.files)
         rows = pq.read_table(path)
         pq.write_table(rows.slice(0, len(rows) - 1), path)
-    spec = events.Spec(4000, 1, 1, benchmark.EVENT_RATE)
+    spec = events.Spec(4000, 1, 1, 50_000, benchmark.SPAN_MIN_US)
     bench.check("drain", clicks.truth(bench.stage.work / "truth-drain", spec))
     return bench.wrong
