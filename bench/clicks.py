@@ -29,6 +29,7 @@ SCHEMA = json.dumps({
     ],
 })  # fmt: skip
 HEADER_BYTES = 5
+_TIME_AT = HEADER_BYTES + 1 + 36  # behind the header and the id
 _TIME_BYTES = 8  # of a variable-length number between 2^49 and 2^56: microseconds from 1979 to 2540
 
 
@@ -57,8 +58,17 @@ def messages(spec: Spec, rows: I64, times_us: I64, invalid: I64, schema_id: int)
         texts.cast(pa.binary()), b"",
     ).to_pylist()  # fmt: skip
     for i in np.flatnonzero(torn).tolist():
-        found[i] = found[i][: 40 + int(rows[i]) % 40]
+        found[i] = found[i][: 60 + int(rows[i]) % 20]
     return found
+
+
+def stamped(messages: list[bytes], times_us: I64) -> list[bytes]:
+    """Messages with other event times."""
+    stamps = {time_us: _times(np.array([time_us]))[0].as_py() for time_us in np.unique(times_us).tolist()}
+    return [
+        message[:_TIME_AT] + stamps[time_us] + message[_TIME_AT + _TIME_BYTES :]
+        for message, time_us in zip(messages, times_us.tolist(), strict=True)
+    ]
 
 
 def closing(spec: Spec, schema_id: int) -> bytes:

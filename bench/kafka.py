@@ -140,6 +140,8 @@ class Bench:
     def latency(self) -> None:
         """Event to bronze, silver and gold at a steady rate; where the machine cannot hold it, at half of it, too."""
         rate, seconds, number = self.args.rate, self.args.latency_seconds, 0
+        if self.args.profile:
+            self._live("profiled", rate, min(seconds, 30), "--profile", self.args.profile)
         while True:
             told = self._live(f"live{number}", rate, seconds)
             self._tell("latency" if not number else f"latency_{rate}", told)
@@ -185,16 +187,18 @@ class Bench:
             "command": " ".join(producers[0].command[1:]),
         }  # fmt: skip
 
-    def _live(self, topic: str, rate: int, seconds: float) -> dict[str, Any]:
+    def _live(self, topic: str, rate: int, seconds: float, *options: str) -> dict[str, Any]:
         spec = self._spec(int(rate * seconds), 3)
         plan = self.stage.topic(topic, spec, lag_us=0)
         broker_s = self.stage.broker.cpu_s()
-        job = self._ready(self._job(topic, "all", "--on"))
+        job = self._ready(self._job(topic, "all", "--on", *options))
         (producer,) = self.stage.producers(topic, 1, "--live", "--per-second", rate)
         told = producer.report()
         progress = kafka_lake.Progress(self._project(topic) / "lake")
         caught_up = self._settle(job, progress, told["sent"])
         ran = job.report()
+        if options:
+            print(ran["profile"])
         truth = clicks.truth(self.stage.work / f"truth-{topic}", spec, np.load(plan / "times.npy"))
         self.check(topic, truth)
         took = told["ended"] - told["started"]

@@ -19,6 +19,7 @@ from bench import clicks, events, measure
 CHUNK = 20_000
 WAITING_MAX = 200_000  # messages handed over and not acknowledged yet
 _TICK_S = 0.01
+_AHEAD = 5_000
 
 
 def main() -> None:
@@ -78,6 +79,7 @@ def _send(
     args: argparse.Namespace,
 ) -> int:  # fmt: skip
     """Send all rows, or those that fit in the time. Returns how many."""
+    made = Messages(spec, rows, invalid, times, args.schema_id)
     began, sent = time.perf_counter(), 0
     while sent < len(rows):
         passed = time.perf_counter() - began
@@ -85,9 +87,7 @@ def _send(
             break
         due = min(sent + CHUNK, len(rows), int(passed * args.per_second) if args.per_second else 1 << 62)
         if due > sent:
-            some = rows[sent:due]
-            at_us = _times(spec, some, times)
-            topic.put(some, at_us, clicks.messages(spec, some, at_us, invalid, args.schema_id))
+            topic.put(rows[sent:due], *made.take(sent, due))
             sent = due
         if args.per_second and sent >= int((time.perf_counter() - began) * args.per_second):
             time.sleep(_TICK_S)
@@ -95,13 +95,34 @@ def _send(
     return sent
 
 
-def _times(spec: events.Spec, rows: events.I64, times: events.I64 | None) -> events.I64:
-    """Event times: those of the plan, or now, and for a duplicate that of its original."""
-    if times is None:
-        return events.event_times(spec, rows)
-    new = rows[times[rows] == 0]
-    times[new] = time.time_ns() // 1000
-    return times[rows]
+class Messages:
+    """Messages of rows in their order, with the event times of the plan or, live, of now.
+
+    Live ones are encoded ahead and stamped when they are taken: a duplicate with the time of its original.
+    """
+
+    def __init__(
+        self, spec: events.Spec, rows: events.I64, invalid: events.I64, times: events.I64 | None, schema_id: int
+    ) -> None:
+        self._spec, self._rows, self._invalid, self._times, self._schema_id = spec, rows, invalid, times, schema_id
+        self._ahead: list[bytes] = []
+        self._encoded = 0
+
+    def take(self, first: int, stop: int) -> tuple[events.I64, list[bytes]]:
+        """Event times and messages of `rows[first:stop]`, which follow those that were taken last."""
+        rows = self._rows[first:stop]
+        if self._times is None:
+            at_us = events.event_times(self._spec, rows)
+            return at_us, clicks.messages(self._spec, rows, at_us, self._invalid, self._schema_id)
+        while self._encoded < stop:
+            some = self._rows[self._encoded : self._encoded + _AHEAD]
+            at_us = np.full(len(some), events.START_US)
+            self._ahead += clicks.messages(self._spec, some, at_us, self._invalid, self._schema_id)
+            self._encoded += len(some)
+        self._times[rows[self._times[rows] == 0]] = time.time_ns() // 1000
+        found = clicks.stamped(self._ahead[: len(rows)], self._times[rows])
+        del self._ahead[: len(rows)]
+        return self._times[rows], found
 
 
 def _arguments() -> argparse.Namespace:

@@ -66,3 +66,10 @@ def test_a_duplicate_goes_to_the_partition_of_its_original():
     first = {}
     assert all(first.setdefault(row, part) == part for row, part in zip(rows, clicks.partitions(rows), strict=True))
     assert set(clicks.partitions(rows)) == set(range(clicks.PARTITIONS))
+
+
+def test_stamped_messages_have_the_new_time_and_all_else_as_it_was():
+    rows = np.arange(50)
+    at_us = events.event_times(SPEC, rows)
+    plain = clicks.messages(SPEC, rows, np.full(50, events.START_US), np.array([7]), ID)
+    assert clicks.stamped(plain, at_us) == clicks.messages(SPEC, rows, at_us, np.array([7]), ID)
