@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NATIVE := $(VENV)/.native
 NATIVE_SOURCE := native/Cargo.toml native/pyproject.toml $(wildcard native/src/*.rs)
 
-.PHONY: setup native demo test test-long lint bench bench-ingest kafka function-rows lock clean
+.PHONY: setup native demo test test-long lint bench bench-ingest bench-kafka kafka function-rows lock clean
 
 setup: $(STAMP)    ## a virtual environment with everything in it; the native kernels too where cargo is
 	@if command -v cargo > /dev/null; then $(MAKE) -s $(NATIVE); \
@@ -52,12 +52,15 @@ bench: setup       ## against PySpark in the same run (needs Java for the peer)
 bench-ingest: setup  ## HTTP ingest at 1,000 requests/s, next to a bare fsync loop and plain Starlette
 	@$(BIN)/python -m bench.ingest
 
+bench-kafka: setup ## Kafka to gold: drain, burst, latency, and peers in the same run (needs Java and Maven)
+	@$(BIN)/python -m bench.kafka
+
 function-rows: setup  ## regenerate the expected values of every function with Spark (needs Java)
 	@$(BIN)/python -m tools.function_rows
 
 lock:              ## renew the pinned requirements
-	@for name in base dev spark; do $(BIN)/uv pip compile --quiet --generate-hashes --no-header requirements/$$name.in -o requirements/$$name.txt; done
+	@for name in base dev spark quix bytewax pathway; do $(BIN)/uv pip compile --quiet --generate-hashes --no-header requirements/$$name.in -o requirements/$$name.txt; done
 	@$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-deps requirements/demo.in -o requirements/demo.txt
 
 clean:
-	@rm -rf $(VENV) .venv-spark .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-lake build native/target
+	@rm -rf $(VENV) .venv-spark .venv-quix .venv-bytewax .venv-pathway .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo-lake build native/target

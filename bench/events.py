@@ -28,7 +28,7 @@ DELAY_US = 30_000_000  # the watermark delay that the pipelines declare
 WINDOW_US = 60_000_000
 JITTER_MAX_US = 10_000_000  # how far an event may lie behind its place: well within the delay
 LAG_MAX_US = 5_000_000  # how much later a duplicate may come
-RATE = 5_000  # events per second of event time
+RATE = 5_000  # events per second of event time, unless the spec says more
 SPAN_MIN_US = 300_000_000
 USERS, COUNTRIES = 100_000, 200
 TYPES = ("view", "click", "search", "cart", "purchase", "refund", "login", "logout", "share", "rating")
@@ -39,7 +39,7 @@ CLOSING_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 It and its window are left out of every comparison and count."""
 CLOSING_US = 86_400_000_000
 
-_COUNTRY_NAMES = [chr(65 + i // 26) + chr(65 + i % 26) for i in range(COUNTRIES)]
+COUNTRY_NAMES = [chr(65 + i // 26) + chr(65 + i % 26) for i in range(COUNTRIES)]
 _COUNTRY_CDF = np.cumsum(np.arange(1, COUNTRIES + 1) ** -1.16)
 _COUNTRY_CDF /= _COUNTRY_CDF[-1]
 _HEX = np.array([f"{i:02x}".encode() for i in range(256)], dtype="S2").view(np.uint8).reshape(256, 2)
@@ -54,11 +54,15 @@ class Spec:
         events: lines in all, duplicates and invalid ones included, the closing event not.
         files: number of files they are cut into; one more holds the closing event.
         seed: every seed gives other events.
+        rate: events per second of event time.
+        span_min_us: shortest event time that they cover.
     """
 
     events: int = 3_000_000
     files: int = 20
     seed: int = 1
+    rate: int = RATE
+    span_min_us: int = SPAN_MIN_US
 
     @property
     def duplicates(self) -> int:
@@ -75,7 +79,7 @@ class Spec:
 
     @property
     def span_us(self) -> int:
-        return max(SPAN_MIN_US, self.events * 1_000_000 // RATE)
+        return max(self.span_min_us, self.events * 1_000_000 // self.rate)
 
     @property
     def key(self) -> str:
@@ -120,20 +124,20 @@ def ensure(root: Path, spec: Spec) -> Dataset:
         shutil.rmtree(folder, ignore_errors=True)
         (part / "lines").mkdir(parents=True)
         size = _write_lines(part / "lines", spec)
-        _write_truth(part, spec)
+        write_truth(part, spec)
         (part / "done.json").write_text(json.dumps({**dataclasses.asdict(spec), "bytes": size}))
         part.rename(folder)
     return Dataset(folder, spec, json.loads(done.read_text())["bytes"])
 
 
-def order(spec: Spec) -> I64:
+def order(spec: Spec, lag_us: int = LAG_MAX_US) -> I64:
     """Row numbers in the order in which they are written: each original once, in event-time order but for the jitter,
-    and each duplicate at most `LAG_MAX_US` after its original."""
+    and each duplicate at most `lag_us` after its original."""
     originals = np.arange(spec.originals, dtype=np.int64)
     if not spec.duplicates:
         return originals
     picked = _smallest(_hash(spec, "duplicate", originals), spec.duplicates)
-    lag_rows = max(1, LAG_MAX_US * spec.originals // spec.span_us)
+    lag_rows = max(1, lag_us * spec.originals // spec.span_us)
     place = picked + 1 + (_hash(spec, "lag", picked) % np.uint64(lag_rows)).astype(np.int64)
     return np.concatenate([originals, picked])[np.argsort(np.concatenate([originals, place]), kind="stable")]
 
@@ -160,21 +164,28 @@ def ids(spec: Spec, rows: I64) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
 
 
+def urls(spec: Spec, rows: I64) -> pa.Array:
+    """A page of the shop, always equally long."""
+    page = _hash(spec, "url", rows)
+    return pc.binary_join_element_wise(
+        "https://shop.example.com/catalogue/", _text(page % np.uint64(9_000) + np.uint64(1_000)),
+        "/item-", _text((page >> np.uint64(20)) % np.uint64(9_000_000) + np.uint64(1_000_000)),
+        "?ref=", _text((page >> np.uint64(44)) % np.uint64(90_000) + np.uint64(10_000)), "",
+    )  # fmt: skip
+
+
 def lines(spec: Spec, rows: I64, invalid: I64) -> pa.Array:
     """One JSON line, with its newline, per row number."""
-    cents = _cents(spec, rows)
+    cents = cents_of(spec, rows)
     hundredths = pa.array([f"{i:02d}" for i in range(100)])
-    page = _hash(spec, "url", rows)
     text = pc.binary_join_element_wise(
         '{"event_id":"', ids(spec, rows),
         '","event_time":"', pc.strftime(pa.array(event_times(spec, rows), pa.timestamp("us")), "%Y-%m-%dT%H:%M:%S"),
-        'Z","user_id":', _text(_hash(spec, "user", rows) % np.uint64(USERS)),
-        ',"type":"', pa.array(TYPES).take(pa.array(_type(spec, rows))),
+        'Z","user_id":', _text(users_of(spec, rows)),
+        ',"type":"', pa.array(TYPES).take(pa.array(types_of(spec, rows))),
         '","amount":', _text(cents // 100), ".", hundredths.take(pa.array(cents % 100)),
-        ',"country":"', pa.array(_COUNTRY_NAMES).take(pa.array(_country(spec, rows))),
-        '","url":"https://shop.example.com/catalogue/', _text(page % np.uint64(9_000) + np.uint64(1_000)),
-        "/item-", _text((page >> np.uint64(20)) % np.uint64(9_000_000) + np.uint64(1_000_000)),
-        "?ref=", _text((page >> np.uint64(44)) % np.uint64(90_000) + np.uint64(10_000)),
+        ',"country":"', pa.array(COUNTRY_NAMES).take(pa.array(countries_of(spec, rows))),
+        '","url":"', urls(spec, rows),
         '"}\n', "",
     )  # fmt: skip
     bad = np.flatnonzero(np.isin(rows, invalid))
@@ -222,19 +233,19 @@ def _write_lines(folder: Path, spec: Spec) -> int:
     return size
 
 
-def _write_truth(folder: Path, spec: Spec) -> None:
-    """What silver and gold must hold, from the row numbers alone."""
+def write_truth(folder: Path, spec: Spec, times: I64 | None = None) -> None:
+    """What silver and gold must hold, from the row numbers alone; `times` are event times by row number, if others."""
     rows = np.setdiff1d(np.arange(spec.originals), invalid_rows(spec), assume_unique=True)
-    minutes = event_times(spec, rows) // WINDOW_US
+    minutes = (event_times(spec, rows) if times is None else times[rows]) // WINDOW_US
     first, groups = int(minutes.min()), len(TYPES) * COUNTRIES
-    key = (minutes - first) * groups + _type(spec, rows) * COUNTRIES + _country(spec, rows)
+    key = (minutes - first) * groups + types_of(spec, rows) * COUNTRIES + countries_of(spec, rows)
     count = np.bincount(key)
-    cents = np.bincount(key, weights=_cents(spec, rows)).astype(np.int64)  # exact: far below 2^53
+    cents = np.bincount(key, weights=cents_of(spec, rows)).astype(np.int64)  # exact: far below 2^53
     there = np.flatnonzero(count)
     gold = pa.table({
         "minute_us": (there // groups + first) * WINDOW_US,
         "type": pa.array(TYPES).take(pa.array(there % groups // COUNTRIES)),
-        "country": pa.array(_COUNTRY_NAMES).take(pa.array(there % COUNTRIES)),
+        "country": pa.array(COUNTRY_NAMES).take(pa.array(there % COUNTRIES)),
         "events": count[there],
         "cents": cents[there],
     })  # fmt: skip
@@ -244,15 +255,23 @@ def _write_truth(folder: Path, spec: Spec) -> None:
             writer.write_table(pa.table({"event_id": ids(spec, rows[start : start + 500_000])}))
 
 
-def _type(spec: Spec, rows: I64) -> I64:
+def users_of(spec: Spec, rows: I64) -> I64:
+    """User numbers below `USERS`."""
+    return (_hash(spec, "user", rows) % np.uint64(USERS)).astype(np.int64)
+
+
+def types_of(spec: Spec, rows: I64) -> I64:
+    """Indexes into `TYPES`."""
     return (_hash(spec, "type", rows) % np.uint64(len(TYPES))).astype(np.int64)
 
 
-def _country(spec: Spec, rows: I64) -> I64:
+def countries_of(spec: Spec, rows: I64) -> I64:
+    """Indexes into `COUNTRY_NAMES`."""
     return np.searchsorted(_COUNTRY_CDF, _unit(spec, "country", rows), side="right").astype(np.int64)
 
 
-def _cents(spec: Spec, rows: I64) -> I64:
+def cents_of(spec: Spec, rows: I64) -> I64:
+    """Amounts in hundredths, above zero."""
     return (_hash(spec, "amount", rows) % np.uint64(99_999)).astype(np.int64) + 1
 
 

@@ -1,4 +1,4 @@
-"""The peer's environment: is there a Java, and is PySpark installed in `.venv-spark`?"""
+"""The peers' environments: is there a Java, and is each peer installed in its `.venv-NAME`?"""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / ".venv-spark"
-REQUIREMENTS = ROOT / "requirements" / "spark.txt"
 JAVA_MIN = 17
 
 
@@ -31,26 +29,30 @@ def java_missing() -> str | None:
     return None
 
 
-def python() -> Path:
-    """The interpreter that has PySpark; its environment is made from the pinned requirements when it is not there."""
-    interpreter = FOLDER / "bin" / "python"
-    if not _has_spark(interpreter):
-        print("installing PySpark into .venv-spark", file=sys.stderr)
+def python(name: str = "spark", package: str = "pyspark") -> Path:
+    """The interpreter of `.venv-NAME`, which has `package`.
+
+    The environment is made from `requirements/NAME.txt` when it is not there.
+    """
+    folder, requirements = ROOT / f".venv-{name}", ROOT / "requirements" / f"{name}.txt"
+    interpreter = folder / "bin" / "python"
+    if not _has(interpreter, package, requirements):
+        print(f"installing {package} into {folder.name}", file=sys.stderr)
         if not interpreter.exists():
-            venv.create(FOLDER, with_pip=True)
+            venv.create(folder, with_pip=True)
         uv = Path(sys.prefix) / "bin" / "uv"
         install = (
             [uv, "pip", "install", "--python", interpreter] if uv.exists() else [interpreter, "-m", "pip", "install"]
         )
-        subprocess.run([*install, "--quiet", "--require-hashes", "-r", REQUIREMENTS], check=True)
+        subprocess.run([*install, "--quiet", "--require-hashes", "-r", requirements], check=True)
     return interpreter
 
 
-def _has_spark(interpreter: Path) -> bool:
-    wanted = re.search(r"^pyspark==(\S+)", REQUIREMENTS.read_text(), re.MULTILINE)
+def _has(interpreter: Path, package: str, requirements: Path) -> bool:
+    wanted = re.search(rf"^{package}==(\S+)", requirements.read_text(), re.MULTILINE)
     assert wanted
     if not interpreter.exists():
         return False
-    code = "import importlib.metadata as m; print(m.version('pyspark'))"
+    code = f"import importlib.metadata as m; print(m.version('{package}'))"
     found = subprocess.run([interpreter, "-c", code], capture_output=True, text=True, check=False)
     return found.stdout.strip() == wanted[1]

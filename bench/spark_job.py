@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from bench import measure
 
@@ -26,13 +27,13 @@ DELAY = "30 seconds"
 def main() -> None:
     args = _arguments()
     started = time.perf_counter()
-    spark = _session(args.heap)
+    spark = session(args.heap)
     start_up = {"wall_s": time.perf_counter() - started, "cpu_s": measure.cpu_s(os.getpid())}
     runs = []
     for number in range(args.runs):
         folder = args.work / f"run{number}"
         shutil.rmtree(folder, ignore_errors=True)
-        runs.append(_measured(spark, args, folder))
+        runs.append(measured(spark, args, folder, _bronze))
         if number + 1 < args.runs:
             shutil.rmtree(folder)
     args.out.write_text(json.dumps({
@@ -50,10 +51,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, required=True, help="the first is the cold one")
     parser.add_argument("--files-per-batch", type=int, default=4)
     parser.add_argument("--heap", default="3g")
+    parser.set_defaults(schema=SCHEMA)
     return parser.parse_args()
 
 
-def _session(heap: str):
+def session(heap: str, **more: str):
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master("local[2]").appName("spine").config("spark.driver.memory", heap)
@@ -66,16 +68,17 @@ def _session(heap: str):
         "spark.log.level": "ERROR",
         "spark.ui.showConsoleProgress": "false",
     }
-    for name, value in settings.items():
+    for name, value in {**settings, **more}.items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
 
 
-def _measured(spark, args: argparse.Namespace, folder: Path) -> dict[str, object]:
+def measured(spark, args: argparse.Namespace, folder: Path, bronze: Any) -> dict[str, object]:
+    """One run of the three queries; `bronze` is the first."""
     me = os.getpid()
     measure.reset_peak(me)
     layers, cpu, system, wall = {}, measure.cpu_s(me), measure.system_s(me), time.perf_counter()
-    for layer, step in (("bronze", _bronze), ("silver", _silver), ("gold", _gold)):
+    for layer, step in (("bronze", bronze), ("silver", silver), ("gold", gold)):
         began = time.perf_counter()
         step(spark, args, folder)
         layers[layer] = time.perf_counter() - began
@@ -95,36 +98,36 @@ def _bronze(spark, args: argparse.Namespace, folder: Path) -> None:
         .option("columnNameOfCorruptRecord", "_corrupt_record")
         .json(str(args.source))
     )
-    _write(events, folder, "bronze")
+    write(events, folder, "bronze")
 
 
-def _silver(spark, args: argparse.Namespace, folder: Path) -> None:
-    events = _read(spark, folder / "bronze", SCHEMA)
+def silver(spark, args: argparse.Namespace, folder: Path) -> None:
+    events = read(spark, folder / "bronze", args.schema)
     valid = events.where("_corrupt_record is null and event_id is not null and amount >= 0 and event_time is not null")
     once = valid.drop("_corrupt_record").withWatermark("event_time", DELAY).dropDuplicatesWithinWatermark(["event_id"])
-    _write(once, folder, "silver")
+    write(once, folder, "silver")
 
 
-def _gold(spark, args: argparse.Namespace, folder: Path) -> None:
+def gold(spark, args: argparse.Namespace, folder: Path) -> None:
     from pyspark.sql import functions as f
 
-    events = _read(spark, folder / "silver", SCHEMA.replace(", _corrupt_record string", ""))
+    events = read(spark, folder / "silver", args.schema.replace(", _corrupt_record string", ""))
     counted = (
         events.withWatermark("event_time", DELAY)
         .groupBy(f.window("event_time", "1 minute"), "type", "country")
         .agg(f.count("*").alias("events"), f.sum("amount").alias("amount"))
         .selectExpr("window.start as window_start", "type", "country", "events", "amount")
     )
-    _write(counted, folder, "gold")
+    write(counted, folder, "gold")
 
 
-def _read(spark, path: Path, schema: str):
+def read(spark, path: Path, schema: str):
     """A layer's files, two per batch, as `_write` makes them: a batch must not be cut in two, since its halves are not
     in event-time order to each other."""
     return spark.readStream.schema(schema).option("maxFilesPerTrigger", 2).parquet(str(path))
 
 
-def _write(rows, folder: Path, layer: str) -> None:
+def write(rows, folder: Path, layer: str) -> None:
     query = (
         rows.coalesce(2)
         .writeStream.format("parquet")

@@ -41,6 +41,13 @@ ELSEWHERE = {
     ".venv/bin/python -m bench.spine --no-spark": "tests/bench/test_spine.py",
     ".venv/bin/python -m bench.spine --profile": "tests/bench/test_spine.py",
     ".venv/bin/python -m bench.spine --portable": "tests/bench/test_spine.py",
+    '.venv/bin/python -m bench.kafka --events 1000000 --seconds 0 --only drain --peers ""': "tests/bench/test_kafka.py",
+    '.venv/bin/python -m bench.kafka --only latency --rate 20000 --latency-seconds 30 --peers ""': (
+        "tests/bench/test_kafka.py"
+    ),
+    '.venv/bin/python -m bench.kafka --only "" --peers spark': "tests/bench/test_kafka.py",
+    ".venv/bin/python -m bench.kafka --profile": "tests/bench/test_kafka.py",
+    ".venv/bin/python -m bench.kafka --portable": "tests/bench/test_kafka.py",
 }
 """Commands that are not run here, and the test that runs them or what they stand for."""
 
