@@ -120,7 +120,7 @@ class Bench:
         self.stage.topic("burst", spec)
         broker_s = self.stage.broker.cpu_s()
         job = self._ready(self._job("burst", "all", "--on"))
-        producers = self.stage.producers("burst", self.args.producers, "--seconds", self.args.burst_seconds)
+        producers = self.stage.producers("burst", self.args.burst_producers, "--seconds", self.args.burst_seconds)
         told = [producer.report() for producer in producers]
         sent, ended = sum(one["sent"] for one in told), max(one["ended"] for one in told)
         progress = kafka_lake.Progress(self._project("burst") / "lake")
@@ -324,6 +324,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="WHICH", help="which of drain,burst,latency; empty for none",
     )  # fmt: skip
     parser.add_argument("--producers", type=int, default=2, help="processes that fill a topic (default 2)")
+    parser.add_argument(
+        "--burst-producers", type=int, default=5, help="processes that write the burst (default 5: more than it drains)"
+    )
     parser.add_argument("--quick", action="store_true", help="start the broker fast, for trials")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--profile", nargs="?", const="cpu", choices=profiling.TIMERS, help="one more run, profiled")

@@ -7,7 +7,7 @@ from bench import kafka as benchmark
 
 SMALL = [
     "--events", "4000", "--seconds", "0", "--burst-seconds", "1", "--burst-events", "4000", "--rate", "1000",
-    "--latency-seconds", "2", "--producers", "1", "--peers", "",
+    "--latency-seconds", "2", "--producers", "1", "--burst-producers", "1", "--peers", "",
 ]  # fmt: skip
 
 
