@@ -53,18 +53,32 @@ def test_what_is_committed_goes_and_the_rest_stays():
     assert (buffer.rows, buffer.nbytes) == (0, 0)
 
 
-def test_a_partition_waits_for_one_that_is_behind_but_not_for_ever():
+NOW_MS = 1_000_000_000
+
+
+def test_a_partition_waits_for_one_that_is_behind_unless_nobody_waits_for_that():
+    zero, one = ("t", 0), ("t", 1)
     buffer = Buffer()
     for partition in (0, 1):
         buffer.begin(("t", partition), 0)
-    buffer.add(piece(0, [0, 1, 2], [0, 50_000, 100_000]), now_s=10.0)
-    buffer.add(piece(1, [0, 1], [0, 60_000]), now_s=10.0)
-    assert buffer.share(100, BIG, set(), 5.0, 10.1) == {("t", 0): 2, ("t", 1): 2}
-    assert buffer.share(100, BIG, {("t", 1)}, 5.0, 10.1) == {("t", 0): 3, ("t", 1): 2}  # nothing more comes there
-    assert buffer.share(100, BIG, set(), 5.0, 15.1) == {("t", 0): 3, ("t", 1): 2}
-    buffer.drop_before(("t", 1), 2, now_s=11.0)
-    assert buffer.share(100, BIG, set(), 5.0, 11.0) == {}
-    assert buffer.share(100, BIG, set(), 0.0, 11.0) == {("t", 0): 3}
+    buffer.add(piece(0, [0, 1, 2], [0, 50_000, 100_000]))
+    buffer.add(piece(1, [0, 1], [0, 60_000]))
+    assert buffer.share(100, BIG, set(), NOW_MS) == {zero: 2, one: 2}
+    assert buffer.share(100, BIG, {one}, NOW_MS) == {zero: 3, one: 2}  # nothing more comes there
+    buffer.drop_before(one, 2)
+    assert buffer.empty() == {one}
+    assert buffer.share(100, BIG, set(), NOW_MS) == {}
+    assert buffer.share(100, BIG, {one}, NOW_MS) == {zero: 3}
+
+
+def test_a_message_from_the_future_is_of_now():
+    buffer = Buffer()
+    for partition in (0, 1):
+        buffer.begin(("t", partition), 0)
+    buffer.add(piece(0, [0], [10 * NOW_MS]))
+    buffer.add(piece(1, [0], [NOW_MS - 200]))
+    assert buffer.share(100, BIG, set(), NOW_MS) == {("t", 0): 1, ("t", 1): 1}
+    assert buffer.share(100, BIG, set(), 5 * NOW_MS) == {("t", 1): 1}
 
 
 @given(st.integers(1, 12), st.lists(st.lists(st.integers(0, 99_999), max_size=9), min_size=1, max_size=4))
@@ -74,15 +88,15 @@ def test_a_share_is_never_more_than_fits_and_never_nothing_for_ever(rows_max, co
     for partition, times in enumerate(columns):
         buffer.begin(("t", partition), 0)
         if times:
-            buffer.add(piece(partition, list(range(len(times))), times), now_s=0.0)
+            buffer.add(piece(partition, list(range(len(times))), times))
     taken = 0
-    for round_ in range(total + 1):
-        ends = buffer.share(rows_max, BIG, set(), 1.0, 2.0 + round_)
+    for _ in range(total + 1):
+        ends = buffer.share(rows_max, BIG, buffer.empty(), NOW_MS)
         begun = {where: buffer.begun(where) for where in ends}
         count = sum(end - begun[where] for where, end in ends.items())
         assert count <= rows_max
         assert count > 0 or not buffer.rows
         taken += count
         for where, end in ends.items():
-            buffer.drop_before(where, end, now_s=0.0)
+            buffer.drop_before(where, end)
     assert taken == total

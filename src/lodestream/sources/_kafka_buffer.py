@@ -22,7 +22,6 @@ class _Held:
         self.begun = begun
         self.next = begun
         self.pieces: list[Messages] = []
-        self.since_s = 0.0
 
     def times(self, rows_max: int) -> npt.NDArray[np.int64]:
         """Times of the first messages, each no earlier than the one before it."""
@@ -64,13 +63,18 @@ class Buffer:
             for piece in held.pieces if held else ():
                 self._count(piece, -1)
 
+    @property
+    def partitions(self) -> set[Partition]:
+        """The partitions that are read."""
+        return set(self._held)
+
     def begun(self, partition: Partition) -> int | None:
         """From which offset on the buffer has everything; None when the partition is not read."""
         held = self._held.get(partition)
         return held.begun if held else None
 
-    def add(self, piece: Messages, now_s: float = 0.0) -> None:
-        """Take in messages that came at `now_s`; stale ones, and those delivered twice, are passed over."""
+    def add(self, piece: Messages) -> None:
+        """Take in messages; stale ones, and those delivered twice, are passed over."""
         held = self._held.get((piece.topic, piece.partition))
         if held is None or not len(piece):
             return
@@ -78,13 +82,11 @@ class Buffer:
             piece = piece.cut(int(np.searchsorted(piece.offsets, held.next)), len(piece))
             if not len(piece):
                 return
-        if not held.pieces:
-            held.since_s = now_s
         held.pieces.append(piece)
         held.next = int(piece.offsets[-1]) + 1
         self._count(piece, 1)
 
-    def drop_before(self, partition: Partition, offset: int, now_s: float = 0.0) -> None:
+    def drop_before(self, partition: Partition, offset: int) -> None:
         """Let go of the messages before an offset: they are committed."""
         held = self._held.get(partition)
         if held is None or offset <= held.begun:
@@ -97,40 +99,40 @@ class Buffer:
                 rest = piece.cut(first, len(piece)) if first else piece
                 kept.append(rest)
                 self._count(rest, 1)
-        held.pieces, held.begun, held.next, held.since_s = kept, offset, max(held.next, offset), now_s
+        held.pieces, held.begun, held.next = kept, offset, max(held.next, offset)
 
-    def share(
-        self, rows_max: int, bytes_max: int, ended: Container[Partition], patience_s: float, now_s: float
-    ) -> dict[Partition, int]:
+    def share(self, rows_max: int, bytes_max: int, waived: Container[Partition], now_ms: int) -> dict[Partition, int]:
         """How far the next batch goes in each partition: the offset after its last message there.
 
         Partitions move on together by the time of their messages: while history is read, no partition runs ahead of
-        one that has more to come. A message that has waited for `patience_s` waits no longer.
+        one that has more to come. Nothing can be taken while one of those has not shown what comes next.
 
         Args:
             rows_max: messages in all.
             bytes_max: payload bytes in all, by the average message.
-            ended: partitions that have nothing more for now.
-            patience_s: the longest wait for slower partitions.
-            now_s: a monotonic clock.
+            waived: partitions that nobody waits for: nothing more comes there for now, or not soon enough.
+            now_ms: the time of day; messages from the future are of now, or they would wait for it.
         """
         waiting = {where: held for where, held in self._held.items() if held.pieces}
         if not waiting:
             return {}
         room = max(1, min(rows_max, bytes_max * self.rows // max(1, self.nbytes)))
-        times = {where: held.times(room) for where, held in waiting.items()}
-        behind = [where for where in self._held if where not in ended]
-        reached = [int(times[where][-1]) if where in times else _NEVER_MS for where in behind]
+        times = {where: np.minimum(held.times(room), now_ms) for where, held in waiting.items()}
+        reached = [
+            int(times[where][-1]) if where in times else _NEVER_MS for where in self._held if where not in waived
+        ]
         upto_ms = min(reached, default=_ALWAYS_MS)
-        newest_ms = max(int(column[-1]) for column in times.values())
-        impatient = now_s - min(held.since_s for held in waiting.values()) >= patience_s
-        if impatient or newest_ms - upto_ms < _SPREAD_MS:
+        if max(int(column[-1]) for column in times.values()) - upto_ms < _SPREAD_MS:
             upto_ms = _ALWAYS_MS
         if sum(map(len, times.values())) > room:
-            together = np.sort(np.concatenate(list(times.values())))
-            upto_ms = min(upto_ms, int(together[room - 1]))
+            together = np.concatenate(list(times.values()))
+            upto_ms = min(upto_ms, int(np.partition(together, room - 1)[room - 1]))
         counts = {where: int(np.searchsorted(column, upto_ms, "right")) for where, column in times.items()}
         return self._bounded(counts, room)
+
+    def empty(self) -> set[Partition]:
+        """Partitions that hold no message."""
+        return {where for where, held in self._held.items() if not held.pieces}
 
     def _bounded(self, counts: Mapping[Partition, int], room: int) -> dict[Partition, int]:
         """Offsets for these numbers of messages; cut in proportion when many have the same time and not all fit."""

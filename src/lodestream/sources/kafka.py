@@ -66,7 +66,7 @@ class KafkaSettings(Connection):
 
     align: Seconds = Field(default=1.0, ge=0, le=3600)
     """While history is read, partitions go together by the time of their messages: how long (seconds, or text such as
-    `5 s`) a message may wait for a partition that is behind; 0 takes what comes."""
+    `5 s`) to wait for a partition that is behind and shows nothing; 0 takes what comes."""
 
     @field_validator("pattern")
     @classmethod
@@ -139,7 +139,8 @@ class KafkaSource:
         self._starts: dict[Partition, int] = {}
         self._ids: dict[str, str | None] = {}
         self._planned = 0.0
-        self._held_back = False
+        self._held_since: float | None = None
+        self._waived: set[Partition] = set()
         self._opened: _Open | None = None
 
     @classmethod
@@ -173,7 +174,7 @@ class KafkaSource:
         self._look_around(reader)
         self._line_up(reader)
         self._gather(limit, wait_s=_WAIT_S)
-        ranges = self._losses(reader) or self._beginnings() or self._cut(limit)
+        ranges = self._losses(reader) or self._beginnings() or self._cut(limit, now_us)
         if ranges:
             self._planned = time.monotonic()
             # Only now: an id that still stands vouches for all that came before it was asked.
@@ -190,11 +191,22 @@ class KafkaSource:
         reader = self._reader()
         return reader.has_assignment and not self._buffer.rows and reader.assigned.keys() <= self._ends.keys()
 
-    def _cut(self, limit: BatchLimit) -> list[SourceRange]:
+    def _cut(self, limit: BatchLimit, now_us: int) -> list[SourceRange]:
         """What is in the buffer, as much of it as fits and as the partitions go together."""
-        ends = self._buffer.share(limit.rows_max, limit.bytes_max, self._ends, self._settings.align, time.monotonic())
-        self._held_back = bool(self._buffer.rows) and not ends
+        self._waived &= self._buffer.empty()
+        ends = self._share(limit, now_us)
+        if ends or not self._buffer.rows:
+            self._held_since = None
+        elif self._held_since is None:
+            self._held_since = time.monotonic()
+        elif time.monotonic() - self._held_since >= self._settings.align:
+            self._waived = self._buffer.empty()
+            ends = self._share(limit, now_us)
         return [self._range(partition, self._position(partition), end) for partition, end in ends.items()]
+
+    def _share(self, limit: BatchLimit, now_us: int) -> dict[Partition, int]:
+        waived = self._waived | self._ends.keys() if self._settings.align else self._buffer.partitions
+        return self._buffer.share(limit.rows_max, limit.bytes_max, waived, now_us // 1000)
 
     def _beginnings(self) -> list[SourceRange]:
         """Empty ranges that remember where partitions begin whose first message may come much later."""
@@ -225,7 +237,7 @@ class KafkaSource:
             if begun is None or begun > position:
                 self._begin(reader, partition, position)
             else:
-                self._buffer.drop_before(partition, position, time.monotonic())
+                self._buffer.drop_before(partition, position)
 
     def _begin(self, reader: KafkaReader, partition: Partition, position: int) -> None:
         self._ends.pop(partition, None)
@@ -236,7 +248,7 @@ class KafkaSource:
         """Take messages in: at once when there are few, else what comes until the last batch is `linger` old."""
         opened = self._opened
         assert opened is not None
-        wait_s = wait_s if self._held_back or not self._buffer.rows else 0.0
+        wait_s = wait_s if self._held_since is not None or not self._buffer.rows else 0.0
         self._take(opened.reader.poll(self._room(limit), wait_s))
         left_s = self._planned + self._settings.linger - time.monotonic()
         if self._buffer.rows and left_s > 0 and self._room(limit):
@@ -251,14 +263,15 @@ class KafkaSource:
 
     def _room(self, limit: BatchLimit) -> int:
         """Messages that the buffer still takes: two batches, or more while it waits for a partition that is behind."""
-        batches = 8 if self._held_back else 2
-        rows_max = max(batches * limit.rows_max, _HELD_ROWS if self._held_back else 0)
+        is_held = self._held_since is not None
+        batches = 8 if is_held else 2
+        rows_max = max(batches * limit.rows_max, _HELD_ROWS if is_held else 0)
         return max(0, rows_max - self._buffer.rows) if self._buffer.nbytes < batches * limit.bytes_max else 0
 
     def _take(self, polled: Polled) -> None:
         self._ends.update(polled.ends)
         for piece in polled.messages:
-            self._buffer.add(piece, time.monotonic())
+            self._buffer.add(piece)
             where = piece.topic, piece.partition
             if self._ends.get(where, 0) <= piece.offsets[-1]:
                 self._ends.pop(where, None)
