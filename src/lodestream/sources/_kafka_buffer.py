@@ -118,10 +118,8 @@ class Buffer:
             return {}
         room = max(1, min(rows_max, bytes_max * self.rows // max(1, self.nbytes)))
         times = {where: np.minimum(held.times(room), now_ms) for where, held in waiting.items()}
-        reached = [
-            int(times[where][-1]) if where in times else _NEVER_MS for where in self._held if where not in waived
-        ]
-        upto_ms = min(reached, default=_ALWAYS_MS)
+        bounds = [where for where in self._held if where not in waived]
+        upto_ms = min((int(times[one][-1]) if one in times else _NEVER_MS for one in bounds), default=_ALWAYS_MS)
         if max(int(column[-1]) for column in times.values()) - upto_ms < _SPREAD_MS:
             upto_ms = _ALWAYS_MS
         if sum(map(len, times.values())) > room:
