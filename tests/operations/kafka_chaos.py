@@ -241,11 +241,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="kept for a look; otherwise a temporary one")
     parser.add_argument("--alone", action="store_true", help="workers compete for all partitions")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
         started = time.monotonic()
-        found = KafkaChaos(Path(folder), share=not given.alone, seed=given.seed).run(given.kills, given.restarts)
+        folder = given.folder or Path(temporary)
+        found = KafkaChaos(folder, share=not given.alone, seed=given.seed).run(given.kills, given.restarts)
         print(json.dumps({**found, "seconds": round(time.monotonic() - started, 1)}))
 
 

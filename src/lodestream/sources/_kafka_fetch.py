@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lodestream.drivers.kafka_reader import KafkaReader, Messages
+from lodestream.drivers.kafka_reader import KafkaReader, Messages, Partition
 from lodestream.drivers.kafka_topics import TopicIds
 from lodestream.errors import DataLossRefused, TransientError
 from lodestream.model.batch import SourceRange
@@ -64,3 +64,24 @@ def fetch(
     finally:
         reader.close()
     return [piece.cut(0, int(piece.offsets.searchsorted(planned.end))) for piece in buffer.pieces(where)]
+
+
+def holds_messages(librdkafka: Mapping[str, Any], where: Partition, start: int, *, group: str, committed: bool) -> bool:
+    """Whether a partition has a message at or after `start`; offsets alone do not tell, for transactions use some.
+
+    Raises:
+        TransientError: the broker does not say.
+    """
+    reader = KafkaReader(librdkafka, group=group, start=lambda _: {where: start}, committed=committed)
+    try:
+        reader.read([where])
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
+            polled = reader.poll(1, 0.2)
+            if polled.messages or polled.lost:
+                return True
+            if where in polled.ends:
+                return False
+        raise TransientError("the broker does not say whether a partition has more", topic=where[0])
+    finally:
+        reader.close()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lodestream.drivers.kafka_reader import Partition
 from lodestream.errors import ConfigError, DataLossRefused
+from lodestream.formats._times import parse_timestamp
 from lodestream.model.batch import SourceRange
+
+Bounds = Mapping[Partition, tuple[int, int]]
+"""Of each partition, the first offset that is there and the one after the last."""
 
 _UNIT = re.compile(r"([^~/]+)(?:~(\d+))?/(\d+)")
 
@@ -74,3 +78,48 @@ def wanted_topics(named: Sequence[str], pattern: str | None, there: Mapping[str,
             "no such topic; make it, or correct its name", topic=topic, there=", ".join(sorted(there)[:20])
         )
     return {topic: there[topic] for topic in named}
+
+
+def first_offsets(
+    start: str | Mapping[str, Mapping[int, int]],
+    fresh: Sequence[Partition],
+    bounds: Bounds,
+    since: Callable[[Sequence[Partition], int], Mapping[Partition, int]],
+) -> dict[Partition, int]:
+    """Where partitions begin that were never read.
+
+    Args:
+        start: the setting of that name.
+        fresh: the partitions.
+        bounds: first offset of each, and the one after its last.
+        since: tells the first offsets of a time in milliseconds, -1 for none.
+    """
+    if start == "latest":
+        return {partition: bounds[partition][1] for partition in fresh}
+    if not isinstance(start, str):
+        return {(topic, n): start.get(topic, {}).get(n, bounds[topic, n][0]) for topic, n in fresh}
+    if start == "earliest" or not fresh:
+        return {partition: bounds[partition][0] for partition in fresh}
+    found = since(fresh, parse_timestamp(start) // 1000)
+    return {partition: offset if offset >= 0 else bounds[partition][1] for partition, offset in found.items()}
+
+
+def cut_back(partition: Partition, read_to: int, end: int) -> DataLossRefused:
+    """The refusal to go on behind the end of a topic."""
+    return DataLossRefused(
+        "the topic ends before the position that was read to: it was cut back or restored; rebuild the table, or "
+        "restore the topic", topic=partition[0], partition=partition[1], read_to=read_to, end=end,
+    )  # fmt: skip
+
+
+def overtaken(partition: Partition, read_to: int, first: int) -> DataLossRefused:
+    """The refusal to pass over what retention took."""
+    return DataLossRefused(
+        "the topic no longer has records that were not read yet (retention); accept it with on_data_loss: record_gap",
+        topic=partition[0], partition=partition[1], read_to=read_to, first=first,
+    )  # fmt: skip
+
+
+def all_partitions(topics: Mapping[str, int]) -> list[Partition]:
+    """All partitions of topics, given their numbers of partitions."""
+    return [(topic, number) for topic, count in topics.items() for number in range(count)]

@@ -23,8 +23,16 @@ from lodestream.ports.settings import Settings
 from lodestream.ports.source import Decoded, Reading, SourceTraits
 from lodestream.sources._kafka_buffer import Buffer
 from lodestream.sources._kafka_columns import COLUMNS, Includable, decode, decode_one, gap
-from lodestream.sources._kafka_fetch import fetch
-from lodestream.sources._kafka_units import Units, parse, wanted_topics
+from lodestream.sources._kafka_fetch import fetch, holds_messages
+from lodestream.sources._kafka_units import (
+    Units,
+    all_partitions,
+    cut_back,
+    first_offsets,
+    overtaken,
+    parse,
+    wanted_topics,
+)
 from lodestream.sources.files import seconds
 
 Seconds = Annotated[float, BeforeValidator(seconds)]
@@ -33,6 +41,7 @@ _WAIT_S = 0.05
 _LOOK_AROUND_S = 5.0
 _SILENT_S = 30.0
 _PUBLISH_S = 1.0
+_OTHERS_S = 0.5
 _SAMPLE_ROWS = 200
 _HELD_ROWS = 500_000
 
@@ -115,6 +124,7 @@ class _Open:
     looked: float = 0.0
     moved: float = 0.0
     published: float = 0.0
+    others_looked: float = 0.0
 
 
 class KafkaSource:
@@ -144,11 +154,6 @@ class KafkaSource:
         self._opened: _Open | None = None
 
     @classmethod
-    def declares(cls, settings: Settings) -> Schema | None:
-        """What a message says is the format's matter."""
-        return None
-
-    @classmethod
     def adds(cls, settings: Mapping[str, object]) -> Schema:
         """The columns of `include`."""
         wanted = settings.get("include")
@@ -159,7 +164,7 @@ class KafkaSource:
         """Columns of a topic's first messages, or what a registry says of it."""
         reader = self._reader(read_all=False)
         topic = next(iter(self._wanted(reader.connect())))
-        for partition in self._partitions({topic: reader.connect()[topic]}):
+        for partition in all_partitions({topic: reader.connect()[topic]}):
             reader.read([partition])
         self._gather(BatchLimit(rows_max=_SAMPLE_ROWS), wait_s=2.0)
         values = [value for piece in self._buffer.messages() for value in piece.values.to_pylist() if value is not None]
@@ -189,7 +194,24 @@ class KafkaSource:
     def finished(self, consumed: Mapping[str, SourceRange], now_us: int) -> bool:
         """Whether the end of every partition was reached and nothing waits to be planned."""
         reader = self._reader()
-        return reader.has_assignment and not self._buffer.rows and reader.assigned.keys() <= self._ends.keys()
+        if not reader.has_assignment or self._buffer.rows or not reader.assigned.keys() <= self._ends.keys():
+            return False
+        return not reader.is_shared or self._others_are_done(reader, consumed)
+
+    def _others_are_done(self, reader: KafkaReader, consumed: Mapping[str, SourceRange]) -> bool:
+        """Whether the partitions that other members have, or that nobody has yet, are read to their ends too."""
+        opened = self._opened
+        assert opened is not None
+        if time.monotonic() - opened.others_looked < _OTHERS_S:
+            return False
+        self._consumed = consumed
+        others = [one for one in all_partitions(self._wanted(reader.connect())) if one not in reader.assigned]
+        bounds = reader.beginnings(others)
+        ends = {one: consumed[unit].end for one in others if (unit := self._unit(one)) in consumed}
+        starts = self._first([one for one in others if one not in ends], bounds) | ends
+        unread = {one: max(starts[one], low) for one, (low, high) in bounds.items() if starts[one] < high}
+        opened.others_looked = time.monotonic()
+        return not any(holds_messages(self._librdkafka, one, start, **self._how) for one, start in unread.items())
 
     def _cut(self, limit: BatchLimit, now_us: int) -> list[SourceRange]:
         """What is in the buffer, as much of it as fits and as the partitions go together."""
@@ -291,18 +313,10 @@ class KafkaSource:
             self._check_ids([partition[0]])
             position = self._position(partition)
             if position > high:
-                raise DataLossRefused(
-                    "the topic ends before the position that was read to: it was cut back or restored; rebuild the "
-                    "table, or restore the topic",
-                    topic=partition[0], partition=partition[1], read_to=position, end=high,
-                )  # fmt: skip
+                raise cut_back(partition, position, high)
             if position < low:
                 if self._settings.on_data_loss == "stop":
-                    raise DataLossRefused(
-                        "the topic no longer has records that were not read yet (retention); accept it with "
-                        "on_data_loss: record_gap",
-                        topic=partition[0], partition=partition[1], read_to=position, first=low,
-                    )  # fmt: skip
+                    raise overtaken(partition, position, low)
                 ranges.append(self._range(partition, position, low, gap=True))
                 self._begin(reader, partition, low)
             else:
@@ -344,11 +358,9 @@ class KafkaSource:
             self.close()
             raise TransientError("certificates were renewed; connecting with the new ones", retry_after_s=0.0)
         if not reader.is_shared:
-            fresh = [p for p in self._partitions(self._wanted(reader.connect())) if p not in reader.assigned]
+            fresh = [p for p in all_partitions(self._wanted(reader.connect())) if p not in reader.assigned]
             if fresh:
                 reader.read(fresh)
-
-    # --- connecting --------------------------------------------------------------------------------------------------
 
     def _reader(self, *, read_all: bool = True) -> KafkaReader:
         """The consumer, connected and told what to read."""
@@ -373,7 +385,7 @@ class KafkaSource:
                 pattern = self._settings.pattern
                 reader.subscribe([f"^{pattern}$"] if pattern else self._settings.topics)
             elif read_all:
-                reader.read(self._partitions(wanted))
+                reader.read(all_partitions(wanted))
         except BaseException:
             self.close()
             raise
@@ -382,9 +394,6 @@ class KafkaSource:
     def _wanted(self, there: Mapping[str, int]) -> dict[str, int]:
         """The topics that are to be read, with their numbers of partitions."""
         return wanted_topics(self._settings.topics, self._settings.pattern, there, Units(self._consumed))
-
-    def _partitions(self, topics: Mapping[str, int]) -> list[Partition]:
-        return [(topic, number) for topic, count in topics.items() for number in range(count)]
 
     def _begin_at(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Where reading of newly assigned partitions begins; what retention took before that is noted as lost."""
@@ -410,18 +419,9 @@ class KafkaSource:
         return found
 
     def _first(self, fresh: Sequence[Partition], bounds: Mapping[Partition, tuple[int, int]]) -> dict[Partition, int]:
-        start = self._settings.start
-        if start == "latest":
-            return {partition: bounds[partition][1] for partition in fresh}
-        if isinstance(start, dict):
-            return {(topic, n): start.get(topic, {}).get(n, bounds[topic, n][0]) for topic, n in fresh}
-        if start == "earliest" or not fresh:
-            return {partition: bounds[partition][0] for partition in fresh}
+        """Where partitions begin that were never read."""
         assert self._opened is not None
-        found = self._opened.reader.since(fresh, parse_timestamp(start) // 1000)
-        return {p: offset if offset >= 0 else bounds[p][1] for p, offset in found.items()}
-
-    # --- reading -----------------------------------------------------------------------------------------------------
+        return first_offsets(self._settings.start, fresh, bounds, self._opened.reader.since)
 
     def read(self, planned: SourceRange) -> Iterator[Decoded]:
         """Rows of a planned range, from memory when they are still there, else from the broker."""
@@ -453,18 +453,18 @@ class KafkaSource:
 
     def _fetch(self, planned: SourceRange) -> list[Messages]:
         """The messages of a range, from the broker."""
-        return fetch(
-            planned, self._librdkafka, group=f"{self._reading.group}.again",
-            ids=self._opened.ids if self._opened else TopicIds(self._librdkafka),
-            headers="headers" in self._settings.include, committed=self._settings.isolation == "read_committed",
-        )  # fmt: skip
+        ids = self._opened.ids if self._opened else TopicIds(self._librdkafka)
+        return fetch(planned, self._librdkafka, ids=ids, headers="headers" in self._settings.include, **self._how)
+
+    @property
+    def _how(self) -> Mapping[str, Any]:
+        committed = self._settings.isolation == "read_committed"
+        return {"group": f"{self._reading.group}.again", "committed": committed}
 
     def decode_raw(self, raw: bytes, unit: str, position: int, detail: str | None) -> Decoded:
         """A message that did not decode, tried again; what came with it is kept in its detail."""
         topic, _, number = parse(unit)
         return decode_one(raw, unit, position, detail, (topic, number), self._format, self._reading, self._included)
-
-    # --- afterwards --------------------------------------------------------------------------------------------------
 
     def marks(self, planned: Sequence[SourceRange]) -> Mapping[str, int]:
         """Last offset by topic id (or name, where the cluster tells none) and partition."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -107,6 +108,7 @@ class KafkaBroker:
             self._process = subprocess.Popen(
                 ["java", *flags, log4j, "-cp", path, "kafka.Kafka", str(self._configuration)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
+                preexec_fn=_end_with_parent,
             )  # fmt: skip
         deadline = time.monotonic() + _START_S
         while not self._answers():
@@ -244,6 +246,12 @@ def _formatted(path: str) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return template
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it is gone, however that came about (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _log_settings(folder: Path) -> Path:
