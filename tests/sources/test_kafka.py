@@ -402,6 +402,43 @@ def test_a_wrong_certificate_is_refused_and_said_so(kafka, authority, wrong, tmp
     assert "let us in" in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"tls": {"ca": "there-is-none.pem"}}, "ssl.ca.location"),
+        ({"tls": {"certificate": "there-is-none.pem", "key": "there-is-none.pem"}}, "ssl.certificate.location"),
+        ({"client": {"fetch.max.bytes": "lots"}}, "fetch.max.bytes"),
+        ({"client": {"partition.assignment.strategy": "nope"}}, "partition.assignment.strategy"),
+    ],
+)
+def test_what_the_client_does_not_take_is_a_mistake_in_a_setting(settings, cause):
+    given = Component("kafka", {"topic": "a", "servers": "127.0.0.1:1", **settings})
+    made = make_source(given, Component("json"), Reading(COLUMNS, True, "quarantine", "/", group="g"))
+    with pytest.raises(ConfigError, match=cause):
+        made.plan({}, ALL, NOW_US)
+
+
+def test_certificates_that_are_half_written_when_they_are_renewed_are_waited_for(
+    kafka, authority, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("lodestream.sources.kafka._LOOK_AROUND_S", 0.0)
+    topic = Topic(kafka, partitions=1)
+    topic.send(rows(0, 3))
+    mine = kafka.client(f"torn-{topic.name}")
+    made = source(topic, **by_certificate(kafka, authority, mine))
+    _, consumed = take_all(made)
+    whole = mine.certificate.read_bytes()
+    mine.certificate.write_bytes(whole[:100])
+    os.utime(mine.certificate, (1, 1))
+    for says in ("renewed", "cannot be used yet", "cannot be used yet"):
+        with pytest.raises(TransientError, match=says):
+            made.plan(consumed, ALL, NOW_US)
+    mine.certificate.write_bytes(whole)
+    topic.send(rows(3, 5))
+    assert ids(take_all(made, consumed)[0]) == [3, 4]
+    made.close()
+
+
 def test_a_password_opens_and_a_wrong_one_does_not(kafka, authority):
     topic = Topic(kafka, partitions=1)
     topic.send(rows(0, 3))
@@ -427,7 +464,13 @@ def test_the_event_hubs_profile_logs_in_by_connection_string(kafka, authority):
         ({"client": {"ssl.ca.location": "x"}}, "client may not set"),
         ({"topic": "a", "pattern": "b"}, "name a topic"),
         ({"topic": None, "pattern": "("}, "not a regular expression"),
+        ({"topic": []}, "name a topic"),
         ({"start": "yesterday"}, "start is earliest"),
+        ({"start": {"a": {0: -5}}}, "are 0 or more"),
+        ({"start": {"a": {0: 5}, "b": {0: 5}}}, "start names topics that are not read: b"),
+        ({"servers": "http://broker:9092"}, "servers are HOST:PORT"),
+        ({"servers": "a:1 b:2"}, "servers are HOST:PORT"),
+        ({"servers": ""}, "servers are HOST:PORT"),
         ({"user": "a"}, "go together"),
         ({"user": "a", "password": "b", "connection_string": "c"}, "choose one"),
         ({"tls": {"certificate": "a"}}, "go together"),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from lodestream.errors import ConfigError
 from lodestream.ports.settings import Settings
+
+Client = TypeVar("Client")
 
 LOG = logging.getLogger("lodestream.kafka")
 """What librdkafka has to say; silent unless somebody listens, for errors reach the caller as exceptions."""
@@ -94,6 +97,14 @@ class Connection(Settings):
     client: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Further librdkafka properties; only those that tune, none that name files, programs or logins."""
 
+    @field_validator("servers")
+    @classmethod
+    def _are_addresses(cls, given: str) -> str:
+        for one in given.split(","):
+            if not one.strip() or "://" in one or any(map(str.isspace, one.strip())):
+                raise ValueError(f"servers are HOST:PORT, several separated by commas; not {one!r}")
+        return given
+
     @field_validator("client")
     @classmethod
     def _allowed(cls, given: dict[str, Any]) -> dict[str, Any]:
@@ -174,3 +185,18 @@ def _oauth(oauth: OAuth, root: str) -> dict[str, Any]:
         "https.ca.location": os.path.join(root, oauth.ca) if oauth.ca else None,
     }  # fmt: skip
     return {key: value for key, value in found.items() if value is not None}
+
+
+def made(kind: type[Client], settings: Mapping[str, Any]) -> Client:
+    """A client of `kind`, such as `confluent_kafka.Consumer`.
+
+    Raises:
+        ConfigError: a file of `tls` is missing or no PEM, or `client` has a value that there is not.
+    """
+    import confluent_kafka as ck
+
+    try:
+        return kind(dict(settings), logger=LOG)  # type: ignore[call-arg]
+    except ck.KafkaException as error:
+        fix = "correct tls, client or what else the cause names"
+        raise ConfigError("the Kafka client does not take its settings", cause=error.args[0].str(), fix=fix) from error

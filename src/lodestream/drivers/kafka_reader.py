@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lodestream.drivers.kafka_connection import LOG
+from lodestream.drivers.kafka_connection import made
 from lodestream.errors import ConfigError, LodestreamError, TransientError
 
 HEADERS = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("value", pa.binary())]))
@@ -111,6 +111,9 @@ class KafkaReader:
         keys: whether messages bring their keys.
         headers: whether messages bring their headers.
         committed: hide what no transaction has committed.
+
+    Raises:
+        ConfigError: librdkafka does not take the settings.
     """
 
     def __init__(
@@ -126,7 +129,8 @@ class KafkaReader:
         self.assigned: dict[Partition, int] = {}
         self.is_shared = bool(member)
         self.has_assignment = not member
-        self._consumer = ck.Consumer(
+        self._consumer = made(
+            ck.Consumer,
             {
                 "queued.min.messages": _QUEUED_MIN,
                 "queued.max.messages.kbytes": 65_536,
@@ -150,7 +154,6 @@ class KafkaReader:
                 "error_cb": self._on_error,
                 "log_level": 4,
             },
-            logger=LOG,
         )
         self._drain: Drain = _make_drain(self._consumer, keys=keys, headers=headers)
 

@@ -9,7 +9,7 @@ from typing import Any
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 
-from lodestream.drivers.kafka_connection import LOG
+from lodestream.drivers.kafka_connection import made
 from lodestream.errors import TransientError
 
 _NONE = "AAAAAAAAAAAAAAAAAAAAAA"
@@ -25,7 +25,7 @@ class TopicIds:
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._admin = AdminClient({**settings, "log_level": 4}, logger=LOG)
+        self._admin = made(AdminClient, {**settings, "log_level": 4})
 
     def of(self, topics: Sequence[str]) -> dict[str, str | None]:
         """Id by topic: None where the cluster tells none; topics that are not there are left out.

@@ -6,13 +6,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from lodestream.drivers.kafka_connection import LOG
+from lodestream.drivers.kafka_connection import made
 from lodestream.errors import AccessError, ConfigError, ConflictError, LodestreamError, TransientError
 
 _CONNECT_S = 15.0
@@ -33,7 +33,6 @@ _TOO_LARGE = {_ERROR.MSG_SIZE_TOO_LARGE, _ERROR.RECORD_LIST_TOO_LARGE}
 _SOON = {_ERROR.COORDINATOR_LOAD_IN_PROGRESS, _ERROR.COORDINATOR_NOT_AVAILABLE, _ERROR.NOT_COORDINATOR}
 _GONE = {_ERROR.UNKNOWN_TOPIC_OR_PART, _ERROR._UNKNOWN_TOPIC, _ERROR._UNKNOWN_PARTITION}
 
-Client = TypeVar("Client", ck.Consumer, ck.Producer)
 Headers = list[tuple[str, str | bytes | None]]
 
 
@@ -107,7 +106,7 @@ class KafkaWriter:
             AccessError: it does not let us see the topic.
             TransientError: nobody answers.
         """
-        self._reader = _made(
+        self._reader = made(
             ck.Consumer,
             {**self._settings, "group.id": self._group, "enable.auto.commit": False,
              "isolation.level": "read_committed", "allow.auto.create.topics": False},
@@ -155,9 +154,9 @@ class KafkaWriter:
         """
         settings = {**self._settings, "delivery.report.only.error": True, "on_delivery": self._on_delivery}
         if self._transactional_id is None:
-            self._producer = _made(ck.Producer, {**settings, "enable.idempotence": True})
+            self._producer = made(ck.Producer, {**settings, "enable.idempotence": True})
             return None
-        self._producer = _made(ck.Producer, {**settings, "transactional.id": self._transactional_id})
+        self._producer = made(ck.Producer, {**settings, "transactional.id": self._transactional_id})
         try:
             self._producer.init_transactions(_ANSWER_S)
             kept = self._kept()
@@ -186,7 +185,7 @@ class KafkaWriter:
 
     def _asking(self) -> AdminClient:
         if self._admin is None:
-            self._admin = AdminClient(self._settings, logger=LOG)
+            self._admin = made(AdminClient, self._settings)
         return self._admin
 
     def send(self, messages: Iterable[Outgoing], bookmark: Bookmark) -> int:
@@ -314,14 +313,6 @@ class KafkaWriter:
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
-
-
-def _made(kind: type[Client], settings: dict[str, Any]) -> Client:
-    try:
-        return kind(settings, logger=LOG)
-    except ck.KafkaException as error:
-        fix = "correct tls, client or what else the cause names"
-        raise ConfigError("the Kafka client does not take its settings", cause=error.args[0].str(), fix=fix) from error
 
 
 def _is_fenced(reason: ck.KafkaError) -> bool:

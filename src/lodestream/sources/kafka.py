@@ -95,12 +95,18 @@ class KafkaSettings(Connection):
                 parse_timestamp(start)
             except ValueError:
                 raise ValueError("start is earliest, latest, a time such as 2024-05-01T12:00:00Z, or offsets") from None
+        if isinstance(start, dict) and any(min(pair) < 0 for offsets in start.values() for pair in offsets.items()):
+            raise ValueError("partitions and offsets of start are 0 or more")
         return start
 
     @model_validator(mode="after")
     def _topics_or_pattern(self) -> KafkaSettings:
-        if (self.topic is None) == (self.pattern is None):
+        if (self.topic is None) == (self.pattern is None) or not (self.pattern or self.topics):
             raise ValueError("name a topic, a list of topics, or a pattern")
+        if isinstance(self.start, dict) and self.topic is not None:
+            strange = sorted(self.start.keys() - set(self.topics))
+            if strange:
+                raise ValueError(f"start names topics that are not read: {', '.join(strange)}")
         return self
 
     @property
@@ -151,6 +157,7 @@ class KafkaSource:
         self._planned = 0.0
         self._held_since: float | None = None
         self._waived: set[Partition] = set()
+        self._renewed = False
         self._opened: _Open | None = None
 
     @classmethod
@@ -356,6 +363,7 @@ class KafkaSource:
         opened.looked = now
         if self._settings.stamps(self._reading.root) != opened.stamps:
             self.close()
+            self._renewed = True
             raise TransientError("certificates were renewed; connecting with the new ones", retry_after_s=0.0)
         if not reader.is_shared:
             fresh = [p for p in all_partitions(self._wanted(reader.connect())) if p not in reader.assigned]
@@ -366,19 +374,12 @@ class KafkaSource:
         """The consumer, connected and told what to read."""
         if self._opened is not None:
             return self._opened.reader
-        reader = KafkaReader(
-            self._librdkafka,
-            group=self._settings.group or self._reading.group,
-            member=self._reading.member if self._settings.share else "",
-            start=self._begin_at,
-            keys=True,
-            headers="headers" in self._settings.include,
-            committed=self._settings.isolation == "read_committed",
-        )
+        reader = self._consumer()
         now = time.monotonic()
         self._opened = _Open(reader, TopicIds(self._librdkafka), self._settings.stamps(self._reading.root), now, now)
         try:
             wanted = self._wanted(reader.connect())
+            self._renewed = False
             self._ids = self._opened.ids.of(list(wanted))
             self._check_ids(list(wanted))
             if reader.is_shared:
@@ -390,6 +391,24 @@ class KafkaSource:
             self.close()
             raise
         return reader
+
+    def _consumer(self) -> KafkaReader:
+        """A consumer that is not connected yet; files that were renewed while we run may still be half written."""
+        try:
+            return KafkaReader(
+                self._librdkafka,
+                group=self._settings.group or self._reading.group,
+                member=self._reading.member if self._settings.share else "",
+                start=self._begin_at,
+                keys=True,
+                headers="headers" in self._settings.include,
+                committed=self._settings.isolation == "read_committed",
+            )
+        except ConfigError as error:
+            if self._renewed:
+                cause = str(error.facts["cause"])
+                raise TransientError("the renewed certificates cannot be used yet", cause=cause) from error
+            raise
 
     def _wanted(self, there: Mapping[str, int]) -> dict[str, int]:
         """The topics that are to be read, with their numbers of partitions."""
