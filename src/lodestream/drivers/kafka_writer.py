@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
@@ -18,6 +20,7 @@ from lodestream.errors import AccessError, ConfigError, ConflictError, Lodestrea
 _CONNECT_S = 15.0
 _LOOK_S = 1.0
 _ANSWER_S = 30.0
+_OVERRUN_S = 5.0
 _FULL_WAIT_S = 0.1
 _NO_OFFSET = -1001
 _ERROR = ck.KafkaError
@@ -33,6 +36,7 @@ _TOO_LARGE = {_ERROR.MSG_SIZE_TOO_LARGE, _ERROR.RECORD_LIST_TOO_LARGE}
 _SOON = {_ERROR.COORDINATOR_LOAD_IN_PROGRESS, _ERROR.COORDINATOR_NOT_AVAILABLE, _ERROR.NOT_COORDINATOR}
 _GONE = {_ERROR.UNKNOWN_TOPIC_OR_PART, _ERROR._UNKNOWN_TOPIC, _ERROR._UNKNOWN_PARTITION}
 
+Result = TypeVar("Result")
 Headers = list[tuple[str, str | bytes | None]]
 
 
@@ -158,7 +162,7 @@ class KafkaWriter:
             return None
         self._producer = made(ck.Producer, {**settings, "transactional.id": self._transactional_id})
         try:
-            self._producer.init_transactions(_ANSWER_S)
+            within(_ANSWER_S, self._producer.init_transactions, _ANSWER_S)
             kept = self._kept()
         except ck.KafkaException as error:
             raise self._translated(error.args[0]) from error
@@ -211,6 +215,8 @@ class KafkaWriter:
             translated = self._translated(error.args[0] if _is_fenced(error.args[0]) else reason, message)
             self._abort()
             raise translated from error
+        except OverrunError:
+            raise  # what hangs there would make the next call on this producer hang too
         except LodestreamError:
             self._abort()
             raise
@@ -222,12 +228,13 @@ class KafkaWriter:
         self._passing("produced")
         assert self._reader is not None
         where = ck.TopicPartition(self._topic, 0, bookmark.offset, bookmark.note)
-        producer.send_offsets_to_transaction([where], self._reader.consumer_group_metadata(), _ANSWER_S)
+        group = within(_ANSWER_S, self._reader.consumer_group_metadata)
+        within(_ANSWER_S, producer.send_offsets_to_transaction, [where], group, _ANSWER_S)
         self._passing("marked")
         if left := producer.flush(_ANSWER_S):
             raise TransientError("the broker did not take all messages in time", topic=self._topic, waiting=left)
         self._passing("flushed")
-        producer.commit_transaction(_ANSWER_S)
+        within(_ANSWER_S, producer.commit_transaction, _ANSWER_S)
         self._passing("committed")
         return count
 
@@ -262,9 +269,9 @@ class KafkaWriter:
     def _abort(self) -> None:
         """Hide what was sent at once, so that readers need not wait until the transaction times out."""
         if self._transactional_id is not None and self._producer is not None:
-            with contextlib.suppress(ck.KafkaException):
+            with contextlib.suppress(ck.KafkaException, OverrunError):
                 self._producer.purge()
-                self._producer.abort_transaction(_FULL_WAIT_S * 20)
+                within(_FULL_WAIT_S * 20, self._producer.abort_transaction, _FULL_WAIT_S * 20)
 
     def _translated(
         self, reason: ck.KafkaError, message: Any = None, otherwise: type[LodestreamError] = TransientError
@@ -313,6 +320,37 @@ class KafkaWriter:
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
+
+
+class OverrunError(TransientError):
+    """A call of the client did not come back in the time it was given."""
+
+
+def within(seconds: float, call: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of a call of the client that should come back by itself in `seconds`, and is left behind when not.
+
+    After an outage such a call was seen to wait for ever, whatever time it was given. It goes on waiting on a thread of
+    its own, which ends with the process; the client must not be used any more.
+
+    Raises:
+        OverrunError: it did not come back.
+    """
+    answers: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((call(*arguments), None))
+        except ck.KafkaException as error:
+            answers.put((None, error))
+
+    threading.Thread(target=run, name="kafka-call", daemon=True).start()
+    try:
+        result, error = answers.get(timeout=seconds + _OVERRUN_S)
+    except queue.Empty:
+        raise OverrunError("the Kafka client does not come back; making a new one", call=call.__name__) from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]
 
 
 def _is_fenced(reason: ck.KafkaError) -> bool:
