@@ -25,4 +25,4 @@ def test_tells_per_thread_what_our_functions_and_the_last_calls_took():
     assert lines[2].startswith("gold.activity: ")
     assert sum("lodestream/engine.py:2 commit" in line and line.split()[2] == "7" for line in lines) == 2
     assert any("built-in method builtins.sorted" in line for line in lines)
-    assert not any("wait" in line or "not ours" in line for line in lines)
+    assert not any("engine.py:3 wait" in line or "not ours" in line for line in lines)

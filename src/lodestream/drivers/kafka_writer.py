@@ -209,7 +209,7 @@ class KafkaWriter:
             return self._send_together(self._producer, messages, bookmark)
         except ck.KafkaException as error:
             failed = self._seen.failed
-            if not failed:  # the transaction stands already for what a report on its way will say
+            if not failed and error.args[0].code() == _ERROR._STATE:  # it stands for what a report on its way will say
                 self._producer.flush(_FULL_WAIT_S * 20)
             reason, message = failed[0] if failed else (error.args[0], None)
             translated = self._translated(error.args[0] if _is_fenced(error.args[0]) else reason, message)
