@@ -136,6 +136,7 @@ class KafkaReader:
                 "queued.max.messages.kbytes": 65_536,
                 "fetch.wait.max.ms": 100,
                 "fetch.error.backoff.ms": 100,
+                "fetch.queue.backoff.ms": 5,  # a second by default, and all that time nothing is fetched
                 "session.timeout.ms": 10_000,
                 "heartbeat.interval.ms": 1_000,
                 "max.poll.interval.ms": 600_000,
