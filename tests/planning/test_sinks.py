@@ -97,7 +97,7 @@ def test_where_to_find_the_cluster_is_not_stored_with_the_table(plans):
 
 
 def test_explain_tells_the_sink(plans):
-    found = plans("sink: {kafka: {topic: a, profile: event_hubs}}")
+    found = plans("sink: {kafka: {topic: a, profile: event_hubs, connection_string: '${env:HUBS}'}}")
     last = explain(found.flows[TableName("gold", "revenue")]).steps[-1]
     assert last == "publish changes to kafka:a by window_start, country: all columns, at least once"
     (note,) = [note for note in found.notes if note.code == "N102"]

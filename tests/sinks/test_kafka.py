@@ -258,7 +258,9 @@ def test_settings_say_what_the_sink_wants_of_the_table():
     assert wants.target == "t"
     assert wants.columns == ((("columns", 0), "c"), (("key",), "id"), (("headers", 0), "a"), (("headers", 1), "b"))
     assert (wants.key, wants.value, wants.exactly_once) == (("id",), ("c",), True)
-    raw = sink_wants(Component("kafka", {"topic": "t", "value": "raw", "profile": "event_hubs"}))
+    raw = sink_wants(
+        Component("kafka", {"topic": "t", "value": "raw", "profile": "event_hubs", "connection_string": "x"})
+    )
     assert (raw.value, raw.key, raw.exactly_once) == (("_raw",), None, False)
     assert "at least once" in raw.note
     for wrong in ({"topic": "a b"}, {}, {"topic": "t", "create": {"partitions": 0}}, {"topic": "t", "value": "xml"}):

@@ -42,6 +42,18 @@ class KafkaFeed:
         self._settings = {"bootstrap.servers": servers}
         self._registry_url, self._data = registry, data
 
+    def check(self) -> None:
+        """Raise TransientError when no broker answers at the address, before anything is prepared for it."""
+        import confluent_kafka as ck
+        from confluent_kafka.admin import AdminClient
+
+        try:
+            AdminClient({**self._settings, "socket.timeout.ms": 10_000}, logger=LOG).list_topics(timeout=10.0)
+        except ck.KafkaException as error:
+            fix = "start one with `make kafka`, or correct the address"
+            where = self._settings["bootstrap.servers"]
+            raise TransientError("no Kafka broker answers there", servers=where, fix=fix) from error
+
     def send(self, progress: Callable[[str, float], None]) -> None:
         """Make the topics, register the schema, send the flights and the feed, but for its stragglers.
 

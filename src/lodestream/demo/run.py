@@ -111,6 +111,8 @@ def run_demo(
     started = clock()
     folder.mkdir(parents=True, exist_ok=True)
     _check_kind(folder, kafka)
+    if kafka is not None:
+        KafkaFeed(kafka, "", folder).check()
     _prepare(folder, console, package_root)
     if kafka is None:
         write_project(folder)

@@ -120,6 +120,10 @@ class Connection(Settings):
             raise ValueError("choose one of user, connection_string and oauth")
         if (self.user is None) != (self.password is None):
             raise ValueError("user and password go together")
+        if self.profile == "event_hubs" and not any(logins):
+            raise ValueError("profile event_hubs wants a connection_string, user and password, or oauth")
+        if self.profile == "confluent_cloud" and not any(logins):
+            raise ValueError("profile confluent_cloud wants an API key and secret as user and password, or oauth")
         return self
 
     @property

@@ -32,14 +32,14 @@ def offsets_between(
     """
     import confluent_kafka as ck
 
-    from lodestream.drivers.kafka_connection import LOG
+    from lodestream.drivers.kafka_connection import made
 
-    consumer = ck.Consumer(
+    consumer = made(
+        ck.Consumer,
         {
             **librdkafka, "group.id": "lodestream.reconcile", "enable.auto.commit": False, "enable.partition.eof": True,
             "auto.offset.reset": "error", "isolation.level": "read_committed" if committed else "read_uncommitted",
         },
-        logger=LOG,
     )  # fmt: skip
     try:
         low, high = consumer.get_watermark_offsets(ck.TopicPartition(topic, partition), timeout=10.0)
