@@ -491,7 +491,7 @@ def test_history_is_read_with_the_partitions_side_by_side(kafka):
             topic.name, b'{"id": %d}' % hour, partition=hour % 3 + 1 if weight else 0, timestamp=(hour + 1) * 3_600_000
         )
     assert producer.flush(20) == 0
-    made = source(topic, align=5, client={"max.partition.fetch.bytes": 20_000})
+    made = source(topic, align=60, client={"max.partition.fetch.bytes": 20_000})
     consumed, newest, worst = {}, -1, 0
     while not made.finished(consumed, NOW_US):
         planned = made.plan(consumed, BatchLimit(rows_max=500), NOW_US)
