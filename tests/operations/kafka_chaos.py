@@ -179,7 +179,7 @@ class KafkaChaos:
         return Pipeline(
             app.project.root, app.flows, lake=app.lake, disk=LocalDisk(), clock=now_us, poll_s=0.01, standby_s=0.05,
             limit=BatchLimit(rows_max=2000),
-            upkeep=Upkeep(checkpoint_every=5, versions_kept=20, log_kept_us=0, hot_kept_ms=100, look_every_s=0.1),
+            upkeep=Upkeep(checkpoint_every=5, versions_kept=1000, log_kept_us=0, hot_kept_ms=100, look_every_s=0.1),
         )  # fmt: skip
 
     def work(self, seed: float) -> None:
