@@ -70,7 +70,7 @@ class KafkaSource:
         self._buffer = Buffer()
         self._ends: dict[Partition, int] = {}
         self._lost: set[Partition] = set()
-        self._consumed: Mapping[str, SourceRange] = {}
+        self._learn({})
         self._starts: dict[Partition, int] = {}
         self._ids: dict[str, str | None] = {}
         self._planned = 0.0
@@ -89,18 +89,21 @@ class KafkaSource:
     def sample(self) -> Schema:
         """Columns of a topic's first messages, or what a registry says of it."""
         reader = self._reader(read_all=False)
-        topic = next(iter(self._wanted(reader.connect())))
-        for partition in all_partitions({topic: reader.connect()[topic]}):
-            reader.read([partition])
+        topic, count = next(iter(self._wanted(reader.connect()).items()))
+        reader.read(all_partitions({topic: count}))
         self._gather(BatchLimit(rows_max=_SAMPLE_ROWS), wait_s=2.0)
         values = [value for piece in self._buffer.messages() for value in piece.values.to_pylist() if value is not None]
         return self._format.infer_messages(values[:_SAMPLE_ROWS], topic)
 
     # --- planning ----------------------------------------------------------------------------------------------------
 
+    def _learn(self, consumed: Mapping[str, SourceRange]) -> None:
+        """These are the positions to go on from."""
+        self._consumed, self._units = consumed, Units(consumed)
+
     def plan(self, consumed: Mapping[str, SourceRange], limit: BatchLimit, now_us: int) -> Sequence[SourceRange]:
         """Ranges over what has come since `consumed`."""
-        self._consumed = consumed
+        self._learn(consumed)
         reader = self._reader()
         self._look_around(reader)
         self._line_up(reader)
@@ -130,7 +133,7 @@ class KafkaSource:
         assert opened is not None
         if time.monotonic() - opened.others_looked < _OTHERS_S:
             return False
-        self._consumed = consumed
+        self._learn(consumed)
         others = [one for one in all_partitions(self._wanted(reader.connect())) if one not in reader.assigned]
         bounds = reader.beginnings(others)
         ends = {one: consumed[unit].end for one in others if (unit := self._unit(one)) in consumed}
@@ -170,7 +173,7 @@ class KafkaSource:
         return SourceRange(self._unit(partition), start, end, facts)
 
     def _unit(self, partition: Partition) -> str:
-        return Units(self._consumed).unit(partition, self._ids.get(partition[0]))
+        return self._units.unit(partition, self._ids.get(partition[0]))
 
     def _position(self, partition: Partition) -> int:
         """Where reading goes on."""
@@ -258,12 +261,11 @@ class KafkaSource:
         opened = self._opened
         assert opened is not None
         now = opened.ids.of(topics)
-        units = Units(self._consumed)
         for topic in topics:
             if topic not in now:
                 raise DataLossRefused("a topic that was read is gone; bring it back, or take it out", topic=topic)
             before = self._ids.get(topic)
-            if units.is_new(topic, now[topic]) and self._settings.on_recreated == "stop":
+            if self._units.is_new(topic, now[topic]) and self._settings.on_recreated == "stop":
                 raise DataLossRefused(
                     "the topic was deleted and made again since it was read; read the new one too with "
                     "on_recreated: follow", topic=topic,
@@ -331,7 +333,7 @@ class KafkaSource:
 
     def _wanted(self, there: Mapping[str, int]) -> dict[str, int]:
         """The topics that are to be read, with their numbers of partitions."""
-        return wanted_topics(self._settings.topics, self._settings.pattern, there, Units(self._consumed))
+        return wanted_topics(self._settings.topics, self._settings.pattern, there, self._units)
 
     def _begin_at(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Where reading of newly assigned partitions begins; what retention took before that is noted as lost."""

@@ -20,7 +20,7 @@ from lodestream.engines.embedded.surroundings import Ahead, Committed
 from lodestream.errors import ConflictError, CorruptionError
 from lodestream.lake.crash import point
 from lodestream.model.batch import BatchPlan
-from lodestream.model.steps import Dedupe, FlowPlan, ReadSource, Watermark
+from lodestream.model.steps import FlowPlan, ReadSource
 
 _OVERDUE_S = 10.0
 """How long a batch of a process that cannot be seen from here may keep others waiting."""
@@ -31,11 +31,6 @@ def is_shared(plan: FlowPlan) -> bool:
     """Whether processes share the partitions of a flow's source (`share: true`)."""
     first = plan.steps[0]
     return isinstance(first, ReadSource) and first.source.settings.get("share") is True
-
-
-def keeps_state(plan: FlowPlan) -> bool:
-    """Whether a batch needs what the batches before it left behind, so that none can be computed ahead."""
-    return any(isinstance(step, Watermark | Dedupe) for step in plan.steps)
 
 
 class SharedFlow(Flow):
