@@ -36,6 +36,7 @@ def demo(
 
     console = Console(stderr=True, highlight=False) if call.json else Console(highlight=False)
     if registry is not None and kafka is None:
+        call.hint = "lodestream demo --help"
         raise ConfigError("--registry goes with --kafka HOST:PORT")
     result = run_demo(
         Path(call.project) / folder, console=console, once=once or call.json, json=call.json, kafka=kafka,
