@@ -481,6 +481,7 @@ def test_settings_that_cannot_be_are_refused(settings, says):
         KafkaSettings(**{"topic": "a", **settings})
 
 
+@pytest.mark.long
 def test_history_is_read_with_the_partitions_side_by_side(kafka):
     """Ten thousand hours in four partitions of very different size: no batch lets one run far ahead of another."""
     topic = Topic(kafka, partitions=4)
