@@ -155,25 +155,28 @@ class App:
         except ValidationError as error:
             raise ConfigError("a setting under server: is not possible", reason=error.errors()[0]["msg"]) from error
 
-    def ingest(self, settings: ServingSettings, token: str | None) -> Starlette:
-        """The ASGI application of HTTP ingest, its streams opened; it closes them when it ends.
+    def http(self, settings: ServingSettings, token: str | None) -> Starlette:
+        """The ASGI application of everything over HTTP, its streams opened; it closes them when it ends.
 
         Args:
             settings: of `serving`.
             token: accepted in place of any key; None when keys are needed.
 
         Raises:
-            ConfigError: no table has the source `http`, or two share a stream.
+            ConfigError: two tables share a stream.
             ConflictError: another process serves a stream.
         """
         from lodestream.apis.gate import Gate
         from lodestream.apis.ingest.open import open_ingest
+        from lodestream.apis.routing import application
+        from lodestream.apis.status import status_part
 
         limits = Limits(os.path.join(os.path.dirname(self.keys_path), "usage.json"))
         gate = Gate(settings, KeyStore(self.keys_path), now_us, limits, token)
-        return open_ingest(
-            self.flows, self.project.root, self.lake, gate, now_us, self.project.name, resolved, self.registry
-        )
+        parts = [open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry)]
+        return application(
+            [*parts, status_part(parts, self.project.name)], gate, secure=settings.tls is not None
+        )  # fmt: skip
 
     def run(self, *, until_idle: bool = True, tables: Iterable[TableName] | None = None) -> None:
         """Apply harmless changes and run; what a script or notebook calls."""

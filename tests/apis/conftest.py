@@ -62,7 +62,7 @@ def serving(folder, token=TOKEN, **changes):
     settings = app.serving(**changes)
     server = HttpServer(settings, str(folder))
     started = threading.Event()
-    thread = threading.Thread(target=server.run, args=(app.ingest(settings, token), started.set))
+    thread = threading.Thread(target=server.run, args=(app.http(settings, token), started.set))
     thread.start()
     try:
         assert started.wait(30)
@@ -78,7 +78,12 @@ def serving(folder, token=TOKEN, **changes):
 @pytest.fixture
 def project(tmp_path):
     """Makes a project; give what stands under `server:`."""
-    return lambda server="", tables=None: write_project(tmp_path / "shop", server, tables)
+
+    def make(server="", tables=None):
+        return write_project(tmp_path / "shop", server, tables)
+
+    make.folder = tmp_path / "shop"
+    return make
 
 
 @pytest.fixture

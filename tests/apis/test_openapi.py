@@ -34,7 +34,7 @@ def test_the_document_is_valid_and_says_what_is_accepted(project):
     with serving(project(tables={"every": EVERY})) as served:
         told = served.client.get("/openapi.json").json()
         validate(told, cls=OpenAPIV31SpecValidator)
-        assert told["paths"].keys() == {"/ingest/every", "/healthz", "/metrics", "/openapi.json"}
+        assert [path for path in told["paths"] if path.startswith("/ingest")] == ["/ingest/every"]
         schema = jsonschema_rs.validator_for(told["components"]["schemas"]["every_record"])
         cases = [RECORD, {}, dict.fromkeys(RECORD)]
         cases += [RECORD | {"b": 200}, RECORD | {"f": 1}, RECORD | {"j": ["x"]}, RECORD | {"a": "true"}]

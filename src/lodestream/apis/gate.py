@@ -10,12 +10,14 @@ from starlette.requests import Request
 
 from lodestream.apis.problems import ProblemError
 from lodestream.errors import AccessError
+from lodestream.model.access import Principal
 from lodestream.project.serving import ServingSettings
 from lodestream.security.keys import ApiKey, KeyStore, digest
 from lodestream.security.limits import Caller, Limits, admit
 from lodestream.security.networks import Address, client, is_in, networks
 
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
+_KEY = "lodestream.key"
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="lodestream"'}
 
 
@@ -51,13 +53,17 @@ class Gate:
         if self._allowed and not is_in(self._address(request), self._allowed):
             raise ProblemError(403, "this address may not connect")
 
-    def enter(self, request: Request, scope: str) -> Caller:
-        """Check key, address and scope, and count the request.
+    def principal(self, request: Request) -> Principal:
+        """Who asks. Raises ProblemError 401, 403, 421."""
+        key = self.identify(request)
+        request.scope[_KEY] = key
+        if key is self._owner:
+            return Principal(key.name, "owner", via="development token")
+        return Principal(key.name, scopes=key.scopes, via=f"key:{key.id}", expires_us=key.expires_us)
 
-        Raises:
-            ProblemError: 401, 403, 421, or 429 with the time to wait.
-        """
-        key = self.identify(request, scope)
+    def count(self, request: Request) -> Caller:
+        """Count a request whose principal is known. Raises ProblemError 429 with the time to wait."""
+        key: ApiKey = request.scope[_KEY]
         bounds = self.settings.ingest
         caller = self.limits.caller(
             key.name,
@@ -70,19 +76,13 @@ class Gate:
             raise ProblemError(429, "this key has used up what it may ask for now", retry_after_s=wait_s)
         return caller
 
-    def identify(self, request: Request, scope: str | None) -> ApiKey:
-        """The key of a request that may do something; None is anything at all. Raises ProblemError 401, 403, 421."""
+    def identify(self, request: Request) -> ApiKey:
+        """The key of a request. Raises ProblemError 401, 403, 421."""
         self.connect(request)
         key = self._key(request)
         if key.networks and not is_in(self._address(request), networks(key.networks)):
             raise ProblemError(403, "this key may not be used from this address")
-        if scope is not None and not self.may(key, scope):
-            raise ProblemError(403, f"the key does not have the scope {scope}")
         return key
-
-    def may(self, key: ApiKey, scope: str) -> bool:
-        """Whether a key has a scope; the development token has all."""
-        return key is self._owner or key.allows(scope)
 
     def _key(self, request: Request) -> ApiKey:
         scheme, _, text = request.headers.get("authorization", "").partition(" ")

@@ -46,7 +46,7 @@ def serve(
     if run:
         app.apply()
     server = HttpServer(settings, app.project.root)
-    _serve(call, app, server, app.ingest(settings, token), token, run=run)
+    _serve(call, app, server, app.http(settings, token), token, run=run)
 
 
 def _token(app: App, settings: ServingSettings) -> str | None:

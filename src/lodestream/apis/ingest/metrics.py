@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 
 from lodestream.apis.ingest.stream import Stream
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 

@@ -1,4 +1,4 @@
-"""Opens the streams of a project and makes their application."""
+"""Opens the streams of a project for HTTP."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 
-from starlette.applications import Starlette
-
 from lodestream.apis.gate import Gate
 from lodestream.apis.ingest.routes import IngestApi
 from lodestream.apis.ingest.stream import Stream, open_stream
+from lodestream.apis.routing import Part
 from lodestream.drivers.record_log.disk import LocalLogDisk
 from lodestream.errors import ConfigError, ConflictError
 from lodestream.lake.disk import random_id
@@ -41,18 +40,16 @@ def http_flows(flows: Mapping[TableName, FlowPlan]) -> dict[str, FlowPlan]:
 
 
 def open_ingest(
-    flows: Mapping[TableName, FlowPlan], root: str, lake: str, gate: Gate, clock: Callable[[], int], title: str,
+    flows: Mapping[TableName, FlowPlan], root: str, lake: str, gate: Gate, clock: Callable[[], int],
     resolve: Resolve, registry: Callable[[str], SchemaRegistry],
-) -> Starlette:  # fmt: skip
-    """The application, its streams opened.
+) -> Part:  # fmt: skip
+    """What takes records in, its streams opened; none when no table has the source `http`.
 
     Raises:
-        ConfigError: no table has the source `http`, or two share a stream.
+        ConfigError: two tables share a stream.
         ConflictError: another process serves a stream.
     """
     found = http_flows(flows)
-    if not found:
-        raise ConfigError("no table takes records over HTTP; give one `source: {http: {stream: name}}`")
     bounds = gate.settings.ingest
     opened: list[Stream] = []
     try:
@@ -61,7 +58,7 @@ def open_ingest(
         for stream in opened:
             stream.close()
         raise
-    return IngestApi(opened, gate, bounds, clock, title).app()
+    return IngestApi(opened, gate, bounds, clock).part()
 
 
 def _opened(

@@ -8,23 +8,21 @@ import difflib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 
 from lodestream.apis.bodies import Room, decompressed, receive
 from lodestream.apis.gate import Gate
-from lodestream.apis.ingest.metrics import CONTENT_TYPE, Metrics
-from lodestream.apis.ingest.openapi import document
+from lodestream.apis.ingest.metrics import Metrics
+from lodestream.apis.ingest.openapi import endpoint, stream_endpoint
 from lodestream.apis.ingest.records import CONTENT_TYPES, Records, Shape, body_digest, key_digest
 from lodestream.apis.ingest.stream import Bad, Stream
 from lodestream.apis.problems import ProblemError
+from lodestream.apis.routing import Endpoint, Part
 from lodestream.drivers.record_log.frame import NO_KEY, Entry
 from lodestream.errors import ConfigError, CorruptionError, TransientError
+from lodestream.model.access import Principal
 from lodestream.project.serving import IngestSettings
 from lodestream.project.values import parse_duration
 from lodestream.security.limits import Caller, charge, spend
@@ -45,31 +43,29 @@ class IngestApi:
         gate: who may come in.
         bounds: sizes and times.
         clock: microseconds since 1970 UTC.
-        title: of the project, for the OpenAPI document.
     """
 
-    def __init__(
-        self, streams: Iterable[Stream], gate: Gate, bounds: IngestSettings, clock: Callable[[], int], title: str
-    ) -> None:
+    def __init__(self, streams: Iterable[Stream], gate: Gate, bounds: IngestSettings, clock: Callable[[], int]) -> None:
         self.streams = {stream.name: stream for stream in streams}
         self.metrics = Metrics()
-        self._gate, self._bounds, self._clock, self._title = gate, bounds, clock, title
+        self._gate, self._bounds, self._clock = gate, bounds, clock
         self._room = Room(bounds.bodies_bytes_max)
         self._timeout_s = parse_duration(bounds.body_timeout) / 1e6
         self._under_way: dict[tuple[str, bytes], tuple[bytes, asyncio.Future[_Told]]] = {}
 
-    def app(self) -> Starlette:
-        """The ASGI application; it closes the streams when it ends."""
-        routes = [
-            Route("/ingest/{stream}", self._post, methods=["POST"]),
-            Route("/healthz", self._health, methods=["GET"]),
-            Route("/metrics", self._metrics, methods=["GET"]),
-            Route("/openapi.json", self._openapi, methods=["GET"]),
-        ]
-        handlers: dict[Any, Any] = {ProblemError: _problem, HTTPException: _http_problem}
-        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
+    def part(self) -> Part:
+        """What can be asked, and its counts; it closes the streams when it ends."""
+        return Part(
+            (endpoint(self._post, self._documented),), self._running, self._failing,
+            lambda: self.metrics.exposition(self.streams.values()),
+        )  # fmt: skip
 
-    async def _post(self, request: Request) -> Response:
+    def _documented(self, principal: Principal) -> list[Endpoint]:
+        """One endpoint for each stream that somebody may send to."""
+        seen = sorted(name for name in self.streams if principal.may(f"ingest:{name}"))
+        return [stream_endpoint(self.streams[name], self._post) for name in seen]
+
+    async def _post(self, request: Request, _principal: Principal) -> Response:
         started = time.perf_counter()
         name = request.path_params["stream"]
         known = name if name in self.streams else ""
@@ -85,7 +81,7 @@ class IngestApi:
 
     async def _ingest(self, request: Request, name: str, started: float) -> tuple[int, int]:
         """Sequence number of the first record, and how many there are."""
-        caller = self._gate.enter(request, f"ingest:{name}")
+        caller = self._gate.count(request)
         stream = self.streams.get(name)
         if stream is None:
             near = difflib.get_close_matches(name, self.streams, 1)
@@ -187,28 +183,12 @@ class IngestApi:
             tuple(checker.schema.names), checker.delimiter, header, bounds.records_max, 4 * bounds.body_bytes_max
         )
 
-    async def _health(self, request: Request) -> Response:
-        try:
-            self._gate.connect(request)
-        except ProblemError as problem:
-            return problem.response()
-        failing = {name: stream.writer.failing for name, stream in self.streams.items() if stream.writer.failing}
-        told = {"status": "failing" if failing else "ok", "streams": sorted(self.streams)}
-        return Response(json.dumps(told | ({"failing": failing} if failing else {})), 503 if failing else 200,
-                        media_type="application/json")  # fmt: skip
-
-    async def _metrics(self, request: Request) -> Response:
-        self._gate.identify(request, "metrics:read")
-        return PlainTextResponse(self.metrics.exposition(self.streams.values()), media_type=CONTENT_TYPE)
-
-    async def _openapi(self, request: Request) -> Response:
-        key = self._gate.identify(request, None)
-        seen = [stream for stream in self.streams.values() if self._gate.may(key, f"ingest:{stream.name}")]
-        told = document(seen, str(request.base_url).rstrip("/"), self._title)
-        return Response(json.dumps(told), media_type="application/json")
+    def _failing(self) -> dict[str, str]:
+        found = {f"ingest {name}": stream.writer.failing for name, stream in self.streams.items()}
+        return {name: str(why) for name, why in found.items() if why}
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+    async def _running(self) -> AsyncIterator[None]:
         looking = asyncio.create_task(self._look())
         try:
             yield
@@ -252,13 +232,3 @@ def _quarantines(request: Request) -> bool:
     if chosen not in ("refuse", "quarantine"):
         raise ProblemError(400, "on_error is refuse or quarantine")
     return chosen == "quarantine"
-
-
-async def _problem(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    return error.response()
-
-
-async def _http_problem(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return ProblemError(error.status_code, str(error.detail).lower(), headers=error.headers).response()

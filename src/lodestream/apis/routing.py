@@ -1,0 +1,277 @@
+"""One table of everything that can be asked over HTTP: no path without a permission, one application, one document.
+
+A door describes its paths as `Endpoint` values and hands them over as a `Part`. `application` checks who asks before it
+calls a handler, turns errors into problems and sets the headers that hold for every answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lodestream.apis.headers import SecurityHeaders
+from lodestream.apis.problems import ProblemError, http_problem, internal_problem, problem, translated
+from lodestream.errors import LodestreamError
+from lodestream.model.access import Principal
+
+PUBLIC = "public"
+"""Permission of what anybody may ask who may connect."""
+SIGNED_IN = "signed in"
+"""Permission of what everybody may ask whose credential is good; what they see in it is decided object by object."""
+NOBODY = Principal("", "user", scopes=())
+"""Who asks for something public."""
+
+Handler = Callable[[Request, Principal], Awaitable[Response]]
+Where = Literal["path", "query", "header"]
+_SCOPE = re.compile(r"[a-z]+:(\*|[a-z][a-z0-9_.]*|\{[a-z_]+\})")
+_PATH = re.compile(r"(/[a-z0-9_.-]*|/\{[a-z_]+(:path)?\})+")
+_NAMED = re.compile(r"\{([a-z_]+)(?::path)?\}")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A JSON Schema that has a name in the document."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+
+Shape = Mapping[str, Any] | Component
+"""A JSON Schema; components may stand anywhere in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What is given beside the body.
+
+    Attributes:
+        name: as it is written.
+        where: in the path, the query or a header.
+        description: what it means.
+        schema: of its value.
+        required: whether it has to be given; what is in the path always has to.
+        spread: an object whose members are query parameters of their own, such as filters.
+    """
+
+    name: str
+    where: Where = "query"
+    description: str = ""
+    schema: Shape = field(default_factory=lambda: MappingProxyType({"type": "string"}))
+    required: bool = False
+    spread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a request carries: a schema by media type; None for bytes."""
+
+    content: Mapping[str, Shape | None]
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is answered with one status: a schema by media type; None for bytes, nothing at all for no body."""
+
+    description: str
+    content: Mapping[str, Shape | None] = field(default_factory=lambda: MappingProxyType({}))
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method of one path.
+
+    Attributes:
+        method: `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
+        path: with parameters in braces: `/api/tables/{table}`.
+        handler: called with the request and who asks.
+        permission: `PUBLIC`, `SIGNED_IN`, or the scope that the credential must have, such as `query:*` or
+            `ingest:{stream}`. What somebody may do with one object is decided by the handler.
+        summary: one sentence.
+        parameters: of the query, headers and path; those of the path that are not here are texts.
+        body: None when none is read.
+        answers: by status; problems are added for what can go wrong with any.
+        problems: further statuses that it may answer.
+        tag: heading under which it stands in the document.
+        description: more than the summary.
+        stands_for: endpoints that stand in the document in its place, made for one principal.
+        hidden: left out of the document.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    permission: str
+    summary: str
+    parameters: tuple[Parameter, ...] = ()
+    body: Body | None = None
+    answers: Mapping[int, Reply] = field(default_factory=lambda: MappingProxyType({200: Reply("Done.")}))
+    problems: tuple[int, ...] = ()
+    tag: str = ""
+    description: str = ""
+    stands_for: Callable[[Principal], Iterable[Endpoint]] | None = None
+    hidden: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in _METHODS or not _PATH.fullmatch(self.path):
+            raise ValueError(f"not an endpoint: {self.method} {self.path}")
+        if not is_permission(self.permission):
+            raise ValueError(f"{self.method} {self.path} has no permission that can be checked: {self.permission!r}")
+        if not set(_NAMED.findall(self.permission)) <= set(self.in_path):
+            raise ValueError(f"{self.method} {self.path}: the permission names what is not in the path")
+
+    @property
+    def in_path(self) -> tuple[str, ...]:
+        """Names of the parameters in the path."""
+        return tuple(_NAMED.findall(self.path))
+
+    def scope(self, request: Request) -> str | None:
+        """The scope that this request needs, None when any credential will do."""
+        if self.permission in (PUBLIC, SIGNED_IN):
+            return None
+        return _NAMED.sub(lambda match: str(request.path_params[match[1]]), self.permission)
+
+
+def is_permission(text: object) -> bool:
+    """Whether it is a permission that `application` can check."""
+    return text in (PUBLIC, SIGNED_IN) or (isinstance(text, str) and _SCOPE.fullmatch(text) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Endpoints that belong together, with what they need while the server runs.
+
+    Attributes:
+        endpoints: what can be asked.
+        running: entered when the server starts and left when it ends.
+        failing: what is wrong with it now, by name; nothing when it is well.
+        metrics: counts in the Prometheus text format.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    running: Callable[[], contextlib.AbstractAsyncContextManager[None]] | None = None
+    failing: Callable[[], Mapping[str, str]] = dict
+    metrics: Callable[[], str] = str
+
+
+class Doorkeeper(Protocol):
+    """What `application` needs of a gate."""
+
+    def connect(self, request: Request) -> None:
+        """Check what needs no credential. Raises ProblemError 403 or 421."""
+
+    def principal(self, request: Request) -> Principal:
+        """Who asks. Raises ProblemError 401, 403 or 421."""
+
+
+def application(
+    parts: Sequence[Part], gate: Doorkeeper, *, otherwise: Handler | None = None, secure: bool = False
+) -> Starlette:
+    """The one ASGI application of several parts.
+
+    Args:
+        parts: endpoints; no two have the same method and path.
+        gate: says who asks.
+        otherwise: answers GET of any path that no endpoint has (the console); 404 when None.
+        secure: whether it is reached by TLS, so that browsers may be told to never come without.
+
+    Raises:
+        ValueError: two endpoints have the same method and path.
+    """
+    paths: dict[str, dict[str, Endpoint]] = {}
+    for part in parts:
+        for endpoint in part.endpoints:
+            methods = paths.setdefault(endpoint.path, {})
+            if endpoint.method in methods:
+                raise ValueError(f"two endpoints: {endpoint.method} {endpoint.path}")
+            methods[endpoint.method] = endpoint
+    routes = [_route(path, methods, gate) for path, methods in sorted(paths.items(), key=_specific)]
+    if otherwise is not None:
+        routes.append(Route("/{path:path}", _Open(gate, otherwise), methods=["GET"]))
+    handlers: dict[Any, Any] = {
+        ProblemError: problem, LodestreamError: translated, HTTPException: http_problem, Exception: internal_problem,
+    }  # fmt: skip
+    app = Starlette(
+        routes=routes, lifespan=functools.partial(_running, parts), exception_handlers=handlers,
+        middleware=[Middleware(SecurityHeaders, secure=secure)],
+    )  # fmt: skip
+    app.router.redirect_slashes = False  # one path, one thing; and the target would come from the Host header
+    app.state.endpoints = tuple(endpoint for part in parts for endpoint in part.endpoints)
+    return app
+
+
+def endpoints(app: Starlette) -> tuple[Endpoint, ...]:
+    """The table of an application."""
+    found: tuple[Endpoint, ...] = app.state.endpoints
+    return found
+
+
+def _specific(item: tuple[str, object]) -> tuple[list[tuple[bool, str]], str]:
+    """Fixed names come before parameters, so `/api/tables/search` is not the table `search`."""
+    return [(part.startswith("{"), part) for part in item[0].split("/")], item[0]
+
+
+def _route(path: str, methods: Mapping[str, Endpoint], gate: Doorkeeper) -> Route:
+    route = Route(path, _Guarded(gate, methods), methods=sorted(methods))
+    route.methods = set(methods)  # a HEAD of a stream would never end
+    return route
+
+
+class _Guarded:
+    """ASGI application of one path: nobody gets past it to a handler without its permission."""
+
+    def __init__(self, gate: Doorkeeper, methods: Mapping[str, Endpoint]) -> None:
+        self._gate, self._methods = gate, methods
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive, send)
+        response = await self.answer(request)
+        await response(scope, receive, send)
+
+    async def answer(self, request: Request) -> Response:
+        """Check, then ask the handler."""
+        endpoint = self._methods[request.method]
+        if endpoint.permission == PUBLIC:
+            self._gate.connect(request)
+            return await endpoint.handler(request, NOBODY)
+        principal = self._gate.principal(request)
+        scope = endpoint.scope(request)
+        if scope is not None and not principal.may(scope):
+            raise ProblemError(403, f"the credential does not have the scope {scope}")
+        return await endpoint.handler(request, principal)
+
+
+class _Open:
+    """ASGI application of what is not an endpoint: the console's files, which hold no data."""
+
+    def __init__(self, gate: Doorkeeper, handler: Handler) -> None:
+        self._gate, self._handler = gate, handler
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive, send)
+        self._gate.connect(request)
+        response = await self._handler(request, NOBODY)
+        await response(scope, receive, send)
+
+
+@contextlib.asynccontextmanager
+async def _running(parts: Sequence[Part], _app: Starlette) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as stack:
+        for part in parts:
+            if part.running is not None:
+                await stack.enter_async_context(part.running())
+        yield
