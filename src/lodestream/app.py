@@ -32,12 +32,15 @@ from lodestream.project.mistakes import ProjectError
 from lodestream.project.serving import ServingSettings, serving
 from lodestream.runtime.apply import apply_changes
 from lodestream.runtime.pipeline import Pipeline
+from lodestream.security.identity import Identity
 from lodestream.security.keys import KeyStore
 from lodestream.security.limits import Limits
 from lodestream.version import VERSION
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+
+    from lodestream.apis.gate import Gate
 
 _POLL_US = 100_000
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -166,17 +169,26 @@ class App:
             ConfigError: two tables share a stream.
             ConflictError: another process serves a stream.
         """
-        from lodestream.apis.gate import Gate
         from lodestream.apis.ingest.open import open_ingest
         from lodestream.apis.routing import application
         from lodestream.apis.status import status_part
 
-        limits = Limits(os.path.join(os.path.dirname(self.keys_path), "usage.json"))
-        gate = Gate(settings, KeyStore(self.keys_path), now_us, limits, token)
+        gate = self.gate(settings, token)
         parts = [open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry)]
         return application(
             [*parts, status_part(parts, self.project.name)], gate, secure=settings.tls is not None
         )  # fmt: skip
+
+    def identity(self, token: str | None = None) -> Identity:
+        """What turns credentials into principals, for every door; `token` is the one for development."""
+        return Identity(KeyStore(self.keys_path), now_us, token)
+
+    def gate(self, settings: ServingSettings, token: str | None = None) -> Gate:
+        """Who may come in over HTTP."""
+        from lodestream.apis.gate import Gate
+
+        limits = Limits(os.path.join(os.path.dirname(self.keys_path), "usage.json"))
+        return Gate(settings, self.identity(token), now_us, limits)
 
     def run(self, *, until_idle: bool = True, tables: Iterable[TableName] | None = None) -> None:
         """Apply harmless changes and run; what a script or notebook calls."""

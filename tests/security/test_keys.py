@@ -79,7 +79,7 @@ def test_two_processes_may_make_keys_at_once(store):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(store.keys()) == 8
+    assert len(store.listed()) == 8
 
 
 def test_a_broken_file_is_no_open_door(store, tmp_path):

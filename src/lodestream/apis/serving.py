@@ -20,12 +20,6 @@ from lodestream.errors import ConfigError
 from lodestream.project.serving import ServingSettings
 
 _HEADER_TIMEOUT_MS = 10_000
-_LOCAL = ("127.0.0.1", "localhost", "::1")
-
-
-def is_local(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    return host in _LOCAL
 
 
 class HttpServer:

@@ -17,10 +17,17 @@ Identity = Annotated[str, typer.Argument(metavar="ID", help="Id of the key; `lod
 
 def create(
     call: Call,
-    name: Annotated[str, typer.Argument(help="Whose key it is; keys of one name share limits.")],
+    name: Annotated[str, typer.Argument(help="The user or service account whose key it is.")],
     scopes: Annotated[
-        list[str], typer.Option("--scope", "-s", help="What it may do: ingest:STREAM or ingest:*; may be repeated.")
-    ],
+        list[str] | None,
+        typer.Option(
+            "--scope",
+            "-s",
+            metavar="SCOPE",
+            help="What it may do at most: query:*, ingest:STREAM, ingest:*, metrics:read, admin:*; may be repeated. "
+            "[default: query:*]",
+        ),
+    ] = None,
     expires: Annotated[str, typer.Option(metavar="DURATION", help="How long it is good for, or never.")] = "90 days",
     networks: Annotated[
         list[str] | None, typer.Option("--from", metavar="NETWORK", help="Addresses it may come from; repeatable.")
@@ -33,7 +40,7 @@ def create(
     from lodestream.app import now_us
     from lodestream.errors import ConfigError
     from lodestream.security import networks as nets
-    from lodestream.security.keys import ApiKey, KeyStore, scopes_of
+    from lodestream.security.keys import DEFAULT_SCOPES, ApiKey, KeyStore, scopes_of
 
     try:
         nets.networks(networks or [])
@@ -41,8 +48,8 @@ def create(
         raise ConfigError("not a network; write 10.0.0.0/8 or an address", reason=str(error)) from error
     now = now_us()
     key = ApiKey(
-        "", name, "", scopes_of(scopes), now, _until(expires, now), None, tuple(networks or []),
-        requests_per_s, bytes_per_s, records_per_day,
+        "", name, "", scopes_of(scopes) if scopes else DEFAULT_SCOPES, now, _until(expires, now), None,
+        tuple(networks or []), requests_per_s, bytes_per_s, records_per_day,
     )  # fmt: skip
     text, made = KeyStore(call.app().keys_path).create(call.env or "default", key)
     _show(call, text, made)
@@ -89,7 +96,7 @@ def listed(call: Call) -> None:
     from lodestream.security.keys import KeyStore
 
     now = now_us()
-    found = KeyStore(call.app().keys_path).keys()
+    found = KeyStore(call.app().keys_path).listed()
     if call.json:
         call.emit({"keys": [_plain(key) | {"state": key.state(now)} for key in found]})
         return
@@ -124,7 +131,8 @@ def _show(call: Call, text: str, key: ApiKey) -> None:
 def _plain(key: ApiKey) -> dict[str, object]:
     from dataclasses import asdict
 
-    return {name: value for name, value in asdict(key).items() if name != "digest" and value not in (None, ())}
+    kept = ("digest", "stored_key", "server_key")
+    return {name: value for name, value in asdict(key).items() if name not in kept and value not in (None, ())}
 
 
 for _name, _function, _words in (

@@ -51,12 +51,12 @@ def serve(
 
 def _token(app: App, settings: ServingSettings) -> str | None:
     """A token for development when there are no keys yet."""
-    from lodestream.apis.serving import is_local
     from lodestream.errors import ConfigError
     from lodestream.security.keys import KeyStore
+    from lodestream.security.networks import is_local
 
     local = is_local(settings.host)
-    if KeyStore(app.keys_path).keys():
+    if KeyStore(app.keys_path).listed():
         if not local and settings.tls is None and not settings.trusted_proxies:
             raise ConfigError(
                 "keys would cross the network in the clear; add server.tls, or server.trusted_proxies where a proxy "

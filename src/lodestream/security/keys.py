@@ -14,8 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from lodestream.errors import AccessError, ConfigError
+from lodestream.security import scram
 
-_SCOPE = re.compile(r"[a-z]+:(\*|[a-z][a-z0-9_.]*)")
+_SCOPE = re.compile(r"ingest:(\*|[a-z][a-z0-9_.]*)|query:\*|admin:\*|metrics:(\*|read)")
+_SCOPES = "query:*, admin:*, metrics:read, ingest:STREAM or ingest:*"
+DEFAULT_SCOPES = ("query:*",)
+"""What a key may do when nothing else is said: ask, through any door, for what its principal is granted."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}")
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()
 
@@ -26,9 +30,9 @@ class ApiKey:
 
     Attributes:
         id: names it in lists and logs.
-        name: whose it is; keys of one name follow each other at a rotation and share limits and idempotency keys.
+        name: the principal whose it is; keys of one name follow each other at a rotation and share limits.
         digest: SHA-256 of the secret, hexadecimal; the secret has 256 random bits, so no slower digest is needed.
-        scopes: what it may do, such as `ingest:orders` or `ingest:*`.
+        scopes: what it may do at most, such as `query:*`, `ingest:orders` or `admin:*`.
         created_us: microseconds since 1970 UTC.
         expires_us: from then on it is refused; None for never.
         revoked_us: when it was revoked.
@@ -36,6 +40,8 @@ class ApiKey:
         requests_per_s: its own bound in place of the server's.
         bytes_per_s: likewise.
         records_per_day: likewise.
+        stored_key: for SCRAM-SHA-256, hexadecimal; empty for a key that was made before there was any.
+        server_key: likewise.
     """
 
     id: str
@@ -49,6 +55,8 @@ class ApiKey:
     requests_per_s: float | None = None
     bytes_per_s: float | None = None
     records_per_day: int | None = None
+    stored_key: str = ""
+    server_key: str = ""
 
     def allows(self, scope: str) -> bool:
         """Whether it has a scope, itself or by `*`."""
@@ -72,8 +80,19 @@ class KeyStore:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
         self._keys: dict[str, ApiKey] = {}
+        self._secret = secrets.token_bytes(32)  # until there is one in the file
 
-    def keys(self) -> list[ApiKey]:
+    def key(self, identity: str) -> ApiKey | None:
+        """The key of an id as it stands now."""
+        self._refresh()
+        return self._keys.get(identity)
+
+    def salt(self, name: str) -> bytes:
+        """The SCRAM salt of a name, whether or not it has keys."""
+        self._refresh()
+        return scram.salt(self._secret, name)
+
+    def listed(self) -> list[ApiKey]:
         """All keys, oldest first; what another process changed is seen at once."""
         self._refresh()
         return sorted(self._keys.values(), key=lambda key: key.created_us)
@@ -83,7 +102,7 @@ class KeyStore:
 
         Args:
             environment: becomes part of the text, so that a key of one environment is recognised in another.
-            key: what it may do; `id` and `digest` are not looked at.
+            key: what it may do; `id`, `digest`, `stored_key` and `server_key` are not looked at.
 
         Returns:
             The text of the key, which is not kept, and the key.
@@ -93,17 +112,22 @@ class KeyStore:
         """
         for scope in key.scopes:
             if not _SCOPE.fullmatch(scope):
-                raise ConfigError("not a scope; write ingest:stream or ingest:*", scope=scope)
+                raise ConfigError(f"not a scope; write {_SCOPES}", scope=scope)
         if not key.scopes:
-            raise ConfigError("a key needs a scope, such as ingest:orders or ingest:*")
+            raise ConfigError("a key needs a scope, such as query:* or ingest:orders")
         if not _NAME.fullmatch(key.name):
             raise ConfigError("a key's name has letters, digits, blanks and . _ @ -", name=key.name)
         identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-        made = replace(key, id=identity, digest=digest(secret))
-        with self._changing() as known:
-            known[identity] = made
         place = re.sub(r"[^a-z0-9]", "", environment.lower()) or "default"
-        return f"ls_{place}_{identity}_{secret}", made
+        text = f"ls_{place}_{identity}_{secret}"
+        with self._changing() as known:
+            proof = scram.verifier(text, scram.salt(self._secret, key.name))
+            made = replace(
+                key, id=identity, digest=digest(secret),
+                stored_key=proof.stored_key.hex(), server_key=proof.server_key.hex(),
+            )  # fmt: skip
+            known[identity] = made
+        return text, made
 
     def change(self, identity: str, *, revoked_us: int | None = None, expires_us: int | None = None) -> ApiKey:
         """Revoke a key, or let it expire sooner. Raises ConfigError when there is none of that id."""
@@ -145,13 +169,16 @@ class KeyStore:
     def _read(self) -> dict[str, ApiKey]:
         try:
             with open(self._path, encoding="utf-8") as file:
-                found = json.load(file)["keys"]
+                read = json.load(file)
+            found, secret = read["keys"], bytes.fromhex(read.get("secret", ""))
             lists = ("scopes", "networks")
             keys = [ApiKey(**(one | {name: tuple(one[name]) for name in lists})) for one in found]
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError("the file of keys cannot be read; put it back from a backup", file=self._path) from error
+        if secret:
+            self._secret = secret
         return {key.id: key for key in keys}
 
     @contextlib.contextmanager
@@ -164,7 +191,8 @@ class KeyStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             known = self._read()
             yield known
-            _replace(self._path, json.dumps({"keys": [asdict(key) for key in known.values()]}, indent=1))
+            text = {"secret": self._secret.hex(), "keys": [asdict(key) for key in known.values()]}
+            _replace(self._path, json.dumps(text, indent=1))
         finally:
             os.close(lock)
 

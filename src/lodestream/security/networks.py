@@ -6,8 +6,19 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
+from lodestream.errors import AccessError
+
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class AddressError(AccessError):
+    """The credential is good, and may not be used from where it came."""
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach an address to listen on."""
+    return host in ("127.0.0.1", "localhost", "::1")
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
