@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from lodestream.apis.gate import Gate
+    from lodestream.operations.live import Live
 
 _POLL_US = 100_000
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -149,6 +150,13 @@ class App:
     def keys_path(self) -> str:
         """The file of the lake's API keys."""
         return keys_path(self.lake)
+
+    @cached_property
+    def live(self) -> Live:
+        """How every table of the lake stands, from its commits; `start` it to follow them, `close` it in the end."""
+        from lodestream.operations.live import Live
+
+        return Live(self.disk, self.lake, self.flows, now_us)
 
     def serving(self, **changes: Any) -> ServingSettings:
         """The settings of those who serve; `changes` are put in place of what is declared."""

@@ -26,6 +26,11 @@ def flow_folder(lake: str, name: TableName) -> str:
     return os.path.join(lake, "_lodestream", "flows", str(name))
 
 
+def failure_note(lake: str, name: TableName) -> str:
+    """The file in which a pipeline says that a table's flow failed."""
+    return os.path.join(flow_folder(lake, name), "failed.json")
+
+
 def epoch_of(configuration: Mapping[str, str]) -> int:
     """The rebuild generation that a table's properties name; a table that was never rebuilt is in its first."""
     return int(configuration.get(EPOCH_PROPERTY, "1"))

@@ -28,6 +28,7 @@ from lodestream.ports.sink import Publishing, Sink
 from lodestream.ports.source import Reading, Source
 from lodestream.runtime.maintain import Maintenance, Upkeep
 from lodestream.runtime.memory import keep_freed_memory
+from lodestream.runtime.notes import FailureNotes
 from lodestream.runtime.schedule import is_due
 from lodestream.runtime.supervise import Board, FlowStatus, Worker
 
@@ -143,7 +144,8 @@ class Pipeline:
         keep_freed_memory()
         board = self._board = Board()
         chosen = list(self._chosen(tables))
-        self.workers = {name: self._worker(name, chosen, board, listener, on_error) for name in chosen}
+        notes = FailureNotes(self.around, chosen, on_error)
+        self.workers = {name: self._worker(name, chosen, board, listener, notes.told) for name in chosen}
         for sink in self.sinks(chosen):
             self.workers[sink.name] = self._publisher(sink, board, listener, on_error)
         maintenance = Maintenance(chosen, self.flows, self.around, self._upkeep)
