@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from lodestream.catalog import journal
+from lodestream.catalog.catalog import Catalog
+from lodestream.catalog.journal import PlainJournal
+from lodestream.catalog.store import open_store
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk
-from lodestream.lake.layout import QUARANTINE_SUFFIX, component_cache, epoch_of, keys_path, table_path
+from lodestream.lake.layout import QUARANTINE_SUFFIX, catalog_file, component_cache, epoch_of, keys_path, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.project import Project
 from lodestream.model.steps import FlowPlan
@@ -157,6 +161,12 @@ class App:
         from lodestream.operations.live import Live
 
         return Live(self.disk, self.lake, self.flows, now_us)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """Users, grants and policies of the lake, and the record of what was asked."""
+        store = resolved(self.project.catalog.get("url")) or catalog_file(self.lake)
+        return Catalog(open_store(store, journal.TABLES), now_us, PlainJournal())
 
     def serving(self, **changes: Any) -> ServingSettings:
         """The settings of those who serve; `changes` are put in place of what is declared."""

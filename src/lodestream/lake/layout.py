@@ -54,3 +54,8 @@ def registry_file(lake: str) -> str:
 def keys_path(lake: str) -> str:
     """The file of the lake's API keys."""
     return os.path.join(lake, "_lodestream", "access", "keys.json")
+
+
+def catalog_file(lake: str) -> str:
+    """Where the lake's catalog keeps users, grants and policies."""
+    return os.path.join(lake, "_lodestream", "access", "catalog.db")

@@ -46,6 +46,7 @@ class Project:
         server: settings of the server as written.
         registries: schema registries by name, with their settings as written.
         connections: settings by component name that every table's source, format and sink of that name begins with.
+        catalog: settings of the catalog as written: `url` of its database.
         mistakes: what is wrong so far; `load_project` refuses when there are any, `read_project` hands them on so
             that planning can add its own and all are reported at once.
         unsure: names in a table that stand for something broken, so that nothing which uses them is judged; `*`
@@ -62,6 +63,7 @@ class Project:
     server: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     registries: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     connections: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    catalog: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     mistakes: tuple[Diagnostic, ...] = ()
     unsure: Mapping[TableName, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -17,8 +17,9 @@ from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
 from lodestream.project.serving import ServingSettings
 
-CONFIG_KEYS = ("project", "lake", "environments", "batch", "server", "registries", "connections")
+CONFIG_KEYS = ("project", "lake", "environments", "batch", "server", "registries", "connections", "catalog")
 REGISTRY_KEYS = ("url", "user", "password", "ca", "certificate", "key")
+CATALOG_KEYS = ("url",)
 SERVER_KEYS = ("metrics_port", *ServingSettings.model_fields)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 
@@ -40,6 +41,7 @@ def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Proj
         server=MappingProxyType(_server(fields, mistakes)),
         registries=MappingProxyType(_registries(fields, mistakes)),
         connections=MappingProxyType(_connections(fields, mistakes)),
+        catalog=MappingProxyType(_catalog(fields, mistakes)),
     )
 
 
@@ -117,6 +119,21 @@ def _registries(fields: Fields, mistakes: Mistakes) -> dict[str, dict[str, str]]
         texts = {key: inner.text(key) for key in REGISTRY_KEYS}
         found[name] = {key: text for key, text in texts.items() if text is not None}
     return found
+
+
+def _catalog(fields: Fields, mistakes: Mistakes) -> dict[str, str]:
+    """Where the catalog is kept: `{url: postgresql://…}`; in a file of the lake when nothing is written."""
+    node = fields.nodes.get("catalog")
+    if node is None:
+        return {}
+    inner = Fields(node, CATALOG_KEYS, mistakes, "catalog")
+    url = inner.text("url") if inner.need("url") else None
+    if url is not None and not url.startswith(("postgresql://", "postgres://", "${")):
+        shown = url.partition("://")[0] + "://…" if "://" in url else url
+        fix = "write postgresql://…, or a reference such as ${env:CATALOG_URL}"
+        mistakes.add(inner.nodes["url"].place, "D106", "not the URL of a PostgreSQL database", value=shown, fix=fix)
+        return {}
+    return {} if url is None else {"url": url}
 
 
 def _connections(fields: Fields, mistakes: Mistakes) -> dict[str, Mapping[str, Any]]:

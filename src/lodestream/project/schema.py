@@ -81,6 +81,9 @@ def _project() -> dict[str, Any]:
         "environments": {**environments, "description": "Other lakes for the same tables, by name."},
         "batch": _block(batch, "Bounds of one batch."),
         "server": _block(server, "Where the server listens."),
+        "catalog": _block(
+            {"url": _text("PostgreSQL database of the catalog.")}, "Where the catalog is kept.", ("url",)
+        ),
     }
     return _block(properties, "The project.", ("project",))
 

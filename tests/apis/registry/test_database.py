@@ -90,7 +90,7 @@ def test_a_damaged_page_stops_the_store(tmp_path):
 
 
 def test_a_database_that_stays_locked_is_a_passing_trouble(tmp_path, monkeypatch):
-    import lodestream.apis.registry.database as module
+    import lodestream.drivers.database as module
 
     monkeypatch.setattr(module, "_BUSY_S", 0.1)
     file = str(tmp_path / "r.db")

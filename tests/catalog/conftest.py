@@ -1,0 +1,85 @@
+"""Catalogs of a test's own, on each kind of store, and words to fill them with."""
+
+import itertools
+
+import pytest
+
+from lodestream.catalog import journal, store
+from lodestream.catalog.catalog import Catalog
+from lodestream.catalog.entries import entry
+from lodestream.catalog.journal import PlainJournal
+from lodestream.model.access import Principal
+from lodestream.ports.authority import Event
+from tests.apis.registry.postgres import Cluster, programs
+
+_COUNT = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A running PostgreSQL."""
+    if programs() is None:
+        pytest.skip("needs the PostgreSQL server: apt-get install postgresql")
+    cluster = Cluster()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def where(request, tmp_path):
+    """A place for a catalog: a file, or a database when the test asks for `postgres`."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return str(tmp_path / "catalog.db")
+    import psycopg
+
+    cluster = request.getfixturevalue("postgres")
+    name = f"catalog_{next(_COUNT)}"
+    with psycopg.connect(cluster.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return cluster.url.replace("/postgres", f"/{name}")
+
+
+class Opened:
+    """Opens catalogs and closes them at the end."""
+
+    def __init__(self) -> None:
+        self.found: list[Catalog] = []
+
+    def __call__(self, where: str, **more: float) -> Catalog:
+        time = itertools.count(1_000)
+        made = Catalog(store.open_store(where, journal.TABLES), lambda: next(time), PlainJournal(), **more)
+        self.found.append(made)
+        return made
+
+
+@pytest.fixture
+def opened():
+    """Opens a catalog at a place, as each process would."""
+    opens = Opened()
+    yield opens
+    for one in opens.found:
+        one.close()
+
+
+@pytest.fixture
+def catalog(where, opened):
+    """A catalog that nothing is in."""
+    return opened(where, refresh_s=0.0)
+
+
+EVENT = Event("root", "cli", "cli", "test", "allowed")
+
+
+def say(catalog, *policies, origin=""):
+    """Put users, grants and policies into a catalog."""
+    with catalog.changing(EVENT) as (rows, at):
+        for one in policies:
+            store.put(rows, entry(one, origin=origin, who="root", at_us=at))
+
+
+def reader(name="alice", *groups, **attributes):
+    """A principal as a door would make one."""
+    return Principal(name, groups=frozenset(groups), attributes=attributes, via="test")
+
+
+BOTH = pytest.mark.parametrize("where", ["sqlite", "postgres"], indirect=True)
