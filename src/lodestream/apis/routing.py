@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from lodestream.apis.events import Streams
 from lodestream.apis.headers import SecurityHeaders
 from lodestream.apis.problems import ProblemError, http_problem, internal_problem, problem, translated
 from lodestream.errors import LodestreamError
@@ -210,6 +211,7 @@ def application(
         middleware=[Middleware(SecurityHeaders, secure=secure)],
     )  # fmt: skip
     app.router.redirect_slashes = False  # one path, one thing; and the target would come from the Host header
+    app.state.gate, app.state.streams = gate, Streams()
     app.state.endpoints = tuple(endpoint for part in parts for endpoint in part.endpoints)
     return app
 

@@ -39,10 +39,13 @@ class HttpServer:
         self._tls = _tls(settings, root)
         self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._app: Any = None
         self._stopped = False
 
     def run(self, app: Any, started: Callable[[], None] = lambda: None) -> None:
         """Serve an ASGI application until `stop`; `started` is called once the port answers.
+
+        When the application's state has `streams`, they are closed by `stop`.
 
         Raises:
             ConfigError: a certificate cannot be read.
@@ -53,7 +56,14 @@ class HttpServer:
         """Stop taking requests, answer those under way, and end `run`; safe from any thread, and again."""
         first, self._stopped = not self._stopped, True
         if first and self._server is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._server.stop)
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        assert self._server is not None
+        streams = getattr(getattr(self._app, "state", None), "streams", None)
+        if streams is not None:  # they would go on for ever, and they are requests under way
+            streams.close()
+        self._server.stop()  # type: ignore[no-untyped-call]
 
     async def _run(self, app: Any, started: Callable[[], None]) -> None:
         logging.getLogger("_granian").setLevel(logging.CRITICAL)
@@ -65,7 +75,7 @@ class HttpServer:
             )  # fmt: skip
         except (OSError, ssl.SSLError, ValueError) as error:
             raise ConfigError("a certificate of server.tls cannot be read", reason=str(error)) from error
-        self._loop, self._server = asyncio.get_running_loop(), server
+        self._loop, self._server, self._app = asyncio.get_running_loop(), server, app
         if self._stopped:
             return
         telling = asyncio.create_task(self._tell(started))
