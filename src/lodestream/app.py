@@ -188,13 +188,14 @@ class App:
             ConflictError: another process serves a stream.
         """
         from lodestream.apis.ingest.open import open_ingest
+        from lodestream.apis.pages import console
         from lodestream.apis.routing import application
         from lodestream.apis.status import status_part
 
         gate = self.gate(settings, token)
         parts = [open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry)]
         return application(
-            [*parts, status_part(parts, self.project.name)], gate, secure=settings.tls is not None
+            [*parts, status_part(parts, self.project.name)], gate, otherwise=console(), secure=settings.tls is not None
         )  # fmt: skip
 
     def identity(self, token: str | None = None) -> Identity:
