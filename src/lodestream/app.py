@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from lodestream.apis.gate import Gate
     from lodestream.operations.live import Live
+    from lodestream.query.service import QueryService
 
 _POLL_US = 100_000
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -149,6 +150,13 @@ class App:
     @cached_property
     def _registries(self) -> Callable[[str], SchemaRegistry]:
         return registries(resolved(self.project.registries), component_cache(self.lake))
+
+    @cached_property
+    def query(self) -> QueryService:
+        """The one read path."""
+        from lodestream.query.service import QueryService
+
+        return QueryService(self.disk, self.lake, authority=self.catalog, catalog=self.project.name)
 
     @property
     def keys_path(self) -> str:
