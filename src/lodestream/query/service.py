@@ -122,7 +122,7 @@ class QueryService:
         self.authority: Authority = authority or OwnersOnly()
         self.budget = budget or Budget()
         self.snapshots = Snapshots(disk, lake)
-        self._catalog = catalog.lower() if catalog else None
+        self.catalog = catalog.lower() if catalog else None
         self._threads = threads or os.cpu_count() or 1
         self._own = shared is None
         self.pool = shared or WorkerPool(pool or PoolSettings(), self._readable)
@@ -167,7 +167,7 @@ class QueryService:
         """
         started = time.monotonic()
         with self._recorded(principal, door, text):
-            statement = parse(text, self._catalog)
+            statement = parse(text, self.catalog)
             if len(parameters) != statement.parameters:
                 raise ConfigError(
                     "not the parameters that it needs", needed=statement.parameters, given=len(parameters)
@@ -242,7 +242,7 @@ class QueryService:
     ) -> Described:  # fmt: skip
         """Columns and parameters of a query, without running it. Raises what `ask` raises."""
         with self._recorded(principal, door, text):
-            statement = parse(text, self._catalog)
+            statement = parse(text, self.catalog)
             reads = self._reads(statement, principal, {})
             kinds = parameter_types(statement, {str(read.reference): read.schema for read in reads})
             values = [None] * len(kinds)
@@ -262,7 +262,7 @@ class QueryService:
             ConfigError: it cannot be read, or names a table that was not handed in.
             AccessError: it does more than ask.
         """
-        statement = parse(text, self._catalog, given.relations)
+        statement = parse(text, self.catalog, given.relations)
         if statement.tables:
             raise ConfigError("one query reads either the lake or the catalog", table=str(statement.tables[0]))
         job = Job(
