@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from lodestream.errors import AccessError, ConfigError, TransientError
+from lodestream.errors import AccessError, ConfigError, CorruptionError, TransientError
 from lodestream.lake.disk import Disk
 from lodestream.lake.log import Snapshot
 from lodestream.lake.table import DeltaTable
@@ -284,7 +284,12 @@ class QueryService:
         if not principal.is_owner and not self.authority.visible(principal, [name]):
             raise no_such_table(name, self.tables(principal))
         version = as_of.get(name) if reference.version is None else reference.version
-        table, snapshot = self.snapshots.pin(name, version, lambda: self.tables(principal))
+        try:
+            table, snapshot = self.snapshots.pin(name, version, lambda: self.tables(principal))
+        except CorruptionError:
+            if principal.is_owner:
+                raise
+            raise TransientError("table cannot be read now; its owner has to repair it", table=str(name)) from None
         access = self.authority.access(principal, name, snapshot.metadata.schema)
         return _Read(reference, table, snapshot, access)
 
