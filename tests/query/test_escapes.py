@@ -293,7 +293,8 @@ def test_the_checker_sees_a_planted_leak(lake):
         "select " + " + ".join(["1"] * 20_000),
         "select " + "case when true then " * 500 + "1" + " end" * 500,
         "select " + ", ".join(f"$1 as c{n}" for n in range(5000)),
-        "with c0 as (select 1), " + ", ".join(f"c{n} as (from c{n - 1}, c{n - 1} x)" for n in range(1, 60)) + " from c59",
+        "with " + ", ".join(f"c{n} as (from c{n - 1}, c{n - 1} x)" if n else "c0 as (select 1)" for n in range(60))
+        + " from c59",
         "select " * 3000,
     ],
 )  # fmt: skip
