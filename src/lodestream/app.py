@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from lodestream.catalog import journal
+from lodestream.catalog import audit_table
+from lodestream.catalog.anchors import Anchors
+from lodestream.catalog.audit import AuditLog
 from lodestream.catalog.catalog import Catalog
-from lodestream.catalog.journal import PlainJournal
 from lodestream.catalog.store import open_store
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
 from lodestream.errors import ConfigError
-from lodestream.lake.disk import Disk, LocalDisk, random_id
+from lodestream.lake.disk import Disk, LocalDisk
 from lodestream.lake.layout import QUARANTINE_SUFFIX, catalog_file, component_cache, epoch_of, keys_path, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.project import Project
@@ -45,10 +46,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from lodestream.apis.gate import Gate
-    from lodestream.apis.routing import Part
     from lodestream.operations.live import Live
     from lodestream.query.service import QueryService
-    from lodestream.runtime.replaying import Replayed
 
 _POLL_US = 100_000
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -176,7 +175,14 @@ class App:
     def catalog(self) -> Catalog:
         """Users, grants and policies of the lake, and the record of what was asked."""
         store = resolved(self.project.catalog.get("url")) or catalog_file(self.lake)
-        return Catalog(open_store(store, journal.TABLES), now_us, PlainJournal())
+        return Catalog(open_store(store), now_us, self.audit)
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """What was asked and changed, and by whom; beside the catalog, over a connection of its own."""
+        store = resolved(self.project.catalog.get("url")) or catalog_file(self.lake)
+        anchors = Anchors(os.path.dirname(self.keys_path))
+        return AuditLog(open_store(store, audit_table.tables(store)), anchors, now_us)
 
     def serving(self, **changes: Any) -> ServingSettings:
         """The settings of those who serve; `changes` are put in place of what is declared."""
@@ -203,50 +209,10 @@ class App:
         from lodestream.apis.status import status_part
 
         gate = self.gate(settings, token)
-        parts = [
-            open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry),
-            self._console(gate),
-        ]
+        parts = [open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry)]
         return application(
             [*parts, status_part(parts, self.project.name)], gate, otherwise=console(), secure=settings.tls is not None
         )  # fmt: skip
-
-    def _console(self, gate: Gate) -> Part:
-        from lodestream.apis.console.part import Console, console_part, following
-        from lodestream.engines.embedded.history import batches
-        from lodestream.project.dashboards import Dashboards
-
-        about = Console(
-            self.project.name, self.live, self.flows, self.query, lambda name: batches(self.disk, self.lake, name),
-            Dashboards(self.project.root).current, self.replay, gate.current, now_us, random_id(),
-        )  # fmt: skip
-        return console_part(about, lambda: following(self.live.start, self.live.close))
-
-    def replay(
-        self, table: TableName, rows: Sequence[tuple[str, int]] | None, reason: str | None, *, accept_late: bool
-    ) -> Replayed:
-        """Take rows that were set aside through their flow again, by the declarations as they are now.
-
-        Args:
-            table: whose quarantine.
-            rows: source and position of each; None takes all of a reason.
-            reason: only rows that were set aside for it.
-            accept_late: whether late rows are taken too.
-
-        Raises:
-            ConfigError: no open row is meant, or changed declarations were not applied yet.
-            ConflictError: another process was first again and again.
-        """
-        from lodestream.runtime.replaying import chosen, keys_of, standing, take_again
-
-        now = open_project(self.project.root, lake=self.lake)
-        if now.changes():
-            raise ConfigError("declarations have changed; restart `lodestream run` to apply them first")
-        entries = chosen(standing(self.disk, self.lake, table), reason)
-        keys = keys_of(entries, set(rows) if rows is not None else None, accept_late=accept_late)
-        if not keys:
-            raise ConfigError("no open row is meant by this")
-        return take_again(now.pipeline(), table, keys, accept_late=accept_late)
 
     def identity(self, token: str | None = None) -> Identity:
         """What turns credentials into principals, for every door; `token` is the one for development."""

@@ -1,1 +1,0 @@
-"""What the console asks for: how the tables stand, where rows flow, what was set aside, dashboards."""
