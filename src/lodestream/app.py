@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from lodestream.catalog import audit_table
-from lodestream.catalog.anchors import Anchors
-from lodestream.catalog.audit import AuditLog
+from lodestream.catalog import journal
 from lodestream.catalog.catalog import Catalog
+from lodestream.catalog.declared import declare, differences
+from lodestream.catalog.entries import POLICY_KINDS
+from lodestream.catalog.follow import Follower
+from lodestream.catalog.journal import PlainJournal
 from lodestream.catalog.store import open_store
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
@@ -27,13 +30,15 @@ from lodestream.model.project import Project
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import Table, TableName
 from lodestream.model.types import Schema
-from lodestream.planning.compile import Plans, compile_project
+from lodestream.planning.compile import Plans, compile_project, stored_schemas
 from lodestream.planning.diff import Change, Deployed, accept_hash, diff
+from lodestream.planning.policies import check_policies
 from lodestream.ports.plugins import make_source
 from lodestream.ports.registry import SchemaRegistry
 from lodestream.ports.source import Reading
-from lodestream.project.load import read_project
-from lodestream.project.mistakes import ProjectError
+from lodestream.project.load import read_project, reread_policies
+from lodestream.project.mistakes import Mistakes, ProjectError
+from lodestream.project.policies import POLICY_FILE
 from lodestream.project.serving import ServingSettings, serving
 from lodestream.runtime.apply import apply_changes
 from lodestream.runtime.pipeline import Pipeline
@@ -47,7 +52,6 @@ if TYPE_CHECKING:
 
     from lodestream.apis.gate import Gate
     from lodestream.operations.live import Live
-    from lodestream.query.service import QueryService
 
 _POLL_US = 100_000
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -118,6 +122,7 @@ class App:
                 f"tables must be rebuilt; look at `lodestream plan`, then `lodestream run --accept {wanted}`",
                 tables=", ".join(str(change.table) for change in rebuilds),
             )
+        declare(self.catalog, self.project.policies, self.flows, door="run")
         apply_changes(changes, self.flows, lake=self.lake, disk=self.disk, clock_us=now_us())
         self.__dict__.pop("deployed", None)
         return changes
@@ -152,13 +157,6 @@ class App:
     def _registries(self) -> Callable[[str], SchemaRegistry]:
         return registries(resolved(self.project.registries), component_cache(self.lake))
 
-    @cached_property
-    def query(self) -> QueryService:
-        """The one read path."""
-        from lodestream.query.service import QueryService
-
-        return QueryService(self.disk, self.lake, authority=self.catalog, catalog=self.project.name)
-
     @property
     def keys_path(self) -> str:
         """The file of the lake's API keys."""
@@ -175,14 +173,33 @@ class App:
     def catalog(self) -> Catalog:
         """Users, grants and policies of the lake, and the record of what was asked."""
         store = resolved(self.project.catalog.get("url")) or catalog_file(self.lake)
-        return Catalog(open_store(store), now_us, self.audit)
+        made = Catalog(open_store(store, journal.TABLES), now_us, PlainJournal())
+        weakref.finalize(made, made.database.close)
+        return made
 
-    @cached_property
-    def audit(self) -> AuditLog:
-        """What was asked and changed, and by whom; beside the catalog, over a connection of its own."""
-        store = resolved(self.project.catalog.get("url")) or catalog_file(self.lake)
-        anchors = Anchors(os.path.dirname(self.keys_path))
-        return AuditLog(open_store(store, audit_table.tables(store)), anchors, now_us)
+    def policy_changes(self) -> list[str]:
+        """What `run` and every server would change in the catalog before they start, a line each."""
+        if not self.project.catalog and not os.path.exists(catalog_file(self.lake)):
+            return differences((), self.project.policies)  # looking makes nothing
+        return differences(self.catalog.entries(*POLICY_KINDS), self.project.policies)
+
+    def follow_policies(self, door: str, tell: Callable[[str], None]) -> Follower:
+        """Takes `policies.yaml` over when started, and again whenever it has changed, until it is closed.
+
+        Args:
+            door: of the server that follows, for the record.
+            tell: hears of changes and of mistakes; after a mistake the last good policies hold.
+        """
+
+        def again() -> list[str]:
+            project = reread_policies(self.project)
+            mistakes = Mistakes(project.mistakes)
+            existing = {name: table.schema for name, table in self.deployed.items()}
+            check_policies(project, stored_schemas(project, self.flows, existing), mistakes)
+            mistakes.raise_any()
+            return declare(self.catalog, project.policies, self.flows, door=door)
+
+        return Follower(os.path.join(self.project.root, POLICY_FILE), again, tell)
 
     def serving(self, **changes: Any) -> ServingSettings:
         """The settings of those who serve; `changes` are put in place of what is declared."""
@@ -204,14 +221,13 @@ class App:
             ConflictError: another process serves a stream.
         """
         from lodestream.apis.ingest.open import open_ingest
-        from lodestream.apis.pages import console
         from lodestream.apis.routing import application
         from lodestream.apis.status import status_part
 
         gate = self.gate(settings, token)
         parts = [open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry)]
         return application(
-            [*parts, status_part(parts, self.project.name)], gate, otherwise=console(), secure=settings.tls is not None
+            [*parts, status_part(parts, self.project.name)], gate, secure=settings.tls is not None
         )  # fmt: skip
 
     def identity(self, token: str | None = None) -> Identity:

@@ -4,11 +4,10 @@ import itertools
 
 import pytest
 
-from lodestream.catalog import audit_table, store
-from lodestream.catalog.anchors import Anchors
-from lodestream.catalog.audit import AuditLog
+from lodestream.catalog import journal, store
 from lodestream.catalog.catalog import Catalog
 from lodestream.catalog.entries import entry
+from lodestream.catalog.journal import PlainJournal
 from lodestream.model.access import Principal
 from lodestream.ports.authority import Event
 from tests.apis.registry.postgres import Cluster, programs
@@ -43,27 +42,20 @@ def where(request, tmp_path):
 class Opened:
     """Opens catalogs and closes them at the end."""
 
-    def __init__(self, folder) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self.found: list[Catalog] = []
 
     def __call__(self, where: str, **more: float) -> Catalog:
         time = itertools.count(1_000)
-        log = audit_log(where, self.folder, lambda: next(time))
-        made = Catalog(store.open_store(where), lambda: next(time), log, **more)
+        made = Catalog(store.open_store(where, journal.TABLES), lambda: next(time), PlainJournal(), **more)
         self.found.append(made)
         return made
 
 
-def audit_log(where, folder, clock):
-    """The audit log at a place, its key and anchors in a folder."""
-    return AuditLog(store.open_store(where, audit_table.tables(where)), Anchors(str(folder)), clock)
-
-
 @pytest.fixture
-def opened(tmp_path):
+def opened():
     """Opens a catalog at a place, as each process would."""
-    opens = Opened(tmp_path)
+    opens = Opened()
     yield opens
     for one in opens.found:
         one.close()

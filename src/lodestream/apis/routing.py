@@ -201,6 +201,8 @@ def application(
                 raise ValueError(f"two endpoints: {endpoint.method} {endpoint.path}")
             methods[endpoint.method] = endpoint
     routes = [_route(path, methods, gate) for path, methods in sorted(paths.items(), key=_specific)]
+    if otherwise is not None:
+        routes.append(Route("/{path:path}", _Open(gate, otherwise), methods=["GET"]))
     handlers: dict[Any, Any] = {
         ProblemError: problem, LodestreamError: translated, HTTPException: http_problem, Exception: internal_problem,
     }  # fmt: skip
@@ -208,8 +210,6 @@ def application(
         routes=routes, lifespan=functools.partial(_running, parts), exception_handlers=handlers,
         middleware=[Middleware(SecurityHeaders, secure=secure)],
     )  # fmt: skip
-    if otherwise is not None:
-        app.router.default = _Open(gate, otherwise)
     app.router.redirect_slashes = False  # one path, one thing; and the target would come from the Host header
     app.state.gate, app.state.streams = gate, Streams()
     app.state.endpoints = tuple(endpoint for part in parts for endpoint in part.endpoints)
@@ -264,12 +264,8 @@ class _Open:
         self._gate, self._handler = gate, handler
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            return
         request = Request(scope, receive, send)
         self._gate.connect(request)
-        if request.method not in ("GET", "HEAD"):
-            raise ProblemError(405, "there is nothing here but pages", headers={"Allow": "GET, HEAD"})
         response = await self._handler(request, NOBODY)
         await response(scope, receive, send)
 

@@ -103,7 +103,8 @@ class Catalog:
 
     def record(self, event: Event) -> None:
         """Write an event down; see `Authority`."""
-        self._journal.record(event)
+        with self.database.write() as rows:
+            self._journal.append(rows, (event,), self._clock())
 
     @contextmanager
     def changing(self, event: Event) -> Iterator[tuple[Rows, int]]:
@@ -116,7 +117,6 @@ class Catalog:
             yield rows, at
             version = store.bump(rows)
             self._journal.append(rows, (_numbered(event, version),), at)
-        self._journal.settle()
         self._look(time.monotonic())
 
     def declare(self, origin: str, kept: Sequence[Entry], event: Event, kinds: Sequence[str] = POLICY_KINDS) -> bool:
@@ -142,8 +142,7 @@ class Catalog:
         return True
 
     def close(self) -> None:
-        """Write down what is left and let go of the database; twice is harmless."""
-        self._journal.close()
+        """Let go of the database; twice is harmless."""
         self.database.close()
 
     # Keeping up -----------------------------------------------------------------------------------------------------

@@ -31,9 +31,10 @@ def tail(
     """
     from lodestream.lake.layout import table_path
     from lodestream.lake.table import DeltaTable
+    from lodestream.query.service import QueryService
 
     app = call.app()
-    service = app.query
+    service = QueryService(app.disk, app.lake)
     name = table_named(table, service.tables())
     found = DeltaTable.open(app.disk, table_path(app.lake, name))
     assert found is not None
