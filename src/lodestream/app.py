@@ -42,8 +42,7 @@ from lodestream.project.policies import POLICY_FILE
 from lodestream.project.serving import ServingSettings, serving
 from lodestream.runtime.apply import apply_changes
 from lodestream.runtime.pipeline import Pipeline
-from lodestream.security.identity import Identity
-from lodestream.security.keys import KeyStore
+from lodestream.security.identity import Identity, open_identity
 from lodestream.security.limits import Limits
 from lodestream.version import VERSION
 
@@ -222,24 +221,39 @@ class App:
         """
         from lodestream.apis.ingest.open import open_ingest
         from lodestream.apis.routing import application
+        from lodestream.apis.session import session_part
         from lodestream.apis.status import status_part
 
         gate = self.gate(settings, token)
-        parts = [open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry)]
+        parts = [
+            session_part(gate),
+            open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry),
+        ]
         return application(
             [*parts, status_part(parts, self.project.name)], gate, secure=settings.tls is not None
         )  # fmt: skip
 
-    def identity(self, token: str | None = None) -> Identity:
-        """What turns credentials into principals, for every door; `token` is the one for development."""
-        return Identity(KeyStore(self.keys_path), now_us, token)
+    def identity(self, settings: ServingSettings, token: str | None = None) -> Identity:
+        """What turns credentials into principals, for every door.
+
+        Args:
+            settings: of `serving`: issuers and certificates.
+            token: the one for development.
+
+        Raises:
+            MissingDriverError: access tokens or certificates need a package.
+        """
+        return open_identity(
+            settings.identity, self.keys_path, self.project.root, now_us, token=token,
+            directory=self.catalog.principal,
+        )  # fmt: skip
 
     def gate(self, settings: ServingSettings, token: str | None = None) -> Gate:
         """Who may come in over HTTP."""
         from lodestream.apis.gate import Gate
 
         limits = Limits(os.path.join(os.path.dirname(self.keys_path), "usage.json"))
-        return Gate(settings, self.identity(token), now_us, limits)
+        return Gate(settings, self.identity(settings, token), now_us, limits)
 
     def run(self, *, until_idle: bool = True, tables: Iterable[TableName] | None = None) -> None:
         """Apply harmless changes and run; what a script or notebook calls."""

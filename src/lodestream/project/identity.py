@@ -18,6 +18,9 @@ _LEEWAY_MAX_US = 60_000_000
 _CERTIFICATE_NAME = re.compile(r"(dns|email|uri|subject):.+")
 
 
+Scope = Literal["query:*", "admin:*", "ingest:*", "metrics:read"]
+
+
 class OidcSettings(Settings):
     """One issuer of access tokens (OpenID Connect)."""
 
@@ -45,7 +48,7 @@ class OidcSettings(Settings):
     """Groups as grants and policies call them, by value of that claim; values that are not here count for nothing."""
     attributes: dict[str, str] = Field(default_factory=dict)
     """Claims that become attributes of the principal, by attribute: `region: extension_region`."""
-    scopes: tuple[Literal["query:*", "admin:*", "ingest:*", "metrics:read"], ...] = ("query:*", "admin:*")
+    scopes: tuple[Scope, ...] = ("query:*", "admin:*")
     """What its tokens may do at most; within it, grants decide."""
     leeway: str = "60 seconds"
     """How far clocks may differ, at most a minute."""
@@ -124,8 +127,12 @@ class CertificateSettings(Settings):
     principals: dict[str, str] = Field(default_factory=dict)
     """Users and service accounts by name in the certificate: `dns:`, `email:` or `uri:` and a subject alternative
     name, or `subject:` and the whole subject as RFC 4514 writes it. A certificate that names none lets nobody in."""
+    scopes: tuple[Scope, ...] = ("query:*", "admin:*")
+    """What their holders may do at most; within it, grants decide."""
     header: str | None = None
     """Header in which a trusted proxy hands the client's certificate on, as RFC 9440 has it or as escaped PEM."""
+    crl: str | None = None
+    """PEM file of revoked certificates, read anew when it changes; of no use once it is out of date."""
     ca: str | None = None
     """PEM file of the authorities; with it, what comes in the header is checked once more."""
 

@@ -68,7 +68,7 @@ class Oidc:
         self._issuers = [Issuer(one, clock, fetch) for one in settings]
 
     def wants(self, text: str) -> bool:
-        """Whether `verify` would ask an issuer for its keys, which may take seconds."""
+        """Whether the issuer should be asked for its keys first, which may take seconds."""
         try:
             token = taken_apart(text)
         except AccessError:
@@ -76,8 +76,19 @@ class Oidc:
         issuer = self._issuer(token)
         return issuer is not None and issuer.keys.wants(token.key_id)
 
+    def ask(self, text: str) -> None:
+        """Ask the issuer of a token for its keys, if that may help and it was not asked just now."""
+        token = taken_apart(text)
+        issuer = self._issuer(token)
+        if issuer is not None:
+            issuer.keys.refresh(token.key_id)
+
     def verify(self, text: str) -> Principal:
-        """The principal of a token. Raises AccessError when it is not accepted; the reason repeats nothing of it."""
+        """The principal of a token; call `ask` first when it `wants` so.
+
+        Raises:
+            AccessError: it is not accepted; the reason repeats nothing of it.
+        """
         token = taken_apart(text)
         issuer = self._issuer(token)
         if issuer is None:
@@ -151,7 +162,6 @@ class Issuer:
         algorithm = header.get("alg")
         if algorithm not in settings.algorithms:
             raise _refused("its algorithm is not accepted")
-        self.keys.refresh(token.key_id)
         key = self.keys.find(token.key_id)
         if key is None or key.algorithm != algorithm:
             raise _refused("the issuer has no such key")
@@ -221,11 +231,6 @@ class Issuer:
             name, "service" if service else "user", frozenset(groups), MappingProxyType(attributes),
             tuple(settings.scopes), f"oidc:{settings.known_as}", ends_us,
         )  # fmt: skip
-
-
-def looks_like_token(text: str) -> bool:
-    """Whether a bearer's text is a token rather than a key, which has no dots."""
-    return text.count(".") == 2
 
 
 def taken_apart(text: str) -> Token:
