@@ -71,12 +71,14 @@ class App:
         lake: root folder of the lake.
         disk: seam for every effect.
         handover: whether flows of one process hand rows over in memory.
+        environment: the one that was chosen; None for none, which is development.
     """
 
     project: Project
     lake: str
     disk: Disk = field(default_factory=LocalDisk)
     handover: bool = True
+    environment: str | None = None
 
     @cached_property
     def deployed(self) -> Mapping[TableName, Deployed]:
@@ -317,11 +319,12 @@ def open_project(root: str, *, lake: str | None = None, environment: str | None 
         ProjectError: the project folder cannot be read, or there is no such environment; mistakes in declarations are
             reported by `App.plans`, together.
     """
-    project = read_project(root, environment or os.environ.get("LODESTREAM_ENV"))
+    environment = environment or os.environ.get("LODESTREAM_ENV") or None
+    project = read_project(root, environment)
     if astray := [mistake for mistake in project.mistakes if mistake.code == _NO_ENVIRONMENT]:
         raise ProjectError(astray)  # at once: another lake than the one that was meant would be opened
     chosen = lake or os.environ.get("LODESTREAM_LAKE") or project.lake
-    return App(project, os.path.abspath(os.path.join(project.root, chosen)))
+    return App(project, os.path.abspath(os.path.join(project.root, chosen)), environment=environment)
 
 
 def _deployed(table: DeltaTable) -> Deployed:

@@ -165,7 +165,7 @@ class IdentitySettings(Settings):
     """Who may sign in, besides holders of a key."""
 
     oidc: tuple[OidcSettings, ...] = ()
-    """Issuers whose access tokens are accepted as bearer tokens."""
+    """A list of issuers whose access tokens are accepted as bearer tokens."""
     certificates: CertificateSettings = CertificateSettings()
     """Client certificates."""
     sessions: SessionSettings = SessionSettings()

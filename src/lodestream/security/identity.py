@@ -14,7 +14,7 @@ from lodestream.model.access import Principal
 from lodestream.project.identity import IdentitySettings
 from lodestream.project.values import parse_duration
 from lodestream.security import scram
-from lodestream.security.key_use import KeyUse
+from lodestream.security.key_use import KeyUse, use_path
 from lodestream.security.keys import ApiKey, KeyStore
 from lodestream.security.networks import Address, AddressError, is_in, networks
 from lodestream.security.sessions import Session, Sessions
@@ -310,7 +310,7 @@ def open_identity(
     )  # fmt: skip
     found = Identity(
         KeyStore(keys_path), clock, token, directory, sessions=sessions,
-        use=KeyUse(os.path.join(folder, "used.json"), clock),
+        use=KeyUse(use_path(keys_path), clock),
     )  # fmt: skip
     try:
         if settings.oidc:

@@ -12,6 +12,11 @@ from collections.abc import Callable
 _EVERY_US = 30_000_000
 
 
+def use_path(keys_path: str) -> str:
+    """The file of last uses, beside that of the keys."""
+    return os.path.join(os.path.dirname(keys_path), "used.json")
+
+
 class KeyUse:
     """Last uses by key id, in a file that the processes of a lake share.
 
