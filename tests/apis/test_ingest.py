@@ -168,7 +168,7 @@ def test_status_pages(served):
     assert 'lodestream_ingest_end{stream="orders"} 1' in served.client.get("/metrics").text
     for path in ("/metrics", "/openapi.json"):
         assert served.client.get(path, headers={"authorization": ""}).status_code == 401
-    assert served.client.get("/nothing").status_code == 404
+    assert served.client.get("/api/nothing").status_code == 404
     assert served.client.get("/ingest/orders").status_code == 405
 
 

@@ -67,4 +67,15 @@ def lake(tmp_path):
 
 @pytest.fixture
 def service(lake):
-    return QueryService(LocalDisk(), lake, threads=1)
+    found = QueryService(LocalDisk(), lake, threads=1)
+    yield found
+    found.close()
+
+
+def ask(root: str, text: str) -> pa.Table:
+    """The answer to one query over a lake."""
+    service = QueryService(LocalDisk(), root, threads=1)
+    try:
+        return service.table(text)
+    finally:
+        service.close()

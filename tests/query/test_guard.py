@@ -67,7 +67,7 @@ select nextval('x')
 select write_log('x')
 select sleep_ms(1000)
 select json_execute_serialized_sql('x')
-select $1
+select $name
 delete from a
 attach 'x'
 set threads=1

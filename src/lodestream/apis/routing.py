@@ -175,11 +175,8 @@ class Doorkeeper(Protocol):
     def connect(self, request: Request) -> None:
         """Check what needs no credential. Raises ProblemError 403 or 421."""
 
-    async def arrive(self, request: Request) -> Principal:
-        """Who asks. Raises ProblemError 401, 403 or 421."""
-
     def principal(self, request: Request) -> Principal:
-        """Who asked, looked at again while an answer goes on. Raises ProblemError 401, 403 or 421."""
+        """Who asks. Raises ProblemError 401, 403 or 421."""
 
 
 def application(
@@ -204,8 +201,6 @@ def application(
                 raise ValueError(f"two endpoints: {endpoint.method} {endpoint.path}")
             methods[endpoint.method] = endpoint
     routes = [_route(path, methods, gate) for path, methods in sorted(paths.items(), key=_specific)]
-    if otherwise is not None:
-        routes.append(Route("/{path:path}", _Open(gate, otherwise), methods=["GET"]))
     handlers: dict[Any, Any] = {
         ProblemError: problem, LodestreamError: translated, HTTPException: http_problem, Exception: internal_problem,
     }  # fmt: skip
@@ -213,6 +208,8 @@ def application(
         routes=routes, lifespan=functools.partial(_running, parts), exception_handlers=handlers,
         middleware=[Middleware(SecurityHeaders, secure=secure)],
     )  # fmt: skip
+    if otherwise is not None:
+        app.router.default = _Open(gate, otherwise)
     app.router.redirect_slashes = False  # one path, one thing; and the target would come from the Host header
     app.state.gate, app.state.streams = gate, Streams()
     app.state.endpoints = tuple(endpoint for part in parts for endpoint in part.endpoints)
@@ -253,7 +250,7 @@ class _Guarded:
         if endpoint.permission == PUBLIC:
             self._gate.connect(request)
             return await endpoint.handler(request, NOBODY)
-        principal = await self._gate.arrive(request)
+        principal = self._gate.principal(request)
         scope = endpoint.scope(request)
         if scope is not None and not principal.may(scope):
             raise ProblemError(403, f"the credential does not have the scope {scope}")
@@ -267,8 +264,12 @@ class _Open:
         self._gate, self._handler = gate, handler
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
         request = Request(scope, receive, send)
         self._gate.connect(request)
+        if request.method not in ("GET", "HEAD"):
+            raise ProblemError(405, "there is nothing here but pages", headers={"Allow": "GET, HEAD"})
         response = await self._handler(request, NOBODY)
         await response(scope, receive, send)
 

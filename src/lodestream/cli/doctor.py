@@ -76,6 +76,4 @@ def _project(app: App) -> list[Finding]:
 
 def _standing(app: App) -> list[TableName]:
     """Tables in the lake, without opening them."""
-    from lodestream.query.service import QueryService
-
-    return [name for name in QueryService(app.disk, app.lake).tables() if not name.name.endswith("__quarantine")]
+    return [name for name in app.query.tables() if not name.name.endswith("__quarantine")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import sys
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +41,7 @@ def query(
         list[str] | None, typer.Option("--as-of", metavar="TABLE=VERSION", help="Read an older version of a table.")
     ] = None,
     memory: Annotated[str, typer.Option(help="Memory that the query may use.")] = "1GB",
+    time_s: Annotated[float, typer.Option("--timeout", min=0, help="Seconds that it may take; 0 is no bound.")] = 0,
 ) -> None:
     """Ask bronze, silver, gold and quarantine tables (layer.name__quarantine) in DuckDB's SQL.
 
@@ -47,18 +49,19 @@ def query(
     `from silver.orders at (version => 12)` or `--as-of silver.orders=12`.
     """
     from lodestream.cli.interrupt import leave_on_interrupt
-    from lodestream.query.service import QueryService
+    from lodestream.query.service import OWNER, Budget
 
     app = call.app()
     call.hint = 'lodestream status lists tables, lodestream query "describe layer.name" columns'
     text = sys.stdin.read() if sql == "-" else sql
     form = Format.JSON if call.json else form
     rows_max = (_TABLE_ROWS if form is Format.TABLE else 0) if rows_max is None else rows_max
-    service = QueryService(app.disk, app.lake, memory_limit=memory)
+    service = app.query
+    budget = Budget(time_s=_bounded(time_s), memory_bytes=_bytes(memory))
     versions = _versions(as_of or [])
 
     def ask() -> None:
-        with service.ask(text, as_of=versions) as answer:
+        with service.ask(text, principal=OWNER, as_of=versions, budget=budget) as answer:
             rows = _Rows(answer, rows_max)
             _show(call, rows, form, output)
             if rows.cut:
@@ -144,6 +147,21 @@ def _write(rows: _Rows, form: Format, file: IO[bytes]) -> None:
             for batch in rows:
                 writer.write_batch(batch)
     file.flush()
+
+
+def _bounded(time_s: float) -> float:
+    return time_s or 30 * 86_400.0
+
+
+def _bytes(text: str) -> int:
+    """Bytes of `512MB`, `1GB` or `1GiB`."""
+    from lodestream.errors import ConfigError
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])(i?)B", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise ConfigError("not a size; write 512MB or 1GB", memory=text)
+    base = 1024 if found[3] else 1000
+    return int(float(found[1]) * base ** ("KMGT".index(found[2].upper()) + 1))
 
 
 def _versions(given: list[str]) -> dict[TableName, int]:

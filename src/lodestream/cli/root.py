@@ -20,6 +20,7 @@ from lodestream.cli.explain import explain
 from lodestream.cli.init import init
 from lodestream.cli.keys import app as keys
 from lodestream.cli.plan import plan
+from lodestream.cli.postgres import postgres
 from lodestream.cli.quarantine import app as quarantine
 from lodestream.cli.query import query
 from lodestream.cli.reconcile import reconcile
@@ -42,6 +43,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
         "plan": (plan, "Show what run would change in the lake."),
         "run": (run, "Apply the plan and move rows, until told to stop."),
         "serve": (serve, "Take records in over HTTP."),
+        "postgres": (postgres, "Answer the PostgreSQL protocol."),
         "keys": (keys, "Make, list and revoke keys of the API."),
         "registry": (registry, "Serve a schema registry, with the Confluent API."),
         "test": (check, "Run the unit tests of the project's tables."),

@@ -23,11 +23,10 @@ def status(call: Call) -> None:
     from lodestream.lake.layout import QUARANTINE_SUFFIX
     from lodestream.model.table import LAYERS
     from lodestream.operations.status import read_status
-    from lodestream.query.service import QueryService
 
     app = call.app()
     pending, mistakes = _pending(app)
-    standing = (name for name in QueryService(app.disk, app.lake).tables() if not name.name.endswith(QUARANTINE_SUFFIX))
+    standing = (name for name in app.query.tables() if not name.name.endswith(QUARANTINE_SUFFIX))
     names = {*app.project.tables, *standing}
     order: dict[str, int] = {layer: index for index, layer in enumerate(LAYERS)}
     tables = read_status(

@@ -24,10 +24,9 @@ def history(
     from lodestream.cli.output import count, when_us
     from lodestream.lake.layout import table_path
     from lodestream.lake.log import list_log, read_commit
-    from lodestream.query.service import QueryService
 
     opened = call.app()
-    name = table_named(table, QueryService(opened.disk, opened.lake).tables())
+    name = table_named(table, opened.query.tables())
     path = table_path(opened.lake, name)
     versions = sorted(list_log(opened.disk, path).commits, reverse=True)
     found: list[dict[str, Any]] = []

@@ -31,10 +31,9 @@ def tail(
     """
     from lodestream.lake.layout import table_path
     from lodestream.lake.table import DeltaTable
-    from lodestream.query.service import QueryService
 
     app = call.app()
-    service = QueryService(app.disk, app.lake)
+    service = app.query
     name = table_named(table, service.tables())
     found = DeltaTable.open(app.disk, table_path(app.lake, name))
     assert found is not None

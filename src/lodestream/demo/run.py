@@ -22,7 +22,6 @@ from lodestream.demo.watch import Watch
 from lodestream.errors import ConfigError
 from lodestream.lake.layout import registry_file
 from lodestream.operations.reconcile import reconcile
-from lodestream.query.service import QueryService
 
 """Where the demo lives unless the user names another folder."""
 
@@ -51,7 +50,6 @@ class ProjectLake:
 
     def __init__(self, folder: Path) -> None:
         self.app = open_project(str(folder))
-        self._service = QueryService(self.app.disk, self.app.lake)
 
     def tables(self) -> list[str]:
         """Names by layer, inputs before their readers."""
@@ -65,7 +63,7 @@ class ProjectLake:
 
     def query(self, sql: str) -> pa.Table:
         """The answer to a query over the tables."""
-        return self._service.table(sql)
+        return self.app.query.table(sql)
 
     def account(self, table: str) -> Mapping[str, Any]:
         """What `lodestream reconcile` finds for the table."""

@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from lodestream.ports.settings import Settings
-from lodestream.project.identity import IdentitySettings
 from lodestream.project.values import parse_duration
 
 
@@ -58,6 +57,32 @@ class IngestSettings(Settings):
         return text
 
 
+class PostgresSettings(Settings):
+    """The PostgreSQL protocol, `lodestream postgres`; it listens on `server.host` and takes `server.tls`."""
+
+    port: int = Field(default=5433, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes that share the port; each has workers of its own for queries."""
+    connections_max: int = Field(default=100, ge=1, le=10_000)
+    """Connections of each process at once; more are refused."""
+    query_time: str = "5 minutes"
+    """How long a question may take until its last row; a client's `statement_timeout` can only shorten it."""
+    login_time: str = "10 seconds"
+    """A client that has not signed in by then is sent away."""
+    idle_time: str = "1 hour"
+    """A connection that says nothing for so long is closed."""
+    message_bytes_max: int = Field(default=1 << 20, ge=65_536, le=1 << 30)
+    """A client's message that is larger ends its connection."""
+
+    @field_validator("query_time", "login_time", "idle_time")
+    @classmethod
+    def _duration(cls, text: str) -> str:
+        if parse_duration(text) <= 0:
+            raise ValueError("a duration of nothing")
+        return text
+
+
 class ServingSettings(Settings):
     """Who may connect to `lodestream serve`, and how."""
 
@@ -73,10 +98,10 @@ class ServingSettings(Settings):
     """Networks that may connect, such as `10.0.0.0/8`; without, any."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks of proxies whose `X-Forwarded-For` is believed."""
-    identity: IdentitySettings = IdentitySettings()
-    """Who may sign in without a key: access tokens, client certificates; and sessions of the console."""
     ingest: IngestSettings = IngestSettings()
     """Bounds of HTTP ingest."""
+    postgres: PostgresSettings = PostgresSettings()
+    """The PostgreSQL protocol."""
 
     @field_validator("allow", "trusted_proxies")
     @classmethod

@@ -8,7 +8,9 @@ table one of the lake.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +36,7 @@ _EXPRESSIONS = frozenset(
         "LAMBDA",
         "LAMBDA_REF",
         "OPERATOR",
+        "PARAMETER",
         "POSITIONAL_REFERENCE",
         "STAR",
         "SUBQUERY",
@@ -75,16 +78,37 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Relations:
+    """What a query may name besides the lake: tables that are handed to it, and functions over them.
+
+    Attributes:
+        tables: `schema.name`, or a name alone, in lower case.
+        functions: further functions, in lower case; also after FROM.
+    """
+
+    tables: frozenset[str] = frozenset()
+    functions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
     """A query that may run.
 
     Attributes:
         text: SQL to run; versions are part of the tables' names in it, see `view_name`.
-        tables: every table it reads.
+        tables: every table of the lake that it reads.
+        names: every name in it that may be a column's, in lower case; None when it may read all columns.
+        given: tables of `Relations` that it reads.
+        parameters: how many values it needs.
+        tree: its syntax tree as DuckDB tells it; not to be changed.
     """
 
     text: str
     tables: tuple[Reference, ...]
+    names: frozenset[str] | None
+    given: tuple[str, ...]
+    parameters: int
+    tree: Mapping[str, Any]
 
 
 def view_name(reference: Reference) -> str:
@@ -92,8 +116,18 @@ def view_name(reference: Reference) -> str:
     return reference.name if reference.version is None else f"{reference.name}@{reference.version}"
 
 
-def parse(text: str) -> Statement:
+_NOTHING = Relations()
+_CACHED = 512
+
+
+@functools.lru_cache(_CACHED)
+def parse(text: str, catalog: str | None = None, relations: Relations = _NOTHING) -> Statement:
     """Read one query.
+
+    Args:
+        text: DuckDB SQL.
+        catalog: name that may stand before the layer, in lower case.
+        relations: what it may name besides the lake.
 
     Raises:
         ConfigError: it is not SQL, too long, or names what cannot be a table.
@@ -101,19 +135,34 @@ def parse(text: str) -> Statement:
     """
     if len(text.encode()) > TEXT_BYTES_MAX:
         raise ConfigError("query is too long", bytes=len(text.encode()), bytes_max=TEXT_BYTES_MAX)
-    with duckdb.connect(":memory:", config={"enable_external_access": False, "threads": 1}) as connection:
-        try:
-            tree = _tree(connection, text)
-            check = _Check()
-            check.walk(tree["node"], frozenset())
-            if check.pinned:  # the tree now calls each pinned table by the name of its version
-                whole = json.dumps({"error": False, "statements": [tree]})
-                row = connection.execute("SELECT json_deserialize_sql(?::JSON)", [whole]).fetchone()
-                assert row
-                text = row[0]
-        except RecursionError:
-            raise ConfigError("query is nested too deeply") from None
-    return Statement(text, tuple(sorted(check.tables, key=lambda one: (str(one), one.version or -1))))
+    connection = _parser()
+    try:
+        tree = _tree(connection, text)
+        check = _Check(catalog, relations)
+        check.walk(tree["node"], frozenset())
+        if check.changed:  # the tree now calls some tables by other names
+            whole = json.dumps({"error": False, "statements": [tree]})
+            row = connection.execute("SELECT json_deserialize_sql(?::JSON)", [whole]).fetchone()
+            assert row
+            text = row[0]
+    except RecursionError:
+        raise ConfigError("query is nested too deeply") from None
+    tables = tuple(sorted(check.tables, key=lambda one: (str(one), one.version or -1)))
+    names = None if check.all_columns or check.alone & check.called else frozenset(check.names)
+    return Statement(text, tables, names, tuple(sorted(check.given)), check.parameters, tree)
+
+
+_here = threading.local()
+
+
+def _parser() -> duckdb.DuckDBPyConnection:
+    """This thread's connection to a database that holds nothing and may do nothing."""
+    if not hasattr(_here, "connection"):
+        _here.connection = duckdb.connect(
+            ":memory:", config={"enable_external_access": False, "threads": 1, "lock_configuration": True}
+        )
+    connection: duckdb.DuckDBPyConnection = _here.connection
+    return connection
 
 
 def _tree(connection: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
@@ -137,9 +186,17 @@ def _tree(connection: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
 class _Check:
     """A walk over a syntax tree that knows which names are those of common table expressions."""
 
-    def __init__(self) -> None:
+    def __init__(self, catalog: str | None, relations: Relations) -> None:
+        self._catalog, self._relations = catalog, relations
+        self._allowed = ALLOWED | relations.functions
+        self._after_from = TABLE_FUNCTIONS | relations.functions
         self.tables: set[Reference] = set()
-        self.pinned = False
+        self.given: set[str] = set()
+        self.names: set[str] = set()
+        self.alone: set[str] = set()
+        self.called: set[str] = set()
+        self.changed = self.all_columns = False
+        self.parameters = 0
 
     def walk(self, item: Any, known: frozenset[str]) -> None:
         """Check `item` and all below it; `known` are the names that WITH has given so far."""
@@ -152,6 +209,9 @@ class _Check:
                 known = self.common(item["cte_map"]["map"], known)
             if item.get("type") == "BASE_TABLE":
                 self.table(item, known)
+            elif item.get("type") == "JOIN":
+                self.names.update(name.lower() for name in item["using_columns"])
+                self.all_columns |= item["ref_type"] != "REGULAR"
             for key, value in item.items():
                 if key != "cte_map":
                     self.walk(value, known)
@@ -164,21 +224,40 @@ class _Check:
             if item["class"] not in _EXPRESSIONS:
                 raise AccessError("not allowed in a query", found=str(item["class"]).lower())
             if "function_name" in item:
-                self.function(item, ALLOWED)
+                self.function(item)
+            elif item["class"] == "COLUMN_REF":
+                self.column(item)
+            elif item["class"] == "PARAMETER":
+                if not item["identifier"].isdecimal():
+                    raise AccessError("parameters are $1, $2, … or ?", found=f"${item['identifier']}")
+                self.parameters = max(self.parameters, int(item["identifier"]))
+            elif item["class"] in ("STAR", "POSITIONAL_REFERENCE"):
+                self.all_columns = True
             return
         kind = item.get("type")
         if not isinstance(kind, str) or "id" in item:
             return
         if kind not in _NODES and kind not in _TABLES and kind not in _PARTS:
             raise AccessError("only SELECT may be asked", found=kind.removesuffix("_NODE").lower())
-        if kind == "TABLE_FUNCTION" and item["function"]["function_name"].lower() not in TABLE_FUNCTIONS:
+        self.all_columns |= kind in ("SHOW_REF", "PIVOT")
+        if kind == "TABLE_FUNCTION" and item["function"]["function_name"].lower() not in self._after_from:
             raise AccessError("function is not allowed after FROM", function=item["function"]["function_name"])
         if kind == "SHOW_REF" and (item["show_type"] not in _SHOWN or item["query"] is None):
             raise AccessError("only DESCRIBE and SUMMARIZE of a table may be asked; `lodestream status` lists tables")
 
-    def function(self, item: Mapping[str, Any], allowed: frozenset[str]) -> None:
+    def column(self, item: dict[str, Any]) -> None:
+        """Note the names of a column, without the catalog."""
+        names = item["column_names"]
+        if len(names) == 4 and names[0].lower() == self._catalog:
+            del names[0]
+            self.changed = True
+        self.names.update(name.lower() for name in names)
+        if len(names) == 1:  # of a table's own name, it is the whole row
+            self.alone.add(names[0].lower())
+
+    def function(self, item: Mapping[str, Any]) -> None:
         """Refuse a function that is not on the list, or one that makes more than a literal says."""
-        name = item["function_name"].lower()
+        name, allowed = item["function_name"].lower(), self._allowed
         if item.get("catalog") or item.get("schema") not in ("", "main", None):
             raise AccessError("function is not allowed in a query", function=name)
         if name in SIZED:
@@ -205,7 +284,17 @@ class _Check:
     def table(self, item: dict[str, Any], known: frozenset[str]) -> None:
         """Note a table of the lake; pin it when the query says which version."""
         layer, name = item["schema_name"].lower(), item["table_name"].lower()
+        self.called.update((name, item["alias"].lower()))
+        self.all_columns |= bool(item["column_name_alias"])
         if not layer and name in known and not item["catalog_name"]:
+            return
+        if item["catalog_name"] and item["catalog_name"].lower() == self._catalog:
+            item["catalog_name"] = ""
+            item["qualified_name"] = {"path": [item["schema_name"], item["table_name"]]}
+            self.changed = True
+        given = f"{layer}.{name}" if layer else name
+        if not item["catalog_name"] and given in self._relations.tables:
+            self.given.add(given)
             return
         if item["catalog_name"] or layer not in LAYERS or not name.isidentifier():
             written = ".".join(part for part in (item["catalog_name"], item["schema_name"], item["table_name"]) if part)
@@ -213,7 +302,7 @@ class _Check:
         reference = Reference(layer, name, _version(item["at_clause"]))
         self.tables.add(reference)
         if reference.version is not None:
-            self.pinned = True
+            self.changed = True
             item["at_clause"] = None
             item["alias"] = item["alias"] or item["table_name"]
             item["table_name"] = view_name(reference)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from lodestream.lake.actions import AddFile
 from lodestream.lake.log import Snapshot
 from lodestream.lake.table import DeltaTable
+from lodestream.model.access import TableAccess
 from lodestream.model.types import DataType, Schema
+
+if TYPE_CHECKING:
+    from lodestream.query.conditions import Condition
 
 _NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
 _NAMES = {"string": "VARCHAR", "binary": "BLOB", "int": "INTEGER"}
@@ -60,6 +65,32 @@ def scan(table: DeltaTable, snapshot: Snapshot) -> str:
     if _foldered(adds, partitions, table.path):
         return _by_folder(files, schema, partitions)
     return _by_file(table, adds, files, schema, partitions)
+
+
+def seen(
+    rows: str, schema: Schema, access: TableAccess, needed: frozenset[str] | None, conditions: Iterable[Condition]
+) -> str:
+    """A SELECT over the rows of `rows` as somebody may see them; columns that are not needed are NULL.
+
+    Args:
+        rows: SELECT of the stored rows.
+        schema: its columns.
+        access: what is seen of them.
+        needed: names of columns, in lower case; None for all.
+        conditions: further conditions; only those on columns that are seen as stored are taken.
+    """
+    columns = []
+    for name, masked in access.columns:
+        kind = duckdb_type(schema[name].type)
+        if needed is not None and name.lower() not in needed:
+            columns.append(f"CAST(NULL AS {kind}) AS {quoted(name)}")
+        else:
+            columns.append(quoted(name) if masked is None else f"TRY_CAST(({masked}) AS {kind}) AS {quoted(name)}")
+    plain = schema.without(*(name for name in schema.names if (name, None) not in access.columns))
+    where = [f"({text})" for text in access.filters]
+    where += [text for condition in conditions if (text := condition.sql(plain)) is not None]
+    tail = f" WHERE {' AND '.join(where)}" if where else ""
+    return f"SELECT {', '.join(columns)} FROM ({rows}){tail}"
 
 
 def _by_folder(files: str, schema: Schema, partitions: Sequence[str]) -> str:

@@ -1,223 +1,395 @@
-"""The one read path: authorise, rewrite, pin, admit, run.
+"""The one read path: authorise, rewrite, pin, admit, run, record.
 
-Every door asks here and touches no data itself. Today the caller is the owner of the lake, so `authorise` and `rewrite`
-let everything through, and the query runs in the caller's process under a memory limit with locked settings and no
-way to any file but those of the pinned versions. A pool of sandboxed worker processes takes the last step over when
-callers are not trusted.
+Every door asks here and touches no data itself. The caller's query runs in a worker process that can do nothing else
+(`worker.py`). Where a policy binds the caller on a table, another database in that process reads the files and hands
+over the rows and columns that they may see; their query never has the files.
 """
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType, TracebackType
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
-import duckdb
 import pyarrow as pa
 
-from lodestream.errors import ConfigError, LodestreamError, TransientError
+from lodestream.errors import AccessError, ConfigError, TransientError
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import table_path
 from lodestream.lake.log import Snapshot
 from lodestream.lake.table import DeltaTable
+from lodestream.model.access import Principal, Privilege, TableAccess
 from lodestream.model.table import LAYERS, TableName
-from lodestream.query.guard import Reference, Statement, parse, view_name
-from lodestream.query.scan import literal, quoted, scan
+from lodestream.model.types import Schema
+from lodestream.ports.authority import Authority, Event
+from lodestream.query.answer import Answer, Described
+from lodestream.query.conditions import Condition, conditions
+from lodestream.query.guard import Reference, Relations, Statement, parse, view_name
+from lodestream.query.job import Budget, Job, Scan, parameters_of, stream_of
+from lodestream.query.parameters import parameter_types
+from lodestream.query.pool import PoolSettings, Running, WorkerPool
+from lodestream.query.scan import quoted, scan, seen
+from lodestream.query.snapshots import Snapshots, no_such_table
 
-_BATCH_ROWS = 10_000
+__all__ = ["OWNER", "Answer", "Budget", "Described", "QueryService"]
+
+OWNER = Principal("owner", kind="owner", via="cli")
+"""Whoever can read the storage anyway; what a script or the command line asks as."""
+
 _TRIES = 3
+_OPERATORS = frozenset({"=", "<>", "<", "<=", ">", ">=", "in", "is null", "is not null", "like"})
+_LITERALS = re.compile(r"\$(\w*)\$.*?\$\1\$|'(?:[^']|'')*'|(?<![\w.\"$])\d[\d_.]*(?:[eE][+-]?\d+)?", re.DOTALL)
 
 
-class Answer:
-    """A running query. Use as a context manager or call `close`.
+class OwnersOnly:
+    """An authority that knows nobody but owners and keeps no record; for a lake without a catalog."""
 
-    Attributes:
-        schema: columns of the result; timestamps are microseconds in UTC.
-        pins: the version of each table that is read; `layer.name@n` for those that the query pinned itself.
-    """
+    def version(self) -> int:
+        """Nothing ever changes."""
+        return 0
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader, pins: Mapping[str, int]
-    ) -> None:
-        self._connection = connection
-        self._reader = reader
-        self.schema = pa.schema([field.with_type(_utc(field.type)) for field in reader.schema])
-        self.pins = MappingProxyType(dict(pins))
+    def privileges(self, principal: Principal, table: TableName) -> frozenset[Privilege]:
+        """All for owners."""
+        return frozenset({"select", "quarantine", "replay", "manage"}) if principal.is_owner else frozenset()
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows, piece by piece; can be taken once.
+    def access(self, principal: Principal, table: TableName, schema: Schema) -> TableAccess:
+        """All for owners."""
+        if not principal.is_owner:
+            raise AccessError("not allowed to read this table", table=str(table))
+        return TableAccess(tuple((name, None) for name in schema.names))
 
-        Raises:
-            ConfigError: the query errs on these rows.
-            TransientError: files of the version were cleaned up meanwhile; ask again.
-        """
-        while True:
-            try:
-                batch = self._reader.read_next_batch()
-            except StopIteration:
-                return
-            except (duckdb.Error, pa.ArrowInvalid, OSError, RuntimeError) as error:
-                raise _translated(error) from None
-            yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
+    def visible(self, principal: Principal, tables: Iterable[TableName]) -> list[TableName]:
+        """All for owners."""
+        return list(tables) if principal.is_owner else []
 
-    def table(self) -> pa.Table:
-        """All rows that are left."""
-        return pa.Table.from_batches(list(self.batches()), self.schema)
+    def record(self, event: Event) -> None:
+        """Nowhere to write it."""
 
-    def close(self) -> None:
-        """Let go of the files; twice is harmless."""
-        self._connection.close()
 
-    def __enter__(self) -> Answer:
-        return self
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One table of a query, pinned, and how it is seen."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    reference: Reference
+    table: DeltaTable
+    snapshot: Snapshot
+    access: TableAccess
+
+    @property
+    def schema(self) -> Schema:
+        """The columns that are seen."""
+        stored = self.snapshot.metadata.schema
+        return Schema(tuple(stored[name] for name, _ in self.access.columns))
+
+    def scan(self) -> Scan:
+        """For the worker; the query has the files themselves only when it may see all that is in them."""
+        stored = self.snapshot.metadata.schema
+        rows = scan(self.table, self.snapshot)
+        direct = self.access.whole and len(self.access.columns) == len(stored.names)
+        paths = tuple(self.table.file_path(add) for add in self.snapshot.files.values())
+        sql = rows if direct else seen(rows, stored, self.access, None, ())
+        return Scan(self.reference.layer, view_name(self.reference), sql, paths, direct)
+
+    def rows(self, needed: frozenset[str] | None, found: Iterable[Condition]) -> str:
+        """What this one query needs of it."""
+        stored = self.snapshot.metadata.schema
+        return seen(scan(self.table, self.snapshot), stored, self.access, needed, found)
 
 
 class QueryService:
-    """Answers SQL over the tables of one lake.
+    """Answers queries over one lake. Safe from any thread.
 
     Args:
         disk: the lake's disk.
         lake: root folder of the lake.
-        memory_limit: of one query, in DuckDB's form.
-        threads: of one query; all cores when None.
+        authority: grants, policies and the audit log; without, only owners may ask.
+        catalog: name that may stand before the layer in a table's name.
+        budget: of a query that names none.
+        threads: of DuckDB in each worker; one per core for None.
+        pool: how many queries run at once.
+        shared: a pool of another service to run in.
     """
 
-    def __init__(self, disk: Disk, lake: str, *, memory_limit: str = "1GB", threads: int | None = None) -> None:
-        self.disk = disk
-        self.lake = lake
-        self._memory_limit = memory_limit
-        self._threads = threads
+    def __init__(
+        self, disk: Disk, lake: str, *, authority: Authority | None = None, catalog: str | None = None,
+        budget: Budget | None = None, threads: int | None = None, pool: PoolSettings | None = None,
+        shared: WorkerPool | None = None,
+    ) -> None:  # fmt: skip
+        self.disk, self.lake = disk, lake
+        self.authority: Authority = authority or OwnersOnly()
+        self.budget = budget or Budget()
+        self.snapshots = Snapshots(disk, lake)
+        self._catalog = catalog.lower() if catalog else None
+        self._threads = threads or os.cpu_count() or 1
+        self._own = shared is None
+        self.pool = shared or WorkerPool(pool or PoolSettings(), self._readable)
 
-    def tables(self) -> list[TableName]:
-        """The lake's tables, quarantines included, by layer and name."""
-        return [
-            TableName(layer, name)
-            for layer in LAYERS
-            for name in sorted(self.disk.list(os.path.join(self.lake, layer)))
-            if name.isidentifier() and self.disk.exists(os.path.join(self.lake, layer, name, "_delta_log"))
-        ]
+    def close(self) -> None:
+        """End the workers; what runs is cancelled."""
+        if self._own:
+            self.pool.close()
 
-    def ask(self, text: str, *, as_of: Mapping[TableName, int] | None = None) -> Answer:
+    def tables(self, principal: Principal = OWNER) -> list[TableName]:
+        """The tables that somebody may know of, quarantines included, by layer and name."""
+        return self.authority.visible(principal, self.snapshots.tables())
+
+    def schema(self, name: TableName, principal: Principal, as_of: int | None = None) -> Schema:
+        """The columns of a table as somebody sees them. Raises ConfigError when there is none for them."""
+        return self._read(Reference(name.layer, name.name, as_of), principal, {}).schema
+
+    def access(self, name: TableName, principal: Principal, as_of: int | None = None) -> tuple[Snapshot, TableAccess]:
+        """A version of a table, and how somebody sees it. Raises ConfigError when there is none for them."""
+        read = self._read(Reference(name.layer, name.name, as_of), principal, {})
+        return read.snapshot, read.access
+
+    def ask(
+        self, text: str, *, principal: Principal, door: str = "cli", parameters: Sequence[object] = (),
+        as_of: Mapping[TableName, int] | None = None, budget: Budget | None = None, integer_division: bool = False,
+    ) -> Answer:  # fmt: skip
         """Run one query; a snapshot of each table is read, whatever is written meanwhile.
 
         Args:
             text: DuckDB SQL; tables are `layer.name`, `layer.name__quarantine`, or either `AT (VERSION => n)`.
+            principal: who asks.
+            door: where they came in, for the audit log.
+            parameters: values of `$1`, `$2`, … or of each `?`.
             as_of: versions to read instead of the newest, by table.
+            budget: what it may take.
+            integer_division: whether `7 / 2` is 3, as in PostgreSQL.
 
         Raises:
-            ConfigError: the query cannot be read, names no table, or errs on this data.
+            ConfigError: the query cannot be read, names no table that the caller may know of, or errs on this data.
             AccessError: it does more than ask, or calls a function that is not allowed.
-            TransientError: files were cleaned up while it started; ask again.
+            TransientError: no room for it now, or files were cleaned up while it started; ask again.
         """
-        statement = self._rewrite(self._authorise(parse(text)))
-        for left in reversed(range(_TRIES)):
-            pins = self._pin(statement, as_of or {})
-            try:
-                return self._run(statement, pins)
-            except TransientError:
-                if not left:
-                    raise
+        started = time.monotonic()
+        with self._recorded(principal, door, text):
+            statement = parse(text, self._catalog)
+            if len(parameters) != statement.parameters:
+                raise ConfigError(
+                    "not the parameters that it needs", needed=statement.parameters, given=len(parameters)
+                )
+            given = _parameters(parameters)
+            for left in reversed(range(_TRIES)):
+                reads = self._reads(statement, principal, as_of or {})
+                event = self._event(principal, door, text, reads)
+                if not left or left == _TRIES - 1:
+                    self.authority.record(event)
+                job = self._job(statement, reads, parameters, given, budget, integer_division=integer_division)
+                try:
+                    running = self.pool.run(job, principal.name)
+                except TransientError as error:
+                    if not left or "cleaned up" not in error.message:
+                        raise
+                    continue
+                return self._answer(running, reads, event, started)
         raise AssertionError("unreachable")
 
-    def table(self, text: str, *, as_of: Mapping[TableName, int] | None = None) -> pa.Table:
+    def table(
+        self, text: str, *, principal: Principal = OWNER, as_of: Mapping[TableName, int] | None = None
+    ) -> pa.Table:
         """The whole answer to a query; see `ask`."""
-        with self.ask(text, as_of=as_of) as answer:
+        with self.ask(text, principal=principal, as_of=as_of) as answer:
             return answer.table()
 
-    def _authorise(self, statement: Statement) -> Statement:
-        """Refuse tables that the caller may not read; the caller owns the lake, so none."""
-        return statement
+    def read(
+        self, name: TableName, *, principal: Principal, door: str, columns: Sequence[str] | None = None,
+        where: Sequence[tuple[str, str, object]] = (), order: Sequence[tuple[str, bool]] = (), limit: int | None = None,
+        offset: int = 0, as_of: int | None = None, budget: Budget | None = None,
+    ) -> Answer:  # fmt: skip
+        """Rows of one table.
 
-    def _rewrite(self, statement: Statement) -> Statement:
-        """Put row filters and column masks in; there are none."""
-        return statement
+        Args:
+            name: the table.
+            principal: who asks.
+            door: where they came in.
+            columns: names, in the order wanted; all for None.
+            where: (column, operator, value) that must all hold; operators are = <> < <= > >= in like `is null`
+                `is not null`.
+            order: (column, whether descending); nulls come last.
+            limit: at most so many rows.
+            offset: leave out so many first.
+            as_of: version; the newest for None.
+            budget: what it may take.
 
-    def _pin(
-        self, statement: Statement, as_of: Mapping[TableName, int]
-    ) -> dict[Reference, tuple[DeltaTable, Snapshot]]:
-        """One version of each table."""
-        pins = {}
-        opened: dict[TableName, DeltaTable] = {}
+        Raises:
+            ConfigError: there is no such table or column for them.
+            What `ask` raises else.
+        """
+        known = self.schema(name, principal, as_of).names
+        asked = [*(columns or ()), *(column for column, _, _ in where), *(column for column, _ in order)]
+        if missing := next((column for column in asked if column not in known), None):
+            raise ConfigError("no such column", table=str(name), column=missing, columns=", ".join(known))
+        listed = ", ".join(quoted(column) for column in columns) if columns else "*"
+        text = f"SELECT {listed} FROM {quoted(name.layer)}.{quoted(name.name)}"
+        values: list[object] = []
+        if where:
+            text += " WHERE " + " AND ".join(_condition(*each, values) for each in where)
+        if order:
+            text += " ORDER BY " + ", ".join(
+                f"{quoted(column)} {'DESC' if descending else 'ASC'} NULLS LAST" for column, descending in order
+            )
+        text += "" if limit is None else f" LIMIT {limit:d}"
+        text += f" OFFSET {offset:d}" if offset else ""
+        pins = None if as_of is None else {name: as_of}
+        return self.ask(text, principal=principal, door=door, parameters=values, as_of=pins, budget=budget)
+
+    def describe(
+        self, text: str, *, principal: Principal, door: str = "cli", integer_division: bool = False
+    ) -> Described:  # fmt: skip
+        """Columns and parameters of a query, without running it. Raises what `ask` raises."""
+        with self._recorded(principal, door, text):
+            statement = parse(text, self._catalog)
+            reads = self._reads(statement, principal, {})
+            kinds = parameter_types(statement, {str(read.reference): read.schema for read in reads})
+            values = [None] * len(kinds)
+            job = self._job(statement, reads, values, parameters_of(values), None, integer_division=integer_division)
+            running = self.pool.run(job, principal.name, describe=True)
+            list(running.batches())
+            schema = Answer(running, {}, (), lambda *_: None).schema
+            return Described(schema, tuple(kind for _, kind in running.types), kinds)
+
+    def over(
+        self, text: str, given: Given, *, principal: Principal, parameters: Sequence[object] = (),
+        budget: Budget | None = None, integer_division: bool = False, describe: bool = False,
+    ) -> Answer:  # fmt: skip
+        """Run a query of the caller's over tables that are handed in, none of the lake, in the sandbox.
+
+        Raises:
+            ConfigError: it cannot be read, or names a table that was not handed in.
+            AccessError: it does more than ask.
+        """
+        statement = parse(text, self._catalog, given.relations)
+        if statement.tables:
+            raise ConfigError("one query reads either the lake or the catalog", table=str(statement.tables[0]))
+        job = Job(
+            statement.text, (), budget or self.budget, 1, integer_division, given.tables, given.setup,
+            parameters=_parameters(parameters),
+        )  # fmt: skip
+        return Answer(self.pool.run(job, principal.name, describe=describe), {}, (), lambda *_: None)
+
+    def _reads(self, statement: Statement, principal: Principal, as_of: Mapping[TableName, int]) -> list[_Read]:
+        """Every table of a statement, authorised and pinned."""
         for name in as_of:
             if not any((r.layer, r.name) == (name.layer, name.name) for r in statement.tables):
                 raise ConfigError("the query does not read this table", as_of=str(name))
-        for reference in statement.tables:
-            name = TableName(reference.layer, reference.name)
-            table = opened.get(name) or DeltaTable.open(self.disk, table_path(self.lake, name))
-            if table is None:
-                raise self._missing(name)
-            opened[name] = table
-            version = as_of.get(name) if reference.version is None else reference.version
-            pins[reference] = (table, table.snapshot if version is None else table.snapshot_at(version))
-        return pins
+        return [self._read(reference, principal, as_of) for reference in statement.tables]
 
-    def _missing(self, name: TableName) -> ConfigError:
-        known = [str(table) for table in self.tables()]
-        near = difflib.get_close_matches(str(name), known, 1)
-        fix = "`lodestream run` makes the declared tables" if not known else None
-        return ConfigError("no such table in the lake", table=str(name), nearest=near[0] if near else None, fix=fix)
+    def _read(self, reference: Reference, principal: Principal, as_of: Mapping[TableName, int]) -> _Read:
+        """Pin one table. What is not there and what is not for the caller look the same to them."""
+        name = TableName(reference.layer, reference.name)
+        if not principal.is_owner and not self.authority.visible(principal, [name]):
+            raise no_such_table(name, self.tables(principal))
+        version = as_of.get(name) if reference.version is None else reference.version
+        table, snapshot = self.snapshots.pin(name, version, lambda: self.tables(principal))
+        access = self.authority.access(principal, name, snapshot.metadata.schema)
+        return _Read(reference, table, snapshot, access)
 
-    def _run(self, statement: Statement, pins: Mapping[Reference, tuple[DeltaTable, Snapshot]]) -> Answer:
-        """Run in this process: no file but those of the pinned versions, settings locked."""
-        connection = duckdb.connect(":memory:", config=self._settings())
+    def _job(
+        self, statement: Statement, reads: Sequence[_Read], parameters: Sequence[object], given: bytes,
+        budget: Budget | None, *, integer_division: bool,
+    ) -> Job:  # fmt: skip
+        scans = tuple(read.scan() for read in reads)
+        rows: tuple[str, ...] = ()
+        if not all(one.direct for one in scans):
+            found = conditions(statement, parameters)
+            rows = tuple(
+                "" if one.direct else read.rows(statement.names, found) for read, one in zip(reads, scans, strict=True)
+            )
+        return Job(
+            statement.text, scans, budget or self.budget, self._threads, integer_division, parameters=given, rows=rows
+        )
+
+    def _answer(self, running: Running, reads: Sequence[_Read], event: Event, started: float) -> Answer:
+        def ended(rows: int, size: int) -> None:
+            took = {"rows": rows, "bytes": size, "ms": round((time.monotonic() - started) * 1e3, 1)}
+            self.authority.record(replace(event, action="answer", detail={"query": event.detail["query"], **took}))
+
+        pins = {_label(read.reference): read.snapshot.version for read in reads}
+        return Answer(running, pins, event.policies, ended)
+
+    def _event(self, principal: Principal, door: str, text: str, reads: Sequence[_Read]) -> Event:
+        policies = tuple(dict.fromkeys(name for read in reads for name in read.access.policies))
+        version = max((read.access.version for read in reads), default=self.authority.version())
+        objects = tuple(_label(read.reference) for read in reads)
+        return Event(
+            principal.name, principal.via, door, "query", "allowed", objects, policies, version,
+            {"query": _digest(text), "sql": redacted(text)},
+        )  # fmt: skip
+
+    @contextmanager
+    def _recorded(self, principal: Principal, door: str, text: str) -> Iterator[None]:
+        """Put what is refused into the audit log."""
         try:
-            paths: list[str] = []
-            for layer in {reference.layer for reference in pins}:
-                connection.execute(f"CREATE SCHEMA {quoted(layer)}")
-            connection.execute("SET TimeZone = 'UTC'")
-            for reference, (table, snapshot) in pins.items():
-                view = f"{quoted(reference.layer)}.{quoted(view_name(reference))}"
-                connection.execute(f"CREATE VIEW {view} AS {scan(table, snapshot)}")
-                paths += [table.file_path(add) for add in snapshot.files.values()]
-            self._lock(connection, paths)
-            reader = connection.sql(statement.text).to_arrow_reader(_BATCH_ROWS)
-        except (duckdb.Error, RuntimeError, OSError) as error:
-            connection.close()
-            raise _translated(error) from None
-        except BaseException:
-            connection.close()
+            yield
+        except (AccessError, ConfigError) as error:
+            told = {"query": _digest(text), "sql": redacted(text), "reason": error.message.splitlines()[0]}
+            refused = isinstance(error, AccessError) or "no such table" in error.message
+            event = Event(
+                principal.name, principal.via, door, "query", "refused" if refused else "allowed",
+                catalog_version=self.authority.version(), detail=told,
+            )  # fmt: skip
+            self.authority.record(event)
             raise
-        return Answer(connection, reader, {_label(ref): snapshot.version for ref, (_, snapshot) in pins.items()})
 
-    def _settings(self) -> dict[str, str | int | bool]:
-        settings: dict[str, str | int | bool] = {
-            "memory_limit": self._memory_limit,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "allow_community_extensions": False,
-            "allow_persistent_secrets": False,
-            "python_enable_replacements": False,
-        }
-        return settings if self._threads is None else settings | {"threads": self._threads}
+    def _readable(self) -> list[str]:
+        """The folders of the layers that are there; what the lake keeps of its own is not among them."""
+        folders = (os.path.join(self.lake, layer) for layer in LAYERS)
+        return [folder for folder in folders if self.disk.exists(folder)]
 
-    def _lock(self, connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
-        listed = ", ".join(literal(path) for path in dict.fromkeys(paths))
-        connection.execute(f"SET allowed_paths = [{listed}]")
-        connection.execute("SET max_temp_directory_size = '0B'")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Tables that are handed to queries, such as those of `pg_catalog`.
+
+    Attributes:
+        relations: names that a query may use.
+        tables: Arrow IPC streams by name, in the schema `main`.
+        setup: trusted statements that make schemas, views and macros over them.
+    """
+
+    relations: Relations
+    tables: tuple[tuple[str, bytes], ...]
+    setup: tuple[str, ...]
+
+    @classmethod
+    def of(cls, relations: Relations, tables: Mapping[str, pa.Table], setup: Sequence[str]) -> Given:
+        """From Arrow tables."""
+        return cls(relations, tuple((name, stream_of(table)) for name, table in tables.items()), tuple(setup))
+
+
+def redacted(text: str) -> str:
+    """A query's text with `?` in the place of numbers and strings, at most 2,000 characters."""
+    return _LITERALS.sub("?", text)[:2000]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _parameters(values: Sequence[object]) -> bytes:
+    try:
+        return parameters_of(values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _condition(column: str, operator: str, value: object, values: list[object]) -> str:
+    if operator not in _OPERATORS:
+        raise ConfigError("no such operator", operator=operator, operators=", ".join(sorted(_OPERATORS)))
+    if operator.startswith("is "):
+        return f"{quoted(column)} {operator.upper()}"
+    if operator == "in":
+        assert isinstance(value, list | tuple)
+        values += value
+        start = len(values) - len(value)
+        return f"{quoted(column)} IN (" + ", ".join(f"${start + index + 1}" for index in range(len(value))) + ")"
+    values.append(value)
+    return f"{quoted(column)} {operator.upper()} ${len(values)}"
 
 
 def _label(reference: Reference) -> str:
     return str(reference) if reference.version is None else f"{reference}@{reference.version}"
-
-
-def _utc(kind: pa.DataType) -> pa.DataType:
-    """Timestamps get the zone they are in; nested types keep theirs."""
-    return pa.timestamp("us", tz="UTC") if pa.types.is_timestamp(kind) else kind
-
-
-def _translated(error: Exception) -> LodestreamError:
-    text = str(error)
-    if isinstance(error, duckdb.IOException | OSError) or "No files found" in text:
-        return TransientError("files were cleaned up while they were read; ask again", reason=text.splitlines()[0])
-    if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in text:
-        fix = "select fewer columns, filter earlier, or raise --memory"
-        return ConfigError("query needs more memory than it may use", fix=fix)
-    return ConfigError(f"query fails\n{text.strip()}\n")

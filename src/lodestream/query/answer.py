@@ -1,0 +1,103 @@
+"""The rows of one answer on their way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+
+import pyarrow as pa
+
+from lodestream.query.pool import Running
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a query gives, found out without running it.
+
+    Attributes:
+        schema: its columns; timestamps are microseconds in UTC.
+        types: DuckDB's name of each column's type.
+        parameters: type of each parameter by Spark name, None where nothing tells it.
+    """
+
+    schema: pa.Schema
+    types: tuple[str, ...]
+    parameters: tuple[str | None, ...]
+
+
+class Answer:
+    """A running query, or rows that are there already. Use as a context manager or call `close`.
+
+    Attributes:
+        schema: columns of the result; timestamps are microseconds in UTC.
+        pins: the version of each table that is read; `layer.name@n` for those that the query pinned itself.
+        policies: names of the row filters and masks that were applied.
+        cut: whether rows were left out because of the budget; known once all rows are taken.
+    """
+
+    def __init__(
+        self, source: Running | pa.Table, pins: Mapping[str, int], policies: tuple[str, ...],
+        ended: Callable[[int, int], None],
+    ) -> None:  # fmt: skip
+        self._source, self._ended = source, ended
+        self.schema = pa.schema([field.with_type(_utc(field.type)) for field in source.schema])
+        self.pins = MappingProxyType(dict(pins))
+        self.policies = policies
+        self.cut = False
+        self.rows = 0
+        self._bytes = 0
+        self._told = False
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, piece by piece; can be taken once.
+
+        Raises:
+            ConfigError: the query errs on these rows, or needs more memory than it may use.
+            TransientError: it took too long, was cancelled, or files were cleaned up meanwhile; ask again.
+        """
+        source = self._source
+        for batch in source.batches() if isinstance(source, Running) else source.to_batches():
+            self.rows += batch.num_rows
+            self._bytes += batch.get_total_buffer_size()
+            yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
+        self.cut = isinstance(source, Running) and source.cut
+        self._tell()
+
+    def table(self) -> pa.Table:
+        """All rows that are left."""
+        return pa.Table.from_batches(list(self.batches()), self.schema)
+
+    def spool(self) -> None:
+        """Take in the rows that are left, for a reader who will not go on at once. Raises what `batches` does."""
+        if isinstance(self._source, Running):
+            self._source.spool()
+
+    def cancel(self) -> None:
+        """End the query now, from any thread; whoever reads gets a TransientError."""
+        if isinstance(self._source, Running):
+            self._source.cancel()
+
+    def close(self) -> None:
+        """Let go of the query; twice is harmless."""
+        if isinstance(self._source, Running):
+            self._source.close()
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._ended(self.rows, self._bytes)
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _utc(kind: pa.DataType) -> pa.DataType:
+    """Timestamps get the zone they are in; nested types keep theirs."""
+    return pa.timestamp("us", tz="UTC") if pa.types.is_timestamp(kind) else kind

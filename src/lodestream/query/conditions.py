@@ -1,0 +1,122 @@
+"""Conditions of a query that the reading side may apply itself, so that it need not read rows for nothing.
+
+Only comparisons of a plain column with a value of its own kind are taken: they cannot err, whatever is in a row that
+the caller may not see, and the query applies them again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+from lodestream.model.types import DataType, Schema
+from lodestream.query.guard import Statement
+from lodestream.query.scan import duckdb_type, literal, quoted
+
+Operator = Literal["=", "<", "<=", ">", ">="]
+_OPERATORS: dict[str, Operator] = {
+    "COMPARE_EQUAL": "=", "COMPARE_LESSTHAN": "<", "COMPARE_LESSTHANOREQUALTO": "<=", "COMPARE_GREATERTHAN": ">",
+    "COMPARE_GREATERTHANOREQUALTO": ">=",
+}  # fmt: skip
+_TURNED: dict[Operator, Operator] = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_INTEGERS = frozenset({"tinyint", "smallint", "int", "bigint"})
+_FLOATS = frozenset({"float", "double"})
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`column operator value`; the value is a Python value."""
+
+    column: str
+    operator: Operator
+    value: object
+    qualifier: str | None = None
+
+    def sql(self, schema: Schema) -> str | None:
+        """DuckDB text, or None when the value is not of the column's kind."""
+        if self.column not in schema.names or self.qualifier in schema.names:
+            return None
+        value = _literal(self.value, schema[self.column].type)
+        return None if value is None else f"{quoted(self.column)} {self.operator} {value}"
+
+
+def conditions(statement: Statement, parameters: Sequence[object]) -> list[Condition]:
+    """What must hold of every row of the one table that a statement reads; none for any other statement."""
+    node = statement.tree["node"]
+    if node["type"] != "SELECT_NODE" or node["from_table"]["type"] != "BASE_TABLE" or len(statement.tables) != 1:
+        return []
+    if statement.given or not node["where_clause"] or node["cte_map"]["map"]:
+        return []
+    called = (node["from_table"]["alias"] or node["from_table"]["table_name"]).lower()
+    made = {item["alias"].lower() for item in node["select_list"] if item["alias"]}
+    found = _all(node["where_clause"], parameters)
+    return [
+        condition for condition in found
+        if condition.column not in made and condition.qualifier in (None, called)
+    ]  # fmt: skip  # a name made in the SELECT list may be meant
+
+
+def _all(item: Mapping[str, Any], parameters: Sequence[object]) -> Iterator[Condition]:
+    if item["class"] == "CONJUNCTION" and item["type"] == "CONJUNCTION_AND":
+        for child in item["children"]:
+            yield from _all(child, parameters)
+    elif item["class"] == "COMPARISON" and item["type"] in _OPERATORS:
+        operator = _OPERATORS[item["type"]]
+        sides = ((item["left"], item["right"], operator), (item["right"], item["left"], _TURNED[operator]))
+        for one, other, read in sides:
+            if one["class"] == "COLUMN_REF" and len(one["column_names"]) <= 2:
+                value = _value(other, parameters)
+                if value is not None:
+                    *before, column = (name.lower() for name in one["column_names"])
+                    yield Condition(column, read, value, before[0] if before else None)
+
+
+def _value(item: Mapping[str, Any], parameters: Sequence[object]) -> object:
+    """The value that a node stands for; None when it is not plainly one."""
+    if item["class"] == "PARAMETER":
+        place = item["identifier"]
+        return parameters[int(place) - 1] if place.isdecimal() and 0 < int(place) <= len(parameters) else None
+    if item["class"] == "CAST" and item["child"].get("literal", {}).get("kind") == "STRING":
+        return _moment(item["type_expr"].get("type_name", "").lower(), item["child"]["literal"]["text"])
+    if item["class"] != "CONSTANT" or "literal" not in item:
+        return None
+    kind, text = item["literal"]["kind"], item["literal"].get("text", "")
+    if kind == "INTEGER":
+        return int(text.replace("_", ""))
+    if kind == "NUMERIC":
+        return None if "e" in text.lower() else Decimal(text.replace("_", ""))
+    return text if kind == "STRING" else None
+
+
+def _moment(kind: str, text: str) -> object:
+    try:
+        if kind == "date":
+            return dt.date.fromisoformat(text)
+        return dt.datetime.fromisoformat(text) if kind == "timestamp" else None
+    except ValueError:
+        return None
+
+
+def _literal(value: object, kind: DataType) -> str | None:
+    name = kind.name
+    if isinstance(value, bool):
+        return None
+    if name in _INTEGERS and isinstance(value, int):
+        return f"{value}" if abs(value) < 1 << 63 else None
+    if name == "decimal" and isinstance(value, int | Decimal) and Decimal(value).is_finite():
+        text = f"{Decimal(value):f}"
+        return text if len(text) <= 38 else None
+    if name in _FLOATS and isinstance(value, int | float | Decimal) and math.isfinite(value):
+        return f"CAST({literal(repr(float(value)))} AS {duckdb_type(kind)})" if float(value) == value else None
+    if name == "string" and isinstance(value, str) and "\0" not in value:
+        return literal(value)
+    if name == "date" and type(value) is dt.date:
+        return f"DATE {literal(value.isoformat())}"
+    if name == "timestamp" and isinstance(value, dt.datetime):
+        naive = value.astimezone(dt.UTC).replace(tzinfo=None) if value.tzinfo else value
+        return f"TIMESTAMP {literal(naive.isoformat(sep=' '))}"
+    return None
