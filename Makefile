@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NATIVE := $(VENV)/.native
 NATIVE_SOURCE := native/Cargo.toml native/pyproject.toml $(wildcard native/src/*.rs)
 
-.PHONY: setup native demo test test-long lint bench bench-ingest bench-kafka kafka function-rows lock clean
+.PHONY: setup native console demo test test-long lint bench bench-ingest bench-kafka kafka function-rows lock clean
 
 setup: $(STAMP)    ## a virtual environment with everything in it; the native kernels too where cargo is
 	@if command -v cargo > /dev/null; then $(MAKE) -s $(NATIVE); \
@@ -27,6 +27,9 @@ $(STAMP): requirements/uv.txt requirements/dev.txt requirements/demo.txt pyproje
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r requirements/demo.txt
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
+
+console: setup     ## build the console of web/ into the package (needs Node.js 20.19 and npm 11)
+	@$(BIN)/python -m tools.console
 
 demo: setup        ## a year of real flights through bronze, silver and gold
 	@$(BIN)/lodestream demo

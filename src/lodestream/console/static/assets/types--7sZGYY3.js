@@ -1,0 +1,1 @@
+var e=[`bronze`,`silver`,`gold`];export{e as t};

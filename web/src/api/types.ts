@@ -1,0 +1,219 @@
+/** What the server's JSON holds, as the console reads it. */
+
+export type Layer = "bronze" | "silver" | "gold";
+export const LAYERS: readonly Layer[] = ["bronze", "silver", "gold"];
+
+/** Who is signed in. */
+export interface Session {
+  name: string;
+  kind: string;
+  groups: string[];
+  expires: string | null;
+  csrf: string;
+}
+
+/** Where the rows of a table went: input = output ⊎ quarantine ⊎ late ⊎ duplicate ⊎ dropped. Empty when withheld. */
+export type Counts = Partial<Record<"input" | "output" | "quarantine" | "late" | "duplicate" | "dropped" | "late_window", number>>;
+
+/** One table as the overview shows it. Figures are null where a policy withholds them (`filtered`) or nothing is known. */
+export interface TableState {
+  table: string;
+  layer: Layer;
+  state: string;
+  filtered: boolean;
+  rows: number | null;
+  version: number | null;
+  rate_per_s: number | null;
+  freshness_s: number | null;
+  max_event_us: number | null;
+  age_s: number | null;
+  last_commit_us: number | null;
+  watermark_us: number | null;
+  files: number | null;
+  size_bytes: number | null;
+  backlog: number | null;
+  counts: Counts;
+  accounted: boolean | null;
+  quarantine_open: number | null;
+  error: string | null;
+}
+
+/** Rates of the last minutes, a point per tick. */
+export interface History {
+  t_us: number[];
+  rate: Record<string, (number | null)[]>;
+}
+
+/** All that Home shows, and what the live stream carries. */
+export interface Overview {
+  project: string;
+  now_us: number;
+  sentence: string;
+  tables: TableState[];
+  totals: {
+    rate_per_s: Partial<Record<string, number>>;
+    freshness_s: Partial<Record<string, number | null>>;
+    quarantine_open: number;
+  };
+  history: History;
+}
+
+export interface FlowNode {
+  id: string;
+  kind: "source" | "table" | "sink";
+  layer: Layer | null;
+  table: string;
+  label: string;
+  state: string;
+  rate_per_s: number | null;
+  freshness_s: number | null;
+  quarantine_open: number | null;
+  backlog: number | null;
+}
+
+export interface FlowEdge {
+  from: string;
+  to: string;
+  kind: "stream" | "lookup" | "query" | "source" | "sink";
+  rate_per_s: number | null;
+}
+
+export interface Flow {
+  nodes: FlowNode[];
+  edges: FlowEdge[];
+}
+
+/** A column as a person sees it. */
+export interface Column {
+  name: string;
+  type: string;
+  comment?: string | null;
+  nullable?: boolean;
+  masked?: boolean;
+  tags?: string[];
+}
+
+/** One entry of the list of tables. */
+export interface TableEntry {
+  name: string;
+  layer: Layer;
+  comment: string | null;
+  owner: string | null;
+  tags: string[];
+}
+
+export interface TableSchema {
+  table: string;
+  version: number | null;
+  columns: Column[];
+}
+
+export interface Commit {
+  version: number;
+  time: string;
+  operation: string;
+  rows: number | null;
+  files_added: number | null;
+  files_removed: number | null;
+}
+
+/** Rows and columns of an answer. */
+export interface Rows {
+  columns: { name: string; type: string }[];
+  rows: unknown[][];
+}
+
+export interface Answer extends Rows {
+  versions: Record<string, number>;
+  truncated: boolean;
+}
+
+export interface Rule {
+  name: string;
+  that: string | null;
+  otherwise: string | null;
+  failed: number | null;
+  passed: number | null;
+}
+
+export interface Quality {
+  table: string;
+  filtered: boolean;
+  rules: Rule[];
+  counts: Counts;
+  accounted: boolean | null;
+  series: { t_us: number[]; input: number[]; rules: Record<string, number[]> };
+}
+
+/** One line of the list of tables that take rows in. */
+export interface QualityLine {
+  table: string;
+  filtered: boolean;
+  rules: number;
+  failed: Record<string, number> | null;
+  counts: Counts;
+  quarantine_open: number | null;
+  quarantine_visible: boolean;
+}
+
+export interface QuarantineRow {
+  id: { source: string; position: number | string };
+  kind: string;
+  reasons: string[];
+  rule: string | null;
+  detail: unknown;
+  raw: string | null;
+  raw_encoding: "text" | "base64" | null;
+  columns: unknown;
+  time: string | null;
+  state: string;
+}
+
+export interface QuarantineGroup {
+  reason: string;
+  kind: string;
+  rows: number;
+  last: string | null;
+  sample: unknown;
+}
+
+export interface Quarantine {
+  table: string;
+  groups: QuarantineGroup[];
+  rows: QuarantineRow[];
+  cursor: string | null;
+}
+
+export interface LineageEdge {
+  from: string;
+  to: string;
+  from_column?: string | null;
+  to_column?: string | null;
+}
+
+export interface PanelSpec {
+  title: string;
+  kind: "number" | "line" | "bar" | "table" | "text";
+  sql: string | null;
+  text: string | null;
+  x: string | null;
+  y: string[];
+  series: string | null;
+  unit: string | null;
+  width: number;
+  height: number;
+}
+
+export interface Dashboard {
+  name: string;
+  title: string;
+  comment: string | null;
+  refresh_s: number;
+  panels: PanelSpec[];
+}
+
+export interface PanelData extends Rows {
+  versions: Record<string, number>;
+  truncated: boolean;
+  error: string | null;
+}

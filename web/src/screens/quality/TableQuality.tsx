@@ -1,0 +1,1 @@
+export function TableQuality() { return null; }
