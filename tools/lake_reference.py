@@ -80,6 +80,7 @@ FILES = {
     "<layer>/<table>/part-<batch>-<attempt>-<n>.snappy.parquet": "rows of a batch; closed windows",
     "<layer>/<table>/part-hot-<batch>-<attempt>-<n>.snappy.parquet": "all open windows; each batch swaps it",
     "<layer>/<table>/<column>=<value>/part-<batch>-<attempt>-<n>.snappy.parquet": "with `partition_by`",
+    "_lodestream/access/catalog.db": "users, grants, policies, tags; `-wal` and `-shm` beside it while it is open",
     "_lodestream/flows/<layer>.<table>/<epoch>/plans/<batch>.json": "what a batch reads, fixed before it runs",
     "_lodestream/flows/<layer>.<table>/<epoch>/state/<batch>-<attempt>": "positions, watermark, keys, open windows",
     "_lodestream/flows/<layer>.<table>/caught_up": "who looks up in this table may begin",
@@ -225,6 +226,7 @@ def _pattern(path: str) -> str:
     """A path with placeholders for what differs from lake to lake."""
     if path.startswith("_lodestream"):
         path = re.sub(r"flows/\w+\.\w+", "flows/<layer>.<table>", path)
+        path = re.sub(r"\.db-(wal|shm)$", ".db", path)
         path = re.sub(r"\d{20}", "<batch>", path).replace("/1/", "/<epoch>/")
         return re.sub(r"<batch>-[0-9a-f]{8}$", "<batch>-<attempt>", path)
     path = re.sub(r"^\w+/\w+/", "<layer>/<table>/", path)

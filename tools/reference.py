@@ -52,6 +52,7 @@ KINDS = {
     "D1": "Declarations: the file",
     "D2": "Declarations: the parts of a table",
     "D3": "Declarations: columns and expressions",
+    "D4": "Declarations: policies",
     "P1": "Expressions",
     "P2": "Plans",
     "N1": "Notes, which refuse nothing",

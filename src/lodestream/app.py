@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from lodestream.catalog import journal
+from lodestream.catalog import audit_table
+from lodestream.catalog.anchors import Anchors
+from lodestream.catalog.audit import AuditLog
 from lodestream.catalog.catalog import Catalog
-from lodestream.catalog.journal import PlainJournal
+from lodestream.catalog.declared import declare, differences
+from lodestream.catalog.entries import POLICY_KINDS
+from lodestream.catalog.follow import Follower
 from lodestream.catalog.store import open_store
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
@@ -26,18 +31,19 @@ from lodestream.model.project import Project
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import Table, TableName
 from lodestream.model.types import Schema
-from lodestream.planning.compile import Plans, compile_project
+from lodestream.planning.compile import Plans, compile_project, stored_schemas
 from lodestream.planning.diff import Change, Deployed, accept_hash, diff
+from lodestream.planning.policies import check_policies
 from lodestream.ports.plugins import make_source
 from lodestream.ports.registry import SchemaRegistry
 from lodestream.ports.source import Reading
-from lodestream.project.load import read_project
-from lodestream.project.mistakes import ProjectError
+from lodestream.project.load import read_project, reread_policies
+from lodestream.project.mistakes import Mistakes, ProjectError
+from lodestream.project.policies import POLICY_FILE
 from lodestream.project.serving import ServingSettings, serving
 from lodestream.runtime.apply import apply_changes
 from lodestream.runtime.pipeline import Pipeline
-from lodestream.security.identity import Identity
-from lodestream.security.keys import KeyStore
+from lodestream.security.identity import Identity, open_identity
 from lodestream.security.limits import Limits
 from lodestream.version import VERSION
 
@@ -70,12 +76,14 @@ class App:
         lake: root folder of the lake.
         disk: seam for every effect.
         handover: whether flows of one process hand rows over in memory.
+        environment: the one that was chosen; None for none, which is development.
     """
 
     project: Project
     lake: str
     disk: Disk = field(default_factory=LocalDisk)
     handover: bool = True
+    environment: str | None = None
 
     @cached_property
     def deployed(self) -> Mapping[TableName, Deployed]:
@@ -120,6 +128,7 @@ class App:
                 f"tables must be rebuilt; look at `lodestream plan`, then `lodestream run --accept {wanted}`",
                 tables=", ".join(str(change.table) for change in rebuilds),
             )
+        declare(self.catalog, self.project.policies, self.flows, door="run")
         apply_changes(changes, self.flows, lake=self.lake, disk=self.disk, clock_us=now_us())
         self.__dict__.pop("deployed", None)
         return changes
@@ -177,7 +186,40 @@ class App:
     def catalog(self) -> Catalog:
         """Users, grants and policies of the lake, and the record of what was asked."""
         store = resolved(self.project.catalog.get("url")) or catalog_file(self.lake)
-        return Catalog(open_store(store, journal.TABLES), now_us, PlainJournal())
+        made = Catalog(open_store(store), now_us, self.audit)
+        weakref.finalize(made, made.database.close)
+        return made
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """What was asked and changed, and by whom; beside the catalog, over a connection of its own."""
+        store = resolved(self.project.catalog.get("url")) or catalog_file(self.lake)
+        anchors = Anchors(os.path.dirname(self.keys_path))
+        return AuditLog(open_store(store, audit_table.tables(store)), anchors, now_us)
+
+    def policy_changes(self) -> list[str]:
+        """What `run` and every server would change in the catalog before they start, a line each."""
+        if not self.project.catalog and not os.path.exists(catalog_file(self.lake)):
+            return differences((), self.project.policies)  # looking makes nothing
+        return differences(self.catalog.entries(*POLICY_KINDS), self.project.policies)
+
+    def follow_policies(self, door: str, tell: Callable[[str], None]) -> Follower:
+        """Takes `policies.yaml` over when started, and again whenever it has changed, until it is closed.
+
+        Args:
+            door: of the server that follows, for the record.
+            tell: hears of changes and of mistakes; after a mistake the last good policies hold.
+        """
+
+        def again() -> list[str]:
+            project = reread_policies(self.project)
+            mistakes = Mistakes(project.mistakes)
+            existing = {name: table.schema for name, table in self.deployed.items()}
+            check_policies(project, stored_schemas(project, self.flows, existing), mistakes)
+            mistakes.raise_any()
+            return declare(self.catalog, project.policies, self.flows, door=door)
+
+        return Follower(os.path.join(self.project.root, POLICY_FILE), again, tell)
 
     def serving(self, **changes: Any) -> ServingSettings:
         """The settings of those who serve; `changes` are put in place of what is declared."""
@@ -201,12 +243,31 @@ class App:
         from lodestream.apis.ingest.open import open_ingest
         from lodestream.apis.pages import console
         from lodestream.apis.routing import application
+        from lodestream.apis.session import session_part
         from lodestream.apis.status import status_part
 
         gate = self.gate(settings, token)
-        parts = [open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry)]
+        parts = [
+            session_part(gate),
+            open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry),
+        ]
         return application(
             [*parts, status_part(parts, self.project.name)], gate, otherwise=console(), secure=settings.tls is not None
+        )  # fmt: skip
+
+    def identity(self, settings: ServingSettings, token: str | None = None) -> Identity:
+        """What turns credentials into principals, for every door.
+
+        Args:
+            settings: of `serving`: issuers and certificates.
+            token: the one for development.
+
+        Raises:
+            MissingDriverError: access tokens or certificates need a package.
+        """
+        return open_identity(
+            settings.identity, self.keys_path, self.project.root, now_us, token=token,
+            directory=self.catalog.principal,
         )  # fmt: skip
 
     def postgres(self, settings: ServingSettings, token: str | None, listener: socket, place: Place) -> PostgresServer:
@@ -218,19 +279,15 @@ class App:
         from lodestream.apis.postgres.open import open_server
 
         return open_server(
-            settings, self.project.root, self.identity(token), self.query, self.project.name, listener, place
+            settings, self.project.root, self.identity(settings, token), self.query, self.project.name, listener, place
         )  # fmt: skip
-
-    def identity(self, token: str | None = None) -> Identity:
-        """What turns credentials into principals, for every door; `token` is the one for development."""
-        return Identity(KeyStore(self.keys_path), now_us, token)
 
     def gate(self, settings: ServingSettings, token: str | None = None) -> Gate:
         """Who may come in over HTTP."""
         from lodestream.apis.gate import Gate
 
         limits = Limits(os.path.join(os.path.dirname(self.keys_path), "usage.json"))
-        return Gate(settings, self.identity(token), now_us, limits)
+        return Gate(settings, self.identity(settings, token), now_us, limits)
 
     def run(self, *, until_idle: bool = True, tables: Iterable[TableName] | None = None) -> None:
         """Apply harmless changes and run; what a script or notebook calls."""
@@ -294,11 +351,12 @@ def open_project(root: str, *, lake: str | None = None, environment: str | None 
         ProjectError: the project folder cannot be read, or there is no such environment; mistakes in declarations are
             reported by `App.plans`, together.
     """
-    project = read_project(root, environment or os.environ.get("LODESTREAM_ENV"))
+    environment = environment or os.environ.get("LODESTREAM_ENV") or None
+    project = read_project(root, environment)
     if astray := [mistake for mistake in project.mistakes if mistake.code == _NO_ENVIRONMENT]:
         raise ProjectError(astray)  # at once: another lake than the one that was meant would be opened
     chosen = lake or os.environ.get("LODESTREAM_LAKE") or project.lake
-    return App(project, os.path.abspath(os.path.join(project.root, chosen)))
+    return App(project, os.path.abspath(os.path.join(project.root, chosen)), environment=environment)
 
 
 def _deployed(table: DeltaTable) -> Deployed:

@@ -27,6 +27,9 @@ class Gate:
     def connect(self, _request):
         pass
 
+    async def arrive(self, request):
+        return self.principal(request)
+
     def principal(self, _request):
         if not self.good:
             raise ProblemError(401, "the key is revoked; ask for a new one")

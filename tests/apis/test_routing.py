@@ -48,6 +48,9 @@ class Gate:
         if request.headers.get("host") == "evil":
             raise ProblemError(421, "wrong")
 
+    async def arrive(self, request):
+        return self.principal(request)
+
     def principal(self, request):
         self.connect(request)
         if (name := request.headers.get("x-name")) is None:
@@ -69,7 +72,7 @@ def test_every_endpoint_of_the_server_has_a_permission_and_nothing_else_makes_a_
     assert {"/ingest/{stream}", "/metrics", "/healthz", "/openapi.json"} <= {one.path for one in found}
     assert all(is_permission(one.permission) for one in found)
     public = {f"{one.method} {one.path}" for one in found if one.permission == PUBLIC}
-    assert public == {"GET /healthz", "GET /readyz"}
+    assert public == {"GET /healthz", "GET /readyz", "POST /api/session"}
     paths = {one.path for one in found}
     for route in app.routes:
         assert type(route.endpoint).__name__ == "_Guarded", route

@@ -4,10 +4,11 @@ import itertools
 
 import pytest
 
-from lodestream.catalog import journal, store
+from lodestream.catalog import audit_table, store
+from lodestream.catalog.anchors import Anchors
+from lodestream.catalog.audit import AuditLog
 from lodestream.catalog.catalog import Catalog
 from lodestream.catalog.entries import entry
-from lodestream.catalog.journal import PlainJournal
 from lodestream.model.access import Principal
 from lodestream.ports.authority import Event
 from tests.apis.registry.postgres import Cluster, programs
@@ -42,20 +43,27 @@ def where(request, tmp_path):
 class Opened:
     """Opens catalogs and closes them at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder) -> None:
+        self.folder = folder
         self.found: list[Catalog] = []
 
     def __call__(self, where: str, **more: float) -> Catalog:
         time = itertools.count(1_000)
-        made = Catalog(store.open_store(where, journal.TABLES), lambda: next(time), PlainJournal(), **more)
+        log = audit_log(where, self.folder, lambda: next(time))
+        made = Catalog(store.open_store(where), lambda: next(time), log, **more)
         self.found.append(made)
         return made
 
 
+def audit_log(where, folder, clock):
+    """The audit log at a place, its key and anchors in a folder."""
+    return AuditLog(store.open_store(where, audit_table.tables(where)), Anchors(str(folder)), clock)
+
+
 @pytest.fixture
-def opened():
+def opened(tmp_path):
     """Opens a catalog at a place, as each process would."""
-    opens = Opened()
+    opens = Opened(tmp_path)
     yield opens
     for one in opens.found:
         one.close()

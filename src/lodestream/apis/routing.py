@@ -175,8 +175,11 @@ class Doorkeeper(Protocol):
     def connect(self, request: Request) -> None:
         """Check what needs no credential. Raises ProblemError 403 or 421."""
 
-    def principal(self, request: Request) -> Principal:
+    async def arrive(self, request: Request) -> Principal:
         """Who asks. Raises ProblemError 401, 403 or 421."""
+
+    def principal(self, request: Request) -> Principal:
+        """Who asked, looked at again while an answer goes on. Raises ProblemError 401, 403 or 421."""
 
 
 def application(
@@ -250,7 +253,7 @@ class _Guarded:
         if endpoint.permission == PUBLIC:
             self._gate.connect(request)
             return await endpoint.handler(request, NOBODY)
-        principal = self._gate.principal(request)
+        principal = await self._gate.arrive(request)
         scope = endpoint.scope(request)
         if scope is not None and not principal.may(scope):
             raise ProblemError(403, f"the credential does not have the scope {scope}")

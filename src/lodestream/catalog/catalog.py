@@ -103,8 +103,7 @@ class Catalog:
 
     def record(self, event: Event) -> None:
         """Write an event down; see `Authority`."""
-        with self.database.write() as rows:
-            self._journal.append(rows, (event,), self._clock())
+        self._journal.record(event)
 
     @contextmanager
     def changing(self, event: Event) -> Iterator[tuple[Rows, int]]:
@@ -117,6 +116,7 @@ class Catalog:
             yield rows, at
             version = store.bump(rows)
             self._journal.append(rows, (_numbered(event, version),), at)
+        self._journal.settle()
         self._look(time.monotonic())
 
     def declare(self, origin: str, kept: Sequence[Entry], event: Event, kinds: Sequence[str] = POLICY_KINDS) -> bool:
@@ -142,7 +142,8 @@ class Catalog:
         return True
 
     def close(self) -> None:
-        """Let go of the database; twice is harmless."""
+        """Write down what is left and let go of the database; twice is harmless."""
+        self._journal.close()
         self.database.close()
 
     # Keeping up -----------------------------------------------------------------------------------------------------

@@ -1,20 +1,23 @@
-"""Where the catalog writes down what was asked and changed, in the transaction that does it."""
+"""What the catalog asks of the audit log: write down what was asked and changed, or it is not done."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Protocol
 
-from lodestream.catalog.store import Rows
+from lodestream.drivers.database import Rows
 from lodestream.ports.authority import Event
-
-TABLES = ("CREATE TABLE IF NOT EXISTS catalog_journal (at_us BIGINT NOT NULL, event TEXT NOT NULL)",)
 
 
 class Journal(Protocol):
     """An append-only record of events."""
+
+    def record(self, event: Event) -> None:
+        """Add an event; at once when it changes something.
+
+        Raises:
+            TransientError: it cannot be written; what was asked must not be done.
+        """
 
     def append(self, rows: Rows, events: Sequence[Event], at_us: int) -> None:
         """Add events, in order, in a writing transaction of the catalog's store.
@@ -23,12 +26,8 @@ class Journal(Protocol):
             TransientError: they cannot be written; the transaction is rolled back, and what was asked is not done.
         """
 
+    def settle(self) -> None:
+        """A transaction with `append` in it is committed."""
 
-class PlainJournal:
-    """Events as lines of JSON in a table."""
-
-    def append(self, rows: Rows, events: Sequence[Event], at_us: int) -> None:
-        """See `Journal`."""
-        for event in events:
-            told = {field.name: getattr(event, field.name) for field in fields(event)} | {"detail": dict(event.detail)}
-            rows.all("INSERT INTO catalog_journal (at_us, event) VALUES (?, ?)", at_us, json.dumps(told))
+    def close(self) -> None:
+        """Write what is left; twice is harmless."""

@@ -34,7 +34,7 @@ FAILED = 1
 
 EXIT_CODES = {
     0: "done",
-    1: "a check failed (`reconcile`, `test`, `doctor`, `chaos`; `trace` of a row that is not there), or a bug",
+    1: "a check failed (`reconcile`, `audit verify`, `test`, `doctor`, `chaos`; `trace` of a row not there), or a bug",
     2: "the command line cannot be read",
     3: "a declaration, a query or a setting is wrong: edit it",
     4: "something was not reachable or full: try again",

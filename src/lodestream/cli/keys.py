@@ -51,7 +51,8 @@ def create(
         "", name, "", scopes_of(scopes) if scopes else DEFAULT_SCOPES, now, _until(expires, now), None,
         tuple(networks or []), requests_per_s, bytes_per_s, records_per_day,
     )  # fmt: skip
-    text, made = KeyStore(call.app().keys_path).create(call.env or "default", key)
+    app = call.app()
+    text, made = KeyStore(app.keys_path).create(app.environment or "default", key)
     _show(call, text, made)
 
 
@@ -69,10 +70,11 @@ def rotate(
     from lodestream.app import now_us
     from lodestream.security.keys import KeyStore
 
-    store, now = KeyStore(call.app().keys_path), now_us()
+    app, now = call.app(), now_us()
+    store = KeyStore(app.keys_path)
     old = store.change(identity, expires_us=_until(grace, now))
     text, made = store.create(
-        call.env or "default", replace(old, created_us=now, expires_us=_until(expires, now), revoked_us=None)
+        app.environment or "default", replace(old, created_us=now, expires_us=_until(expires, now), revoked_us=None)
     )
     _show(call, text, made)
 
@@ -90,22 +92,26 @@ def revoke(call: Call, identity: Identity) -> None:
 
 
 def listed(call: Call) -> None:
-    """Show the keys; none shows its secret."""
+    """Show the keys, and when each was used last, roughly; none shows its secret."""
     from lodestream.app import now_us
     from lodestream.cli.output import when_us
+    from lodestream.security.key_use import KeyUse, use_path
     from lodestream.security.keys import KeyStore
 
     now = now_us()
-    found = KeyStore(call.app().keys_path).listed()
+    path = call.app().keys_path
+    found, used = KeyStore(path).listed(), KeyUse(use_path(path), now_us).last()
     if call.json:
-        call.emit({"keys": [_plain(key) | {"state": key.state(now)} for key in found]})
+        told = [_plain(key) | {"state": key.state(now), "used_us": used.get(key.id)} for key in found]
+        call.emit({"keys": told})
         return
     rows = [
         (key.id, key.name, " ".join(key.scopes), key.state(now), when_us(key.created_us),
-         when_us(key.expires_us) if key.expires_us is not None else "never")
+         when_us(key.expires_us) if key.expires_us is not None else "never",
+         when_us(used[key.id]) if key.id in used else "never")
         for key in found
     ]  # fmt: skip
-    call.table(("id", "name", "scopes", "state", "created", "expires"), rows)
+    call.table(("id", "name", "scopes", "state", "created", "expires", "used"), rows)
 
 
 def _until(text: str, now: int) -> int | None:

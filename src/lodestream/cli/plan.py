@@ -27,7 +27,7 @@ def plan(
         str | None, typer.Option("--out", metavar="FILE", help="Write the plan there, for run --plan.")
     ] = None,
 ) -> None:
-    """Show what run would change: new, altered and rebuilt tables, and what will not run on Spark.
+    """Show what run would change: new, altered and rebuilt tables, policies, and what will not run on Spark.
 
     Nothing is written to the lake. Tables that need a rebuild are rebuilt only by `run --accept HASH` with the hash
     that is shown here, or by `run --plan FILE`.
@@ -41,17 +41,20 @@ def plan(
     if call.json:
         call.emit(told)
         return
-    if not changes:
+    policies = told["policies"]
+    if not changes and not policies:
         call.print(f"Nothing to change: {len(app.flows)} tables are as declared. lake={app.lake!r}")
     for change in changes:
         call.print(f"{change.table}: {_WORDS[change.kind]}")
         for line in change.lines:
             call.print(f"    {line}")
+    for line in policies:
+        call.print(f"policies: {line}")
     for note in app.plans.notes:
         call.print(f"note: {note}")
     if any(change.kind == "rebuild" for change in changes):
         call.print(f"\nTo accept the rebuilds: lodestream run --accept {told['accept']}")
-    elif changes:
+    elif changes or policies:
         call.say("next: lodestream run")
 
 
@@ -67,6 +70,7 @@ def plan_json(app: App, changes: Sequence[Change]) -> dict[str, Any]:
             {"table": str(c.table), "kind": c.kind, "lines": list(c.lines), "rebuild": c.kind == "rebuild"}
             for c in changes
         ],
+        "policies": app.policy_changes(),
         "notes": [
             {"file": n.file, "line": n.line, "code": n.code, "message": n.message, "facts": dict(n.facts)}
             for n in app.plans.notes

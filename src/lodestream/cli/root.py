@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from lodestream.cli.audit import app as audit
 from lodestream.cli.call import DEBUG, ENV, JSON, LAKE, PROJECT, verb
 from lodestream.cli.chaos import chaos
 from lodestream.cli.demo import demo
@@ -59,6 +60,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
     "Prove and repair": {
         "trace": (trace, "Walk from a row to the source rows that made it."),
         "reconcile": (reconcile, "Prove that no row is missing."),
+        "audit": (audit, "Show who did what; check that the log is whole."),
         "quarantine": (quarantine, "List, show and replay rows that were set aside."),
         "table": (table, "Show a table's versions, or start it again."),
         "chaos": (chaos, "Kill a pipeline again and again; look for lost rows."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 import threading
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from lodestream.apis.serving import HttpServer
     from lodestream.app import App
-    from lodestream.project.serving import ServingSettings
 
 _SWITCH_S = 0.0005
 """Threads take turns that often: an answer must not wait for one that computes."""
@@ -31,9 +29,12 @@ def serve(
     """Take records in over HTTP: POST /ingest/STREAM for each table with `source: {http: {stream: STREAM}}`.
 
     A record is durable before its answer. Ctrl-C ends it after the requests under way; the next start goes on. Before
-    the first `lodestream keys create` a token for development is printed, and only this machine can connect.
+    the first `lodestream keys create` a token for development is printed, and only this machine can connect; in an
+    environment other than `dev` there is none.
     """
     from lodestream.errors import MissingDriverError
+    from lodestream.security.development import FIRST_KEY, development_token, nobody_can_enter
+    from lodestream.security.keys import KeyStore
 
     try:
         from lodestream.apis.serving import HttpServer
@@ -42,33 +43,14 @@ def serve(
         raise MissingDriverError(fix, missing=error.name) from error
     app = call.app()
     settings = app.serving(host=host, port=port)
-    token = _token(app, settings)
+    keys = KeyStore(app.keys_path)
+    token = development_token(settings, keys, app.environment)
+    if nobody_can_enter(settings, keys) and token is None:
+        call.say(f"nobody can sign in yet; make the first key: {FIRST_KEY}")
     if run:
         app.apply()
     server = HttpServer(settings, app.project.root)
     _serve(call, app, server, app.http(settings, token), token, run=run)
-
-
-def _token(app: App, settings: ServingSettings) -> str | None:
-    """A token for development when there are no keys yet."""
-    from lodestream.errors import ConfigError
-    from lodestream.security.keys import KeyStore
-    from lodestream.security.networks import is_local
-
-    local = is_local(settings.host)
-    if KeyStore(app.keys_path).listed():
-        if not local and settings.tls is None and not settings.trusted_proxies:
-            raise ConfigError(
-                "keys would cross the network in the clear; add server.tls, or server.trusted_proxies where a proxy "
-                "does TLS", host=settings.host,
-            )  # fmt: skip
-        return None
-    if not local:
-        raise ConfigError(
-            "without a key only this machine may connect; make one: lodestream keys create NAME --scope 'ingest:*'",
-            host=settings.host,
-        )
-    return f"dev_{secrets.token_urlsafe(24)}"
 
 
 def _serve(

@@ -166,7 +166,7 @@ class PostgresDatabase:
                     else:
                         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     yield self
-            except self._psycopg.OperationalError as error:
+            except (self._psycopg.OperationalError, self._psycopg.errors.ReadOnlySqlTransaction) as error:
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None

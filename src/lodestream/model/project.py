@@ -9,6 +9,7 @@ from typing import Any
 
 from lodestream.model.batch import BatchLimit
 from lodestream.model.diagnostic import Diagnostic, Place
+from lodestream.model.policy import Policies
 from lodestream.model.table import Table, TableName
 
 Path = tuple[str | int, ...]
@@ -47,6 +48,8 @@ class Project:
         registries: schema registries by name, with their settings as written.
         connections: settings by component name that every table's source, format and sink of that name begins with.
         catalog: settings of the catalog as written: `url` of its database.
+        policies: who may see what, as `policies.yaml` declares it.
+        policy_locations: place of each value of that file.
         mistakes: what is wrong so far; `load_project` refuses when there are any, `read_project` hands them on so
             that planning can add its own and all are reported at once.
         unsure: names in a table that stand for something broken, so that nothing which uses them is judged; `*`
@@ -64,6 +67,8 @@ class Project:
     registries: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     connections: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     catalog: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    policies: Policies = field(default_factory=Policies)
+    policy_locations: Mapping[Path, Place] = field(default_factory=lambda: MappingProxyType({}))
     mistakes: tuple[Diagnostic, ...] = ()
     unsure: Mapping[TableName, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 

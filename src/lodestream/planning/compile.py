@@ -14,6 +14,7 @@ from lodestream.model.types import BINARY, Column, Schema
 from lodestream.planning.definition import canonical, declaration, digest
 from lodestream.planning.ingest import Sample, ingest_schema, with_format
 from lodestream.planning.partitions import compile_partitions
+from lodestream.planning.policies import Schemas, check_policies, policy_notes
 from lodestream.planning.queries import compile_sql
 from lodestream.planning.rows import compile_stages
 from lodestream.planning.scope import BATCH, PROVENANCE, Describe, Scope, Shape
@@ -78,9 +79,19 @@ def compile_project(
             notes.add(place, "N101", f"{name} will not run on Spark", at=where)
         for place, sink, note in scope.sink_notes:
             notes.add(place, "N102", note, sink=sink)
+    check_policies(project, stored_schemas(project, flows, existing), mistakes)
     if mistakes.found:
         raise ProjectError(mistakes.found)
+    policy_notes(project, flows, notes)
     return Plans(flows, tuple(notes.found))
+
+
+def stored_schemas(
+    project: Project, flows: Mapping[TableName, FlowPlan], existing: Mapping[TableName, Schema]
+) -> Schemas:
+    """The columns that every table has or will have, declared or only in the lake; None where they are not known."""
+    declared = {name: flows[name].schema if name in flows else None for name in project.tables}
+    return {**existing, **declared}
 
 
 class _Compilation:

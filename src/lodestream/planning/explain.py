@@ -73,6 +73,26 @@ def column_lineage(flows: Mapping[TableName, FlowPlan]) -> dict[TableName, dict[
     return found
 
 
+def column_origins(plan: FlowPlan) -> dict[str, Origins]:
+    """For each stored column the columns that its value comes from, those of its own table among them.
+
+    A column that came from a source is its own origin, what is derived from it in the same table has it as origin, and
+    the record as it came (`_raw`) has all of them.
+    """
+    name, known = plan.table.name, dict[str, Origins]()
+    for step in plan.steps:
+        if isinstance(step, ReadSource):
+            known = {column: frozenset({(name, column)}) for column in step.schema.names}
+            known["_raw"] = frozenset((name, column) for column in step.schema.names)
+            continue
+        known = _after(step, known, plan)
+        if isinstance(step, Write):
+            for partition in step.partitions:
+                own = frozenset((name, column) for column in partition.expression.columns)
+                known[partition.name] = known[partition.name] | own
+    return {column: known.get(column, frozenset()) for column in plan.schema.names}
+
+
 def _lineage(plan: FlowPlan) -> dict[str, Origins]:
     known: dict[str, Origins] = {}
     for step in plan.steps:

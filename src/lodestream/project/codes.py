@@ -62,8 +62,19 @@ CODES: dict[str, Code] = {
     "D306": Code("cannot compare values of this type", "use a column of a simple type, not an array, map or struct"),
     "D307": Code("column appears twice", "name the column differently, such as {there: another_name}"),
     "D309": Code("not an expression", "write a Spark SQL expression"),
+    # policies
+    "D401": Code("not an object of the catalog", "write a table as layer.name, a layer, or '*' in quotes"),
+    "D402": Code(
+        "policy on a quarantine", "name the table: its filters and masks close its quarantine to whom they bind"
+    ),
+    "D403": Code("two masks on one column", "keep one of them"),
+    "D404": Code("not a column", "write layer.table.column"),
     # notes, which refuse nothing
     "N102": Code("a sink does less than its reader may expect", "see that readers of the sink cope with it"),
+    "N103": Code("policy without effect", "correct the name, or remove it"),
+    "N104": Code(
+        "a computed column shows what a mask hides", "mask it too, or tag the masked column: tags are inherited"
+    ),
     "N101": Code("will not run on Spark", "keep engine: embedded, or use portable functions only"),
     # plans
     "P201": Code("emit: final without event_time", "add event_time: {column, delay}, or use emit: updates"),

@@ -1,4 +1,4 @@
-"""Reads a project folder: `lodestream.yaml` and `tables/<layer>/<name>.yaml`."""
+"""Reads a project folder: `lodestream.yaml`, `policies.yaml` and `tables/<layer>/<name>.yaml`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path as FilePath
 from types import MappingProxyType
 
 from lodestream.model.diagnostic import Place
+from lodestream.model.policy import Policies
 from lodestream.model.project import Path, Project
 from lodestream.model.table import LAYERS, Table, TableName
 from lodestream.project.components import connected
 from lodestream.project.config import read_config
 from lodestream.project.mistakes import Mistakes, ProjectError, nearest
 from lodestream.project.nodes import from_yaml
+from lodestream.project.policies import POLICY_FILE, read_policies
 from lodestream.project.rules import check_project
 from lodestream.project.tables import TableReading, read_table
 from lodestream.project.values import NAME
@@ -50,6 +52,7 @@ def read_project(root: str, environment: str | None = None) -> Project:
     base = read_config(node, folder, mistakes)
     if environment is not None:
         base = _in_environment(base, environment, mistakes)
+    base = _with_policies(base, folder, mistakes)
     readings: dict[TableName, TableReading] = {}
     for file in _table_files(folder, mistakes):
         relative = file.relative_to(folder).as_posix()
@@ -63,6 +66,19 @@ def read_project(root: str, environment: str | None = None) -> Project:
         else:
             readings[name] = read_table(name, node, mistakes)
     return assemble(base, readings.values(), mistakes)
+
+
+def reread_policies(project: Project) -> Project:
+    """The project with its `policies.yaml` as it is now; mistakes of that file come with it and no others.
+
+    A project that was never in files keeps the policies that it has.
+    """
+    folder = FilePath(project.root)
+    if not (folder / POLICY_FILE).is_file() and not project.policy_locations:
+        return replace(project, mistakes=())
+    mistakes = Mistakes()
+    empty = replace(project, policies=Policies(), policy_locations=MappingProxyType({}))
+    return replace(_with_policies(empty, folder, mistakes), mistakes=tuple(mistakes.found))
 
 
 def assemble(base: Project, readings: Iterable[TableReading], mistakes: Mistakes) -> Project:
@@ -79,6 +95,22 @@ def assemble(base: Project, readings: Iterable[TableReading], mistakes: Mistakes
     for name in check_project(project, mistakes):
         unsure[name] = unsure[name] | {"*"}
     return replace(project, unsure=MappingProxyType(unsure), mistakes=tuple(mistakes.found))
+
+
+def _with_policies(base: Project, folder: FilePath, mistakes: Mistakes) -> Project:
+    """The project with what `policies.yaml` declares, if there is one."""
+    file = folder / POLICY_FILE
+    if not file.is_file():
+        if (other := folder / "policies.yml").is_file():
+            mistakes.add(
+                Place(other.name, 1), "D112", "the policies' file ends in .yaml", nearest=POLICY_FILE, fix="rename it"
+            )
+        return base
+    node = from_yaml(file.read_bytes(), POLICY_FILE, mistakes)
+    if node is None or node.value is None:
+        return base
+    policies, locations = read_policies(node, mistakes)
+    return replace(base, policies=policies, policy_locations=MappingProxyType(locations))
 
 
 def _in_environment(base: Project, environment: str, mistakes: Mistakes) -> Project:

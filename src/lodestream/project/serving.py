@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from lodestream.ports.settings import Settings
+from lodestream.project.identity import IdentitySettings
 from lodestream.project.values import parse_duration
 
 
@@ -98,6 +99,8 @@ class ServingSettings(Settings):
     """Networks that may connect, such as `10.0.0.0/8`; without, any."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks of proxies whose `X-Forwarded-For` is believed."""
+    identity: IdentitySettings = IdentitySettings()
+    """Who may sign in without a key: access tokens, client certificates; and sessions of the console."""
     ingest: IngestSettings = IngestSettings()
     """Bounds of HTTP ingest."""
     postgres: PostgresSettings = PostgresSettings()

@@ -1,17 +1,27 @@
-"""From a credential to a principal: keys, the token for development, and what they prove over SCRAM."""
+"""From a credential to a principal: keys, access tokens, certificates, sessions, the token for development."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from lodestream.errors import AccessError
+from lodestream.errors import AccessError, MissingDriverError
 from lodestream.model.access import Principal
+from lodestream.project.identity import IdentitySettings
+from lodestream.project.values import parse_duration
 from lodestream.security import scram
+from lodestream.security.key_use import KeyUse, use_path
 from lodestream.security.keys import ApiKey, KeyStore
 from lodestream.security.networks import Address, AddressError, is_in, networks
+from lodestream.security.sessions import Session, Sessions
+
+if TYPE_CHECKING:
+    from lodestream.security.certificates import Certificates
+    from lodestream.security.oidc import Oidc
 
 Directory: TypeAlias = Callable[[str], Principal | None]
 """Finds a local user or service account by name; None when there is none of that name."""
@@ -20,6 +30,8 @@ DEVELOPER = "dev"
 """Name of whoever holds the token for development."""
 _WITHOUT_ACCOUNT = ("ingest", "metrics")
 """Families of scopes that a key may have whose name is no user or service account."""
+_DOTS_OF_A_TOKEN = 2
+"""No key has a dot."""
 _NOBODY = scram.Verifier(bytes(32), bytes(32))
 
 
@@ -32,29 +44,81 @@ class Identity:
         clock: microseconds since 1970 UTC.
         token: accepted in place of any key, for development; None when keys are needed.
         directory: local users and service accounts; without, every name stands for an account without groups.
+        oidc: issuers of access tokens; None when there are none.
+        certificates: knows whose certificates are whose; None when none lets anybody in.
+        sessions: of the console; None where there is none.
+        use: remembers when keys were used.
     """
 
     keys: KeyStore
     clock: Callable[[], int]
     token: str | None = None
     directory: Directory | None = None
+    oidc: Oidc | None = None
+    certificates: Certificates | None = None
+    sessions: Sessions | None = None
+    use: KeyUse | None = None
 
     def __post_init__(self) -> None:
         self._token_verifier: tuple[bytes, scram.Verifier] | None = None
 
     def by_text(self, text: str, address: Address | None) -> Principal:
-        """Whoever holds a key or the token for development.
+        """Whoever holds a key, an access token or the token for development.
 
         Args:
-            text: of the key.
+            text: as it was sent.
             address: where they come from.
 
         Raises:
-            AccessError: the key is unknown, has ended, or may not be used from there.
+            AccessError: it is unknown, has ended, or may not be used from there.
         """
         if self.token is not None and secrets.compare_digest(text.encode(), self.token.encode()):
             return self._developer(self.token)
-        return self._of_key(self.keys.authenticate(text, self.clock()), address)
+        if self.oidc is not None and text.count(".") == _DOTS_OF_A_TOKEN:
+            return self.oidc.verify(text)
+        key = self.keys.authenticate(text, self.clock())
+        found = self._of_key(key, address)
+        self._used(key)
+        return found
+
+    def must_ask(self, text: str) -> bool:
+        """Whether `ask` has to be called before `by_text`, or a token's key may not be known yet."""
+        return self.oidc is not None and text.count(".") == _DOTS_OF_A_TOKEN and self.oidc.wants(text)
+
+    def ask(self, text: str) -> None:
+        """Ask the issuer of a token for its keys; takes seconds at worst, so not on the thread that serves."""
+        if self.oidc is not None:
+            self.oidc.ask(text)
+
+    def by_certificate(self, der: bytes) -> Principal | None:
+        """Whoever holds a client certificate that the connection was made with; None when it names nobody.
+
+        Raises:
+            AccessError: it has expired, is revoked, is no client's, names several, or somebody without an account.
+        """
+        found = self.certificates.principal(der) if self.certificates is not None else None
+        return None if found is None else self._with_account(found)
+
+    def by_forwarded_certificate(self, text: str) -> Principal | None:
+        """The same for a certificate that a trusted proxy hands on in a header."""
+        found = self.certificates.forwarded(text) if self.certificates is not None else None
+        return None if found is None else self._with_account(found)
+
+    def by_session(self, cookie: str, *, used: bool = True) -> Principal | None:
+        """Whoever has a session of the console, as they are now; None when it has ended, or their credential has.
+
+        Args:
+            cookie: as it was sent.
+            used: whether somebody asks something, so that the session is not idle.
+        """
+        session = self.sessions.find(cookie, used=used) if self.sessions is not None else None
+        return None if session is None else self._of_session(session)
+
+    def begin_session(self, principal: Principal) -> str:
+        """Begin a session of the console. Returns its cookie. Raises AccessError when the credential cannot ask."""
+        if self.sessions is None or not (principal.may("query:*") or principal.may("admin:*")):
+            raise AccessError("this credential cannot sign in; it has neither the scope query:* nor admin:*")
+        return self.sessions.begin(principal)
 
     def exchange(self, username: str | None, address: Address | None, binding: bytes | None = None) -> Exchange:
         """Begin SCRAM-SHA-256 with a client.
@@ -66,6 +130,11 @@ class Identity:
         """
         return Exchange(self, username, address, binding)
 
+    def end_session(self, cookie: str) -> None:
+        """End a session; there need not be one."""
+        if self.sessions is not None:
+            self.sessions.end_by_cookie(cookie)
+
     def current(self, principal: Principal) -> Principal | None:
         """A principal as their credential makes them now, groups and all; None when it does not let them in any more.
 
@@ -74,13 +143,20 @@ class Identity:
         if principal.expires_us is not None and principal.expires_us <= self.clock():
             return None
         kind, _, identity = principal.via.partition(":")
-        if kind == "token":
-            return principal if self.token is not None else None
-        key = self.keys.key(identity) if kind == "key" else None
-        if key is None or key.state(self.clock()) != "active":
-            return None
         try:
-            return self._of_key(key, None, anywhere=True)
+            if kind == "session" and self.sessions is not None:
+                session = self.sessions.by_id(identity.partition("/")[0])
+                return None if session is None else self._of_session(session)
+            if kind == "token":
+                return principal if self.token is not None and identity == _mark(self.token) else None
+            if kind == "oidc":
+                return principal if self.oidc is not None and self.oidc.knows(identity) else None
+            if kind == "certificate":
+                good = self.certificates is not None and self.certificates.still_good(identity)
+                return self._with_account(principal) if good else None
+            key = self.keys.key(identity) if kind == "key" else None
+            active = key is not None and key.state(self.clock()) == "active"
+            return self._of_key(key, None, anywhere=True) if key is not None and active else None
         except AccessError:
             return None
 
@@ -90,8 +166,15 @@ class Identity:
 
     def key_of(self, principal: Principal) -> ApiKey | None:
         """The key that a principal came with; None when it was something else."""
-        kind, _, identity = principal.via.partition(":")
+        kind, _, identity = principal.via.rpartition("/")[2].partition(":")
         return self.keys.key(identity) if kind == "key" else None
+
+    def close(self) -> None:
+        """Write down what is remembered, close files."""
+        if self.use is not None:
+            self.use.save()
+        if self.sessions is not None:
+            self.sessions.close()
 
     def salt(self, name: str) -> bytes:
         """The SCRAM salt of any name."""
@@ -114,7 +197,9 @@ class Identity:
     def admitted(self, found: ApiKey | str | None, address: Address | None) -> Principal:
         """The principal of what a proof fitted. Raises AccessError when it may not be used from that address."""
         if isinstance(found, ApiKey):
-            return self._of_key(found, address)
+            principal = self._of_key(found, address)
+            self._used(found)
+            return principal
         if found is None:
             raise AccessError("no such key")
         return self._developer(found)
@@ -125,8 +210,30 @@ class Identity:
             self._token_verifier = salted, scram.verifier(token, salted)
         return self._token_verifier[1]
 
-    def _developer(self, _token: str) -> Principal:
-        return Principal(DEVELOPER, "owner", via="token")
+    def _used(self, key: ApiKey) -> None:
+        if self.use is not None:
+            self.use.note(key.id)
+
+    def _developer(self, token: str) -> Principal:
+        return Principal(DEVELOPER, "owner", via=f"token:{_mark(token)}")
+
+    def _of_session(self, session: Session) -> Principal | None:
+        """The principal of a session: what they signed in with must still let them in, and says what they may."""
+        found = self.current(session.principal)
+        if found is None:
+            return None
+        ends_us = min(session.ends_us, found.expires_us or session.ends_us)
+        return replace(found, via=f"session:{session.id}/{session.principal.via}", expires_us=ends_us)
+
+    def _with_account(self, proved: Principal) -> Principal:
+        """The account of whoever a certificate names; it may ask and change, within its grants."""
+        account = self.directory(proved.name) if self.directory is not None else proved
+        if account is None:
+            raise AccessError("whose certificate this is has no account", name=proved.name)
+        return replace(
+            account, name=proved.name, kind="user" if account.kind == "user" else "service",
+            scopes=proved.scopes, via=proved.via, expires_us=proved.expires_us,
+        )  # fmt: skip
 
     def _of_key(self, key: ApiKey, address: Address | None, *, anywhere: bool = False) -> Principal:
         if key.networks and not anywhere and not is_in(address, networks(key.networks)):
@@ -169,5 +276,52 @@ class Exchange:
         return [one for one, _ in self._candidates]
 
 
+def _mark(token: str) -> str:
+    """Tells tokens apart without telling them."""
+    return hashlib.sha256(token.encode()).hexdigest()[:12]
+
+
 def _harmless(scopes: Sequence[str]) -> tuple[str, ...]:
     return tuple(scope for scope in scopes if scope.partition(":")[0] in _WITHOUT_ACCOUNT)
+
+
+def open_identity(
+    settings: IdentitySettings, keys_path: str, root: str, clock: Callable[[], int], *, token: str | None = None,
+    directory: Directory | None = None,
+) -> Identity:  # fmt: skip
+    """The credentials of one lake.
+
+    Args:
+        settings: issuers, certificates, sessions.
+        keys_path: the file of keys; sessions and last uses are beside it.
+        root: project folder, which files of the settings are relative to.
+        clock: microseconds since 1970 UTC.
+        token: for development.
+        directory: local users and service accounts.
+
+    Raises:
+        ConfigError: a file of certificates cannot be read.
+        MissingDriverError: access tokens or certificates need a package.
+    """
+    folder = os.path.dirname(keys_path)
+    sessions = Sessions(
+        os.path.join(folder, "sessions.db"), clock,
+        parse_duration(settings.sessions.idle), parse_duration(settings.sessions.lasting),
+    )  # fmt: skip
+    found = Identity(
+        KeyStore(keys_path), clock, token, directory, sessions=sessions,
+        use=KeyUse(use_path(keys_path), clock),
+    )  # fmt: skip
+    try:
+        if settings.oidc:
+            from lodestream.security.oidc import Oidc
+
+            found.oidc = Oidc(settings.oidc, clock)
+        if settings.certificates.principals:
+            from lodestream.security.certificates import Certificates
+
+            found.certificates = Certificates(settings.certificates, root, clock)
+    except ModuleNotFoundError as error:
+        fix = "access tokens and certificates need packages: pip install 'lodestream[http]'"
+        raise MissingDriverError(fix, missing=error.name) from error
+    return found

@@ -192,6 +192,7 @@ class KafkaSource:
 
     def _begin(self, reader: KafkaReader, partition: Partition, position: int) -> None:
         self._ends.pop(partition, None)
+        self._waived.discard(partition)
         reader.seek(partition, position)
         self._buffer.begin(partition, position)
 
@@ -355,6 +356,7 @@ class KafkaSource:
                 position = min(max(position, low), high)
             self._buffer.begin(partition, position)
             self._ends.pop(partition, None)
+            self._waived.discard(partition)
             found[partition] = position
         return found
 
@@ -435,6 +437,7 @@ class KafkaSource:
             opened.reader.close()
             opened.ids.close()
         self._buffer, self._ends, self._lost = Buffer(), {}, set()
+        self._waived, self._held_since = set(), None  # a new connection gets its own time to show what is there
 
 
 __all__ = ["KafkaSettings", "KafkaSource", "component"]

@@ -1,0 +1,67 @@
+import shutil
+import sqlite3
+
+import pytest
+
+from lodestream.app import open_project
+from lodestream.ports.authority import Event
+from tests.cli.conftest import call
+
+
+@pytest.fixture
+def audited(orders, tmp_path):
+    """A project whose log has three records of somebody."""
+    folder = shutil.copytree(orders, tmp_path / "shop")
+    log = open_project(str(folder)).audit
+    log.record(Event("root", "cli", "cli", "grant", "allowed", ("gold.revenue",), detail={"to": "alice"}))
+    log.record(Event("alice", "key:1", "rest", "query", "allowed", ("gold.revenue",), detail={"sql": "select 7"}))
+    log.record(Event("bob", "key:2", "postgres", "query", "refused", ("silver.orders",)))
+    log.close()
+    return folder
+
+
+def listed(project, *options):
+    return [
+        (one["principal"], one["action"]) for one in call("audit", "list", *options, "--json", project=project).lines
+    ]
+
+
+def test_the_log_is_listed(audited):
+    assert listed(audited) == [("bob", "query"), ("alice", "query"), ("root", "grant"), ("lodestream", "begin")]
+    assert listed(audited, "--principal", "bob") == [("bob", "query")]
+    assert listed(audited, "--decision", "refused") == [("bob", "query")]
+    assert listed(audited, "--action", "grant") == [("root", "grant")]
+    assert listed(audited, "--table", "gold.revenue") == [("alice", "query"), ("root", "grant")]
+    assert listed(audited, "-n", "1") == [("bob", "query")]
+    assert len(listed(audited, "--since", "1 hour")) == 4
+    assert listed(audited, "--since", "2100-01-01") == []
+    shown = call("audit", "list", project=audited).out
+    assert "gold.revenue" in shown
+    assert "sql=select ?" in shown
+    assert "7" not in shown.split("sql=")[1].splitlines()[0]
+
+
+def test_wrong_options_are_told(audited):
+    assert call("audit", "list", "--since", "soon", project=audited).code == 3
+    assert call("audit", "list", "--decision", "perhaps", project=audited).code == 3
+    assert call("audit", "verify", "--anchors", "nowhere", project=audited).code == 3
+
+
+def test_a_whole_log_is_verified(audited):
+    result = call("audit", "verify", project=audited)
+    assert result.code == 0
+    assert "4 records are as they were written" in result.out
+    assert call("audit", "verify", "--json", project=audited).json["ok"] is True
+
+
+def test_a_changed_record_is_named(audited):
+    with sqlite3.connect(audited / "lake/_lodestream/access/catalog.db") as database:
+        database.execute("DROP TRIGGER audit_log_kept")
+        database.execute("UPDATE audit_log SET principal = 'nobody' WHERE seq = 3")
+    database.close()
+    result = call("audit", "verify", project=audited)
+    assert result.code == 1
+    assert "record 3 was changed" in result.out
+    found = call("audit", "verify", "--json", project=audited)
+    assert found.code == 1
+    assert found.json["problems"][0] == {"seq": 3, "kind": "changed", "message": "record 3 was changed"}
