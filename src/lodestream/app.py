@@ -6,7 +6,7 @@ import os
 import re
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from lodestream.catalog.store import open_store
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
 from lodestream.errors import ConfigError
-from lodestream.lake.disk import Disk, LocalDisk
+from lodestream.lake.disk import Disk, LocalDisk, random_id
 from lodestream.lake.layout import QUARANTINE_SUFFIX, catalog_file, component_cache, epoch_of, keys_path, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.project import Project
@@ -54,8 +54,10 @@ if TYPE_CHECKING:
 
     from lodestream.apis.gate import Gate
     from lodestream.apis.postgres.server import Place, PostgresServer
+    from lodestream.apis.routing import Part
     from lodestream.operations.live import Live
     from lodestream.query.service import QueryService
+    from lodestream.runtime.replaying import Replayed
 
 _POLL_US = 100_000
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -250,9 +252,59 @@ class App:
         parts = [
             session_part(gate),
             open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry),
+            self._console(gate),
         ]
         return application(
             [*parts, status_part(parts, self.project.name)], gate, otherwise=console(), secure=settings.tls is not None
+        )  # fmt: skip
+
+    def _console(self, gate: Gate) -> Part:
+        from lodestream.apis.console.part import Console, console_part, following
+        from lodestream.engines.embedded.history import batches
+        from lodestream.project.dashboards import Dashboards
+
+        about = Console(
+            self.project.name, self.live, self.flows, self.query, lambda name: batches(self.disk, self.lake, name),
+            Dashboards(self.project.root).current, self.replay, gate.current, now_us, random_id(),
+        )  # fmt: skip
+        return console_part(about, lambda: following(self.live.start, self.live.close))
+
+    def replay(
+        self, table: TableName, rows: Sequence[tuple[str, int]] | None, reason: str | None, *, accept_late: bool
+    ) -> Replayed:
+        """Take rows that were set aside through their flow again, by the declarations as they are now.
+
+        Args:
+            table: whose quarantine.
+            rows: source and position of each; None takes all of a reason.
+            reason: only rows that were set aside for it.
+            accept_late: whether late rows are taken too.
+
+        Raises:
+            ConfigError: no open row is meant, or changed declarations were not applied yet.
+            ConflictError: another process was first again and again.
+        """
+        from lodestream.runtime.replaying import chosen, keys_of, standing, take_again
+
+        now = open_project(self.project.root, lake=self.lake)
+        if now.changes():
+            raise ConfigError("declarations have changed; restart `lodestream run` to apply them first")
+        entries = chosen(standing(self.disk, self.lake, table), reason)
+        keys = keys_of(entries, set(rows) if rows is not None else None, accept_late=accept_late)
+        if not keys:
+            raise ConfigError("no open row is meant by this")
+        return take_again(now.pipeline(), table, keys, accept_late=accept_late)
+
+    def postgres(self, settings: ServingSettings, token: str | None, listener: socket, place: Place) -> PostgresServer:
+        """The server of the PostgreSQL protocol on a bound socket; `place` says which of several processes it is.
+
+        Raises:
+            ConfigError: a certificate cannot be read.
+        """
+        from lodestream.apis.postgres.open import open_server
+
+        return open_server(
+            settings, self.project.root, self.identity(settings, token), self.query, self.project.name, listener, place
         )  # fmt: skip
 
     def identity(self, settings: ServingSettings, token: str | None = None) -> Identity:
@@ -268,18 +320,6 @@ class App:
         return open_identity(
             settings.identity, self.keys_path, self.project.root, now_us, token=token,
             directory=self.catalog.principal,
-        )  # fmt: skip
-
-    def postgres(self, settings: ServingSettings, token: str | None, listener: socket, place: Place) -> PostgresServer:
-        """The server of the PostgreSQL protocol on a bound socket; `place` says which of several processes it is.
-
-        Raises:
-            ConfigError: a certificate cannot be read.
-        """
-        from lodestream.apis.postgres.open import open_server
-
-        return open_server(
-            settings, self.project.root, self.identity(settings, token), self.query, self.project.name, listener, place
         )  # fmt: skip
 
     def gate(self, settings: ServingSettings, token: str | None = None) -> Gate:

@@ -19,7 +19,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-_REPLAYABLE = ("quarantine", "late")
 _RAW_SHOWN = 200
 
 
@@ -31,13 +30,15 @@ def listed(
     """Count the open entries by table and reason."""
     from collections import Counter
 
+    from lodestream.runtime.replaying import REPLAYABLE
+
     opened = call.app()
     names = [table_named(table, _tables(opened))] if table else _tables(opened)
     counts: Counter[tuple[str, str, str]] = Counter()
     for name in names:
         entries = _open(opened, name)
         for kind, reasons in zip(entries["kind"].to_pylist(), entries["reasons"].to_pylist(), strict=True):
-            if everything or kind in _REPLAYABLE:
+            if everything or kind in REPLAYABLE:
                 counts[str(name), kind, (reasons or ["–"])[0]] += 1
     rows = [(name, kind, reason, number) for (name, kind, reason), number in sorted(counts.items())]
     if call.json:
@@ -65,10 +66,11 @@ def show(
 ) -> None:
     """Show open entries: where each row comes from, why it was set aside, and the row."""
     from lodestream.cli.output import cell, plain
+    from lodestream.runtime.replaying import chosen
 
     opened = call.app()
     name = table_named(table, _tables(opened))
-    found = _chosen(_open(opened, name), reason, kind).to_pylist()
+    found = chosen(_open(opened, name), reason, kind).to_pylist()
     shown = found[:limit] if limit else found
     for entry in shown:
         if call.json:
@@ -108,13 +110,14 @@ def replay(
     without its memory of that time. Stop `run` of this table first, or let it go on: then one of the two goes first.
     """
     from lodestream.errors import ConfigError
+    from lodestream.runtime.replaying import chosen, keys_of, take_again
 
     opened = call.app()
     name = table_named(table, _tables(opened))
     if not (reason or positions or everything):
         raise ConfigError("say which rows: --reason, --position or --all", table=str(name))
-    entries = _chosen(_open(opened, name), reason, None)
-    keys = _keys(entries, set(map(_position, positions)) if positions else None, accept_late=accept_late)
+    entries = chosen(_open(opened, name), reason)
+    keys = keys_of(entries, set(map(_position, positions)) if positions else None, accept_late=accept_late)
     late = sum(entry == "late" for entry in entries["kind"].to_pylist())
     if late and not accept_late:
         call.say(f"{late} late rows are left out; --accept-late takes them too")
@@ -125,13 +128,8 @@ def replay(
         return
     if opened.changes():
         raise ConfigError("declarations have changed; lodestream run --once applies them first", table=str(name))
-    flow = opened.pipeline().flow(name)
-    try:
-        flow.open()
-        committed = flow.submit_replay(keys, accept_late=accept_late)
-    finally:
-        flow.close()
-    _done(call, name, len(keys), dict(committed.counts))
+    done = take_again(opened.pipeline(), name, keys, accept_late=accept_late)
+    _done(call, name, len(keys), dict(done.counts))
 
 
 def _done(call: Call, name: TableName, rows: int, counts: dict[str, int] | None) -> None:
@@ -142,7 +140,8 @@ def _done(call: Call, name: TableName, rows: int, counts: dict[str, int] | None)
     elif counts is None:
         call.print(f"{rows} rows would be taken again.")
     else:
-        aside = ", ".join(f"{n} {kind}" for kind, n in counts.items() if kind in (*_REPLAYABLE, "duplicate", "dropped"))
+        kinds = ("quarantine", "late", "duplicate", "dropped")
+        aside = ", ".join(f"{n} {kind}" for kind, n in counts.items() if kind in kinds)
         call.print(f"{rows} rows taken again: {counts.get('output', 0)} passed" + (f", {aside}" if aside else "") + ".")
 
 
@@ -158,32 +157,9 @@ def _tables(opened: App) -> list[TableName]:
 
 def _open(opened: App, name: TableName) -> pa.Table:
     """The open entries of a table's quarantine, in batch order."""
-    import sys
+    from lodestream.runtime.replaying import standing
 
-    from lodestream.engines.embedded.replay import entries_before, open_entries
-    from lodestream.lake.layout import quarantine_name, table_path
-    from lodestream.lake.table import DeltaTable
-
-    table = DeltaTable.open(opened.disk, table_path(opened.lake, quarantine_name(name)))
-    assert table is not None
-    return open_entries(entries_before(table, sys.maxsize))
-
-
-def _chosen(entries: pa.Table, reason: str | None, kind: str | None) -> pa.Table:
-    import pyarrow as pa
-
-    keep = [
-        (reason is None or reason in (reasons or []))
-        and (found == kind if kind else reason is not None or found in _REPLAYABLE)
-        for reasons, found in zip(entries["reasons"].to_pylist(), entries["kind"].to_pylist(), strict=True)
-    ]
-    return entries.filter(pa.array(keep, pa.bool_()))
-
-
-def _keys(entries: pa.Table, wanted: set[tuple[str, int]] | None, *, accept_late: bool) -> list[tuple[str, int]]:
-    kinds = _REPLAYABLE if accept_late else _REPLAYABLE[:1]
-    rows = zip(*(entries[c].to_pylist() for c in ("_source", "_position", "kind")), strict=True)
-    return [(source, at) for source, at, kind in rows if kind in kinds and (wanted is None or (source, at) in wanted)]
+    return standing(opened.disk, opened.lake, name)
 
 
 def _position(text: str) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Literal, Protocol
 
 from lodestream.model.table import TableName
+from lodestream.model.types import Schema
 
 State = Literal["running", "idle", "stalled", "failed", "damaged", "missing"]
 """What a table does.
@@ -43,6 +44,7 @@ class TableLive:
         backlog: rows of the upstream table that wait; None where that is not known.
         quarantine_open: rows set aside that can be taken again; None where there is no quarantine.
         error: why it failed or cannot be read.
+        schema: columns of the newest version.
     """
 
     table: TableName
@@ -62,6 +64,7 @@ class TableLive:
     backlog: int | None = None
     quarantine_open: int | None = None
     error: str | None = None
+    schema: Schema = field(default_factory=Schema, repr=False)
 
     @property
     def accounted(self) -> bool | None:

@@ -15,6 +15,7 @@ from lodestream.lake.layout import app_id, epoch_of, flow_folder, quarantine_nam
 from lodestream.lake.log import commit_path, list_log, load, log_folder, read_commit
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
+from lodestream.model.types import Schema
 
 _LOG_READ = 1_000
 """Commits that are read back at most when a table is first seen."""
@@ -42,6 +43,7 @@ class Followed:
         counts: rows by fate and by broken rule.
         upto: version of the upstream table that was taken in.
         pins: versions of other tables that the last batch read.
+        schema: columns of the newest version.
     """
 
     def __init__(self, disk: Disk, lake: str, name: TableName) -> None:
@@ -50,6 +52,7 @@ class Followed:
         self._disk, self._lake = disk, lake
         self._path = table_path(lake, name)
         self.next_path = log_folder(self._path)
+        self.schema = Schema()
         self._sizes: dict[str, tuple[int | None, int]] = {}
         self._unknown = 0
         self._known_rows = 0
@@ -99,6 +102,7 @@ class Followed:
         if snapshot is None:
             return []
         self._begin(epoch_of(snapshot.metadata.configuration))
+        self.schema = snapshot.metadata.schema
         for add in snapshot.files.values():
             self._put(add.path, add.num_records, add.size)
         commits = [commit for commit in self._logged(snapshot.version) if self._mine(commit)]
@@ -126,6 +130,7 @@ class Followed:
     def take(self, commit: Commit) -> None:
         """Take in the next version."""
         if commit.metadata is not None:
+            self.schema = commit.metadata.schema
             epoch = epoch_of(commit.metadata.configuration)
             if epoch != self.epoch:
                 self._begin(epoch)

@@ -319,7 +319,7 @@ class Live:
             one.name, state, one.version, one.rows if one.exists else None, one.files, one.size_bytes, one.epoch,
             one.batch, one.watermark_us, one.max_event_us, one.last_commit_us, dict(one.counts), one.counted_from,
             rates[seen.row], self._backlog(seen) if one.exists else None,
-            one.quarantine_open if one.exists else None, error,
+            one.quarantine_open if one.exists else None, error, one.schema,
         )  # fmt: skip
 
 

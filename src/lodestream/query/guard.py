@@ -320,6 +320,6 @@ def _version(clause: Mapping[str, Any] | None) -> int | None:
     if clause is None:
         return None
     literal = clause["expr"].get("literal") or {}
-    if clause["unit"].upper() != "VERSION" or literal.get("kind") != "INTEGER":
+    if clause["unit"].upper() != "VERSION" or literal.get("kind") != "INTEGER" or "-" in literal["text"]:
         raise ConfigError("only AT (VERSION => n) can be read; `lodestream table history` shows versions")
     return int(literal["text"])

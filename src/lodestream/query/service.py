@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from lodestream.errors import AccessError, ConfigError, TransientError
+from lodestream.errors import AccessError, ConfigError, CorruptionError, TransientError
 from lodestream.lake.disk import Disk
 from lodestream.lake.log import Snapshot
 from lodestream.lake.table import DeltaTable
@@ -122,7 +122,7 @@ class QueryService:
         self.authority: Authority = authority or OwnersOnly()
         self.budget = budget or Budget()
         self.snapshots = Snapshots(disk, lake)
-        self._catalog = catalog.lower() if catalog else None
+        self.catalog = catalog.lower() if catalog else None
         self._threads = threads or os.cpu_count() or 1
         self._own = shared is None
         self.pool = shared or WorkerPool(pool or PoolSettings(), self._readable)
@@ -167,7 +167,7 @@ class QueryService:
         """
         started = time.monotonic()
         with self._recorded(principal, door, text):
-            statement = parse(text, self._catalog)
+            statement = parse(text, self.catalog)
             if len(parameters) != statement.parameters:
                 raise ConfigError(
                     "not the parameters that it needs", needed=statement.parameters, given=len(parameters)
@@ -242,7 +242,7 @@ class QueryService:
     ) -> Described:  # fmt: skip
         """Columns and parameters of a query, without running it. Raises what `ask` raises."""
         with self._recorded(principal, door, text):
-            statement = parse(text, self._catalog)
+            statement = parse(text, self.catalog)
             reads = self._reads(statement, principal, {})
             kinds = parameter_types(statement, {str(read.reference): read.schema for read in reads})
             values = [None] * len(kinds)
@@ -262,7 +262,7 @@ class QueryService:
             ConfigError: it cannot be read, or names a table that was not handed in.
             AccessError: it does more than ask.
         """
-        statement = parse(text, self._catalog, given.relations)
+        statement = parse(text, self.catalog, given.relations)
         if statement.tables:
             raise ConfigError("one query reads either the lake or the catalog", table=str(statement.tables[0]))
         job = Job(
@@ -284,7 +284,12 @@ class QueryService:
         if not principal.is_owner and not self.authority.visible(principal, [name]):
             raise no_such_table(name, self.tables(principal))
         version = as_of.get(name) if reference.version is None else reference.version
-        table, snapshot = self.snapshots.pin(name, version, lambda: self.tables(principal))
+        try:
+            table, snapshot = self.snapshots.pin(name, version, lambda: self.tables(principal))
+        except CorruptionError:
+            if principal.is_owner:
+                raise
+            raise TransientError("table cannot be read now; its owner has to repair it", table=str(name)) from None
         access = self.authority.access(principal, name, snapshot.metadata.schema)
         return _Read(reference, table, snapshot, access)
 

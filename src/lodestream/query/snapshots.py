@@ -56,6 +56,8 @@ class Snapshots:
             ConfigError: there is no such table or version.
             CorruptionError: its log is damaged.
         """
+        if version is not None and version < 0:
+            raise ConfigError("no such version", table=str(name), version=version)
         table = self._newest(name)
         if table is None:
             raise no_such_table(name, (known or self.tables)())

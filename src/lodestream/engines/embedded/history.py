@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from lodestream.lake.actions import Commit
-from lodestream.lake.layout import app_id, epoch_of
+from lodestream.lake.disk import Disk
+from lodestream.lake.layout import app_id, epoch_of, table_path
+from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 
@@ -22,3 +27,40 @@ def last_commit(table: DeltaTable, application: str) -> Commit | None:
 def flow_commit(table: DeltaTable, flow: TableName) -> Commit | None:
     """The newest commit that the flow of `flow` made in the present epoch of `table`, or None."""
     return last_commit(table, app_id(flow, epoch_of(table.snapshot.metadata.configuration)))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What became of the rows of one batch.
+
+    Attributes:
+        time_us: when it was planned.
+        number: of the batch.
+        counts: rows by fate and by broken rule (`rule:<name>`).
+    """
+
+    time_us: int
+    number: int
+    counts: Mapping[str, int]
+
+
+def batches(disk: Disk, lake: str, flow: TableName, limit: int = 1_000) -> list[Batch]:
+    """The newest batches of the present epoch that the log still has, oldest first.
+
+    Raises:
+        LodestreamError: the table is damaged.
+    """
+    table = DeltaTable.open(disk, table_path(lake, flow))
+    if table is None:
+        return []
+    application = app_id(flow, epoch_of(table.snapshot.metadata.configuration))
+    found = []
+    for version in sorted(list_log(disk, table.path).commits)[-limit:]:
+        try:
+            commit = read_commit(disk, table.path, version)
+        except FileNotFoundError:  # cleaned up since it was listed
+            continue
+        if application in commit.txns:
+            counts = commit.info.get("counts") or {}
+            found.append(Batch(commit.timestamp_ms * 1000, commit.txns[application], counts))
+    return found

@@ -1,0 +1,102 @@
+"""Takes rows that were set aside through their flow again, beside whatever process runs it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from lodestream.engines.embedded.frames import positions_of
+from lodestream.engines.embedded.replay import entries_before, open_entries
+from lodestream.errors import ConfigError, ConflictError
+from lodestream.lake.disk import Disk
+from lodestream.lake.layout import quarantine_name, table_path
+from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
+from lodestream.runtime.pipeline import Pipeline
+
+REPLAYABLE = ("quarantine", "late")
+"""Kinds of entries that can be taken again; the latter only when late rows are accepted."""
+_TRIES = 20
+_PAUSE_S = 0.05
+Key = tuple[str, int]
+"""Source and position of a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of rows that were taken again.
+
+    Attributes:
+        chosen: how many were.
+        passed: those whose entries are closed now.
+        counts: rows by fate, as the batch says; empty when another process ran it.
+    """
+
+    chosen: int
+    passed: int
+    counts: Mapping[str, int]
+
+
+def standing(disk: Disk, lake: str, name: TableName) -> pa.Table:
+    """The open entries of a table's quarantine, in batch order. Raises ConfigError when it has none."""
+    table = DeltaTable.open(disk, table_path(lake, quarantine_name(name)))
+    if table is None:
+        raise ConfigError("nothing was set aside from this table", table=str(name))
+    return open_entries(entries_before(table, sys.maxsize))
+
+
+def chosen(entries: pa.Table, reason: str | None, kind: str | None = None) -> pa.Table:
+    """Those with a reason, of a kind; without either, those that can be taken again."""
+    keep = [
+        (reason is None or reason in (reasons or []))
+        and (found == kind if kind else reason is not None or found in REPLAYABLE)
+        for reasons, found in zip(entries["reasons"].to_pylist(), entries["kind"].to_pylist(), strict=True)
+    ]
+    return entries.filter(pa.array(keep, pa.bool_()))
+
+
+def keys_of(entries: pa.Table, wanted: set[Key] | None, *, accept_late: bool) -> list[Key]:
+    """Positions of those that can be taken again; only `wanted` ones unless that is None."""
+    kinds = REPLAYABLE if accept_late else REPLAYABLE[:1]
+    rows = zip(*(entries[c].to_pylist() for c in ("_source", "_position", "kind")), strict=True)
+    return [(source, at) for source, at, kind in rows if kind in kinds and (wanted is None or (source, at) in wanted)]
+
+
+def take_again(pipeline: Pipeline, name: TableName, keys: Sequence[Key], *, accept_late: bool) -> Replayed:
+    """Run these rows as a batch of their own; each is taken once, whoever runs the flow beside.
+
+    Raises:
+        ConflictError: another process was first again and again.
+    """
+    disk, lake = pipeline.around.disk, pipeline.around.lake
+    before = _batches(standing(disk, lake, name))
+    left, counts = list(keys), {}
+    for tries in reversed(range(_TRIES)):
+        flow = pipeline.flow(name)
+        try:
+            flow.open()
+            counts = dict(flow.submit_replay(left, accept_late=accept_late).counts)
+            break
+        except ConflictError:
+            if not tries:
+                raise
+            time.sleep(_PAUSE_S)
+        finally:
+            flow.close()
+        now = _batches(standing(disk, lake, name))
+        left = [key for key in left if now.get(key) is not None and now[key] == before.get(key)]
+        if not left:  # the plan was made, and another process has run it
+            break
+    after = _batches(standing(disk, lake, name))
+    return Replayed(len(keys), sum(key not in after for key in keys), counts)
+
+
+def _batches(entries: pa.Table) -> dict[Key, int]:
+    """The batch that set each open row aside."""
+    kinds, batches = entries["kind"].to_pylist(), entries["_batch"].to_pylist()
+    found = zip(positions_of(entries), kinds, batches, strict=True)
+    return {key: batch for key, kind, batch in found if kind in REPLAYABLE}
