@@ -80,7 +80,9 @@ FILES = {
     "<layer>/<table>/part-<batch>-<attempt>-<n>.snappy.parquet": "rows of a batch; closed windows",
     "<layer>/<table>/part-hot-<batch>-<attempt>-<n>.snappy.parquet": "all open windows; each batch swaps it",
     "<layer>/<table>/<column>=<value>/part-<batch>-<attempt>-<n>.snappy.parquet": "with `partition_by`",
-    "_lodestream/access/catalog.db": "users, grants, policies, tags; `-wal` and `-shm` beside it while it is open",
+    "_lodestream/access/catalog.db": "users, grants, policies, tags, the audit log; `-wal`, `-shm` while it is open",
+    "_lodestream/access/audit.key": "key of the anchors",
+    "_lodestream/access/audit.anchors": "signed marks of how far the audit log was, for `audit verify`",
     "_lodestream/flows/<layer>.<table>/<epoch>/plans/<batch>.json": "what a batch reads, fixed before it runs",
     "_lodestream/flows/<layer>.<table>/<epoch>/state/<batch>-<attempt>": "positions, watermark, keys, open windows",
     "_lodestream/flows/<layer>.<table>/caught_up": "who looks up in this table may begin",
@@ -226,7 +228,7 @@ def _pattern(path: str) -> str:
     """A path with placeholders for what differs from lake to lake."""
     if path.startswith("_lodestream"):
         path = re.sub(r"flows/\w+\.\w+", "flows/<layer>.<table>", path)
-        path = re.sub(r"\.db-(wal|shm)$", ".db", path)
+        path = re.sub(r"\.db-(wal|shm)$", ".db", path).removesuffix(".lock")
         path = re.sub(r"\d{20}", "<batch>", path).replace("/1/", "/<epoch>/")
         return re.sub(r"<batch>-[0-9a-f]{8}$", "<batch>-<attempt>", path)
     path = re.sub(r"^\w+/\w+/", "<layer>/<table>/", path)
