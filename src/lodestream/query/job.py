@@ -5,12 +5,16 @@ A frame is one byte that says what it is, four bytes of length (big-endian), and
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 
@@ -69,7 +73,7 @@ class Job:
         tables: further tables by name, as Arrow IPC streams; they stand in the schema `main`.
         setup: trusted statements that make views and macros over those, run before the query.
         rows: for each scan that is not direct, the SELECT that gives what this query needs of it; empty for the rest.
-        parameters: one-row Arrow IPC stream with a column for each parameter; empty for none.
+        parameters: what `parameters_of` makes of them.
     """
 
     sql: str
@@ -127,15 +131,49 @@ class Job:
 
 
 def parameters_of(values: Sequence[object]) -> bytes:
-    """Parameters of a query as a one-row Arrow IPC stream. Raises ValueError for a value that Arrow cannot hold."""
-    if not values:
-        return b""
-    try:
-        columns = [pa.array([value]) for value in values]
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
-        raise ValueError(f"a parameter cannot be used: {error}") from error
-    table = pa.Table.from_arrays(columns, [str(index) for index in range(len(columns))])
-    return stream_of(table)
+    """Parameters of a query as JSON. Raises ValueError for a value of a kind that none has."""
+    return json.dumps([_told(value) for value in values]).encode() if values else b""
+
+
+def values_of(parameters: bytes) -> list[object]:
+    """The values that `parameters_of` was given."""
+    return [_meant(told) for told in json.loads(parameters)] if parameters else []
+
+
+def _told(value: object) -> object:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, list | tuple):
+        return {"list": [_told(item) for item in value]}
+    if isinstance(value, float):
+        return {"float": repr(value)}
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"bytes": bytes(value).hex()}
+    for name, (kind, write, _) in _KINDS.items():
+        if isinstance(value, kind):
+            return {name: write(value)}
+    raise ValueError(f"a value of this kind cannot be a parameter: {type(value).__name__}")
+
+
+def _meant(told: Any) -> object:
+    if not isinstance(told, dict):
+        return told
+    ((name, value),) = told.items()
+    if name == "list":
+        return [_meant(item) for item in value]
+    if name == "float":
+        return float(value)
+    return bytes.fromhex(value) if name == "bytes" else _KINDS[name][2](value)
+
+
+_KINDS: dict[str, tuple[type, Callable[[Any], str], Callable[[str], object]]] = {
+    "decimal": (Decimal, str, Decimal),
+    "datetime": (dt.datetime, dt.datetime.isoformat, dt.datetime.fromisoformat),
+    "date": (dt.date, dt.date.isoformat, dt.date.fromisoformat),
+    "time": (dt.time, dt.time.isoformat, dt.time.fromisoformat),
+    "uuid": (UUID, str, UUID),
+}
+"""Other kinds of values: class, as text, from text."""
 
 
 def stream_of(table: pa.Table) -> bytes:

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from lodestream.query.confine import bound, confine
-from lodestream.query.job import BATCH, DESCRIBE, DONE, FAILED, JOB, READY, SCHEMA, Job, Scan, receive, send
+from lodestream.query.job import BATCH, DESCRIBE, DONE, FAILED, JOB, READY, SCHEMA, Job, Scan, receive, send, values_of
 
 _BATCH_ROWS = 10_000
 _KEPT = 4
@@ -159,7 +159,7 @@ class Worker:
     def _answer(self, job: Job, key: str, *, rows: bool) -> None:
         database = self._database(job, key)
         database.prepare(job)
-        values = list(pa.ipc.open_stream(job.parameters).read_all().to_pylist()[0].values()) if job.parameters else []
+        values = values_of(job.parameters)
         asking = database.asking
         relation = asking.sql(job.sql, params=values) if values else asking.sql(job.sql)
         if not rows:
