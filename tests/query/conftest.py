@@ -1,10 +1,16 @@
 """A small lake written by the engine's committer."""
 
 import datetime as dt
+import itertools
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from lodestream.catalog import audit_table, store
+from lodestream.catalog.anchors import Anchors
+from lodestream.catalog.audit import AuditLog
+from lodestream.catalog.catalog import Catalog
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
@@ -79,3 +85,11 @@ def ask(root: str, text: str) -> pa.Table:
         return service.table(text)
     finally:
         service.close()
+
+
+def catalog_at(folder: Path) -> Catalog:
+    """A catalog with its audit log, in a folder."""
+    folder.mkdir(exist_ok=True)
+    place, time = str(folder / "catalog.db"), itertools.count(1)
+    log = AuditLog(store.open_store(place, audit_table.tables(place)), Anchors(str(folder)), lambda: next(time))
+    return Catalog(store.open_store(place), lambda: next(time), log)

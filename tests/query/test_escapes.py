@@ -1,6 +1,5 @@
 """Attempts to see or touch more than a caller may; each must end in a refusal, or show nothing that is hidden."""
 
-import itertools
 import os
 from pathlib import Path
 
@@ -8,20 +7,16 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from lodestream.catalog import journal, store
-from lodestream.catalog.catalog import Catalog
-from lodestream.catalog.entries import entry
-from lodestream.catalog.journal import PlainJournal
 from lodestream.errors import AccessError, ConfigError, LodestreamError, TransientError
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.layout import table_path
 from lodestream.model.access import Principal
 from lodestream.model.policy import Grant, Mask, RowFilter
 from lodestream.model.table import TableName
-from lodestream.ports.authority import Event
 from lodestream.query.functions import ALLOWED, SIZED
 from lodestream.query.service import OWNER, Budget, QueryService
-from tests.query.conftest import append, make
+from tests.catalog.conftest import say
+from tests.query.conftest import append, catalog_at, make
 
 CANARY = "CANARY"
 HIDDEN = 987_654_321
@@ -51,21 +46,14 @@ def lake(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory):
-    time = itertools.count(1)
-    made = Catalog(
-        store.open_store(str(tmp_path_factory.mktemp("catalog") / "c.db"), journal.TABLES),
-        lambda: next(time),
-        PlainJournal(),
-    )
+    made = catalog_at(tmp_path_factory.mktemp("catalog"))
     policies = (
         Grant("group:analysts", "select", "gold.sales"),
         Grant("group:analysts", "quarantine", "gold.sales"),
         RowFilter("own_region", (SALES,), "region = attribute('region')", ("group:admins",)),
         Mask("hide_email", ((SALES, "email"),), "'***'", ("group:admins",)),
     )
-    with made.changing(Event("root", "cli", "cli", "test", "allowed")) as (rows, at):
-        for one in policies:
-            store.put(rows, entry(one, origin="", who="root", at_us=at))
+    say(made, *policies)
     yield made
     made.close()
 
