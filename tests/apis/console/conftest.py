@@ -164,8 +164,9 @@ def events(served, name="owner", last=None):
         yield iter(Events(response))
 
 
-def order(number, amount=1, tenant="a"):
-    return {"id": number, "at": f"2024-01-01T00:00:{number % 60:02}Z", "amount": amount, "tenant": tenant}
+def order(number, amount=1, tenant="a", at=None):
+    at = number % 60 if at is None else at
+    return {"id": number, "at": f"2024-01-01T00:00:{at:02}Z", "amount": amount, "tenant": tenant}
 
 
 def grants(*tables, privileges=("select",)):

@@ -104,3 +104,4 @@ async def watch(
                 yield Event(text, "delta", identity)
         before = after
         await asyncio.sleep(_TICK_US / 1e6)
+    yield json_event({"reason": "the credential has ended"}, "end")
