@@ -89,6 +89,9 @@ class People:
     def connect(self, request):
         pass
 
+    async def arrive(self, request):
+        return self.principal(request)
+
     def principal(self, request):
         found = self.current(Principal(request.headers.get("authorization", "").removeprefix("Bearer ")))
         if found is None:
