@@ -41,6 +41,7 @@ from lodestream.project.load import read_project, reread_policies
 from lodestream.project.mistakes import Mistakes, ProjectError
 from lodestream.project.policies import POLICY_FILE
 from lodestream.project.serving import ServingSettings, serving
+from lodestream.project.values import parse_duration
 from lodestream.runtime.apply import apply_changes
 from lodestream.runtime.pipeline import Pipeline
 from lodestream.security.identity import Identity, open_identity
@@ -168,9 +169,15 @@ class App:
     @cached_property
     def query(self) -> QueryService:
         """The one read path."""
-        from lodestream.query.service import QueryService
+        from lodestream.query.service import Budget, PoolSettings, QueryService
 
-        return QueryService(self.disk, self.lake, authority=self.catalog, catalog=self.project.name)
+        bounds = self._serving({"query": self.project.server.get("query", {})}).query
+        wait_s, time_s = parse_duration(bounds.queue_time) / 1e6, parse_duration(bounds.time) / 1e6
+        return QueryService(
+            self.disk, self.lake, authority=self.catalog, catalog=self.project.name, threads=bounds.threads,
+            budget=Budget(time_s, bounds.memory_bytes),
+            pool=PoolSettings(bounds.workers, bounds.per_principal, bounds.queue_max, wait_s),
+        )  # fmt: skip
 
     @property
     def keys_path(self) -> str:
@@ -225,9 +232,12 @@ class App:
 
     def serving(self, **changes: Any) -> ServingSettings:
         """The settings of those who serve; `changes` are put in place of what is declared."""
+        return self._serving(self.project.server, **changes)
+
+    def _serving(self, written: Mapping[str, Any], **changes: Any) -> ServingSettings:
         given = {key: value for key, value in changes.items() if value is not None}
         try:
-            return serving(resolved(self.project.server) | given)
+            return serving(resolved(written) | given)
         except ValidationError as error:
             raise ConfigError("a setting under server: is not possible", reason=error.errors()[0]["msg"]) from error
 

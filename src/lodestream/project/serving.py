@@ -84,6 +84,32 @@ class PostgresSettings(Settings):
         return text
 
 
+class QuerySettings(Settings):
+    """Bounds of queries, through whichever door they come. Each server process has workers of its own."""
+
+    workers: int = Field(default=2, ge=1, le=256)
+    """Queries that run at once; each has a process of its own."""
+    threads: int = Field(default=2, ge=1, le=256)
+    """Threads that one query may use."""
+    per_principal: int = Field(default=2, ge=1, le=256)
+    """Queries of one user at once; more wait, and those of others go first."""
+    queue_max: int = Field(default=64, ge=0)
+    """Queries that may wait; more are refused with 503."""
+    queue_time: str = "10 seconds"
+    """A query that found no room by then is refused with 503."""
+    time: str = "30 seconds"
+    """A query that takes longer is ended, unless its door says otherwise."""
+    memory_bytes: int = Field(default=1 << 30, ge=64 << 20)
+    """A query that needs more fails; it can never take more from the machine."""
+
+    @field_validator("queue_time", "time")
+    @classmethod
+    def _duration(cls, text: str) -> str:
+        if parse_duration(text) <= 0:
+            raise ValueError("a duration of nothing")
+        return text
+
+
 class ServingSettings(Settings):
     """Who may connect to `lodestream serve`, and how."""
 
@@ -105,6 +131,8 @@ class ServingSettings(Settings):
     """Bounds of HTTP ingest."""
     postgres: PostgresSettings = PostgresSettings()
     """The PostgreSQL protocol."""
+    query: QuerySettings = QuerySettings()
+    """Bounds of queries."""
 
     @field_validator("allow", "trusted_proxies")
     @classmethod

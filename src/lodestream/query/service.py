@@ -34,7 +34,7 @@ from lodestream.query.pool import PoolSettings, Running, WorkerPool
 from lodestream.query.scan import quoted, scan, seen
 from lodestream.query.snapshots import Snapshots, no_such_table
 
-__all__ = ["OWNER", "Answer", "Budget", "Described", "QueryService"]
+__all__ = ["OWNER", "Answer", "Budget", "Described", "PoolSettings", "QueryService"]
 
 OWNER = Principal("owner", kind="owner", via="cli")
 """Whoever can read the storage anyway; what a script or the command line asks as."""

@@ -1,0 +1,99 @@
+"""Recognises the query that asks one table for the rows with a key, which needs no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lodestream.query.conditions import Condition, conditions
+from lodestream.query.guard import Statement
+
+_ROWS_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """`SELECT columns FROM table WHERE column = value AND … LIMIT n`.
+
+    Attributes:
+        columns: (column, name in the answer) in order, columns in lower case; None for all as they are.
+        equals: what must hold.
+        limit: at most so many rows; None for all.
+    """
+
+    columns: tuple[tuple[str, str], ...] | None
+    equals: tuple[Condition, ...]
+    limit: int | None
+
+
+def point(statement: Statement, parameters: Sequence[object]) -> Point | None:
+    """The point query that a statement is; None when it is more than that."""
+    node = statement.tree["node"]
+    if not _plain(node):
+        return None
+    found = conditions(statement, parameters)
+    if not found or len(found) != _count(node["where_clause"]) or any(one.operator != "=" for one in found):
+        return None
+    if len({one.column for one in found}) != len(found):
+        return None
+    columns = _columns(node["select_list"])
+    limit = _limit(node["modifiers"])
+    return None if columns == () or limit == -1 else Point(columns, tuple(found), limit)
+
+
+def _plain(node: Mapping[str, Any]) -> bool:
+    """Whether a statement has no parts but columns, one table, conditions and LIMIT."""
+    return bool(
+        node["type"] == "SELECT_NODE"
+        and node["where_clause"]
+        and not (node["cte_map"]["map"] or node["group_expressions"] or node["group_sets"])
+        and node["having"] is None
+        and node["qualify"] is None
+        and node["sample"] is None
+        and node["from_table"]["type"] == "BASE_TABLE"
+        and node["from_table"]["sample"] is None
+        and not node["from_table"]["column_name_alias"]
+    )
+
+
+def _count(where: Mapping[str, Any]) -> int:
+    """Number of conditions that hold together."""
+    if where["class"] == "CONJUNCTION" and where["type"] == "CONJUNCTION_AND":
+        return sum(_count(child) for child in where["children"])
+    return 1
+
+
+def _columns(listed: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...] | None:
+    """The columns asked for; nothing when some are more than columns."""
+    if len(listed) == 1 and listed[0]["class"] == "STAR":
+        star = listed[0]
+        more = (
+            "relation_name",
+            "exclude_list",
+            "replace_list",
+            "columns",
+            "expr",
+            "qualified_exclude_list",
+            "rename_list",
+        )
+        return () if any(star.get(part) for part in more) else None
+    found = []
+    for item in listed:
+        if item["class"] != "COLUMN_REF" or len(item["column_names"]) != 1:
+            return ()
+        (name,) = item["column_names"]
+        found.append((name.lower(), item["alias"] or name))
+    return tuple(found) if len({name for _, name in found}) == len(found) else ()
+
+
+def _limit(modifiers: Sequence[Mapping[str, Any]]) -> int | None:
+    """The LIMIT, None without one, -1 for any other modifier."""
+    if not modifiers:
+        return None
+    if len(modifiers) > 1 or modifiers[0]["type"] != "LIMIT_MODIFIER" or modifiers[0].get("offset"):
+        return -1
+    literal = (modifiers[0]["limit"] or {}).get("literal") or {}
+    if modifiers[0].get("limit_type") != "ROW_COUNT" or literal.get("kind") != "INTEGER":
+        return -1
+    return int(literal["text"].replace("_", ""))
