@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from lodestream.catalog import audit_table
+from lodestream.catalog import audit_table, usage
 from lodestream.catalog.anchors import Anchors
 from lodestream.catalog.audit import AuditLog
 from lodestream.catalog.catalog import Catalog
 from lodestream.catalog.declared import declare, differences
 from lodestream.catalog.entries import POLICY_KINDS
 from lodestream.catalog.follow import Follower
+from lodestream.catalog.lineage import Lineage
 from lodestream.catalog.store import open_store
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
@@ -204,7 +205,13 @@ class App:
         """What was asked and changed, and by whom; beside the catalog, over a connection of its own."""
         store = resolved(self.project.catalog.get("url")) or catalog_file(self.lake)
         anchors = Anchors(os.path.dirname(self.keys_path))
-        return AuditLog(open_store(store, audit_table.tables(store)), anchors, now_us)
+        return AuditLog(open_store(store, (*audit_table.tables(store), *usage.TABLES)), anchors, now_us)
+
+    @property
+    def lineage(self) -> Lineage:
+        """What comes from what, and who reads it."""
+        schemas = {name: plan.schema for name, plan in self.flows.items()}
+        return Lineage(self.flows, self.audit.readers(schemas))
 
     def policy_changes(self) -> list[str]:
         """What `run` and every server would change in the catalog before they start, a line each."""

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from lodestream.catalog import audit_table, store
+from lodestream.catalog import audit_table, store, usage
 from lodestream.catalog.anchors import Anchors
 from lodestream.catalog.audit import AuditLog
 from lodestream.catalog.catalog import Catalog
@@ -57,7 +57,8 @@ class Opened:
 
 def audit_log(where, folder, clock):
     """The audit log at a place, its key and anchors in a folder."""
-    return AuditLog(store.open_store(where, audit_table.tables(where)), Anchors(str(folder)), clock)
+    tables = (*audit_table.tables(where), *usage.TABLES)
+    return AuditLog(store.open_store(where, tables), Anchors(str(folder)), clock)
 
 
 @pytest.fixture

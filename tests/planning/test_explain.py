@@ -1,6 +1,6 @@
 from lodestream.model.table import TableName
 from lodestream.planning.compile import compile_project
-from lodestream.planning.explain import column_lineage, explain
+from lodestream.planning.explain import column_lineage, explain, influences
 from lodestream.project.load import read_project
 
 BRONZE, CUSTOMERS = TableName("bronze", "orders"), TableName("bronze", "customers")
@@ -94,3 +94,24 @@ measures: {n: count(*)}
         in explain(found[TableName("gold", "hopping")]).steps
     )
     assert explain(found[TableName("silver", "raw")]).steps[1] == "keep order_id"
+
+
+def test_what_decides_the_rows_is_told_by_kind(write):
+    files = {
+        "tables/gold/tiers.yaml": """\
+sql: |
+  with big as (select tier, country, coalesce(order_id, '-') as noted, amount from silver.orders where big)
+  select noted, upper(tier) as t, sum(amount) as total from big group by noted, 2
+""",
+    }
+    found = flows(write(files))
+    assert influences(found[SILVER]) == {
+        (BRONZE, "order_id", "filter"), (BRONZE, "order_id", "dedup"), (BRONZE, "ordered_at", "filter"),
+        (BRONZE, "customer_id", "join"), (CUSTOMERS, "customer_id", "join"),
+    }  # fmt: skip
+    assert influences(found[GOLD]) == {
+        (SILVER, "ordered_at", "window"), (SILVER, "ordered_at", "filter"), (SILVER, "country", "group"),
+    }  # fmt: skip
+    assert influences(found[BRONZE]) == frozenset()
+    query = {column for _, column, how in influences(found[TableName("gold", "tiers")]) if how == "query"}
+    assert query == {"big", "tier", "order_id"}, "by name, place and alias; not amount, nor country"

@@ -14,9 +14,13 @@ from typing import Any
 from lodestream.catalog.anchors import Anchors
 from lodestream.catalog.audit_table import Wanted, every, first, head, insert, place_of, stands, wanted_records
 from lodestream.catalog.chain import START, Break, Checked, Record, body, check, digest_of
+from lodestream.catalog.lineage import Reader
 from lodestream.catalog.redaction import without_values
+from lodestream.catalog.usage import readers
 from lodestream.drivers.database import Database, Rows
 from lodestream.errors import LodestreamError, TransientError
+from lodestream.model.table import TableName
+from lodestream.model.types import Schema
 from lodestream.ports.authority import Event
 
 READS = frozenset(
@@ -148,6 +152,10 @@ class AuditLog:
     def records(self, wanted: Wanted) -> list[Record]:
         """Records that are wanted, newest first."""
         return wanted_records(self._database, wanted)
+
+    def readers(self, schemas: Mapping[TableName, Schema]) -> list[Reader]:
+        """Who read which of these tables; see `usage.readers`."""
+        return readers(self._database, schemas)
 
     def verify(self, copy: str | None = None) -> Verified:
         """Check every record against the one before it, and the chain against the signed anchors.

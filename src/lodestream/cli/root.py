@@ -20,6 +20,7 @@ from lodestream.cli.doctor import doctor
 from lodestream.cli.explain import explain
 from lodestream.cli.init import init
 from lodestream.cli.keys import app as keys
+from lodestream.cli.lineage import lineage
 from lodestream.cli.plan import plan
 from lodestream.cli.postgres import postgres
 from lodestream.cli.quarantine import app as quarantine
@@ -54,6 +55,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
         "tail": (tail, "Show the newest rows of a table, and follow them."),
         "status": (status, "Show how each table stands."),
         "explain": (explain, "Show a table's steps and column lineage."),
+        "lineage": (lineage, "Show what comes from what, and who reads it."),
         "schema": (schema, "Check changed schemas; print that of declarations."),
         "version": (version, "Show the version."),
     },

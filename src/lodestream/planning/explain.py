@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from lodestream.model.steps import (
@@ -23,6 +23,7 @@ from lodestream.model.steps import (
     Write,
 )
 from lodestream.model.table import META_COLUMNS, WINDOW_END, WINDOW_META, WINDOW_START, TableName
+from lodestream.planning.queries import deciding_words
 from lodestream.planning.words import duration_text
 
 Origins = frozenset[tuple[TableName, str]]
@@ -91,6 +92,43 @@ def column_origins(plan: FlowPlan) -> dict[str, Origins]:
                 own = frozenset((name, column) for column in partition.expression.columns)
                 known[partition.name] = known[partition.name] | own
     return {column: known.get(column, frozenset()) for column in plan.schema.names}
+
+
+def influences(plan: FlowPlan) -> frozenset[tuple[TableName, str, str]]:
+    """Columns of other tables that decide which rows there are, without being in them, as (table, column, how).
+
+    `how` is `filter`, `join`, `dedup`, `group`, `window`, or `query` for that by which a query joins, leaves out,
+    groups or ranks rows.
+    """
+    known: dict[str, Origins] = {}
+    found: set[tuple[TableName, str, str]] = set()
+    for step in plan.steps:
+        for how, columns in _deciding(step, plan):
+            found |= {(*origin, how) for column in columns for origin in known.get(column, frozenset())}
+        if isinstance(step, LookUp):
+            found |= {(step.lookup.table, there, "join") for _, there in step.lookup.on}
+        if isinstance(step, RunQuery):
+            words = deciding_words(step.text)
+            read = {(TableName.parse(table), column) for table, columns in step.columns for column in columns}
+            found |= {(*origin, "query") for origin in read if origin[1].lower() in words}
+        known = _after(step, known, plan)
+    return frozenset(found)
+
+
+def _deciding(step: Step, plan: FlowPlan) -> list[tuple[str, Iterable[str]]]:
+    """Columns of a step's input by which it leaves rows out, joins or groups them."""
+    if isinstance(step, Expect):
+        return [("filter", rule.condition.columns) for rule in step.rules if rule.otherwise != "warn"]
+    if isinstance(step, Watermark):
+        return [("filter", [step.event_time.column])]
+    if isinstance(step, Dedupe):
+        return [("dedup", step.dedup.keys)]
+    if isinstance(step, LookUp):
+        return [("join", [here for here, _ in step.lookup.on])]
+    if isinstance(step, Aggregation):
+        time = [plan.table.event_time.column] if plan.table.event_time is not None else []
+        return [("window", time), *(("group", compiled.columns) for _, compiled in step.group_by)]
+    return []
 
 
 def _lineage(plan: FlowPlan) -> dict[str, Origins]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 
 from sqlglot import exp
@@ -63,3 +64,23 @@ def _columns_read(text: str, schemas: Mapping[str, Schema]) -> tuple[tuple[str, 
         named = tuple(name for name in schema.names if name.lower() in words)
         found.append((table, named or schema.names[:1]))
     return tuple(found)
+
+
+def deciding_words(text: str) -> frozenset[str]:
+    """Every name, in lower case, by which a query joins, leaves out, groups or ranks rows, behind aliases too."""
+    tree = parse_select(text)
+    aliases: dict[str, list[exp.Expr]] = defaultdict(list)
+    for select in tree.find_all(exp.Select):
+        for one in select.selects:
+            aliases[one.alias_or_name.lower()].append(one)
+    waiting: list[exp.Expr] = list(tree.find_all(exp.Where, exp.Join, exp.Having, exp.Qualify, exp.Group, exp.Window))
+    for group in tree.find_all(exp.Group):
+        chosen = group.parent.selects if isinstance(group.parent, exp.Select) else []
+        places = {int(one.this) for one in group.expressions if isinstance(one, exp.Literal) and one.is_int}
+        waiting += [one for place, one in enumerate(chosen, 1) if place in places]
+    words: set[str] = set()
+    while waiting:
+        named = {found.name.lower() for found in waiting.pop().find_all(exp.Identifier)} - words
+        words |= named
+        waiting += [one for name in named for one in aliases.get(name, ())]
+    return frozenset(words)
