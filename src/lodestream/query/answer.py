@@ -38,13 +38,13 @@ class Answer:
 
     def __init__(
         self, source: Running | pa.Table, pins: Mapping[str, int], policies: tuple[str, ...],
-        ended: Callable[[int, int], None],
+        ended: Callable[[int, int], None], *, cut: bool = False,
     ) -> None:  # fmt: skip
         self._source, self._ended = source, ended
         self.schema = pa.schema([field.with_type(_utc(field.type)) for field in source.schema])
         self.pins = MappingProxyType(dict(pins))
         self.policies = policies
-        self.cut = False
+        self.cut = cut
         self.rows = 0
         self._bytes = 0
         self._told = False
@@ -61,7 +61,8 @@ class Answer:
             self.rows += batch.num_rows
             self._bytes += batch.get_total_buffer_size()
             yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
-        self.cut = isinstance(source, Running) and source.cut
+        if isinstance(source, Running):
+            self.cut = source.cut
         self._tell()
 
     def table(self) -> pa.Table:

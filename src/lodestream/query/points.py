@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import pyarrow as pa
+
+from lodestream.lake.log import Snapshot
+from lodestream.lake.table import DeltaTable
 from lodestream.query.conditions import Condition, conditions
 from lodestream.query.guard import Statement
 
-_ROWS_MAX = 10_000
+_STAR_PARTS = (
+    "relation_name", "exclude_list", "replace_list", "columns", "expr", "qualified_exclude_list", "rename_list",
+)  # fmt: skip
+
+
+class Keyed(Protocol):
+    """Finds rows by equality without an engine."""
+
+    def find(
+        self, table: DeltaTable, snapshot: Snapshot, equals: Mapping[str, object],
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table | None:  # fmt: skip
+        """The rows of a version in which each of these columns has this value; None when it cannot tell."""
+
+    def close(self) -> None:
+        """Let go of what is kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,10 @@ from lodestream.query.conditions import Condition, conditions
 from lodestream.query.guard import Reference, Relations, Statement, parse, view_name
 from lodestream.query.job import Budget, Job, Scan, parameters_of, stream_of
 from lodestream.query.parameters import parameter_types
+from lodestream.query.points import Keyed, point
 from lodestream.query.pool import PoolSettings, Running, WorkerPool
 from lodestream.query.scan import quoted, scan, seen
+from lodestream.query.sight import filtered
 from lodestream.query.snapshots import Snapshots, no_such_table
 
 __all__ = ["OWNER", "Answer", "Budget", "Described", "PoolSettings", "QueryService"]
@@ -111,12 +113,13 @@ class QueryService:
         threads: of DuckDB in each worker; one per core for None.
         pool: how many queries run at once.
         shared: a pool of another service to run in.
+        keyed: answers questions for rows by key without a worker.
     """
 
     def __init__(
         self, disk: Disk, lake: str, *, authority: Authority | None = None, catalog: str | None = None,
         budget: Budget | None = None, threads: int | None = None, pool: PoolSettings | None = None,
-        shared: WorkerPool | None = None,
+        shared: WorkerPool | None = None, keyed: Keyed | None = None,
     ) -> None:  # fmt: skip
         self.disk, self.lake = disk, lake
         self.authority: Authority = authority or OwnersOnly()
@@ -125,12 +128,15 @@ class QueryService:
         self.catalog = catalog.lower() if catalog else None
         self._threads = threads or os.cpu_count() or 1
         self._own = shared is None
+        self._keyed = keyed
         self.pool = shared or WorkerPool(pool or PoolSettings(), self._readable)
 
     def close(self) -> None:
         """End the workers; what runs is cancelled."""
         if self._own:
             self.pool.close()
+        if self._keyed is not None:
+            self._keyed.close()
 
     def tables(self, principal: Principal = OWNER) -> list[TableName]:
         """The tables that somebody may know of, quarantines included, by layer and name."""
@@ -173,6 +179,8 @@ class QueryService:
                     "not the parameters that it needs", needed=statement.parameters, given=len(parameters)
                 )
             given = _parameters(parameters)
+            if answer := self._by_key(statement, principal, door, text, parameters, as_of or {}, budget, started):
+                return answer
             for left in reversed(range(_TRIES)):
                 reads = self._reads(statement, principal, as_of or {})
                 event = self._event(principal, door, text, reads)
@@ -308,6 +316,43 @@ class QueryService:
             statement.text, scans, budget or self.budget, self._threads, integer_division, parameters=given, rows=rows
         )
 
+    def _by_key(
+        self, statement: Statement, principal: Principal, door: str, text: str, parameters: Sequence[object],
+        as_of: Mapping[TableName, int], budget: Budget | None, started: float,
+    ) -> Answer | None:  # fmt: skip
+        """Rows by key, found and shown without a worker; None when it takes one.
+
+        The condition is the caller's, so it is only asked of columns that they see as stored; filters and masks are
+        then applied to the few rows that were found.
+        """
+        if self._keyed is None or (asked := point(statement, parameters)) is None:
+            return None
+        (read,) = self._reads(statement, principal, as_of)
+        stored = read.snapshot.metadata.schema
+        plain = {name.lower(): name for name, masked in read.access.columns if masked is None}
+        if any(one.column not in plain or one.sql(stored) is None for one in asked.equals):
+            return None
+        shown = {name.lower(): name for name, _ in read.access.columns}
+        columns = asked.columns if asked.columns is not None else tuple((name, shown[name]) for name in shown)
+        if any(name not in shown for name, _ in columns):
+            return None
+        equals = {plain[one.column]: one.value for one in asked.equals}
+        wanted = [shown[name] for name, _ in columns] if read.access.whole else None
+        found = self._keyed.find(read.table, read.snapshot, equals, wanted)
+        if found is None:
+            return None
+        if not read.access.whole:
+            found = filtered(found, stored, read.access)
+        found = found.select([shown[name] for name, _ in columns]).rename_columns([name for _, name in columns])
+        rows_max = budget.rows_max if budget else None
+        found = found if asked.limit is None else found.slice(0, asked.limit)
+        cut = rows_max is not None and found.num_rows > rows_max
+        found = found.slice(0, rows_max) if cut else found
+        event = self._event(principal, door, text, [read])
+        took = {"rows": found.num_rows, "bytes": found.nbytes, "ms": round((time.monotonic() - started) * 1e3, 1)}
+        self.authority.record(replace(event, detail={**event.detail, **took}))
+        return Answer(found, {_label(read.reference): read.snapshot.version}, event.policies, _nothing, cut=cut)
+
     def _answer(self, running: Running, reads: Sequence[_Read], event: Event, started: float) -> Answer:
         def ended(rows: int, size: int) -> None:
             took = {"rows": rows, "bytes": size, "ms": round((time.monotonic() - started) * 1e3, 1)}
@@ -364,6 +409,10 @@ class Given:
     def of(cls, relations: Relations, tables: Mapping[str, pa.Table], setup: Sequence[str]) -> Given:
         """From Arrow tables."""
         return cls(relations, tuple((name, stream_of(table)) for name, table in tables.items()), tuple(setup))
+
+
+def _nothing(_rows: int, _size: int) -> None:
+    """An answer that is in the record already."""
 
 
 def redacted(text: str) -> str:
