@@ -17,6 +17,7 @@ from lodestream.catalog import audit_table, usage
 from lodestream.catalog.anchors import Anchors
 from lodestream.catalog.audit import AuditLog
 from lodestream.catalog.catalog import Catalog
+from lodestream.catalog.changes import Changes
 from lodestream.catalog.declared import declare, differences
 from lodestream.catalog.entries import POLICY_KINDS
 from lodestream.catalog.follow import Follower
@@ -28,6 +29,7 @@ from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk, random_id
 from lodestream.lake.layout import QUARANTINE_SUFFIX, catalog_file, component_cache, epoch_of, keys_path, table_path
 from lodestream.lake.table import DeltaTable
+from lodestream.model.access import Principal
 from lodestream.model.project import Project
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import Table, TableName
@@ -212,6 +214,15 @@ class App:
         """What comes from what, and who reads it."""
         schemas = {name: plan.schema for name, plan in self.flows.items()}
         return Lineage(self.flows, self.audit.readers(schemas))
+
+    def governing(self, by: Principal, door: str) -> Changes:
+        """Changes to users, grants, policies and descriptions in somebody's name."""
+
+        def columns(name: TableName) -> Schema | None:
+            table = DeltaTable.open(self.disk, table_path(self.lake, name))
+            return None if table is None else table.snapshot.metadata.schema
+
+        return Changes(self.catalog, by, door, columns, lambda: self.deployed)
 
     def policy_changes(self) -> list[str]:
         """What `run` and every server would change in the catalog before they start, a line each."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lodestream.app import App
+    from lodestream.model.access import Principal
     from lodestream.model.steps import FlowPlan
     from lodestream.model.table import TableName
 
@@ -89,6 +91,19 @@ class Call:
         from lodestream.app import open_project
 
         return open_project(self.project, lake=self.lake, environment=self.env)
+
+    @functools.cached_property
+    def principal(self) -> Principal:
+        """Whoever types: they hold the storage, so nothing binds them, and what they change is written down."""
+        import pwd
+
+        from lodestream.model.access import Principal
+
+        try:
+            name = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:  # a container may run under a number that nobody has named
+            name = str(os.getuid())
+        return Principal(name, "owner", via="cli")
 
     def emit(self, value: Mapping[str, Any]) -> None:
         """Print one JSON object as a line on stdout, at once."""

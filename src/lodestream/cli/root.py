@@ -14,14 +14,17 @@ from typer.exceptions import TyperException
 
 from lodestream.cli.audit import app as audit
 from lodestream.cli.call import DEBUG, ENV, JSON, LAKE, PROJECT, verb
+from lodestream.cli.catalog import app as catalog
 from lodestream.cli.chaos import chaos
 from lodestream.cli.demo import demo
 from lodestream.cli.doctor import doctor
 from lodestream.cli.explain import explain
+from lodestream.cli.grant import grant, revoke
 from lodestream.cli.init import init
 from lodestream.cli.keys import app as keys
 from lodestream.cli.lineage import lineage
 from lodestream.cli.plan import plan
+from lodestream.cli.policies import app as policies
 from lodestream.cli.postgres import postgres
 from lodestream.cli.quarantine import app as quarantine
 from lodestream.cli.query import query
@@ -35,6 +38,7 @@ from lodestream.cli.table import app as table
 from lodestream.cli.tail import tail
 from lodestream.cli.test import check
 from lodestream.cli.trace import trace
+from lodestream.cli.users import app as users
 from lodestream.cli.version import version
 
 _EPILOG = "Start with `lodestream demo`, or `lodestream init my-lake`. Exit codes: docs/reference/cli.md."
@@ -49,6 +53,13 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
         "keys": (keys, "Make, list and revoke keys of the API."),
         "registry": (registry, "Serve a schema registry, with the Confluent API."),
         "test": (check, "Run the unit tests of the project's tables."),
+    },
+    "Govern": {
+        "users": (users, "List, add, change and disable users."),
+        "grant": (grant, "Let somebody read or do something."),
+        "revoke": (revoke, "Take a grant back."),
+        "policies": (policies, "Hide rows and columns; list what holds."),
+        "catalog": (catalog, "Comments, tags, owners; how somebody sees a table."),
     },
     "Look": {
         "query": (query, "Ask the tables in SQL."),

@@ -122,6 +122,6 @@ def is_one_of(principal: Principal, names: tuple[str, ...]) -> bool:
 def parse_column(text: str) -> tuple[TableName, str]:
     """Read `layer.table.column`. Raises ValueError otherwise."""
     table, _, column = text.rpartition(".")
-    if not column:
+    if not table or not column:
         raise ValueError(f"not a column: {text!r}, write layer.table.column")
     return TableName.parse(table), column
