@@ -73,6 +73,8 @@ def _argument(parameter: Any) -> str:
 def _table(parameters: list[Any]) -> str:
     rows = ["| option | says |", "|---|---|"]
     for parameter in parameters:
+        if getattr(parameter, "hidden", False):
+            continue
         if parameter.param_type_name == "argument":
             name = f"`{_argument(parameter)}`"
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -128,17 +128,23 @@ class Catalog:
             event: what is written down when something differs.
             kinds: what this origin speaks of; its entries of other kinds are left alone.
         """
-        old = {(e.kind, e.name): e for e in self.entries(*kinds) if e.origin == origin}
         new = {(e.kind, e.name): e for e in kept}
-        differs = {key for key, one in new.items() if key not in old or dict(old[key].body) != dict(one.body)}
-        if not differs and old.keys() == new.keys():
+        if not _differs(_of(origin, self.entries(*kinds)), new):
             return False
-        with self.changing(event) as (rows, at):
-            for kind, name in sorted(old.keys() - new.keys()):
-                store.drop(rows, kind, name, origin)
-            for key in sorted(differs):
-                one = new[key]
-                store.put(rows, Entry(one.kind, one.name, one.body, origin, one.who or origin, at))
+        with self.database.write() as rows:
+            old = _of(origin, store.entries(rows, *kinds))
+            if not (changed := _differs(old, new)):  # another process was first
+                return False
+            at = self._clock()
+            for kind, name in sorted(changed):
+                one = new.get((kind, name))
+                if one is None:
+                    store.drop(rows, kind, name, origin)
+                else:
+                    store.put(rows, Entry(kind, name, one.body, origin, one.who or origin, at))
+            self._journal.append(rows, (_numbered(event, store.bump(rows)),), at)
+        self._journal.settle()
+        self._look(time.monotonic())
         return True
 
     def close(self) -> None:
@@ -176,6 +182,17 @@ def identity(principal: Principal) -> tuple[object, ...]:
     """All of a principal that decisions depend on, to be a key."""
     attributes = tuple(sorted(principal.attributes.items()))
     return principal.name, principal.kind, principal.groups, attributes, principal.scopes
+
+
+def _of(origin: str, kept: Iterable[Entry]) -> dict[tuple[str, str], Entry]:
+    return {(e.kind, e.name): e for e in kept if e.origin == origin}
+
+
+def _differs(old: Mapping[tuple[str, str], Entry], new: Mapping[tuple[str, str], Entry]) -> set[tuple[str, str]]:
+    """Kinds and names of entries that are new, gone, or say something else."""
+    return {
+        k for k in old.keys() | new.keys() if k not in old or k not in new or dict(old[k].body) != dict(new[k].body)
+    }
 
 
 def _numbered(event: Event, version: int) -> Event:

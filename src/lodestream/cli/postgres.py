@@ -107,7 +107,8 @@ def _alone(call: Call, app: App, settings: ServingSettings, token: str | None) -
     with _bound(settings, shared=False) as listener:
         server = app.postgres(settings, token, listener, Place())
         port = listener.getsockname()[1]
-        with Interrupt(call, server.stop, what="connections"), contextlib.closing(app.query):
+        policies = app.follow_policies("postgres", call.say).start()
+        with policies, Interrupt(call, server.stop, what="connections"), contextlib.closing(app.query):
             server.run(lambda: _listening(call, settings, port, token))
 
 
@@ -178,5 +179,6 @@ def _part(app: App, settings: ServingSettings, part: str) -> None:
             server.stop()
 
         threading.Thread(target=watch, name="parent", daemon=True).start()
-        with contextlib.closing(app.query):
+        policies = app.follow_policies("postgres", lambda text: print(text, file=sys.stderr)).start()
+        with policies, contextlib.closing(app.query):
             server.run(lambda: print("ready", flush=True))

@@ -86,7 +86,7 @@ def _serve(
             server.stop()
 
     flows = threading.Thread(target=work, name="run", daemon=True) if pipeline is not None else None
-    with Interrupt(call, stop, what="requests"):
+    with app.follow_policies("rest", call.say).start(), Interrupt(call, stop, what="requests"):
         if flows is not None:
             flows.start()
         server.run(asgi, started)
