@@ -242,11 +242,11 @@ def test_the_file_of_a_filtered_table_is_not_in_reach_past_the_guard(service, la
 
     file = next(Path(lake, "gold", "sales").glob("*.parquet"))
     monkeypatch.setattr(guard._Check, "kind", lambda self, item: None)
-    guard.parse.cache_clear()
+    guard._read.cache_clear()
     for source in (f"read_parquet('{file}')", f"glob('{lake}/**')", "read_text('/etc/passwd')", "duckdb_views()"):
         text = f"select * from gold.sales, {source}"
         assert not leaks(told(service, text))
-    guard.parse.cache_clear()
+    guard._read.cache_clear()
 
 
 def test_the_checker_sees_a_planted_leak(lake):

@@ -117,10 +117,10 @@ def view_name(reference: Reference) -> str:
 
 
 _NOTHING = Relations()
-_CACHED = 512
+_KEPT, _KEPT_BYTES_MAX = 256, 2048
+"""Statements whose reading is remembered, and how long one may be: a syntax tree takes hundreds of times its text."""
 
 
-@functools.lru_cache(_CACHED)
 def parse(text: str, catalog: str | None = None, relations: Relations = _NOTHING) -> Statement:
     """Read one query.
 
@@ -133,8 +133,14 @@ def parse(text: str, catalog: str | None = None, relations: Relations = _NOTHING
         ConfigError: it is not SQL, too long, or names what cannot be a table.
         AccessError: it does more than ask.
     """
-    if len(text.encode()) > TEXT_BYTES_MAX:
-        raise ConfigError("query is too long", bytes=len(text.encode()), bytes_max=TEXT_BYTES_MAX)
+    size = len(text.encode())
+    if size > TEXT_BYTES_MAX:
+        raise ConfigError("query is too long", bytes=size, bytes_max=TEXT_BYTES_MAX)
+    return (_read if size <= _KEPT_BYTES_MAX else _read.__wrapped__)(text, catalog, relations)
+
+
+@functools.lru_cache(_KEPT)
+def _read(text: str, catalog: str | None, relations: Relations) -> Statement:
     connection = _parser()
     try:
         tree = _tree(connection, text)
