@@ -272,6 +272,7 @@ class App:
         """
         from lodestream.apis.ingest.open import open_ingest
         from lodestream.apis.pages import console
+        from lodestream.apis.rest.part import rest_part
         from lodestream.apis.routing import application
         from lodestream.apis.session import session_part
         from lodestream.apis.status import status_part
@@ -280,6 +281,7 @@ class App:
         parts = [
             session_part(gate),
             open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry),
+            rest_part(self.query, settings.api, self.project.name),
             self._console(gate),
         ]
         return application(

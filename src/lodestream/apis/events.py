@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
 
 from lodestream.apis.problems import ProblemError
+from lodestream.apis.streamed import Streamed
 from lodestream.model.access import Principal
 
 LOOK_S = 1.0
@@ -96,7 +96,7 @@ class Streams:
             raise ProblemError(429, "too many streams are open; close some", retry_after_s=5)
 
 
-def event_stream(request: Request, principal: Principal, source: AsyncGenerator[Event, None]) -> StreamingResponse:
+def event_stream(request: Request, principal: Principal, source: AsyncGenerator[Event, None]) -> Streamed:
     """The answer that sends what `source` gives, as it comes.
 
     It ends with an event `end` that says why when the credential is no longer good (looked at every second), or the
@@ -112,28 +112,8 @@ def event_stream(request: Request, principal: Principal, source: AsyncGenerator[
     """
     streams: Streams = request.app.state.streams
     streams.check(principal)
-    return _Stream(_pieces(request, principal, source, streams))
-
-
-class _Stream(StreamingResponse):
-    """A stream that is given up when a piece of it is not taken."""
-
-    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
-        self._pieces = pieces
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(pieces, headers=headers, media_type="text/event-stream")
-
-    async def stream_response(self, send: Any) -> None:
-        """Send all of it."""
-
-        async def soon(message: Any) -> None:
-            async with asyncio.timeout(_STALL_S):
-                await send(message)
-
-        try:
-            await super().stream_response(soon)
-        finally:
-            await self._pieces.aclose()
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Streamed(_pieces(request, principal, source, streams), "text/event-stream", headers, _STALL_S)
 
 
 async def _pieces(

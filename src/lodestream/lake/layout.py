@@ -59,3 +59,8 @@ def keys_path(lake: str) -> str:
 def catalog_file(lake: str) -> str:
     """Where the lake's catalog keeps users, grants and policies."""
     return os.path.join(lake, "_lodestream", "access", "catalog.db")
+
+
+def cursors_path(lake: str) -> str:
+    """The file of what cursors of pages are signed with."""
+    return os.path.join(lake, "_lodestream", "access", "cursors.key")

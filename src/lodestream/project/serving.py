@@ -110,6 +110,26 @@ class QuerySettings(Settings):
         return text
 
 
+class ApiSettings(Settings):
+    """Bounds of `/api`."""
+
+    time_max: str = "5 minutes"
+    """The longest time that a request may ask for, in place of `server.query.time`."""
+    page_rows_max: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Rows of one page of `/api/tables/{table}`; whoever wants more asks in SQL."""
+    streams_max: int = Field(default=2000, ge=1)
+    """Streams of events that may be open at once."""
+    streams_per_user_max: int = Field(default=250, ge=1)
+    """Of these, streams of one user."""
+
+    @field_validator("time_max")
+    @classmethod
+    def _duration(cls, text: str) -> str:
+        if parse_duration(text) <= 0:
+            raise ValueError("a duration of nothing")
+        return text
+
+
 class ServingSettings(Settings):
     """Who may connect to `lodestream serve`, and how."""
 
@@ -133,6 +153,8 @@ class ServingSettings(Settings):
     """The PostgreSQL protocol."""
     query: QuerySettings = QuerySettings()
     """Bounds of queries."""
+    api: ApiSettings = ApiSettings()
+    """Bounds of `/api`."""
 
     @field_validator("allow", "trusted_proxies")
     @classmethod

@@ -190,13 +190,16 @@ class WorkerPool:
             with self._lock:
                 self._idle.append(worker)
 
-    def run(self, job: Job, principal: str, *, describe: bool = False) -> Running:
+    def run(
+        self, job: Job, principal: str, *, describe: bool = False, began: Callable[[Running], None] | None = None
+    ) -> Running:
         """Run a job once a worker is free.
 
         Args:
             job: the query.
             principal: whose it is.
             describe: only tell columns and types.
+            began: is told of the query before its columns are known, so that it can be cancelled while it computes.
 
         Raises:
             TransientError: nobody was free in time; ask again after `retry_after_s`.
@@ -213,6 +216,8 @@ class WorkerPool:
                 self._running[running] = principal
                 self._start_watch()
             worker.keys.append(key)
+            if began is not None:
+                began(running)
             with contextlib.suppress(OSError):  # one that died while idle is found by reading
                 send(worker.connection, DESCRIBE if describe else JOB, payload)
             running.begin()

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -154,6 +154,7 @@ class QueryService:
     def ask(
         self, text: str, *, principal: Principal, door: str = "cli", parameters: Sequence[object] = (),
         as_of: Mapping[TableName, int] | None = None, budget: Budget | None = None, integer_division: bool = False,
+        began: Callable[[Running], None] | None = None,
     ) -> Answer:  # fmt: skip
         """Run one query; a snapshot of each table is read, whatever is written meanwhile.
 
@@ -165,6 +166,7 @@ class QueryService:
             as_of: versions to read instead of the newest, by table.
             budget: what it may take.
             integer_division: whether `7 / 2` is 3, as in PostgreSQL.
+            began: is told of the query once a worker has it, so that it can be cancelled before its first row.
 
         Raises:
             ConfigError: the query cannot be read, names no table that the caller may know of, or errs on this data.
@@ -188,7 +190,7 @@ class QueryService:
                     self.authority.record(event)
                 job = self._job(statement, reads, parameters, given, budget, integer_division=integer_division)
                 try:
-                    running = self.pool.run(job, principal.name)
+                    running = self.pool.run(job, principal.name, began=began)
                 except TransientError as error:
                     if not left or "cleaned up" not in error.message:
                         raise

@@ -1,0 +1,1 @@
+"""REST: tables, SQL and saved queries over HTTP, each an adapter over the one read path."""
