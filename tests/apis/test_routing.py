@@ -38,7 +38,10 @@ from lodestream.model.access import Principal
 from tests.apis.conftest import TOKEN
 
 APIS = Path(__file__).parents[2] / "src/lodestream/apis"
-WHO = {"ann": Principal("ann", scopes=("query:*",)), "feed": Principal("feed", scopes=("ingest:orders",))}
+WHO = {
+    "ann": Principal("ann", scopes=("query:*",)), "some": Principal("some", scopes=("query:gold",)),
+    "all": Principal("all"), "feed": Principal("feed", scopes=("ingest:orders",)),
+}  # fmt: skip
 
 
 class Gate:
@@ -120,7 +123,9 @@ def test_who_may_ask():
     )
     cases = {
         ("GET", "/open", None): 200, ("GET", "/open", "ann"): 200, ("GET", "/mine", None): 401,
-        ("GET", "/mine", "ann"): 200, ("GET", "/rows", None): 401, ("GET", "/rows", "ann"): 200,
+        ("GET", "/mine", "ann"): 200, ("GET", "/rows", "some"): 200, ("GET", "/rows", "all"): 200,
+        ("POST", "/rows", "some"): 403, ("POST", "/rows", "all"): 200,
+        ("GET", "/rows", None): 401, ("GET", "/rows", "ann"): 200,
         ("GET", "/rows", "feed"): 403, ("POST", "/rows", "ann"): 403, ("POST", "/ingest/orders", "feed"): 200,
         ("POST", "/ingest/places", "feed"): 403, ("POST", "/ingest/orders", "ann"): 403,
         ("POST", "/ingest/orders", None): 401, ("PUT", "/rows", "ann"): 405, ("HEAD", "/rows", None): 405,

@@ -100,8 +100,8 @@ class Endpoint:
         method: `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
         path: with parameters in braces: `/api/tables/{table}`.
         handler: called with the request and who asks.
-        permission: `PUBLIC`, `SIGNED_IN`, or the scope that the credential must have, such as `query:*` or
-            `ingest:{stream}`. What somebody may do with one object is decided by the handler.
+        permission: `PUBLIC`, `SIGNED_IN`, or the scope that the credential must have, such as `ingest:{stream}`;
+            `query:*` is any scope of that family. What somebody may do with one object is decided by the handler.
         summary: one sentence.
         parameters: of the query, headers and path; those of the path that are not here are texts.
         body: None when none is read.
@@ -150,6 +150,13 @@ class Endpoint:
 def is_permission(text: object) -> bool:
     """Whether it is a permission that `application` can check."""
     return text in (PUBLIC, SIGNED_IN) or (isinstance(text, str) and _SCOPE.fullmatch(text) is not None)
+
+
+def admits(principal: Principal, scope: str) -> bool:
+    """Whether a credential has a scope; of `family:*`, any of the family, since each object is decided on its own."""
+    if principal.scopes is not None and scope.endswith(":*"):
+        return any(one.startswith(scope[:-1]) for one in principal.scopes)
+    return principal.may(scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +262,7 @@ class _Guarded:
             return await endpoint.handler(request, NOBODY)
         principal = await self._gate.arrive(request)
         scope = endpoint.scope(request)
-        if scope is not None and not principal.may(scope):
+        if scope is not None and not admits(principal, scope):
             raise ProblemError(403, f"the credential does not have the scope {scope}")
         return await endpoint.handler(request, principal)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import http.client
 import threading
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -22,7 +23,8 @@ from lodestream.security.keys import ApiKey, KeyStore
 
 TOKEN = "a-token-for-tests"
 ORDERS = {
-    "id": "bigint", "country": "string", "name": "string", "amount": "decimal(10,2)", "at": "timestamp", "day": "date",
+    "id": "bigint", "country": "string", "name": "string", "amount": "decimal(10,2)", "seen": "timestamp",
+    "day": "date",
     "paid": "boolean", "limit": "int", "ratio": "double", "tags": "array<string>", "raw": "binary",
 }  # fmt: skip
 COUNTRIES = ("DE", "FR", "US")
@@ -61,7 +63,7 @@ def orders(first, count, **changes):
     ids = range(first, first + count)
     columns = {
         "id": ids, "country": [COUNTRIES[i % 3] for i in ids], "name": [f"customer-{i}" for i in ids],
-        "amount": [Decimal(i) / 4 for i in ids], "at": [moment(i) for i in ids],
+        "amount": [Decimal(i) / 4 for i in ids], "seen": [moment(i) for i in ids],
         "day": [dt.date(2024, 1, 1) + dt.timedelta(i % 50) for i in ids],
         "paid": [None if i % 5 == 0 else i % 2 == 0 for i in ids], "limit": [i % 7 for i in ids],
         "ratio": [i / 7 for i in ids], "tags": [[f"t{i % 3}"] for i in ids], "raw": [bytes([i % 256]) for i in ids],
@@ -89,6 +91,17 @@ class Served:
     notes: DeltaTable
     keys: dict[str, str] = field(default_factory=dict)
 
+    def raw(self, method, path, who="owner"):
+        """Status and body of a request whose path is sent as it stands."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.putrequest(method, "/", skip_accept_encoding=True)
+            connection._buffer[0] = f"{method} {path} HTTP/1.1".encode("latin-1")
+            connection.putheader("Authorization", f"Bearer {self.keys.get(who, who)}")
+            connection.endheaders()
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
+
     def client(self, who="owner", **options):
         """A client of somebody; None for nobody."""
         headers = {} if who is None else {"authorization": f"Bearer {self.keys.get(who, who)}"}
@@ -97,6 +110,10 @@ class Served:
     def get(self, path, who="owner", **options):
         with self.client(who) as client:
             return client.get(path, **options)
+
+    def post(self, path, who="owner", **options):
+        with self.client(who) as client:
+            return client.post(path, **options)
 
     def sql(self, text, who="owner", headers=None, **more):
         with self.client(who) as client:
@@ -134,14 +151,15 @@ def serving(folder: Path, table=None, notes=None, token=TOKEN):
     settings = app.serving()
     server = HttpServer(settings, str(folder))
     started = threading.Event()
-    with app.follow_policies("rest", lambda _: None):
+    with app.follow_policies("rest", lambda _: None).start():
         thread = threading.Thread(target=server.run, args=(app.http(settings, token), started.set))
         thread.start()
         try:
             assert started.wait(60)
             found = Served(app, server.url, server.port, table, notes, {"owner": token})
             for name in ("alice", "bob", "quinn", "mia", "oscar"):
-                found.keys[name] = found.key(name)[0]
+                scopes = ("query:*", "admin:*") if name == "mia" else ("query:*",)
+                found.keys[name] = found.key(name, *scopes)[0]
             yield found
         finally:
             server.stop()

@@ -83,7 +83,6 @@ class SqlApi:
     def __init__(self, service: QueryService, threads: Threads, settings: ApiSettings, catalog: str) -> None:
         self._service, self._threads = service, threads
         self._catalog = catalog.lower()
-        self._time_s = parse_duration(settings.time) / 1e6
         self._time_max_s = parse_duration(settings.time_max) / 1e6
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -140,7 +139,7 @@ class SqlApi:
         """What a query may take. Raises ProblemError 400 when more time is asked for than may be."""
         if time_s is not None and time_s > self._time_max_s:
             raise ProblemError(400, f"time_s is at most {self._time_max_s:g}; see server.api.time_max")
-        return replace(self._service.budget, time_s=time_s or self._time_s, rows_max=rows_max)
+        return replace(self._service.budget, time_s=time_s or self._service.budget.time_s, rows_max=rows_max)
 
     def as_of(
         self, sql: str, asked: int | str | Mapping[str, int | str] | None, principal: Principal
