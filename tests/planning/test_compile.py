@@ -312,3 +312,30 @@ def test_inputs_come_before_their_readers_unless_in_a_circle(graph):
     assert {(e.reader, e.table) for e in backward} == closing
     for circle in circles:
         assert all(one.table == after.reader for one, after in zip(circle, [*circle[1:], circle[0]], strict=True))
+
+
+def test_gold_that_reads_bronze_is_noted_unless_it_says_so(write):
+    files = {
+        "tables/gold/raw.yaml": "comment: all of it\nsql: select count(*) as n from bronze.orders\n",
+        "tables/gold/looked_up.yaml": """\
+from: stream(silver.orders)
+enrich: {lookup: {table: bronze.customers, on: customer_id, columns: {tier: class}}}
+event_time: {column: ordered_at, delay: 30 seconds}
+""",
+        "tables/gold/streamed.yaml": "from: stream(bronze.orders)\nskip_silver: true\n",
+    }
+    plans = compile_project(read_project(write(files)), {})
+    assert [str(note) for note in plans.notes if note.code == "N105"] == [
+        "tables/gold/looked_up.yaml:2:26 N105 gold reads bronze. table='gold.looked_up' reads='bronze.customers'",
+        "tables/gold/raw.yaml:2:6 N105 gold reads bronze. table='gold.raw' reads='bronze.orders'",
+    ]
+    meant = {name: text + "skip_silver: true\n" for name, text in files.items() if "streamed" not in name}
+    again = compile_project(read_project(write(meant)), {})
+    assert [note for note in again.notes if note.code == "N105"] == []
+    raw = TableName("gold", "raw")
+    assert again.flows[raw].definition == plans.flows[raw].definition, "it decides no row, so nothing is rebuilt"
+
+
+def test_skip_silver_is_no_key_of_a_source(write):
+    with pytest.raises(ProjectError, match=r"D207 .*key='skip_silver'"):
+        compile_project(read_project(write({"tables/bronze/a.yaml": "source: generator\nskip_silver: true\n"})), {})

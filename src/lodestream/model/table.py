@@ -143,6 +143,7 @@ class Table:
 
     Exactly one of `source`, `from_`, `sql` says where rows come from. `source` makes an ingest flow, `from_`
     a stream over the upstream table, `sql` a batch table that is refreshed when its inputs change.
+    `skip_silver` says that a gold table reads bronze on purpose; it decides no row.
     `declared_at` says where; two tables declared alike in two places are equal.
     """
 
@@ -171,4 +172,5 @@ class Table:
     retention_us: int | None = None
     engine: Literal["any", "embedded", "spark"] = "any"
     sinks: tuple[Component, ...] = ()
+    skip_silver: bool = False
     declared_at: Place | None = field(default=None, compare=False, repr=False)

@@ -75,6 +75,9 @@ def compile_project(
         shapes[name] = scope.shape
         if plan is not None:
             flows[name] = plan
+        for edge in reads[name]:
+            if (name.layer, edge.table.layer) == ("gold", "bronze") and not scope.table.skip_silver:
+                notes.add(scope.place(*edge.path), "N105", "gold reads bronze", table=name, reads=edge.table)
         for place, where in scope.notes:
             notes.add(place, "N101", f"{name} will not run on Spark", at=where)
         for place, sink, note in scope.sink_notes:

@@ -75,6 +75,7 @@ CODES: dict[str, Code] = {
     "N104": Code(
         "a computed column shows what a mask hides", "mask it too, or tag the masked column: tags are inherited"
     ),
+    "N105": Code("gold reads bronze", "read the silver table, or write skip_silver: true when it is meant so"),
     "N101": Code("will not run on Spark", "keep engine: embedded, or use portable functions only"),
     # plans
     "P201": Code("emit: final without event_time", "add event_time: {column, delay}, or use emit: updates"),

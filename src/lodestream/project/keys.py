@@ -7,9 +7,9 @@ from lodestream.project.fields import Fields
 EVERY = ("comment", "engine", "partition_by", "retention", "sink")
 ROWS = ("derive", "expect", "event_time", "dedup", "enrich")
 INGEST = (*EVERY, "source", "format", "columns", "keep_raw", "drift", *ROWS, "select")
-STREAM = (*EVERY, "from", "python", "columns", *ROWS, "select")
-WINDOWED = (*EVERY, "from", "python", "columns", *ROWS, "window", "group_by", "measures", "emit")
-QUERY = ("comment", "engine", "partition_by", "sink", "sql", "schedule")
+STREAM = (*EVERY, "from", "python", "columns", *ROWS, "select", "skip_silver")
+WINDOWED = (*EVERY, "from", "python", "columns", *ROWS, "window", "group_by", "measures", "emit", "skip_silver")
+QUERY = ("comment", "engine", "partition_by", "sink", "sql", "schedule", "skip_silver")
 KEYS = tuple(dict.fromkeys((*EVERY, *INGEST, *STREAM, *WINDOWED, *QUERY)))
 """Every key of a table file."""
 

@@ -96,6 +96,7 @@ def _table() -> dict[str, Any]:
         "sink": _sink(),
         "columns": _columns(),
         "keep_raw": {"type": "boolean", "description": "Keep each record's bytes in `_raw`."},
+        "skip_silver": {"type": "boolean", "description": "This gold table reads bronze on purpose."},
         "drift": {"enum": list(get_args(Drift)), "description": "What to do with fields that no column takes."},
         "from": _text(
             "The table above, as a stream.", pattern=r"^stream\( *(bronze|silver|gold)\.[a-z][a-z0-9_]* *\)$"

@@ -84,7 +84,8 @@ class _TableReader:
 
     def read(self, name: TableName) -> Table:
         fields, nodes = self.fields, self.fields.nodes
-        values: dict[str, Any] = {"comment": fields.text("comment") or "", "keep_raw": fields.flag("keep_raw")}
+        values: dict[str, Any] = {"comment": fields.text("comment") or ""}
+        values |= {key: fields.flag(key) for key in ("keep_raw", "skip_silver")}
         for key, room in (("source", "sources"), ("format", "formats")):
             if key in nodes:
                 values[key] = read_component(nodes[key], room, self.mistakes)
