@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -12,6 +13,8 @@ from typing import Any
 from lodestream.cli.call import Call
 
 _INTERRUPTED = 130
+STOPPING = "stopping after the"
+"""Begins what is said when a signal has come."""
 
 
 class Interrupt:
@@ -22,10 +25,14 @@ class Interrupt:
         stop: asks the run to end; called from a thread of its own, again and again until the block is left, so that
             a signal between two steps of its start is not lost.
         what: what is finished first, for the message.
+        at_once: what a second signal does before the process ends; it runs in the middle of anything.
     """
 
-    def __init__(self, call: Call, stop: Callable[[], None], what: str = "batches") -> None:
+    def __init__(
+        self, call: Call, stop: Callable[[], None], what: str = "batches", at_once: Callable[[], None] = lambda: None
+    ) -> None:
         self._call = call
+        self._at_once = at_once
         self._what = what
         self._stop = stop
         self._left = threading.Event()
@@ -50,6 +57,7 @@ class Interrupt:
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self.seen:
+            self._at_once()
             os._exit(_INTERRUPTED)
         self.seen = True
         # A handler runs in the middle of anything, so it takes no lock and prints nothing itself.
@@ -57,7 +65,8 @@ class Interrupt:
         self._asking.start()
 
     def _ask(self) -> None:
-        self._call.say(f"stopping after the {self._what} under way; once more stops at once")
+        with contextlib.suppress(BrokenPipeError):  # whoever listened is gone
+            self._call.say(f"{STOPPING} {self._what} under way; once more stops at once")
         while not self._left.is_set():
             self._stop()
             self._left.wait(0.05)

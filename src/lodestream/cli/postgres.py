@@ -37,6 +37,8 @@ def postgres(
     Sign in with the name of a key as user and the key as password. Before the first `lodestream keys create` a token
     for development is printed, the password of the user `dev`, and only this machine can connect. Ctrl-C ends it.
     """
+    from lodestream.cli.parent import handed_token
+
     app = call.app()
     settings = app.serving(host=host)
     own = settings.postgres
@@ -47,7 +49,7 @@ def postgres(
     if part is not None:
         _part(app, settings, part)
         return
-    token = _token(app, settings)
+    token = handed_token() or _token(app, settings)
     if changed.processes == 1:
         _alone(call, app, settings, token)
     else:

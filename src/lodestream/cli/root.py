@@ -38,6 +38,7 @@ from lodestream.cli.table import app as table
 from lodestream.cli.tail import tail
 from lodestream.cli.test import check
 from lodestream.cli.trace import trace
+from lodestream.cli.up import up
 from lodestream.cli.users import app as users
 from lodestream.cli.version import version
 
@@ -47,6 +48,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
         "init": (init, "Write a small project that runs."),
         "demo": (demo, "Take a year of real flights from files to gold."),
         "plan": (plan, "Show what run would change in the lake."),
+        "up": (up, "Start all parts together, with the console."),
         "run": (run, "Apply the plan and move rows, until told to stop."),
         "serve": (serve, "Take records in over HTTP."),
         "postgres": (postgres, "Answer the PostgreSQL protocol."),

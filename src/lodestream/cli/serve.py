@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING, Annotated
@@ -26,12 +27,13 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
     run: Annotated[bool, typer.Option("--run", help="Also do what `lodestream run` does, in this process.")] = False,
 ) -> None:
-    """Take records in over HTTP: POST /ingest/STREAM for each table with `source: {http: {stream: STREAM}}`.
+    """Serve HTTP: the console, REST, and POST /ingest/STREAM for each table with `source: {http: {stream: STREAM}}`.
 
     A record is durable before its answer. Ctrl-C ends it after the requests under way; the next start goes on. Before
     the first `lodestream keys create` a token for development is printed, and only this machine can connect; in an
     environment other than `dev` there is none.
     """
+    from lodestream.cli.parent import handed_token
     from lodestream.errors import MissingDriverError
     from lodestream.security.development import FIRST_KEY, development_token, nobody_can_enter
     from lodestream.security.keys import KeyStore
@@ -44,13 +46,14 @@ def serve(
     app = call.app()
     settings = app.serving(host=host, port=port)
     keys = KeyStore(app.keys_path)
-    token = development_token(settings, keys, app.environment)
+    token = handed_token() or development_token(settings, keys, app.environment)
     if nobody_can_enter(settings, keys) and token is None:
         call.say(f"nobody can sign in yet; make the first key: {FIRST_KEY}")
     if run:
         app.apply()
     server = HttpServer(settings, app.project.root)
-    _serve(call, app, server, app.http(settings, token), token, run=run)
+    with contextlib.closing(app.query):
+        _serve(call, app, server, app.http(settings, token), token, run=run)
 
 
 def _serve(
