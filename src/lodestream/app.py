@@ -21,8 +21,10 @@ from lodestream.catalog.changes import Changes
 from lodestream.catalog.declared import declare, differences
 from lodestream.catalog.entries import POLICY_KINDS
 from lodestream.catalog.follow import Follower
-from lodestream.catalog.lineage import Lineage
+from lodestream.catalog.lineage import Lineage, Sees
+from lodestream.catalog.search import Index
 from lodestream.catalog.store import open_store
+from lodestream.catalog.things import declared_readers, seen_by, things
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
 from lodestream.errors import ConfigError
@@ -213,7 +215,20 @@ class App:
     def lineage(self) -> Lineage:
         """What comes from what, and who reads it."""
         schemas = {name: plan.schema for name, plan in self.flows.items()}
-        return Lineage(self.flows, self.audit.readers(schemas))
+        declared = declared_readers(self.catalog, self.project.root, schemas)
+        return Lineage(self.flows, [*declared, *self.audit.readers(schemas)])
+
+    @property
+    def index(self) -> Index:
+        """Tables, columns, saved queries and dashboards, to be searched."""
+        schemas = {name: plan.schema for name, plan in self.flows.items()}
+        comments = {name: plan.table.comment for name, plan in self.flows.items()}
+        declared = declared_readers(self.catalog, self.project.root, schemas)
+        return Index(things(self.catalog, schemas, comments, declared))
+
+    def sees(self, principal: Principal) -> Sees:
+        """The tables and columns that somebody may know of."""
+        return seen_by(self.catalog, principal, {name: plan.schema for name, plan in self.flows.items()})
 
     def governing(self, by: Principal, door: str) -> Changes:
         """Changes to users, grants, policies and descriptions in somebody's name."""

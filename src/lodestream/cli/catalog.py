@@ -78,6 +78,36 @@ def show(
     call.table(("column", "type", "tags", "comment"), rows)
 
 
+def search(
+    call: Call,
+    text: Annotated[str, typer.Argument(help="Words of a name, comment, tag or owner.")],
+    reader: Annotated[str | None, typer.Option("--as", metavar="WHO", help="Only what this user may know of.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="So many of the best.")] = 20,
+) -> None:
+    """Find tables, columns, saved queries and dashboards. The beginning of a word will do, and a slip of the finger."""
+    from lodestream.model.access import Principal
+
+    here = call.app()
+    asker = call.principal if reader is None else here.catalog.principal(reader) or Principal(reader)
+    found = here.index.find(text, here.sees(asker), limit=limit)
+    if call.json:
+        items = [(hit.item, hit) for hit in found]
+        call.emit(
+            {"found": [
+                {"kind": item.kind, "name": item.name, "comment": item.comment, "tags": list(item.tags),
+                 "owner": item.owner or None, "score": hit.score, "fields": list(hit.fields)} for item, hit in items
+            ]}
+        )  # fmt: skip
+        return
+    if not found:
+        call.print("Nothing is found.")
+        return
+    call.table(
+        ("what", "name", "comment", "tags", "owner"),
+        [(hit.item.kind, hit.item.name, hit.item.comment, " ".join(hit.item.tags), hit.item.owner) for hit in found],
+    )
+
+
 def _about(catalog: Catalog, name: TableName, schema: Schema) -> dict[str, Any]:
     notes = {(e.kind, e.name): e.body for e in catalog.entries("comment", "owner")}
 
@@ -144,6 +174,7 @@ def _told(call: Call, plain: dict[str, Any], text: str) -> None:
 
 for _name, _function, _words in (
     ("show", show, "Show columns, tags, policies; or what somebody sees."),
+    ("search", search, "Find tables, columns, queries and dashboards."),
     ("comment", comment, "Say what something is for."),
     ("tag", tag, "Tag a column or a table."),
     ("owner", owner, "Say who answers for it."),

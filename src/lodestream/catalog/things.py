@@ -1,0 +1,104 @@
+"""Everything that a lake's catalog knows of, as search finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from lodestream.catalog.catalog import Catalog
+from lodestream.catalog.changes import saved_queries
+from lodestream.catalog.lineage import Reader, Sees
+from lodestream.catalog.search import Item
+from lodestream.catalog.sql_reads import Reads, reads
+from lodestream.errors import AccessError
+from lodestream.model.access import Principal
+from lodestream.model.table import TableName
+from lodestream.model.types import Schema
+from lodestream.ports.authority import Authority
+from lodestream.project.dashboards import read_dashboards
+
+
+def seen_by(authority: Authority, principal: Principal, schemas: Mapping[TableName, Schema]) -> Sees:
+    """What somebody may know of: the tables that are visible to them, and of these the columns that they may read."""
+    known: dict[TableName, frozenset[str] | None] = {}
+
+    def sees(table: TableName) -> frozenset[str] | None:
+        if table not in known:
+            known[table] = _columns(authority, principal, table, schemas.get(table))
+        return known[table]
+
+    return sees
+
+
+def declared_readers(catalog: Catalog, root: str, schemas: Mapping[TableName, Schema]) -> list[Reader]:
+    """The saved queries and dashboards of a project, by the text of their SQL.
+
+    Args:
+        catalog: keeps the queries.
+        root: folder of the project, with its dashboards.
+        schemas: the tables.
+    """
+    found = [Reader("saved_query", name, reads(one.sql, schemas)) for name, (one, _) in saved_queries(catalog).items()]
+    for name, board in read_dashboards(root)[0].items():
+        found.append(
+            Reader("dashboard", name, _together(reads(panel.sql, schemas) for panel in board.panels if panel.sql))
+        )
+    return found
+
+
+def _together(every: Iterable[Reads]) -> Reads:
+    found: dict[TableName, frozenset[str] | None] = {}
+    for one in every:
+        for table, columns in one.items():
+            known = found.get(table, frozenset())
+            found[table] = None if columns is None or known is None else known | columns
+    return found
+
+
+def things(
+    catalog: Catalog, schemas: Mapping[TableName, Schema], comments: Mapping[TableName, str], readers: Iterable[Reader]
+) -> Iterator[Item]:
+    """Tables, columns, saved queries and dashboards with what is said of them.
+
+    Args:
+        catalog: comments, tags and owners that were said at run time or declared.
+        schemas: the tables.
+        comments: what tables are for, by their declarations.
+        readers: queries and dashboards; those of which nobody can tell what they read are not among the things.
+    """
+    notes = {(entry.kind, entry.name): entry.body for entry in catalog.entries("comment", "owner", "query")}
+    state = catalog.state
+
+    def said(on: str) -> str:
+        return str(notes.get(("comment", on), {}).get("text", ""))
+
+    for table, schema in schemas.items():
+        owned = notes.get(("owner", str(table))) or notes.get(("owner", table.layer)) or {}
+        owner = str(owned.get("owner", ""))
+        whole = tuple(sorted(state.tags.get(table, {}).get(None, frozenset())))
+        comment = said(str(table)) or comments.get(table, "")
+        yield Item("table", str(table), (table,), comment=comment, tags=whole, owner=owner)
+        for column in schema:
+            name = f"{table}.{column.name}"
+            tags = tuple(sorted(state.tags_of(table, column.name)))
+            yield Item("column", name, (table,), column.name, said(name) or column.comment, tags)
+    for reader in readers:
+        if reader.kind in ("saved_query", "dashboard") and reader.reads:
+            comment = (
+                str(notes.get(("query", reader.name), {}).get("comment", "")) if reader.kind == "saved_query" else ""
+            )
+            yield Item(reader.kind, reader.name, tuple(sorted(reader.reads)), comment=comment)
+
+
+def _columns(
+    authority: Authority, principal: Principal, table: TableName, schema: Schema | None
+) -> frozenset[str] | None:
+    if not authority.visible(principal, [table]):
+        return None
+    try:
+        return (
+            frozenset()
+            if schema is None
+            else frozenset(n for n, _ in authority.access(principal, table, schema).columns)
+        )
+    except AccessError:  # they may know of it, and read nothing
+        return frozenset()
