@@ -3,7 +3,7 @@ import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
 import { extname, join, normalize } from "node:path";
 
-const STATIC = new URL("../../src/lodestream/console/static/", import.meta.url).pathname;
+const STATIC = process.env.STATIC ?? new URL("../../src/lodestream/console/static/", import.meta.url).pathname;
 const PORT = Number(process.env.PORT ?? 8470);
 const POLICY =
   "default-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; font-src 'self'; " +
@@ -45,7 +45,7 @@ const carriers = ["9E Endeavor Air", "AA American Airlines", "AS Alaska Airlines
 const rows = (n) => Array.from({ length: n }, (_, i) => { const [c, ...a] = carriers[i % 16].split(" "); return [c, a.join(" "), 1000 + ((i * 7919) % 50_000), (i * 31) % 900, Math.sin(i) * 20, i % 7 === 0 ? null : "***", new Date(1372636800000 + i * 36e5).toISOString()]; });
 const typed = columns.map(({ name, type }) => ({ name, type }));
 let set_aside = Array.from({ length: 40 }, (_, i) => ({ id: { source: "feed/2013-07-0" + (1 + (i % 9)) + ".jsonl", position: 1000 + i * 97 }, kind: i % 3 === 2 ? "late" : "quarantine", rule: null, detail: null, raw_encoding: "text", reasons: [i % 3 === 0 ? "expect:distance_positive" : i % 3 === 1 ? "parse" : "late"], raw: i % 3 === 1 ? '{"carrier":"UA","flight":15' : JSON.stringify({ carrier: "UA", flight: 1500 + i, origin: "EWR", dest: "SFO", distance: -1, time_hour: "2013-07-01T12:00:00Z" }), columns: i % 3 === 1 ? {} : { carrier: "UA", flight: 1500 + i, origin: "EWR", dest: "SFO", distance: -1, time_hour: "2013-07-01T12:00:00Z" }, time: "2026-11-27T10:12:13.123Z", state: "open" }));
-const groups = () => Object.entries(Object.groupBy(set_aside, (r) => r.reasons[0])).map(([reason, list]) => ({ reason, kind: list[0].kind, last: list[0].time, rows: list.length, sample: list[0].raw }));
+const groups = () => [...new Set(set_aside.map((r) => r.reasons[0]))].map((reason) => [reason, set_aside.filter((r) => r.reasons[0] === reason)]).map(([reason, list]) => ({ reason, kind: list[0].kind, last: list[0].time, rows: list.length, sample: list[0].raw }));
 const board = { name: "flights", title: "Flights out of New York", comment: "Who is late, and why.", refresh_s: 5, panels: [
   { title: "Flights", kind: "number", sql: "select sum(flights) from gold.delay_by_carrier", width: 3, height: 2, x: null, y: [], series: null, unit: "flights", text: null },
   { title: "Cancelled", kind: "number", sql: "select 2.45", width: 3, height: 2, x: null, y: [], series: null, unit: "%", text: null },
@@ -63,7 +63,7 @@ const answers = {
   "POST /api/session": (_, body) => body.key === "wrong" ? [401, { title: "no valid key", status: 401, detail: "This key is not known." }] : (signed = true, { name: "alice", kind: "user", groups: [], expires: null, csrf: "x" }),
   "DELETE /api/session": () => (signed = false, {}),
   "GET /api/overview": overview, "GET /api/flow": flow,
-  "GET /api/tables": () => ({ tables: names.map((name) => ({ name, layer: layerOf(name), comment: comments[name] ?? null, owner: "data", tags: [] })) }),
+  "GET /api/tables": () => ({ tables: names.map((name) => ({ table: name, layer: layerOf(name), name: name.split(".")[1], privileges: ["select", "quarantine", "replay"] })) }),
   "POST /api/sql": (_, body) => body.sql.includes("wrong") ? [400, { title: "bad request", status: 400, detail: "no such table. table='gold.wrong' nearest='gold.delay_by_carrier'", fix: "check the name" }] : ({ columns: typed, rows: rows(5000), versions: { "gold.delay_by_carrier": 41 }, truncated: false }),
   "GET /api/dashboards": () => ({ dashboards: [board] }), "GET /api/dashboards/flights": () => board, "GET /api/dashboards/flights/data": () => ({ panels: data() }),
   "GET /api/quality": () => ({ tables: names.filter((n) => layerOf(n) !== "gold").map((table) => ({ table, filtered: false, rules: 2, failed: { distance_positive: state[table].quarantine_open }, counts: state[table].counts, quarantine_open: state[table].quarantine_open, quarantine_visible: true })) }),
@@ -73,10 +73,11 @@ function answer(method, url, body) {
   if (fixed) return fixed(url, body);
   const table = /^\/api\/tables\/([^/]+)(?:\/(\w+))?$/.exec(url.pathname);
   if (table) {
-    if (table[2] === "schema") return { table: table[1], version: 41, columns };
-    if (table[2] === "history") return { versions: Array.from({ length: 40 }, (_, i) => ({ version: 40 - i, time: new Date(Date.now() - i * 60e3).toISOString(), operation: i % 9 === 4 ? "OPTIMIZE" : "WRITE", rows: 2500 - i, files_added: 1, files_removed: i % 9 === 4 ? 12 : 0 })) };
+    if (table[2] === "schema") return { table: table[1], version: 41, partition_by: [], columns: columns.map((c) => ({ nullable: true, masked: false, comment: null, ...c })) };
+    if (table[2] === "stats") return { table: table[1], version: 41, rows: 5000, files: 3, size_bytes: 1.2e6, columns: typed.map((c, i) => ({ ...c, nulls: i * 7, distinct: 16, min: "9E", max: "YV" })) };
+    if (table[2] === "history") return { versions: Array.from({ length: 40 }, (_, i) => ({ version: 40 - i, time: new Date(Date.now() - i * 60e3).toISOString(), operation: i % 9 === 4 ? "OPTIMIZE" : "WRITE", rows_added: 2500 - i, bytes_added: 181_000 + i * 31, files_added: 1, files_removed: i % 9 === 4 ? 12 : 0 })) };
     if (table[2] === "lineage") return { tables: [{ from: "silver.flights", to: table[1] }, { from: "bronze.flights", to: "silver.flights" }], columns: [{ from: "silver.flights", from_column: "carrier", to: table[1], to_column: "carrier" }] };
-    if (!table[2]) return { columns: typed, rows: rows(200), version: 41, cursor: null };
+    if (!table[2]) return { columns: typed, rows: rows(200), version: 41, next: null };
   }
   if (/^\/api\/quality\//.test(url.pathname)) { const t = history.t_us.filter((_, i) => i % 6 === 0); return { table: "t", filtered: false, counts: {}, accounted: true, rules: [{ name: "distance_positive", that: "distance > 0", otherwise: "quarantine", failed: 14, passed: 5200 }, { name: "has_time", that: "time_hour is not null", otherwise: "quarantine", failed: 0, passed: 5214 }], series: { t_us: t, input: t.map(() => 800), rules: { distance_positive: t.map((_, i) => (i * 7) % 5), has_time: t.map(() => 0) } } }; }
   const bad = /^\/api\/quarantine\/([^/]+)(\/replay)?$/.exec(url.pathname);

@@ -88,7 +88,6 @@ const dashboards = createRoute({
 const dashboard = createRoute({
   getParentRoute: () => root,
   path: "/dashboards/$name",
-  validateSearch: (search: Search): { as_of?: string | undefined } => ({ as_of: text(search["as_of"]) }),
   component: lazyRouteComponent(() => import("./screens/dashboards/DashboardPage"), "DashboardPage"),
 });
 

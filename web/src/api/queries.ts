@@ -1,9 +1,9 @@
 /** Every question the console asks, in one place: its path, its key, and how long its answer holds. */
 
-import { keepPreviousData, queryOptions } from "@tanstack/react-query";
+import { infiniteQueryOptions, keepPreviousData, queryOptions } from "@tanstack/react-query";
 
 import { call, path } from "./client";
-import type { Answer, Commit, Dashboard, Flow, LineageEdge, PanelData, Quality, QualityLine, Quarantine, Session, TableEntry, TableSchema } from "./types";
+import type { Answer, Commit, Dashboard, Flow, LineageEdge, Page, PanelData, Quality, QualityLine, Quarantine, Session, TableEntry, TableSchema, TableStats } from "./types";
 
 const t = encodeURIComponent;
 
@@ -33,11 +33,39 @@ export const schema = (table: string, asOf?: string) =>
     staleTime: 30_000,
   });
 
+const VERSIONS = 100;
+
 export const history = (table: string) =>
-  queryOptions({
+  infiniteQueryOptions({
     queryKey: ["history", table],
-    queryFn: async ({ signal }) => (await call<{ versions: Commit[] }>(`/api/tables/${t(table)}/history`, { signal })).versions,
-    placeholderData: keepPreviousData,
+    queryFn: async ({ signal, pageParam }) =>
+      (await call<{ versions: Commit[] }>(path(`/api/tables/${t(table)}/history`, { limit: VERSIONS, before: pageParam }), { signal })).versions,
+    initialPageParam: null as number | null,
+    getNextPageParam: (last) => (last.length < VERSIONS ? undefined : last.at(-1)?.version),
+  });
+
+export const stats = (table: string, asOf?: string) =>
+  queryOptions({
+    queryKey: ["stats", table, asOf ?? null],
+    queryFn: ({ signal }) => call<TableStats>(path(`/api/tables/${t(table)}/stats`, { as_of: asOf }), { signal }),
+    staleTime: 60_000,
+  });
+
+const PAGE_ROWS = 500;
+
+/** Rows of a table, page by page; `where` holds a filter for each column: `[["carrier", "eq.UA"]]`. */
+export const rows = (table: string, where: readonly (readonly [string, string])[], order: string | undefined, asOf: string | undefined) =>
+  infiniteQueryOptions({
+    queryKey: ["rows", table, where, order ?? null, asOf ?? null],
+    queryFn: ({ signal, pageParam }) => {
+      // A column that is named as a parameter is written with a dot before it.
+      const asked = new URLSearchParams(where.map(([column, text]) => [`.${column}`, text]));
+      for (const [name, value] of Object.entries({ order, as_of: asOf, cursor: pageParam, limit: String(PAGE_ROWS) })) if (value) asked.set(name, value);
+      return call<Page>(`/api/tables/${t(table)}?${asked.toString()}`, { signal });
+    },
+    initialPageParam: null as string | null,
+    getNextPageParam: (last) => last.next ?? undefined,
+    staleTime: 10_000,
   });
 
 export const lineage = (table: string) =>
@@ -60,16 +88,20 @@ export const quality = (table: string) =>
     placeholderData: keepPreviousData,
   });
 
-export const quarantine = (table: string, reason: string | undefined, limit: number) =>
-  queryOptions({
-    queryKey: ["quarantine", table, reason ?? null, limit],
-    queryFn: ({ signal }) => call<Quarantine>(path(`/api/quarantine/${t(table)}`, { reason, limit }), { signal }),
+const ASIDE_ROWS = 50;
+
+export const quarantine = (table: string, reason: string | undefined) =>
+  infiniteQueryOptions({
+    queryKey: ["quarantine", table, reason ?? null],
+    queryFn: ({ signal, pageParam }) => call<Quarantine>(path(`/api/quarantine/${t(table)}`, { reason, limit: ASIDE_ROWS, cursor: pageParam }), { signal }),
+    initialPageParam: null as string | null,
+    getNextPageParam: (last) => last.cursor ?? undefined,
     placeholderData: keepPreviousData,
   });
 
 export const dashboards = queryOptions({
   queryKey: ["dashboards"],
-  queryFn: async ({ signal }) => (await call<{ dashboards: Pick<Dashboard, "name" | "title" | "comment">[] }>("/api/dashboards", { signal })).dashboards,
+  queryFn: async ({ signal }) => (await call<{ dashboards: Dashboard[] }>("/api/dashboards", { signal })).dashboards,
   staleTime: 30_000,
 });
 
@@ -80,11 +112,10 @@ export const dashboard = (name: string) =>
     staleTime: 30_000,
   });
 
-export const dashboardData = (name: string, asOf?: string) =>
+export const dashboardData = (name: string) =>
   queryOptions({
-    queryKey: ["dashboard-data", name, asOf ?? null],
-    queryFn: async ({ signal }) =>
-      (await call<{ panels: PanelData[] }>(path(`/api/dashboards/${t(name)}/data`, { as_of: asOf }), { signal })).panels,
+    queryKey: ["dashboard-data", name],
+    queryFn: async ({ signal }) => (await call<{ panels: PanelData[] }>(`/api/dashboards/${t(name)}/data`, { signal })).panels,
     placeholderData: keepPreviousData,
   });
 
@@ -106,13 +137,21 @@ export interface Replayed {
   counts: Record<string, number>;
 }
 
+/** A row to take again: as it came, or with some of its values, or the whole record, in another form. */
 export interface ReplayRow {
   source: string;
   position: number | string;
   set?: Record<string, unknown>;
+  raw?: string;
 }
 
-export function replay(table: string, body: { rows?: ReplayRow[]; reason?: string; accept_late?: boolean }): Promise<Replayed> {
+export interface ReplayAsked {
+  rows?: ReplayRow[];
+  reason?: string;
+  accept_late?: boolean;
+}
+
+export function replay(table: string, body: ReplayAsked): Promise<Replayed> {
   return call(`/api/quarantine/${t(table)}/replay`, { method: "POST", body });
 }
 

@@ -87,34 +87,58 @@ export interface Flow {
 export interface Column {
   name: string;
   type: string;
+  nullable: boolean;
+  masked: boolean;
   comment?: string | null;
-  nullable?: boolean;
-  masked?: boolean;
-  tags?: string[];
 }
 
 /** One entry of the list of tables. */
 export interface TableEntry {
-  name: string;
+  table: string;
   layer: Layer;
-  comment: string | null;
-  owner: string | null;
-  tags: string[];
+  name: string;
+  privileges: string[];
 }
 
 export interface TableSchema {
   table: string;
-  version: number | null;
+  version: number;
   columns: Column[];
+  partition_by: string[];
 }
 
+/** One version; figures are left out where a policy hides rows. */
 export interface Commit {
   version: number;
   time: string;
   operation: string;
-  rows: number | null;
-  files_added: number | null;
-  files_removed: number | null;
+  rows_added?: number;
+  files_added?: number;
+  files_removed?: number;
+  bytes_added?: number;
+}
+
+export interface ColumnStats {
+  name: string;
+  type: string;
+  nulls: number;
+  distinct?: number;
+  min?: unknown;
+  max?: unknown;
+}
+
+export interface TableStats {
+  table: string;
+  version: number;
+  rows: number;
+  files?: number;
+  size_bytes?: number;
+  columns: ColumnStats[];
+}
+
+export interface Page extends Rows {
+  version: number;
+  next: string | null;
 }
 
 /** Rows and columns of an answer. */

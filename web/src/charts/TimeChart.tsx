@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 
-import { tick, time } from "../format";
+import { short, tick, time } from "../format";
 import { useTheme } from "../shell/theme";
 import "./charts.css";
 
@@ -35,8 +35,8 @@ export function TimeChart({ times, series, format, height, label, area = true }:
     () => [times.map((t) => t / 1e6), ...series.map((one) => [...one.values])] as uPlot.AlignedData,
     [times, series],
   );
-  const latest = useRef({ data, format });
-  latest.current = { data, format };
+  const latest = useRef(data);
+  latest.current = data;
 
   useEffect(() => {
     const element = box.current;
@@ -57,7 +57,7 @@ export function TimeChart({ times, series, format, height, label, area = true }:
         scales: { y: { range: (_plot, low, high) => [Math.min(0, low ?? 0), (high ?? 0) <= 0 ? 1 : (high ?? 1) * 1.08] } },
         axes: [
           { ...axis, size: 26, gap: 6, space: 90, grid: { show: false }, values: (_plot, values, _axis, _space, step) => values.map((value) => tick(value, step)) },
-          { ...axis, size: 48, gap: 8, space: 36, values: (_plot, values) => values.map((value) => latest.current.format(value)) },
+          { ...axis, size: 48, gap: 8, space: 36, values: (_plot, values) => values.map(short) },
         ],
         series: [
           {},
@@ -71,7 +71,7 @@ export function TimeChart({ times, series, format, height, label, area = true }:
         ],
         hooks: { setCursor: [(self) => setAt(self.cursor.idx ?? null)] },
       },
-      latest.current.data,
+      latest.current,
       element,
     );
     plot.current = made;

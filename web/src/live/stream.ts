@@ -3,7 +3,7 @@
 import { useSyncExternalStore } from "react";
 
 import { ApiError, send } from "../api/client";
-import type { Overview } from "../api/types";
+import type { Overview, TableState } from "../api/types";
 import { EventReader, type ServerEvent } from "./events";
 import { merged, type OverviewChange } from "./merge";
 
@@ -130,7 +130,7 @@ export function useLive(): Live {
   return useSyncExternalStore(live.subscribe, live.snapshot);
 }
 
-/** The part of the overview about one table. */
-export function useTableState(table: string): Overview["tables"][number] | null {
-  return useLive().overview?.tables.find((one) => one.table === table) ?? null;
+/** The part of an overview about one table. */
+export function tableState(overview: Overview | null, table: string): TableState | null {
+  return overview?.tables.find((one) => one.table === table) ?? null;
 }

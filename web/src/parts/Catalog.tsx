@@ -29,7 +29,7 @@ export function Catalog({ pick, label, current, find, setFind, note }: Props) {
   const { data, error, refetch } = useQuery(queries.tables);
   if (error) return <Problem error={error} retry={() => void refetch()} />;
   if (data === undefined) return <Waiting lines={8} />;
-  const fitting = best(wanted, data, (table) => table.name, SHOWN_MAX);
+  const fitting = best(wanted, data, (table) => table.table, SHOWN_MAX);
   const turn = (layer: string): void => setShut((known) => new Set(known.has(layer) ? [...known].filter((one) => one !== layer) : [...known, layer]));
   return (
     <div className="catalog">
@@ -50,9 +50,9 @@ export function Catalog({ pick, label, current, find, setFind, note }: Props) {
               {!shut.has(layer) && (
                 <ul>
                   {tables.map((table) => (
-                    <li key={table.name}>
-                      <button type="button" className="catalog-table" aria-current={table.name === current ? "true" : undefined} title={table.comment ?? table.name} onClick={() => pick(table.name)}>
-                        <span>{table.name.slice(table.name.indexOf(".") + 1)}</span>
+                    <li key={table.table}>
+                      <button type="button" className="catalog-table" aria-current={table.table === current ? "true" : undefined} title={table.table} onClick={() => pick(table.table)}>
+                        <span>{table.name}</span>
                         {note?.(table)}
                       </button>
                     </li>

@@ -15,6 +15,7 @@ const PATHS = {
   check: "M3.250 8.5 6.5 11.750 12.750 4.750",
   cross: "M4 4l8 8M12 4l-8 8",
   plus: "M8 3v10M3 8h10",
+  minus: "M3 8h10",
   down: "M4 6l4 4 4-4",
   right: "M6 4l4 4-4 4",
   warn: "M8 2.250 14.250 13.250H1.750zM8 6.5v3M8 11.250v.25",

@@ -250,7 +250,7 @@ function Export({ sql, format }: { sql: string; format: (typeof FORMATS)[number]
     setBusy(true);
     setError(null);
     try {
-      const answer = await send("/api/sql", { method: "POST", body: { sql, format: format.id }, accept: format.type });
+      const answer = await send("/api/sql", { method: "POST", body: { sql, format: format.id, csv_guard: true }, accept: format.type });
       const url = URL.createObjectURL(await answer.blob());
       const link = document.createElement("a");
       link.href = url;
@@ -273,7 +273,7 @@ function Export({ sql, format }: { sql: string; format: (typeof FORMATS)[number]
 function useSchema(text: string): SQLNamespace {
   const tables = useQuery(queries.tables).data;
   const [columns, setColumns] = useState<Record<string, string[]>>({});
-  const named = useMemo(() => (tables ?? []).map((table) => table.name).filter((name) => text.includes(name)).join(" "), [tables, text]);
+  const named = useMemo(() => (tables ?? []).map((one) => one.table).filter((name) => text.includes(name)).join(" "), [tables, text]);
   useEffect(() => {
     let over = false;
     for (const name of named.split(" ").filter((one) => one !== "" && !(one in columns))) {
@@ -288,10 +288,7 @@ function useSchema(text: string): SQLNamespace {
   }, [named]);
   return useMemo(() => {
     const layers: Record<string, Record<string, string[]>> = {};
-    for (const { name } of tables ?? []) {
-      const [layer = "", table = ""] = name.split(".");
-      (layers[layer] ??= {})[table] = columns[name] ?? [];
-    }
+    for (const { layer, name, table } of tables ?? []) (layers[layer] ??= {})[name] = columns[table] ?? [];
     return layers;
   }, [tables, columns]);
 }
