@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from lodestream.apis.gate import Gate
     from lodestream.apis.postgres.server import Place, PostgresServer
     from lodestream.apis.routing import Part
+    from lodestream.model.batch import Mend
     from lodestream.operations.live import Live
     from lodestream.query.service import QueryService
     from lodestream.runtime.replaying import Replayed
@@ -315,8 +316,9 @@ class App:
         return console_part(about, lambda: following(self.live.start, self.live.close))
 
     def replay(
-        self, table: TableName, rows: Sequence[tuple[str, int]] | None, reason: str | None, *, accept_late: bool
-    ) -> Replayed:
+        self, table: TableName, rows: Sequence[tuple[str, int]] | None, reason: str | None, *, accept_late: bool,
+        mends: Mapping[tuple[str, int], Mend],
+    ) -> Replayed:  # fmt: skip
         """Take rows that were set aside through their flow again, by the declarations as they are now.
 
         Args:
@@ -324,6 +326,7 @@ class App:
             rows: source and position of each; None takes all of a reason.
             reason: only rows that were set aside for it.
             accept_late: whether late rows are taken too.
+            mends: how some of the rows are changed first.
 
         Raises:
             ConfigError: no open row is meant, or changed declarations were not applied yet.
@@ -338,7 +341,7 @@ class App:
         keys = keys_of(entries, set(rows) if rows is not None else None, accept_late=accept_late)
         if not keys:
             raise ConfigError("no open row is meant by this")
-        return take_again(now.pipeline(), table, keys, accept_late=accept_late)
+        return take_again(now.pipeline(), table, keys, accept_late=accept_late, mends=mends)
 
     def postgres(self, settings: ServingSettings, token: str | None, listener: socket, place: Place) -> PostgresServer:
         """The server of the PostgreSQL protocol on a bound socket; `place` says which of several processes it is.

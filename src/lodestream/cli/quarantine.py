@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -98,6 +99,10 @@ def replay(
         list[str] | None, typer.Option("--position", "-p", metavar="SOURCE:POS", help="This row; may be repeated.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every row that can be taken again.")] = False,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="COLUMN=VALUE", help="A new value, for the rows of --position; may be repeated."),
+    ] = None,
     accept_late: Annotated[
         bool, typer.Option("--accept-late", help="Late rows too, although their time has passed.")
     ] = False,
@@ -106,16 +111,21 @@ def replay(
     """Take rows of the quarantine through the flow again, as a batch of its own.
 
     Entries stay as they are; a row that passes now gets a resolution that closes its entry, one that does not is set
-    aside again with its new reason. Late rows need --accept-late: they change windows that were closed and pass dedup
-    without its memory of that time. Stop `run` of this table first, or let it go on: then one of the two goes first.
+    aside again with its new reason. With --set a row is mended first, and the resolution says how. Late rows need
+    --accept-late: they change windows that were closed and pass dedup without its memory of that time. Stop `run` of
+    this table first, or let it go on: then one of the two goes first.
     """
     from lodestream.errors import ConfigError
+    from lodestream.model.batch import Mend
+    from lodestream.query.service import OWNER
     from lodestream.runtime.replaying import chosen, keys_of, take_again
 
     opened = call.app()
     name = table_named(table, _tables(opened))
     if not (reason or positions or everything):
         raise ConfigError("say which rows: --reason, --position or --all", table=str(name))
+    if values and not positions:
+        raise ConfigError("say which rows get new values: --position", table=str(name))
     entries = chosen(_open(opened, name), reason)
     keys = keys_of(entries, set(map(_position, positions)) if positions else None, accept_late=accept_late)
     late = sum(entry == "late" for entry in entries["kind"].to_pylist())
@@ -128,7 +138,9 @@ def replay(
         return
     if opened.changes():
         raise ConfigError("declarations have changed; lodestream run --once applies them first", table=str(name))
-    done = take_again(opened.pipeline(), name, keys, accept_late=accept_late)
+    mend = Mend(dict(map(_value, values or ())), by=OWNER.name)
+    mends = dict.fromkeys(keys, mend) if values else {}
+    done = take_again(opened.pipeline(), name, keys, accept_late=accept_late, mends=mends)
     _done(call, name, len(keys), dict(done.counts))
 
 
@@ -169,6 +181,19 @@ def _position(text: str) -> tuple[str, int]:
     if not source or not position.isdigit():
         raise ConfigError("write --position as SOURCE:NUMBER, as quarantine show does", position=text)
     return source, int(position)
+
+
+def _value(text: str) -> tuple[str, Any]:
+    """`amount=50.00`: JSON where it is some, text where it is not; an empty value is NULL."""
+    from lodestream.errors import ConfigError
+
+    column, equals, value = text.partition("=")
+    if not equals or not column:
+        raise ConfigError("write --set as COLUMN=VALUE", value=text)
+    try:
+        return column, json.loads(value, parse_float=str) if value else None
+    except ValueError:
+        return column, value
 
 
 def _text(raw: Any) -> str | None:

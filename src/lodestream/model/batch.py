@@ -36,6 +36,30 @@ class BatchLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Mend:
+    """How a row that was set aside is changed before it is taken again.
+
+    Attributes:
+        values: new values of columns, as JSON has them; the others stay.
+        raw: the whole record in another form, for one that did not decode.
+        by: who changed it.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    raw: str | None = None
+    by: str = ""
+
+    def to_json(self) -> str:
+        """The mend as one line of canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Mend:
+        """Read `to_json`'s form."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
 class BatchPlan:
     """Plan N of a flow: written once, before the batch runs; whoever finds it runs exactly this.
 
@@ -52,6 +76,7 @@ class BatchPlan:
         clock_us: the batch's time; `_ingest_time` of its rows, microseconds since 1970 UTC.
         definition: `FlowPlan.definition` it was made for.
         replay: positions to take again from quarantine, as (source, position), and options.
+        mended: rows of `replay` that are taken in another form, as (source, position, `Mend.to_json`).
         owner: member who made it, in a flow that processes share, and runs it while it lives; empty for anybody.
     """
 
@@ -68,6 +93,7 @@ class BatchPlan:
     evict_us: int = 0
     replay: tuple[tuple[str, int], ...] = ()
     accept_late: bool = False
+    mended: tuple[tuple[str, int, str], ...] = ()
     owner: str = ""
 
     def to_json(self) -> bytes:
@@ -80,4 +106,5 @@ class BatchPlan:
         raw = json.loads(text)
         raw["ranges"] = tuple(SourceRange(**r) for r in raw["ranges"])
         raw["replay"] = tuple((source, position) for source, position in raw["replay"])
+        raw["mended"] = tuple((source, position, text) for source, position, text in raw.get("mended", ()))
         return cls(**raw)

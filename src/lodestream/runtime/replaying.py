@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import pyarrow as pa
 
 from lodestream.engines.embedded.frames import positions_of
-from lodestream.engines.embedded.replay import entries_before, open_entries
+from lodestream.engines.embedded.rejects import decode_rows
+from lodestream.engines.embedded.replay import entries_before, input_schema, open_entries
 from lodestream.errors import ConfigError, ConflictError
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import quarantine_name, table_path
 from lodestream.lake.table import DeltaTable
+from lodestream.model.batch import Mend
+from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
+from lodestream.model.types import Schema
 from lodestream.runtime.pipeline import Pipeline
 
 REPLAYABLE = ("quarantine", "late")
@@ -66,20 +72,33 @@ def keys_of(entries: pa.Table, wanted: set[Key] | None, *, accept_late: bool) ->
     return [(source, at) for source, at, kind in rows if kind in kinds and (wanted is None or (source, at) in wanted)]
 
 
-def take_again(pipeline: Pipeline, name: TableName, keys: Sequence[Key], *, accept_late: bool) -> Replayed:
+def take_again(
+    pipeline: Pipeline, name: TableName, keys: Sequence[Key], *, accept_late: bool,
+    mends: Mapping[Key, Mend] = MappingProxyType({}),
+) -> Replayed:  # fmt: skip
     """Run these rows as a batch of their own; each is taken once, whoever runs the flow beside.
 
+    Args:
+        pipeline: opens the flow.
+        name: the table.
+        keys: the rows.
+        accept_late: whether late rows are taken too.
+        mends: how some of them are changed first.
+
     Raises:
+        ConfigError: a mend does not fit the row, or the table has windows.
         ConflictError: another process was first again and again.
     """
     disk, lake = pipeline.around.disk, pipeline.around.lake
-    before = _batches(standing(disk, lake, name))
+    entries = standing(disk, lake, name)
+    before = _batches(entries)
+    _check(entries, mends, pipeline.flow(name).plan)
     left, counts = list(keys), {}
     for tries in reversed(range(_TRIES)):
         flow = pipeline.flow(name)
         try:
             flow.open()
-            counts = dict(flow.submit_replay(left, accept_late=accept_late).counts)
+            counts = dict(flow.submit_replay(left, accept_late=accept_late, mends=mends).counts)
             break
         except ConflictError:
             if not tries:
@@ -93,6 +112,27 @@ def take_again(pipeline: Pipeline, name: TableName, keys: Sequence[Key], *, acce
             break
     after = _batches(standing(disk, lake, name))
     return Replayed(len(keys), sum(key not in after for key in keys), counts)
+
+
+def _check(entries: pa.Table, mends: Mapping[Key, Mend], plan: FlowPlan) -> None:
+    """Raises ConfigError when a mend names no column of the row, or has a value of another type."""
+    if not mends:
+        return
+    columns = {column.name: column for column in input_schema(plan)}
+    rows = dict(zip(positions_of(entries), entries["row"].to_pylist(), strict=True))
+    for key, mend in mends.items():
+        row = rows.get(key)
+        if (row is None) == bool(mend.values) or (row is not None and mend.raw is not None):
+            fix = "give the whole record anew" if row is None else "give new values of its columns"
+            raise ConfigError(f"this row is mended otherwise: {fix}", source=key[0], position=key[1])
+        for name, value in mend.values.items():
+            if name not in columns or name.startswith("_"):
+                raise ConfigError("the row has no such column", column=name)
+            try:
+                decode_rows([json.dumps({name: value})], Schema((columns[name],)))
+            except (ValueError, TypeError, AttributeError, ArithmeticError, pa.ArrowException) as error:
+                kind = str(columns[name].type)
+                raise ConfigError("not a value of the column", column=name, type=kind) from error
 
 
 def _batches(entries: pa.Table) -> dict[Key, int]:

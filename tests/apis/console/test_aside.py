@@ -1,6 +1,7 @@
 """Rows that were set aside, over HTTP: groups, pages, raw records, and taking them again exactly once."""
 
 import base64
+import json
 import threading
 
 from tests.apis.console.conftest import People, grants, order, serve
@@ -162,3 +163,27 @@ def test_requests_that_cannot_be_read(served):
         assert answer.headers["content-type"] == "application/problem+json"
     with served.client() as client:
         assert client.post(f"{PATH}/replay", content=b"{").status_code == 400
+
+
+def test_a_row_is_mended_and_taken_again(served):
+    rows = served.get(PATH).json()["rows"]
+    told = served.post(f"{PATH}/replay", {"rows": [rows[0]["id"] | {"set": {"amount": 7}}]}).json()
+    assert (told["replayed"], told["passed"]) == (1, 1)
+    assert max(row["amount"] for row in served.lab.rows("silver.orders", "amount")) >= 7
+    closed = [row for row in served.lab.quarantine("silver.orders", "kind", "detail") if row["kind"] == "resolved"]
+    assert json.loads(closed[0]["detail"])["values"] == {"amount": 7}
+    assert json.loads(closed[0]["detail"])["by"]
+    (event,) = [event for event in served.people.events if event.action == "replay"]
+    assert event.detail["mended"] == 1
+    served.lab.reconcile()
+    second = rows[1]["id"]
+    for wrong in (
+        {"set": {"amount": "much"}},
+        {"set": {"nothing": 1}},
+        {"set": []},
+        {"set": [1]},
+        {"raw": 1},
+        {"raw": "{}"},
+    ):
+        assert served.post(f"{PATH}/replay", {"rows": [second | wrong]}).status_code == 400, wrong
+    assert [row["id"] for row in served.get(PATH).json()["rows"]] == [second]

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from lodestream.apis.problems import ProblemError
 from lodestream.lake.layout import quarantine_name
 from lodestream.model.access import Principal
+from lodestream.model.batch import Mend
 from lodestream.model.table import TableName
 from lodestream.query.service import QueryService
 from lodestream.runtime.replaying import Key, Replayed
@@ -32,9 +33,10 @@ class Replay(Protocol):
     """Takes rows of a table's quarantine through its flow again, each exactly once."""
 
     def __call__(
-        self, table: TableName, rows: Sequence[Key] | None, reason: str | None, *, accept_late: bool
-    ) -> Replayed:
-        """Those rows, or all open ones with the reason.
+        self, table: TableName, rows: Sequence[Key] | None, reason: str | None, *, accept_late: bool,
+        mends: Mapping[Key, Mend],
+    ) -> Replayed:  # fmt: skip
+        """Those rows, or all open ones with the reason; some of them mended first.
 
         Raises:
             ConfigError: none is meant, or declarations have changed and were not applied.
@@ -79,7 +81,7 @@ def entries(
 
 
 def replay(
-    run: Replay, name: TableName, asked: Any, record: Callable[[Mapping[str, str | int | float | None]], None]
+    run: Replay, name: TableName, asked: Any, record: Callable[[Mapping[str, str | int | float | None]], None], by: str
 ) -> dict[str, Any]:
     """Do what a request asks for.
 
@@ -88,37 +90,53 @@ def replay(
         name: the table.
         asked: the request's JSON.
         record: puts it into the audit log; nothing is done when it cannot.
+        by: who asks; stands beside what they mended.
 
     Raises:
         ProblemError: it cannot be read.
         What `run` raises else.
     """
-    rows, reason, accept_late = _asked(asked)
-    record({"rows": len(rows) if rows is not None else None, "reason": reason, "accept_late": int(accept_late)})
-    done = run(name, rows, reason, accept_late=accept_late)
+    rows, reason, accept_late, mends = _asked(asked, by)
+    record({
+        "rows": len(rows) if rows is not None else None, "reason": reason, "accept_late": int(accept_late),
+        "mended": len(mends),
+    })  # fmt: skip
+    done = run(name, rows, reason, accept_late=accept_late, mends=mends)
     return {"table": str(name), "replayed": done.chosen, "passed": done.passed, "counts": dict(done.counts)}
 
 
-def _asked(asked: Any) -> tuple[list[Key] | None, str | None, bool]:
+def _asked(asked: Any, by: str) -> tuple[list[Key] | None, str | None, bool, dict[Key, Mend]]:
     if not isinstance(asked, dict) or asked.keys() - {"rows", "reason", "accept_late"}:
         raise ProblemError(400, "send {rows: [{source, position}]} or {reason}, and accept_late if late rows are meant")
     reason, accept_late, listed = asked.get("reason"), asked.get("accept_late", False), asked.get("rows")
     if not isinstance(accept_late, bool) or not isinstance(reason, str | None) or (reason is None) == (listed is None):
         raise ProblemError(400, "send either rows or a reason; accept_late is true or false")
     if listed is None:
-        return None, reason, accept_late
+        return None, reason, accept_late, {}
     if not isinstance(listed, list) or not 0 < len(listed) <= ROWS_MAX:
         raise ProblemError(400, f"rows is a list of 1 to {ROWS_MAX} entries")
     keys: list[Key] = []
+    mends: dict[Key, Mend] = {}
     for row in listed:
-        source, position = (row.get("source"), row.get("position")) if isinstance(row, dict) else (None, None)
-        position = int(position) if isinstance(position, str) and position.isdecimal() else position
-        if not isinstance(source, str) or not isinstance(position, int) or isinstance(position, bool):
-            raise ProblemError(400, "each row has a source (text) and a position (whole number)")
-        if row.keys() - {"source", "position"}:
-            raise ProblemError(400, "rows are taken again as they came; mend the rule, or send the mended record anew")
-        keys.append((source, position))
-    return keys, None, accept_late
+        key, mend = _row(row, by)
+        keys.append(key)
+        if mend is not None:
+            mends[key] = mend
+    return keys, None, accept_late, mends
+
+
+def _row(row: Any, by: str) -> tuple[Key, Mend | None]:
+    """One row that is named, and how it is mended."""
+    source, position = (row.get("source"), row.get("position")) if isinstance(row, dict) else (None, None)
+    position = int(position) if isinstance(position, str) and position.isdecimal() else position
+    if not isinstance(source, str) or not isinstance(position, int) or isinstance(position, bool):
+        raise ProblemError(400, "each row has a source (text) and a position (whole number)")
+    values, raw = row.get("set", {}), row.get("raw")
+    if row.keys() - {"source", "position", "set", "raw"} or not isinstance(values, dict):
+        raise ProblemError(400, "a row is mended by set: {column: value}, or by raw when it did not decode")
+    if not isinstance(raw, str | None):
+        raise ProblemError(400, "raw is the whole record as text")
+    return (source, position), Mend(values, raw, by) if values or raw is not None else None
 
 
 def _ask(

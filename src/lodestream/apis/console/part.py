@@ -193,7 +193,7 @@ class _Endpoints:
             if not allowed:
                 raise AccessError("may not replay rows of this table", table=str(name))
 
-        return aside.replay(self._about.replay, name, asked, record)
+        return aside.replay(self._about.replay, name, asked, record, principal.name)
 
     async def _list(self, _request: Request, principal: Principal) -> Response:
         boards = await asyncio.to_thread(self._boards.seen, principal)
@@ -233,7 +233,11 @@ _REPLAY: dict[str, Any] = {
             "type": "array", "minItems": 1, "maxItems": aside.ROWS_MAX,
             "items": {
                 "type": "object", "required": ["source", "position"], "additionalProperties": False,
-                "properties": {"source": {"type": "string"}, "position": {"type": ["integer", "string"]}},
+                "properties": {
+                    "source": {"type": "string"}, "position": {"type": ["integer", "string"]},
+                    "set": {"type": "object", "description": "New values of columns, as JSON; the others stay."},
+                    "raw": {"type": "string", "description": "The whole record anew, where it did not decode."},
+                },
             },
         },
         "reason": {"type": "string", "description": "Every open row that was set aside for it."},

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -48,7 +50,7 @@ from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.table import DeltaTable, Staged
-from lodestream.model.batch import BatchPlan
+from lodestream.model.batch import BatchPlan, Mend
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, RunQuery, Watermark
 from lodestream.model.types import Schema
 from lodestream.ports.source import Acknowledges, Marks, Source
@@ -207,15 +209,25 @@ class Flow:
             pending = self.store.put_plan(planned)
         return self._run(pending)
 
-    def submit_replay(self, positions: list[tuple[str, int]], *, accept_late: bool) -> Committed:
-        """Run quarantined rows through the flow again, as a batch of its own; runs a pending batch first."""
+    def submit_replay(
+        self, positions: list[tuple[str, int]], *, accept_late: bool,
+        mends: Mapping[tuple[str, int], Mend] = MappingProxyType({}),
+    ) -> Committed:  # fmt: skip
+        """Run quarantined rows through the flow again, as a batch of its own; runs a pending batch first.
+
+        Raises:
+            ConfigError: a row is to be mended that windows are made from: they are made again from rows as they came.
+        """
+        if mends and self._window is not None:
+            raise ConfigError("mend the row in the table that windows are made from", table=str(self.name))
+        texts = tuple((*key, mends[key].to_json()) for key in positions if key in mends)
         while True:
             number = self.state.batch + 1
             plan = BatchPlan(
                 epoch=self.epoch, batch=number, kind="replay", clock_us=self.around.clock(),
                 definition=self.plan.definition, after=self.state.upto, upto=self.state.upto,
                 pins=self._pins(), late_us=self.state.late_us, evict_us=self.state.late_us,
-                replay=tuple(positions), accept_late=accept_late,
+                replay=tuple(positions), accept_late=accept_late, mended=texts,
             )  # fmt: skip
             standing = self.store.put_plan(plan)
             committed = self._run(standing)
