@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -49,29 +48,27 @@ def postgres(
     if part is not None:
         _part(app, settings, part)
         return
-    token = handed_token() or _token(app, settings)
+    token = handed_token() or _token(call, app, settings)
     if changed.processes == 1:
         _alone(call, app, settings, token)
     else:
         _several(call, settings, token)
 
 
-def _token(app: App, settings: ServingSettings) -> str | None:
+def _token(call: Call, app: App, settings: ServingSettings) -> str | None:
     """A token for development when there are no keys yet."""
     from lodestream.errors import ConfigError
+    from lodestream.security.development import FIRST_KEY, development_token, nobody_can_enter
     from lodestream.security.keys import KeyStore
     from lodestream.security.networks import is_local
 
-    local = is_local(settings.host)
-    if not local and settings.tls is None:
+    if not is_local(settings.host) and settings.tls is None:
         raise ConfigError("connections from other machines need TLS; add server.tls", host=settings.host)
-    if KeyStore(app.keys_path).listed():
-        return None
-    if not local:
-        raise ConfigError(
-            "without a key only this machine may connect; make one: lodestream keys create NAME", host=settings.host
-        )
-    return f"dev_{secrets.token_urlsafe(24)}"
+    keys = KeyStore(app.keys_path)
+    token = development_token(settings, keys, app.environment)
+    if nobody_can_enter(settings, keys) and token is None:
+        call.say(f"nobody can sign in yet; make the first key: {FIRST_KEY}")
+    return token
 
 
 def _bound(settings: ServingSettings, *, shared: bool) -> socket.socket:

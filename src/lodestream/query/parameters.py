@@ -46,8 +46,9 @@ def _walk(item: Any, told: str | None, kinds: Mapping[str, set[str]]) -> Iterato
         if item.get("class") == "PARAMETER":
             yield item, told
             return
+        wraps = "class" not in item and "type" not in item  # an argument with its name
         for key, value in item.items():
-            yield from _walk(value, _told(item, key, kinds), kinds)
+            yield from _walk(value, told if wraps else _told(item, key, kinds), kinds)
 
 
 def _told(item: Mapping[str, Any], key: str, kinds: Mapping[str, set[str]]) -> str | None:

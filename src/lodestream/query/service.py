@@ -265,6 +265,7 @@ class QueryService:
     def over(
         self, text: str, given: Given, *, principal: Principal, parameters: Sequence[object] = (),
         budget: Budget | None = None, integer_division: bool = False, describe: bool = False,
+        began: Callable[[Running], None] | None = None,
     ) -> Answer:  # fmt: skip
         """Run a query of the caller's over tables that are handed in, none of the lake, in the sandbox.
 
@@ -279,7 +280,8 @@ class QueryService:
             statement.text, (), budget or self.budget, 1, integer_division, given.tables, given.setup,
             parameters=_parameters(parameters),
         )  # fmt: skip
-        return Answer(self.pool.run(job, principal.name, describe=describe), {}, (), lambda *_: None)
+        running = self.pool.run(job, principal.name, describe=describe, began=began)
+        return Answer(running, {}, (), lambda *_: None)
 
     def _reads(self, statement: Statement, principal: Principal, as_of: Mapping[TableName, int]) -> list[_Read]:
         """Every table of a statement, authorised and pinned."""

@@ -10,7 +10,7 @@ from lodestream.apis.postgres.server import Place, bind
 from lodestream.app import App, now_us, open_project
 from lodestream.catalog import store
 from lodestream.catalog.entries import entry
-from lodestream.model.policy import Grant, Mask, RowFilter
+from lodestream.model.policy import Grant, Mask, RowFilter, User
 from lodestream.model.table import TableName
 from lodestream.ports.authority import Event
 from lodestream.security.keys import ApiKey, KeyStore
@@ -89,8 +89,9 @@ def shop(tmp_path_factory):
     app = open_project(str(folder))
     orders = TableName("gold", "orders")
     say(
-        app, Grant("alice", "select", "gold.orders"), Grant("bob", "select", "gold.orders"),
-        Grant("bob", "select", "silver"), Mask("hide", ((orders, "customer"),), "'***'", ("bob",)),
+        app, *map(User, ("alice", "bob", "carol")), Grant("alice", "select", "gold.orders"),
+        Grant("bob", "select", "gold.orders"), Grant("bob", "select", "silver"),
+        Mask("hide", ((orders, "customer"),), "'***'", ("bob",)),
         RowFilter("tenants", (orders,), "tenant = if(current_user() = 'alice', 'acme', 'globex')"),
     )  # fmt: skip
     passwords = {name: key(app, name) for name in ("alice", "bob", "carol")}

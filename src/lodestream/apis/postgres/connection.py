@@ -13,6 +13,7 @@ import pyarrow as pa
 from lodestream.apis.postgres import messages as m
 from lodestream.apis.postgres import statements as st
 from lodestream.apis.postgres import types, utilities
+from lodestream.apis.postgres.cancel import Cancel
 from lodestream.apis.postgres.channel import Channel, ClosedError
 from lodestream.apis.postgres.copying import CopyOut
 from lodestream.apis.postgres.desk import Desk
@@ -22,7 +23,7 @@ from lodestream.apis.postgres.parameters import decode
 from lodestream.apis.postgres.reading import classify
 from lodestream.apis.postgres.rows import data_rows, pieces_of
 from lodestream.apis.postgres.session import FAILED, IDLE, OPEN, Portal, Prepared, Session, Shape
-from lodestream.apis.postgres.streams import Cancel, RowStream, Static
+from lodestream.apis.postgres.streams import RowStream, Static
 from lodestream.errors import LodestreamError
 
 _OUT_BYTES = 64 << 10
@@ -49,7 +50,6 @@ class Connection:
         self._executor, self._message_bytes_max = executor, message_bytes_max
         self._out = bytearray()
         self._skipping = False
-        self._implicit = False
         self.cancel = Cancel()
         self.waiting = False
         channel.on_lost = lambda: self.cancel()
@@ -112,7 +112,6 @@ class Connection:
         text = body.text()
         body.end()
         self.session.close("")
-        self.cancel = Cancel()
         found = statements(text)
         if not found:
             self._emit(m.EMPTY_QUERY)
@@ -223,8 +222,9 @@ class Connection:
         if portal.statement is None:
             self._emit(m.EMPTY_QUERY)
             return
-        if portal.rows is None and not portal.done:
-            self.cancel = Cancel()
+        if portal.rows is not None:
+            self.cancel = portal.rows.cancel
+        elif not portal.done:
             await self._open(portal)
         await self._run(portal, rows_max if rows_max > 0 else None)
 
@@ -280,7 +280,10 @@ class Connection:
         return self._columns(statement)
 
     async def _ask(self, portal: Portal, text: str) -> pa.Schema:
-        session, cancel = self.session, self.cancel
+        if self._channel.lost.is_set():
+            raise ClosedError
+        session = self.session
+        cancel = self.cancel = Cancel()
         planned = await self._wait(lambda: self._desk.plan(text, session))
         if len(portal.values) < planned.declared:
             raise PgError("42P02", f"there is no parameter ${len(portal.values) + 1}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lodestream.apis.postgres import messages as m
 from lodestream.apis.postgres.channel import Channel
 from lodestream.apis.postgres.failures import PgError
-from lodestream.errors import AccessError, LodestreamError
+from lodestream.errors import AccessError
 from lodestream.model.access import Principal
 from lodestream.security.identity import Identity
 from lodestream.security.networks import Address
@@ -30,16 +30,15 @@ class Door:
 
     Attributes:
         identity: knows credentials.
-        tls: for those who ask for it; None when there are no certificates.
-        binding: `tls-server-end-point` of the certificate.
-        secure: whether everybody but this machine needs TLS.
+        tls: what TLS needs for the next who asks for it; None when there are no certificates.
+        binding: gives `tls-server-end-point` of the certificate.
         databases: names that the one database goes by.
         allowed: whether an address may connect.
     """
 
     identity: Identity
-    tls: ssl.SSLContext | None
-    binding: bytes | None
+    tls: Callable[[], ssl.SSLContext] | None
+    binding: Callable[[], bytes] | None
     databases: frozenset[str]
     allowed: Callable[[Address | None], bool]
 
@@ -119,7 +118,7 @@ async def _startup(channel: Channel, door: Door) -> tuple[bytes, bool]:
         asked.add(code)
         if code == _SSL and door.tls is not None:
             channel.write(b"S")
-            await channel.start_tls(door.tls)
+            await channel.start_tls(door.tls())
             secure = True
         else:
             channel.write(b"N")
@@ -128,7 +127,7 @@ async def _startup(channel: Channel, door: Door) -> tuple[bytes, bool]:
 async def _authenticate(channel: Channel, door: Door, user: str, address: Address | None, *, secure: bool) -> Principal:
     if secure and (found := _by_certificate(channel, door, user)) is not None:
         return found
-    binding = door.binding if secure else None
+    binding = door.binding() if secure and door.binding is not None else None
     offered = [MECHANISM_PLUS] if binding is not None else []
     channel.write(m.authentication(10, b"".join(name.encode() + b"\0" for name in [*offered, MECHANISM]) + b"\0"))
     body = m.Body(await _answer(channel))
@@ -148,7 +147,18 @@ async def _authenticate(channel: Channel, door: Door, user: str, address: Addres
 
 
 def _by_certificate(channel: Channel, door: Door, user: str) -> Principal | None:
-    return None
+    """Whoever's certificate the connection was made with, when it is that of the user they name."""
+    assert channel.transport is not None
+    secured = channel.transport.get_extra_info("ssl_object")
+    der = secured.getpeercert(binary_form=True) if secured is not None else None
+    if der is None:
+        return None
+    try:
+        found = door.identity.by_certificate(der)
+    except AccessError as error:
+        told = f'certificate authentication failed for user "{user}"'
+        raise PgError("28000", told, detail=error.message, fatal=True) from None
+    return found if found is not None and found.name == user else None
 
 
 async def _answer(channel: Channel) -> bytes:
@@ -180,8 +190,3 @@ def _is_here(address: Address | None) -> bool:
     return address is not None and (
         address.is_loopback or ((mapped := getattr(address, "ipv4_mapped", None)) is not None and mapped.is_loopback)
     )
-
-
-def refused(error: LodestreamError) -> PgError:
-    """An error of the login as the client hears it."""
-    return PgError("28000", error.message, fatal=True)

@@ -16,6 +16,8 @@ from lodestream.apis.postgres import spellings, tree
 from lodestream.apis.postgres.failures import PgError
 
 PG_CATALOG, INFORMATION = "pg_catalog", "information_schema"
+SERIES = "_series"
+"""What `generate_series` is called where the catalogs answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,9 @@ class Planned:
         declared: how many parameters the client's text has.
         names: what its columns are called; None leaves that to DuckDB.
         settings: what it sets by `set_config`.
+        casts: each parameter that is cast, and the number of the type it is cast to.
+        lists: each parameter that stands in `column = ANY($1)`, and the column.
+        numbered: whether it joins the functions of `pg_type` by number.
     """
 
     text: str
@@ -37,6 +42,9 @@ class Planned:
     declared: int
     names: tuple[str, ...] | None
     settings: tuple[tuple[str, str], ...] = ()
+    casts: tuple[tuple[int, int], ...] = ()
+    lists: tuple[tuple[int, str], ...] = ()
+    numbered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,8 @@ def plan(text: str, around: Surroundings) -> Planned:
         changed["node"] = pass_.walk(changed["node"], frozenset())
     except RecursionError:
         raise PgError("54001", "statement is nested too deeply") from None
+    if pass_.catalog:
+        pass_.unbounded()
     if pass_.lake and pass_.catalog:
         raise PgError(
             "0A000", "one question reads either the lake or the system catalogs",
@@ -90,7 +100,12 @@ def plan(text: str, around: Surroundings) -> Planned:
         text = tree.write(changed)
     elif pass_.insertions:
         text = _inserted(text, pass_.insertions)
-    return Planned(text, bool(pass_.catalog), tuple(left), declared, named, tuple(pass_.settings))
+    casts = tuple(spellings.parameter_casts(found["node"]))
+    numbered = f"{PG_CATALOG}.pg_proc" in pass_.catalog
+    return Planned(
+        text, bool(pass_.catalog), tuple(left), declared, named, tuple(pass_.settings), casts,
+        tuple(spellings.parameter_lists(found["node"])), numbered,
+    )  # fmt: skip
 
 
 def _inserted(text: str, insertions: Sequence[tuple[int, str]]) -> str:
@@ -110,6 +125,7 @@ class _Pass:
         self.lake: set[str] = set()
         self.catalog: set[str] = set()
         self.settings: list[tuple[str, str]] = []
+        self._series: list[dict[str, Any]] = []
 
     def walk(self, item: Any, known: frozenset[str]) -> Any:
         """The item as it should be; `known` are names that WITH has given so far."""
@@ -124,7 +140,9 @@ class _Pass:
                 item[key] = self.walk(value, known)
         if item.get("type") == "BASE_TABLE":
             return self._table(item, known)
-        if item.get("type") == "ORDER_BY_NODE" or ("null_order" in item and "expression" in item):
+        if item.get("type") == "TABLE_FUNCTION":
+            return self._after_from(item)
+        if "null_order" in item and "expression" in item:
             return self._order(item)
         kind = item.get("class")
         if kind == "COLUMN_REF":
@@ -133,9 +151,18 @@ class _Pass:
             return self._function(item)
         if kind == "CAST":
             return self._changed(item, spellings.cast(item, self._around.oids, self._catalog_name))
+        if kind == "COMPARISON":
+            return self._changed(item, spellings.comparison(item))
         if kind == "COLLATE":
             return self._changed(item, item["child"] | {"alias": item["alias"]})
         return item
+
+    def unbounded(self) -> None:
+        """Let the catalogs count up to what they hold: the lake's questions give such bounds as they are written."""
+        for item in self._series:
+            item["function_name"] = SERIES
+            item["qualified_name"] = {"path": [SERIES]}
+            self.rewritten = True
 
     def _changed(self, before: Any, after: Any) -> Any:
         if after is not before:
@@ -211,8 +238,21 @@ class _Pass:
         names = item["column_names"]
         if len(names) == 1 and (word := names[0].lower()) in spellings.WORDS and word in self._around.values:
             return self._changed(item, self._constant(self._around.values[word], item["alias"] or word))
+        if names[-1].lower() == "tableoid":  # every row of PostgreSQL has one; here it says nothing
+            return self._changed(item, tree.integer(0, item["alias"] or "tableoid"))
         if len(names) >= 3 and names[-3].lower() in (PG_CATALOG, INFORMATION):
             item["column_names"] = names[-2:]
+            self.rewritten = True
+        return item
+
+    def _after_from(self, item: dict[str, Any]) -> Any:
+        """In `FROM generate_series(1, 3) s` the column, too, is called `s`."""
+        called = item["function"]
+        single = called["function_name"].lower() in ("generate_series", "range", SERIES) or (
+            called["function_name"].lower() == "unnest" and len(called["arguments"]) == 1
+        )
+        if single and item["alias"] and not item["column_name_alias"]:
+            item["column_name_alias"] = [item["alias"]]
             self.rewritten = True
         return item
 
@@ -230,12 +270,12 @@ class _Pass:
         if name == "current_schemas" and item["class"] == "FUNCTION":
             return self._changed(item, self._schemas(arguments, item["alias"] or name))
         if name in ("current_setting", "set_config"):
-            return self._changed(item, self._setting(name, arguments, item["alias"] or name))
+            return self._changed(item, self._setting(name, item, arguments, item["alias"] or name))
         if (made := spellings.function(name, item, arguments)) is not None:
             return self._changed(item, made)
-        if name in self._around.functions and (
-            schema or name.startswith(("pg_", "_pg_", "has_", "format_type", "obj_", "col_", "quote_"))
-        ):
+        if name in ("generate_series", "range"):
+            self._series.append(item)
+        if name in self._around.functions:
             self.catalog.add(f"{PG_CATALOG}.{name}")
         return item
 
@@ -246,8 +286,11 @@ class _Pass:
             "alias": alias
         }
 
-    def _setting(self, name: str, arguments: Sequence[Any], alias: str) -> Any:
+    def _setting(self, name: str, item: Any, arguments: Sequence[Any], alias: str) -> Any:
         values = [each.get("literal", {}).get("text") for each in arguments]
+        if name == "current_setting" and values and values[0] is None:
+            self.catalog.add(f"{PG_CATALOG}.pg_settings")
+            return item | {"function_name": "_setting", "qualified_name": {"path": ["_setting"]}, "alias": alias}
         if not values or values[0] is None:
             raise PgError("0A000", f"{name} takes the name of a setting as it is written")
         if name == "current_setting":

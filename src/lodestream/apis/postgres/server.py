@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import socket
-import ssl
 import struct
 import sys
 from collections.abc import Callable
@@ -169,12 +168,12 @@ class PostgresServer:
         variables = Variables(welcome.principal.name, lambda _name, _value: None)
         for name, value in welcome.options.items():
             variables.start(name, value)
-        session = Session(welcome.principal, self._desk.database, variables)
+        process, secret = self._key(), secrets.randbits(32)
+        session = Session(welcome.principal, self._desk.database, variables, process)
         connection = Connection(channel, session, self._desk, self._executor, self._bounds.message_bytes_max)
         for name in TOLD:
             connection.tell(name, variables.get(name))
         variables.listen(connection.tell)
-        process, secret = self._key(), secrets.randbits(32)
         connection.greet(process, secret)
         self._connections[process] = (secret, connection, channel)
         try:
@@ -258,14 +257,3 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
         made.close()
         raise
     return made
-
-
-def tls_context(certificate: str, key: str, client_ca: str | None) -> ssl.SSLContext:
-    """What TLS needs. Raises OSError or ssl.SSLError when a file cannot be read."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    if client_ca is not None:
-        context.load_verify_locations(client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context

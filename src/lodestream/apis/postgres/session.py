@@ -97,12 +97,14 @@ class Session:
         principal: whose it is; renewed while their credential is good.
         database: name of the database.
         variables: settings.
+        process: number of the connection.
         status: `I` outside a transaction, `T` in one, `E` in one that has failed.
     """
 
     principal: Principal
     database: str
     variables: Variables
+    process: int = 0
     status: bytes = IDLE
     statements: dict[str, Prepared] = field(default_factory=dict)
     portals: dict[str, Portal] = field(default_factory=dict)

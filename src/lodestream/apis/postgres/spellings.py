@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lodestream.apis.postgres import tree
+from lodestream.apis.postgres import tree, types
 from lodestream.apis.postgres.failures import PgError
 
 WORDS = frozenset({"current_user", "session_user", "user", "current_role", "current_catalog", "current_schema"})
@@ -63,17 +63,21 @@ def cast(item: dict[str, Any], oids: Mapping[str, Mapping[str, int]], looked_up:
     child = item["child"]
     if name == "list" and kind.get("children"):
         element = str(kind["children"][0].get("type_name", "")).lower()
-        made = _element(element)
+        made = _element(element) or (element if kind["children"][0].get("schema") else None)
         return item if made is None else _to(item, f"{made}[]")
     if name in ("regclass", "regtype", "regnamespace"):
         return _registered(item, name, child, oids, looked_up)
     if name in ("regproc", "regprocedure", "regoper") and _literal(child) is not None:
         return tree.string(str(_literal(child)).rpartition(".")[2], item["alias"])
+    if name == "oid" and _is_text(child):
+        return _procedure(str(_literal(child)), item["alias"], oids)
     if name in _LISTS:
         return _to(item, _LISTS[name])
     if name in ("decimal", "numeric") and not kind.get("children"):
         return _to(item, "DECIMAL(38, 10)")
     made = _element(name)
+    if made is None and kind.get("schema"):
+        made = name
     return item if made is None else _to(item, made)
 
 
@@ -91,6 +95,53 @@ def _to(item: dict[str, Any], kind: str) -> dict[str, Any]:
     return item | {"type_expr": tree.expression(f"CAST(NULL AS {kind})")["type_expr"]}
 
 
+_PROCEDURES = frozenset({"typinput", "typoutput", "typreceive", "typsend", "typmodin", "typmodout", "typanalyze"})
+
+
+def comparison(item: dict[str, Any]) -> Any:
+    """Columns of functions hold names here, and the one that is none is called `-`; the item itself for all else."""
+    for side, other in (("left", "right"), ("right", "left")):
+        column = item[side].get("column_names", [""])[-1].lower() if item[side].get("class") == "COLUMN_REF" else ""
+        if column in _PROCEDURES and _literal(item[other]) == "0":
+            return item | {other: tree.string("-")}
+    return item
+
+
+def parameter_casts(item: Any) -> Iterator[tuple[int, int]]:
+    """Each parameter below that is cast at once, and the number of the type."""
+    if isinstance(item, list):
+        for each in item:
+            yield from parameter_casts(each)
+    elif isinstance(item, dict):
+        child = item.get("child")
+        if item.get("class") == "CAST" and isinstance(child, dict) and child.get("class") == "PARAMETER":
+            kind = item["type_expr"]
+            several = str(kind.get("type_name", "")).lower() == "list" and bool(kind.get("children"))
+            name = str((kind["children"][0] if several else kind).get("type_name", ""))
+            oid = types.TEXT.oid if name.startswith("reg") else types.oid_of(name + ("[]" if several else ""))
+            if oid and child["identifier"].isdecimal():
+                yield int(child["identifier"]), oid
+            return
+        for each in item.values():
+            yield from parameter_casts(each)
+
+
+def parameter_lists(item: Any) -> Iterator[tuple[int, str]]:
+    """Each parameter below that stands in `column = ANY($1)`, and the name of the column."""
+    if isinstance(item, list):
+        for each in item:
+            yield from parameter_lists(each)
+    elif isinstance(item, dict):
+        if item.get("class") == "SUBQUERY" and item["subquery_type"] == "ANY":
+            column, items = item["child"], item["subquery"]["node"].get("select_list", ())
+            if column and column.get("class") == "COLUMN_REF" and len(items) == 1:
+                listed = [each["expression"] for each in items[0].get("arguments", ())]
+                if listed and listed[0].get("class") == "PARAMETER" and listed[0]["identifier"].isdecimal():
+                    yield int(listed[0]["identifier"]), str(column["column_names"][-1]).lower()
+        for each in item.values():
+            yield from parameter_lists(each)
+
+
 def _registered(
     item: dict[str, Any], name: str, child: Any, oids: Mapping[str, Mapping[str, int]], looked_up: Callable[[str], None]
 ) -> Any:  # fmt: skip
@@ -105,12 +156,25 @@ def _registered(
         return tree.integer(found, item["alias"])
     if text is not None:
         return tree.integer(int(text), item["alias"])
-    if child.get("class") in ("PARAMETER", "CAST"):
+    if child.get("class") == "CAST":
         return _to(item, "UINTEGER")
+    call = dict(tree.expression(f"{'to_' + name if child.get('class') == 'PARAMETER' else name + '_name'}(1)"))
     looked_up(f"pg_catalog.{name}")
-    call = dict(tree.expression(f"{name}_name(1)"))
     call["arguments"] = [call["arguments"][0] | {"expression": child}]
     return call | {"alias": item["alias"]}
+
+
+def _procedure(name: str, alias: str, oids: Mapping[str, Mapping[str, int]]) -> Any:
+    """The number of a function; what is a number already stays one."""
+    found = int(name) if name.strip().isdecimal() else oids["regproc"].get(name.lower())
+    if found is None:
+        raise PgError("42883", f'function "{name}" does not exist')
+    return tree.integer(found, alias)
+
+
+def _is_text(item: Any) -> bool:
+    literal = item.get("literal") if isinstance(item, dict) else None
+    return literal is not None and literal.get("kind") == "STRING"
 
 
 def function(name: str, item: dict[str, Any], arguments: Sequence[Any]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -11,7 +10,9 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from lodestream.errors import LodestreamError, TransientError
+from lodestream.apis.postgres.cancel import Cancel
+from lodestream.apis.postgres.failures import PgError
+from lodestream.errors import LodestreamError
 
 _FIRST_BYTES = 1 << 20
 _FIRST_ROWS = 20_000
@@ -33,30 +34,6 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of it."""
-
-
-class Cancel:
-    """Ends whatever question of a session is under way, from any thread; a new one is made for each statement."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._source: Source | None = None
-        self.asked = False
-
-    def __call__(self) -> None:
-        """End it."""
-        with self._lock:
-            self.asked, source = True, self._source
-        if source is not None:
-            source.cancel()
-
-    def watch(self, source: Source) -> None:
-        """End this one when asked to, at once if that was before."""
-        with self._lock:
-            self._source = source
-            asked = self.asked
-        if asked:
-            source.cancel()
 
 
 class Static:
@@ -86,7 +63,7 @@ class RowStream:
     """
 
     def __init__(self, executor: Executor, cancel: Cancel) -> None:
-        self._executor, self._cancel = executor, cancel
+        self._executor, self.cancel = executor, cancel
         self._source: Source | None = None
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._ready: deque[pa.RecordBatch] = deque()
@@ -133,9 +110,13 @@ class RowStream:
             self._executor.submit(self._source.close)
 
     def _open(self, ask: Callable[[], Source]) -> None:
-        source = ask()
+        try:
+            source = ask()
+        except LodestreamError:
+            self._check()
+            raise
         self._source, self.schema = source, source.schema
-        self._cancel.watch(source)
+        self.cancel.watch(source.cancel)
         self._batches = source.batches()
         self._fill(_FIRST_BYTES, _FIRST_ROWS)
 
@@ -147,8 +128,7 @@ class RowStream:
             except LodestreamError:
                 self._ended = True
                 self._release()
-                if self._cancel.asked:
-                    raise TransientError("canceling statement due to user request") from None
+                self._check()
                 raise
             if batch is None:
                 self._ended = True
@@ -156,6 +136,11 @@ class RowStream:
             elif batch.num_rows:
                 self._ready.append(batch)
                 size, rows = size + batch.get_total_buffer_size(), rows + batch.num_rows
+
+    def _check(self) -> None:
+        """Whatever went wrong after a cancel request, the request is what the client hears of."""
+        if self.cancel.asked:
+            raise PgError("57014", "canceling statement due to user request") from None
 
     def _release(self) -> None:
         if self._source is not None:

@@ -111,7 +111,7 @@ BY_NAME: dict[str, PgType] = {name: kind for kind in TYPES.values() for name in 
 
 _SYNONYMS = {
     "int": 23, "decimal": 1700, "float": 701, "real": 700, "timestamp": 1114, "timestamptz": 1184, "time": 1083,
-    "varchar": 1043, "char": 1042, "bpchar": 1042, "double": 701,
+    "varchar": 1043, "char": 1042, "bpchar": 1042, "double": 701, "string": 25, "long": 20, "short": 21, "blob": 17,
 }  # fmt: skip
 
 
