@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 from lodestream.catalog import decide, store
 from lodestream.catalog.entries import POLICY_KINDS
@@ -23,6 +23,8 @@ from lodestream.ports.authority import Event
 _REFRESH_S = 0.2
 _STALE_S = 0.8
 _KEPT_MAX = 20_000
+_Kept = dict[tuple[object, ...], TableAccess | frozenset[Privilege]]
+_Decision = TypeVar("_Decision", TableAccess, frozenset[Privilege])
 
 
 class Catalog:
@@ -44,7 +46,7 @@ class Catalog:
         self._refresh_s = refresh_s
         self._lock = threading.Lock()
         self._looked = 0.0
-        self._held: tuple[State, dict[Any, TableAccess]] = (State(version=-1), {})
+        self._held: tuple[State, _Kept] = (State(version=-1), {})
         self._look(time.monotonic())
 
     # Decisions ------------------------------------------------------------------------------------------------------
@@ -55,7 +57,8 @@ class Catalog:
 
     def privileges(self, principal: Principal, table: TableName) -> frozenset[Privilege]:
         """What a principal may do with a table, or with its quarantine."""
-        return decide.privileges(self.state, principal, table)
+        state, kept = self._current()
+        return _privileges(state, kept, principal, identity(principal), table)
 
     def holds(self, principal: Principal, privilege: Privilege, on: str = decide.EVERYTHING) -> bool:
         """Whether a principal has a privilege on a table, a layer or the whole catalog."""
@@ -63,18 +66,17 @@ class Catalog:
 
     def visible(self, principal: Principal, tables: Iterable[TableName]) -> list[TableName]:
         """Those of the tables that a principal may know of."""
-        return decide.visible(self.state, principal, tables)
+        state, kept = self._current()
+        who = identity(principal)
+        return [table for table in tables if decide.known(table, _privileges(state, kept, principal, who, table))]
 
     def access(self, principal: Principal, table: TableName, schema: Schema) -> TableAccess:
         """How a principal sees a table whose version has these columns; see `Authority`."""
         state, kept = self._current()
         key = (*identity(principal), table, schema)
         found = kept.get(key)
-        if found is None:
-            found = decide.access(state, principal, table, schema)
-            if len(kept) >= _KEPT_MAX:
-                kept.clear()
-            kept[key] = found
+        if not isinstance(found, TableAccess):
+            found = _keep(kept, key, decide.access(state, principal, table, schema))
         return found
 
     def principal(self, name: str) -> Principal | None:
@@ -154,7 +156,7 @@ class Catalog:
 
     # Keeping up -----------------------------------------------------------------------------------------------------
 
-    def _current(self) -> tuple[State, dict[Any, TableAccess]]:
+    def _current(self) -> tuple[State, _Kept]:
         now = time.monotonic()
         age = now - self._looked
         if age > self._refresh_s:
@@ -182,6 +184,22 @@ def identity(principal: Principal) -> tuple[object, ...]:
     """All of a principal that decisions depend on, to be a key."""
     attributes = tuple(sorted(principal.attributes.items()))
     return principal.name, principal.kind, principal.groups, attributes, principal.scopes
+
+
+def _privileges(
+    state: State, kept: _Kept, principal: Principal, who: tuple[object, ...], table: TableName
+) -> frozenset[Privilege]:
+    found = kept.get((*who, table))
+    if not isinstance(found, frozenset):
+        found = _keep(kept, (*who, table), decide.privileges(state, principal, table))
+    return found
+
+
+def _keep(kept: _Kept, key: tuple[object, ...], decision: _Decision) -> _Decision:
+    if len(kept) >= _KEPT_MAX:
+        kept.clear()
+    kept[key] = decision
+    return decision
 
 
 def _of(origin: str, kept: Iterable[Entry]) -> dict[tuple[str, str], Entry]:

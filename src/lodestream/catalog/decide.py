@@ -54,13 +54,13 @@ def holds(state: State, principal: Principal, privilege: Privilege, on: str) -> 
 
 
 def visible(state: State, principal: Principal, tables: Iterable[TableName]) -> list[TableName]:
-    """Those of the tables with which they may do anything; a quarantine only when they may read it."""
-    found = []
-    for table in tables:
-        held = privileges(state, principal, table)
-        if "select" in held or (held and not table.name.endswith(QUARANTINE_SUFFIX)):
-            found.append(table)
-    return found
+    """Those of the tables that a principal may know of."""
+    return [table for table in tables if known(table, privileges(state, principal, table))]
+
+
+def known(table: TableName, held: frozenset[Privilege]) -> bool:
+    """Whether who has these privileges may know of a table: any will do; a quarantine they must be able to read."""
+    return "select" in held or (bool(held) and not table.name.endswith(QUARANTINE_SUFFIX))
 
 
 def bound(state: State, principal: Principal, table: TableName) -> bool:
