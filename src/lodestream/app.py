@@ -7,7 +7,7 @@ import re
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -239,6 +239,11 @@ class App:
             return None if table is None else table.snapshot.metadata.schema
 
         return Changes(self.catalog, by, door, columns, lambda: self.deployed)
+
+    def acting(self, name: str, by: Principal) -> Principal:
+        """A local user as whom the holder of the storage looks; the record names both."""
+        found = self.catalog.principal(name) or Principal(name)
+        return replace(found, via=f"{by.via}:{by.name}")
 
     def policy_changes(self) -> list[str]:
         """What `run` and every server would change in the catalog before they start, a line each."""

@@ -130,9 +130,7 @@ def _about(catalog: Catalog, name: TableName, schema: Schema) -> dict[str, Any]:
 
 
 def _show_access(call: Call, here: App, name: TableName, schema: Schema, reader: str) -> None:
-    from lodestream.model.access import Principal
-
-    principal = here.catalog.principal(reader) or Principal(reader)
+    principal = here.acting(reader, call.principal)
     held = here.catalog.privileges(principal, name)
     access = here.catalog.access(principal, name, schema) if "select" in held else None
     if call.json:

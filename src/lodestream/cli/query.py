@@ -41,6 +41,9 @@ def query(
         list[str] | None, typer.Option("--as-of", metavar="TABLE=VERSION", help="Read an older version of a table.")
     ] = None,
     memory: Annotated[str, typer.Option(help="Memory that the query may use.")] = "1GB",
+    reader: Annotated[
+        str | None, typer.Option("--as", metavar="WHO", help="As this user would be answered, by grants and policies.")
+    ] = None,
     time_s: Annotated[float, typer.Option("--timeout", min=0, help="Seconds that it may take; 0 is no bound.")] = 0,
 ) -> None:
     """Ask bronze, silver, gold and quarantine tables (layer.name__quarantine) in DuckDB's SQL.
@@ -59,9 +62,10 @@ def query(
     service = app.query
     budget = Budget(time_s=_bounded(time_s), memory_bytes=_bytes(memory))
     versions = _versions(as_of or [])
+    principal = OWNER if reader is None else app.acting(reader, call.principal)
 
     def ask() -> None:
-        with service.ask(text, principal=OWNER, as_of=versions, budget=budget) as answer:
+        with service.ask(text, principal=principal, as_of=versions, budget=budget) as answer:
             rows = _Rows(answer, rows_max)
             _show(call, rows, form, output)
             if rows.cut:

@@ -26,14 +26,20 @@ def listed(call: Call) -> None:
     """Show local users and service accounts, and who or which file says so."""
     from lodestream.cli.output import when_us
 
-    found = call.app().catalog.entries("user")
+    catalog = call.app().catalog
+    disabled = catalog.state.disabled
+    found = {e.name: e for e in catalog.entries("user")}  # of two, the file's, which says who they are
     if call.json:
-        call.emit({"users": [dict(e.body) | {"name": e.name, "who": e.who, "at_us": e.at_us} for e in found]})
+        users = [
+            {**e.body, "disabled": e.name in disabled, "name": e.name, "who": e.who, "at_us": e.at_us}
+            for e in found.values()
+        ]
+        call.emit({"users": users})
         return
     rows = []
-    for e in found:
+    for e in found.values():
         facts = " ".join(f"{name}={value}" for name, value in e.body["attributes"].items())
-        state = "disabled" if e.body["disabled"] else "active"
+        state = "disabled" if e.name in disabled else "active"
         rows.append((e.name, e.body["kind"], " ".join(e.body["groups"]), facts, state, e.who, when_us(e.at_us)))
     call.table(("name", "kind", "groups", "attributes", "state", "said by", "since"), rows)
 
