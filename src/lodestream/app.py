@@ -21,10 +21,8 @@ from lodestream.catalog.changes import Changes
 from lodestream.catalog.declared import declare, differences
 from lodestream.catalog.entries import POLICY_KINDS
 from lodestream.catalog.follow import Follower
-from lodestream.catalog.lineage import Lineage, Sees
-from lodestream.catalog.search import Index
 from lodestream.catalog.store import open_store
-from lodestream.catalog.things import declared_readers, seen_by, things
+from lodestream.catalog.things import Known
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
 from lodestream.errors import ConfigError
@@ -212,24 +210,10 @@ class App:
         anchors = Anchors(os.path.dirname(self.keys_path))
         return AuditLog(open_store(store, (*audit_table.tables(store), *usage.TABLES)), anchors, now_us)
 
-    @property
-    def lineage(self) -> Lineage:
-        """What comes from what, and who reads it."""
-        schemas = {name: plan.schema for name, plan in self.flows.items()}
-        declared = declared_readers(self.catalog, self.project.root, schemas)
-        return Lineage(self.flows, [*declared, *self.audit.readers(schemas)])
-
-    @property
-    def index(self) -> Index:
-        """Tables, columns, saved queries and dashboards, to be searched."""
-        schemas = {name: plan.schema for name, plan in self.flows.items()}
-        comments = {name: plan.table.comment for name, plan in self.flows.items()}
-        declared = declared_readers(self.catalog, self.project.root, schemas)
-        return Index(things(self.catalog, schemas, comments, declared))
-
-    def sees(self, principal: Principal) -> Sees:
-        """The tables and columns that somebody may know of."""
-        return seen_by(self.catalog, principal, {name: plan.schema for name, plan in self.flows.items()})
+    @cached_property
+    def known(self) -> Known:
+        """What comes from what, who reads it, and everything that can be searched."""
+        return Known(self.flows, self.project.root, self.catalog, self.audit)
 
     def governing(self, by: Principal, door: str) -> Changes:
         """Changes to users, grants, policies and descriptions in somebody's name."""
@@ -291,6 +275,7 @@ class App:
             ConfigError: two tables share a stream.
             ConflictError: another process serves a stream.
         """
+        from lodestream.apis.about import About, about_part
         from lodestream.apis.ingest.open import open_ingest
         from lodestream.apis.pages import console
         from lodestream.apis.rest.part import rest_part
@@ -304,6 +289,9 @@ class App:
             open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry),
             rest_part(self.query, settings.api, self.project.name),
             self._console(gate),
+            about_part(
+                About(self.catalog, self.known, lambda by: self.catalog.holds(by, "manage"), self.audit.records)
+            ),
         ]
         return application(
             [*parts, status_part(parts, self.project.name)], gate, otherwise=console(), secure=settings.tls is not None

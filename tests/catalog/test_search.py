@@ -171,9 +171,9 @@ def test_the_demo_is_searched(tmp_path):
     shutil.copytree(Path(__file__).parents[2] / "src/lodestream/demo/project", tmp_path / "demo")
     app = open_project(str(tmp_path / "demo"))
     alice = reader("alice")
-    assert [hit.item.name for hit in app.index.find("carrier delay", app.sees(alice))] == []
+    assert [hit.item.name for hit in app.known.index().find("carrier delay", app.known.sees(alice))] == []
     say(app.catalog, Grant("alice", "select", "gold"))
-    assert [hit.item.name for hit in app.index.find("delay carrier", app.sees(alice), limit=1)] == [
+    assert [hit.item.name for hit in app.known.index().find("delay carrier", app.known.sees(alice), limit=1)] == [
         "gold.delay_by_carrier"
     ]
     app.catalog.close()

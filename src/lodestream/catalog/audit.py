@@ -26,7 +26,7 @@ from lodestream.ports.authority import Event
 READS = frozenset(
     [
         "query", "answer", "failed", "read", "describe", "tables", "schema", "history", "stats", "search", "lineage",
-        "quality", "changes", "quarantine",
+        "quality", "changes", "quarantine", "audit",
     ]
 )  # fmt: skip
 """Actions that change nothing: they are let go on while their records are on the way to the disk."""

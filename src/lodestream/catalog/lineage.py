@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -136,6 +137,12 @@ class Lineage:
         hops = tuple(_walk((table, column), beside, sees, depth))
         touched = {(table, column), *((hop.table, hop.column) for hop in hops)}
         return Walk(hops, tuple(one for one in self.readers if _reads(one, touched) and _shown(one, sees, manages)))
+
+    def read_by(self, readers: Iterable[Reader]) -> Lineage:
+        """The same with other readers; sinks stay."""
+        found = copy.copy(self)
+        found.readers = (*(one for one in self.readers if one.kind == "sink"), *readers)
+        return found
 
     def _add(self, name: TableName, plan: FlowPlan) -> None:
         for source in sorted(self.inputs[name]):

@@ -2,19 +2,74 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 
+from lodestream.catalog.audit import AuditLog
 from lodestream.catalog.catalog import Catalog
 from lodestream.catalog.changes import saved_queries
-from lodestream.catalog.lineage import Reader, Sees
-from lodestream.catalog.search import Item
+from lodestream.catalog.lineage import Lineage, Reader, Sees
+from lodestream.catalog.search import Index, Item
 from lodestream.catalog.sql_reads import Reads, reads
 from lodestream.errors import AccessError
 from lodestream.model.access import Principal
+from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 from lodestream.ports.authority import Authority
 from lodestream.project.dashboards import read_dashboards
+
+_KEPT_S = 2.0
+
+
+class Known:
+    """The lineage of a project and the index of its catalog, kept for a moment. From any thread.
+
+    Args:
+        flows: the project's plans.
+        root: folder of the project.
+        catalog: of its lake.
+        audit: of its lake.
+    """
+
+    def __init__(self, flows: Mapping[TableName, FlowPlan], root: str, catalog: Catalog, audit: AuditLog) -> None:
+        self.flows = flows
+        self.schemas = {name: plan.schema for name, plan in flows.items()}
+        self._root, self._catalog, self._audit = root, catalog, audit
+        self._bare = Lineage(flows)
+        self._lock = threading.Lock()
+        self._kept: tuple[tuple[int, float], Lineage] | None = None
+        self._indexed: tuple[tuple[int, float], Index] | None = None
+
+    def lineage(self) -> Lineage:
+        """What comes from what, and who reads it."""
+        with self._lock:
+            if self._kept is None or self._old(self._kept[0]):
+                declared = declared_readers(self._catalog, self._root, self.schemas)
+                found = self._bare.read_by([*declared, *self._audit.readers(self.schemas)])
+                self._kept = self._now(), found
+            return self._kept[1]
+
+    def index(self) -> Index:
+        """Tables, columns, saved queries and dashboards, to be searched."""
+        with self._lock:
+            if self._indexed is None or self._old(self._indexed[0]):
+                declared = declared_readers(self._catalog, self._root, self.schemas)
+                comments = {name: plan.table.comment for name, plan in self.flows.items()}
+                self._indexed = self._now(), Index(things(self._catalog, self.schemas, comments, declared))
+            return self._indexed[1]
+
+    def sees(self, principal: Principal) -> Sees:
+        """The tables and columns that somebody may know of."""
+        return seen_by(self._catalog, principal, self.schemas)
+
+    def _now(self) -> tuple[int, float]:
+        return self._catalog.version(), time.monotonic()
+
+    def _old(self, made: tuple[int, float]) -> bool:
+        version, at = made
+        return version != self._catalog.version() or time.monotonic() - at > _KEPT_S
 
 
 def seen_by(authority: Authority, principal: Principal, schemas: Mapping[TableName, Schema]) -> Sees:

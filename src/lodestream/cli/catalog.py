@@ -89,7 +89,7 @@ def search(
 
     here = call.app()
     asker = call.principal if reader is None else here.catalog.principal(reader) or Principal(reader)
-    found = here.index.find(text, here.sees(asker), limit=limit)
+    found = here.known.index().find(text, here.known.sees(asker), limit=limit)
     if call.json:
         items = [(hit.item, hit) for hit in found]
         call.emit(

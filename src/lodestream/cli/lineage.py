@@ -42,12 +42,12 @@ def lineage(
     if openlineage:
         from lodestream.app import now_us
 
-        for event in job_events(app.flows, app.project.name, now_us(), app.lineage):
+        for event in job_events(app.flows, app.project.name, now_us(), app.known.lineage()):
             call.emit(event)
         return
     if what is None:
         raise ConfigError("name a table or a column, such as gold.revenue or gold.revenue.total")
-    known = app.lineage
+    known = app.known.lineage()
     table, column = _named(app, known, what)
     sees = everything(known)
     if down:
