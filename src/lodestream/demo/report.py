@@ -73,6 +73,7 @@ NEXT = (
     ("lodestream explain silver.flights", "steps and lineage"),
     ("lodestream reconcile silver.flights_feed", "prove that no row is lost"),
     ("lodestream table history gold.departures_per_hour", "every version of a table"),
+    ("lodestream up", "console, REST and PostgreSQL clients, all of it live"),
 )
 
 

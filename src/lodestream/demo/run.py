@@ -187,7 +187,7 @@ def _copy(source: Traversable, target: Path, prefix: str, written: list[str]) ->
         name = f"{prefix}{item.name}"
         if item.is_dir():
             _copy(item, target, f"{name}/", written)
-        elif item.name.endswith((".yaml", ".avsc")) and not (target / name).exists():
+        elif item.name.endswith((".yaml", ".avsc", ".sql")) and not (target / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes(item.read_bytes())
             written.append(name)

@@ -14,6 +14,8 @@ _COUNTS = ("input", *FATES, "late_window")
 _GROWING = ("freshness_s", "age_s")
 """Members that change with the time alone; they tell nobody that something has happened."""
 _NAMED = 3
+_MOVED_S = 60.0
+"""How old what came last is says nothing of a table that nothing has come to for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def _totals(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for entry in entries:
         layer = entry["layer"]
         rates[layer] = round(rates.get(layer, 0.0) + (entry["rate_per_s"] or 0.0), 2)
-        if entry["freshness_s"] is not None:
+        if entry["freshness_s"] is not None and (entry["age_s"] or 0.0) <= _MOVED_S:
             freshness[layer] = max(freshness.get(layer, entry["freshness_s"]), entry["freshness_s"])
         aside += entry["quarantine_open"] or 0
     return {"rate_per_s": rates, "freshness_s": freshness, "quarantine_open": aside}
