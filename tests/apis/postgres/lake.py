@@ -86,6 +86,9 @@ def write_table(lake: str, name: str, columns: dict[str, str], rows: pa.Table) -
 def write_project(folder: Path, server: str = "") -> Path:
     folder.mkdir(parents=True)
     (folder / "lodestream.yaml").write_text(f"project: shop\nlake: lake\nserver: {{port: 0, {server}}}\n")
+    (folder / "tables/bronze").mkdir(parents=True)
+    declared = "source: {http: {stream: secrets}}\ncolumns: {id: bigint, canary: string}\n"
+    (folder / "tables/bronze/secrets.yaml").write_text(declared)
     lake = str(folder / "lake")
     write_table(lake, "gold.orders", ORDERS, orders())
     write_table(lake, "gold.kinds", KINDS, kinds())
