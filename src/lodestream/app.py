@@ -235,6 +235,14 @@ class App:
             return differences((), self.project.policies)  # looking makes nothing
         return differences(self.catalog.entries(*POLICY_KINDS), self.project.policies)
 
+    def has_account(self, name: str) -> bool:
+        """Whether there is a user or service account of that name, declared or made at run time."""
+        if any(user.name == name for user in self.project.policies.users):
+            return True
+        if not self.project.catalog and not os.path.exists(catalog_file(self.lake)):
+            return False  # looking makes nothing
+        return name in self.catalog.state.users
+
     def follow_policies(self, door: str, tell: Callable[[str], None]) -> Follower:
         """Takes `policies.yaml` over when started, and again whenever it has changed, until it is closed.
 

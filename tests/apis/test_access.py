@@ -2,11 +2,15 @@
 
 import datetime as dt
 import ssl
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from lodestream.app import now_us, open_project
+from lodestream.catalog import entries
+from lodestream.model.policy import User
+from lodestream.ports.authority import Event
 from lodestream.security.keys import ApiKey, KeyStore
 from lodestream.testing.pki import Authority
 from tests.apis.conftest import TOKEN, serving
@@ -151,3 +155,80 @@ def test_tls_and_client_certificates(project, tmp_path):
                 ask(identity, trusted)
         with pytest.raises(httpx.TransportError):
             httpx.get(url.replace("https", "http") + "/healthz", timeout=30)
+        with pytest.raises(httpx.TransportError):  # the certificate is not of that name
+            httpx.get(served.url.replace("127.0.0.1", "127.0.0.2") + "/healthz", timeout=30, verify=context_of(servers))
+
+
+def context_of(trusted):
+    return ssl.create_default_context(cafile=str(trusted.certificate))
+
+
+def test_a_revoked_client_certificate(project, tmp_path):
+    now = dt.datetime.now(dt.UTC)
+    servers, clients = (Authority(tmp_path / name, now, name) for name in ("servers", "clients"))
+    own, good, bad = servers.issue("server"), clients.issue("good"), clients.issue("bad")
+    files = f"certificate: {own.certificate}, key: {own.key}, client_ca: {clients.certificate}"
+    identity = f"{{certificates: {{crl: {clients.revoke(bad)}}}}}"
+    with serving(project(f"tls: {{{files}}}, identity: {identity}"), token=TOKEN) as served:
+        url = served.url.replace("127.0.0.1", "localhost")
+
+        def ask(client):
+            context = context_of(servers)
+            context.load_cert_chain(client.certificate, client.key)
+            with httpx.Client(verify=context, timeout=30) as asking:
+                return asking.get(f"{url}/healthz").status_code
+
+        assert ask(good) == 200
+        with pytest.raises(httpx.TransportError):
+            ask(bad)
+
+
+def test_a_certificate_that_a_proxy_hands_on(project, tmp_path):
+    clients = Authority(tmp_path / "ca", dt.datetime.now(dt.UTC))
+    one = clients.issue("one", hosts=("loader.example",))
+    text = quote(one.certificate.read_text())
+    identity = (
+        f"{{certificates: {{principals: {{'dns:loader.example': loader}}, header: X-Cert, ca: {clients.certificate}}}}}"
+    )
+    folder = project(f"trusted_proxies: [127.0.0.1], identity: {identity}")
+    declare(folder, "loader")
+    with serving(folder, token=None) as served:
+
+        def ask(**headers):
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return httpx.get(f"{served.url}/api/session", headers=named, timeout=30)
+
+        assert ask(x_cert=text).json()["name"] == "loader"
+        assert ask(x_cert=quote(clients.issue("x", hosts=("x",)).certificate.read_text())).status_code == 401
+        assert ask(x_cert="nonsense").status_code == 401
+        assert ask().status_code == 401
+        assert ask(x_cert=text, origin="http://evil.example").status_code == 403, "a browser would send it unasked"
+        assert ask(x_cert=text, authorization="Bearer wrong").status_code == 401
+    lake = (folder / "lodestream.yaml").read_text().replace("trusted_proxies: [127.0.0.1], ", "")
+    (folder / "lodestream.yaml").write_text(lake)
+    with serving(folder, token=None) as served:
+        answer = httpx.get(f"{served.url}/api/session", headers={"x-cert": text}, timeout=30)
+        assert answer.status_code == 401, "whoever sends the header is no proxy"
+
+
+def declare(folder, *names):
+    """Local users."""
+    app = open_project(str(folder))
+    kept = [entries.entry(User(name), origin="test") for name in names]
+    app.catalog.declare("test", kept, Event("owner", "cli", "cli", "declare", "allowed"))
+
+
+def test_one_address_in_two_writings(project):
+    """IPv4 that is written as IPv6 is the same machine, and no way around a list."""
+    folder = project("allow: [10.0.0.0/8], trusted_proxies: [127.0.0.1]")
+    text, _ = key(folder, networks=("10.1.0.0/16",))
+    hops = {
+        "10.1.2.3": 200, "::ffff:10.1.2.3": 200, "::ffff:a01:203": 200, "[::ffff:10.1.2.3]:443": 200,
+        "::ffff:8.8.8.8": 403, "::ffff:808:808": 403, "::10.1.2.3": 403, "2002:a01:203::": 403, "64:ff9b::a01:203": 403,
+        "0:0:0:0:0:ffff:8.8.8.8": 403, "010.1.2.3": 403, "10.1": 403, "0x0a010203": 403, "167837955": 403,
+        "10.1.2.3%eth0": 200, "127.0.0.1": 403, "::1": 403, "::ffff:127.0.0.1": 403, "": 403, ",": 403, "8.8.8.8,": 403,
+        "10.1.2.3, ::ffff:8.8.8.8": 403, "8.8.8.8, ::ffff:10.1.2.3": 200, "10.1.2.3, nonsense": 403,
+    }  # fmt: skip
+    with serving(folder, token=None) as served:
+        found = {hop: post(served, text, x_forwarded_for=hop).status_code for hop in hops}
+    assert found == hops

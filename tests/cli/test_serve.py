@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -117,10 +118,70 @@ def test_keys(shop):
     [
         ("create", "x", "-s", "everything"), ("create", "x", "-s", "ingest:*", "--expires", "soon"),
         ("create", "x", "-s", "ingest:*", "--from", "10.0.0.0/99"), ("revoke", "nobody"), ("rotate", "nobody"),
+        ("create", "eve"), ("create", "eve", "-s", "ingest:*", "-s", "query:*"), ("create", "eve", "-s", "admin:*"),
     ],
 )  # fmt: skip
 def test_keys_that_cannot_be(shop, arguments):
     assert call("keys", *arguments, project=shop).code == 3
+
+
+def test_a_key_of_an_account(shop):
+    """Whoever may ask has to be known; what the key may do at most is `query:*` when nothing is said."""
+    (shop / "policies.yaml").write_text("users:\n  alice: {groups: [analysts]}\n  loader: {kind: service}\n")
+    made = call("--json", "keys", "create", "alice", project=shop)
+    assert made.json["scopes"] == ["query:*"]
+    assert not {"digest", "stored_key", "server_key"} & set(made.json)
+    assert call("keys", "create", "loader", "-s", "query:*", "-s", "ingest:*", project=shop).code == 0
+    refused = call("keys", "create", "eve", project=shop)
+    assert "policies.yaml" in refused.err
+    assert call("keys", "create", "eve", "-s", "ingest:*", "-s", "metrics:read", project=shop).code == 0
+    command = [*COMMAND, "-C", str(shop), "serve", "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        told = json.loads(process.stdout.readline())
+        headers = {"Authorization": f"Bearer {made.json['key']}"}
+        with urllib.request.urlopen(urllib.request.Request(f"{told['url']}/api/session", headers=headers)) as answer:
+            found = json.load(answer)
+        assert (found["name"], found["kind"], found["groups"]) == ("alice", "user", ["analysts"])
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    listed = call("--json", "keys", "list", project=shop).json["keys"]
+    used = {key["name"]: key["used_us"] for key in listed}
+    assert used["alice"] > made.json["created_us"]
+    assert used["eve"] is None
+
+
+def test_outside_of_development_nobody_comes_in_without_a_key(shop, monkeypatch):
+    """No token, no anonymous mode, on any route; the start says how to make the first key."""
+    (shop / "lodestream.yaml").write_text(
+        "project: shop\nlake: lake\nenvironments: {prod: {lake: prod-lake}, dev: {}}\n"
+    )
+    for environment, option in (("prod", ()), (None, ("--env", "prod"))):
+        if environment is not None:
+            monkeypatch.setenv("LODESTREAM_ENV", environment)
+        else:
+            monkeypatch.delenv("LODESTREAM_ENV")
+        command = [*COMMAND, "-C", str(shop), "serve", "--port", "0", "--json", *option]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            told = json.loads(process.stdout.readline())
+            assert told["token"] is None
+            for path in ("/api/session", "/openapi.json", "/metrics", "/ingest/orders", "/api/tables"):
+                for headers in (
+                    {},
+                    {"Authorization": "Bearer dev"},
+                    {"Authorization": "Bearer None"},
+                    {"X-Api-Key": ""},
+                ):
+                    method = "POST" if path.startswith("/ingest") else "GET"
+                    request = urllib.request.Request(told["url"] + path, headers=headers, method=method)
+                    with pytest.raises(urllib.error.HTTPError) as refused:
+                        urllib.request.urlopen(request, timeout=30)
+                    assert refused.value.code in (401, 404), path
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+            assert "lodestream keys create NAME" in process.stderr.read()
+    serving = Serving(shop, "--env", "dev")
+    assert serving.token.startswith("dev_")
+    assert serving.stop()[0] == 0
 
 
 def test_a_key_works_where_it_was_made(shop):

@@ -118,7 +118,12 @@ def _tls(settings: ServingSettings, root: str) -> dict[str, Any]:
     for path in found.values():
         if not path.is_file():
             raise ConfigError("a certificate of server.tls is not there", file=str(path))
-    return found | {"ssl_client_verify": bool(tls.client_ca), "ssl_protocol_min": SSLProtocols.tls12}
+    told: dict[str, Any] = {"ssl_client_verify": bool(tls.client_ca), "ssl_protocol_min": SSLProtocols.tls12}
+    if tls.client_ca and settings.identity.certificates.crl:
+        told["ssl_crl"] = [Path(root, settings.identity.certificates.crl)]
+        if not told["ssl_crl"][0].is_file():
+            raise ConfigError("the list of revoked certificates is not there", file=str(told["ssl_crl"][0]))
+    return found | told
 
 
 def _shown(host: str) -> str:

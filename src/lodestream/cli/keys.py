@@ -36,10 +36,15 @@ def create(
     bytes_per_s: Annotated[float | None, typer.Option(min=1, help="Bound of bytes per second.")] = None,
     records_per_day: Annotated[int | None, typer.Option(min=1, help="Bound of records per day, UTC.")] = None,
 ) -> None:
-    """Make a key. It is shown once; only its digest is kept."""
+    """Make a key. It is shown once; only its digest and a verifier are kept.
+
+    A key that may ask or change something is a user's or service account's: name them in policies.yaml. One that only
+    sends records needs none.
+    """
     from lodestream.app import now_us
     from lodestream.errors import ConfigError
     from lodestream.security import networks as nets
+    from lodestream.security.identity import needs_account
     from lodestream.security.keys import DEFAULT_SCOPES, ApiKey, KeyStore, scopes_of
 
     try:
@@ -52,6 +57,11 @@ def create(
         tuple(networks or []), requests_per_s, bytes_per_s, records_per_day,
     )  # fmt: skip
     app = call.app()
+    if needs_account(key.scopes) and not app.has_account(name):
+        raise ConfigError(
+            "no such user or service account; name it under users: in policies.yaml, or give it ingest scopes only",
+            name=name,
+        )
     text, made = KeyStore(app.keys_path).create(app.environment or "default", key)
     _show(call, text, made)
 

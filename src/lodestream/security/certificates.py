@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import ssl
 import threading
@@ -145,24 +146,25 @@ class ServerTls:
         self._tls, self._crl, self._root = tls, crl, root
         self._lock = threading.Lock()
         self._seen = _seen(self._files)
-        self._context = self._made()
+        self._context, self._own = self._made()
 
     def context(self) -> ssl.SSLContext:
         """For the next connection: of the files as they are now, or, while they cannot be read, as they were."""
-        with self._lock:
-            seen = _seen(self._files)
-            if seen != self._seen:
-                try:
-                    self._context, self._seen = self._made(), seen
-                except ConfigError:
-                    return self._context
-            return self._context
+        return self.current()[0]
 
     @property
     def certificate(self) -> bytes:
         """The server's own certificate in DER, which channel binding is about."""
-        with _file(self._path(self._tls.certificate)) as file:
-            return x509.load_pem_x509_certificates(file.read())[0].public_bytes(Encoding.DER)
+        return self.current()[1]
+
+    def current(self) -> tuple[ssl.SSLContext, bytes]:
+        """`context` and `certificate` that go together."""
+        with self._lock:
+            seen = _seen(self._files)
+            if seen != self._seen:
+                with contextlib.suppress(ConfigError):  # half renewed: the others follow in a moment
+                    (self._context, self._own), self._seen = self._made(), seen
+            return self._context, self._own
 
     @property
     def _files(self) -> list[str]:
@@ -172,7 +174,7 @@ class ServerTls:
     def _path(self, name: str) -> str:
         return os.path.join(self._root, name)
 
-    def _made(self) -> ssl.SSLContext:
+    def _made(self) -> tuple[ssl.SSLContext, bytes]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
@@ -185,7 +187,9 @@ class ServerTls:
                     context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         except (OSError, ssl.SSLError) as error:
             raise ConfigError("a certificate of server.tls cannot be read", reason=str(error)) from error
-        return context
+        with _file(self._path(self._tls.certificate)) as file:
+            own = x509.load_pem_x509_certificates(file.read())[0]
+        return context, own.public_bytes(Encoding.DER)
 
 
 def _file(path: str) -> BinaryIO:

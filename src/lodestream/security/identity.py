@@ -281,6 +281,11 @@ def _mark(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()[:12]
 
 
+def needs_account(scopes: Sequence[str]) -> bool:
+    """Whether a key with these scopes must be a user's or service account's."""
+    return len(_harmless(scopes)) < len(scopes)
+
+
 def _harmless(scopes: Sequence[str]) -> tuple[str, ...]:
     return tuple(scope for scope in scopes if scope.partition(":")[0] in _WITHOUT_ACCOUNT)
 

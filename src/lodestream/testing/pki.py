@@ -48,21 +48,24 @@ class Authority:
         self.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
 
     def issue(
-        self, name: str, *, hosts: tuple[str, ...] = ("localhost", "127.0.0.1"), expired: bool = False
-    ) -> Identity:
+        self, name: str, *, hosts: tuple[str, ...] = ("localhost", "127.0.0.1"), expired: bool = False,
+        client: bool = True,
+    ) -> Identity:  # fmt: skip
         """A certificate for a server or a client.
 
         Args:
             name: common name; also the files' name.
-            hosts: DNS names and addresses it is good for.
+            hosts: DNS names, addresses, URIs and mail addresses it is good for.
             expired: whether it ended an hour before `now`.
+            client: whether it is for clients too.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         begin, end = (
             (self._now - 2 * _DAY, self._now - _DAY / 24) if expired else (self._now - _DAY, self._now + 30 * _DAY)
         )
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        usages = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+        for_whom = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if client else [])]
+        usages = x509.ExtendedKeyUsage(for_whom)
         signed = (
             self._begin(subject, key.public_key(), begin, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -81,6 +84,30 @@ class Authority:
         made.key.chmod(0o600)
         return made
 
+    def revoke(self, *revoked: Identity, name: str = "crl", outdated: bool = False) -> Path:
+        """A list of revoked certificates, as a PEM file.
+
+        Args:
+            *revoked: the certificates on it.
+            name: of the file.
+            outdated: whether the next one was due before `now`.
+        """
+        begin, end = (self._now - 3 * _DAY, self._now - 2 * _DAY) if outdated else (self._now - _DAY, self._now + _DAY)
+        made = x509.CertificateRevocationListBuilder().issuer_name(self._name).last_update(begin).next_update(end)
+        for one in revoked:
+            serial = x509.load_pem_x509_certificate(one.certificate.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(begin).build()
+            made = made.add_revoked_certificate(entry)
+        known = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        signed = (
+            made.add_extension(x509.CRLNumber(1), critical=False)
+            .add_extension(known, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        path = self._folder / f"{name}.pem"
+        path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        return path
+
     def _begin(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, begin: dt.datetime, end: dt.datetime
     ) -> x509.CertificateBuilder:
@@ -97,6 +124,10 @@ class Authority:
 
 
 def _general(host: str) -> x509.GeneralName:
+    if "://" in host:
+        return x509.UniformResourceIdentifier(host)
+    if "@" in host:
+        return x509.RFC822Name(host)
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
