@@ -1,5 +1,7 @@
 """The server as a process, and the keys that let people in."""
 
+import contextlib
+import itertools
 import json
 import re
 import shutil
@@ -26,6 +28,20 @@ def shop(tmp_path):
     (folder / "lodestream.yaml").write_text("project: shop\nlake: lake\n")
     (folder / "tables/bronze/orders.yaml").write_text(TABLE)
     return folder
+
+
+@contextlib.contextmanager
+def told_by(folder, *arguments):
+    """A server that prints JSON: what it told, and the process, which is killed when the test has failed."""
+    command = [*COMMAND, "-C", str(folder), "serve", "--port", "0", "--json", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield json.loads(process.stdout.readline()), process
+            process.send_signal(signal.SIGINT)
+            process.said = process.communicate(timeout=60)[1]
+            assert process.returncode == 0
+        finally:
+            process.kill()
 
 
 class Serving:
@@ -135,15 +151,12 @@ def test_a_key_of_an_account(shop):
     refused = call("keys", "create", "eve", project=shop)
     assert "policies.yaml" in refused.err
     assert call("keys", "create", "eve", "-s", "ingest:*", "-s", "metrics:read", project=shop).code == 0
-    command = [*COMMAND, "-C", str(shop), "serve", "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        told = json.loads(process.stdout.readline())
+    with told_by(shop) as (told, _):
         headers = {"Authorization": f"Bearer {made.json['key']}"}
-        with urllib.request.urlopen(urllib.request.Request(f"{told['url']}/api/session", headers=headers)) as answer:
+        request = urllib.request.Request(f"{told['url']}/api/session", headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
             found = json.load(answer)
         assert (found["name"], found["kind"], found["groups"]) == ("alice", "user", ["analysts"])
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
     listed = call("--json", "keys", "list", project=shop).json["keys"]
     used = {key["name"]: key["used_us"] for key in listed}
     assert used["alice"] > made.json["created_us"]
@@ -160,25 +173,17 @@ def test_outside_of_development_nobody_comes_in_without_a_key(shop, monkeypatch)
             monkeypatch.setenv("LODESTREAM_ENV", environment)
         else:
             monkeypatch.delenv("LODESTREAM_ENV")
-        command = [*COMMAND, "-C", str(shop), "serve", "--port", "0", "--json", *option]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            told = json.loads(process.stdout.readline())
+        with told_by(shop, *option) as (told, process):
             assert told["token"] is None
-            for path in ("/api/session", "/openapi.json", "/metrics", "/ingest/orders", "/api/tables"):
-                for headers in (
-                    {},
-                    {"Authorization": "Bearer dev"},
-                    {"Authorization": "Bearer None"},
-                    {"X-Api-Key": ""},
-                ):
-                    method = "POST" if path.startswith("/ingest") else "GET"
-                    request = urllib.request.Request(told["url"] + path, headers=headers, method=method)
-                    with pytest.raises(urllib.error.HTTPError) as refused:
-                        urllib.request.urlopen(request, timeout=30)
-                    assert refused.value.code in (401, 404), path
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0
-            assert "lodestream keys create NAME" in process.stderr.read()
+            paths = ("/api/session", "/openapi.json", "/metrics", "/ingest/orders", "/api/tables")
+            for path, headers in itertools.product(paths, ({}, {"Authorization": "Bearer None"}, {"X-Api-Key": ""})):
+                method = "POST" if path.startswith("/ingest") else "GET"
+                request = urllib.request.Request(told["url"] + path, headers=headers, method=method)
+                with pytest.raises(urllib.error.HTTPError) as refused:
+                    urllib.request.urlopen(request, timeout=30)
+                assert refused.value.code == 401, path
+                refused.value.close()
+        assert "lodestream keys create NAME" in process.said
     serving = Serving(shop, "--env", "dev")
     assert serving.token.startswith("dev_")
     assert serving.stop()[0] == 0
@@ -207,8 +212,9 @@ def test_a_flow_that_fails_ends_the_server_and_says_why(shop):
     assert first.stop()[0] == 0
     assert call("run", "--until-idle", project=shop).code == 0
     shutil.rmtree(shop / "lake/_lodestream/ingest")
-    again = Serving(shop, "--run")
-    assert again.process.wait(60) == 5
-    said = again.process.communicate()[1]
+    command = [*COMMAND, "-C", str(shop), "serve", "--port", "0", "--run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5
+    said = done.stderr
     assert "error: the stream's log is another one than before" in said
     assert "Traceback" not in said
