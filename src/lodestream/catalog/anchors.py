@@ -17,6 +17,7 @@ from lodestream.errors import ConfigError, TransientError
 
 KEY_FILE = "audit.key"
 ANCHORS_FILE = "audit.anchors"
+TURN_FILE = "audit.turn.lock"
 _TAIL_BYTES = 4_096
 _KEY_BYTES = 32
 
@@ -51,12 +52,22 @@ class Anchors:
         """Whether there was never an anchor nor a key here."""
         return not os.path.exists(self._key_path) and not os.path.exists(self.path)
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> contextlib.AbstractContextManager[None]:
         """Nobody else anchors meanwhile. Raises TransientError when the folder cannot be written."""
-        with _writing(self.path):
+        return self._alone(f"{self.path}.lock")
+
+    def turn(self) -> contextlib.AbstractContextManager[None]:
+        """No other process of this machine appends meanwhile; whoever asked first is next.
+
+        The database sees to it anyway, but one that lets writers knock until it opens serves some of them late.
+        """
+        return self._alone(os.path.join(self._folder, TURN_FILE))
+
+    @contextlib.contextmanager
+    def _alone(self, path: str) -> Iterator[None]:
+        with _writing(path):
             os.makedirs(self._folder, exist_ok=True)
-            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -36,7 +36,7 @@ ANCHOR_S = 10.0
 _GATHER_S = 0.005
 _RETRY_S = 0.5
 _BATCH_MAX = 4_096
-_QUEUE_MAX = 50_000
+_QUEUE_MAX = 2_000
 _TEXT_MAX = 1_000
 _SPOKEN = ("sql", "reason", "error")
 
@@ -274,7 +274,7 @@ class AuditLog:
         try:
             if not self._begun:
                 self._begin()
-            with self._database.write() as rows:
+            with self._anchors.turn(), self._database.write() as rows:
                 if self._doubt is not None and stands(rows, *self._doubt):  # the last try went through after all
                     entries = batch
                 made = self._write(rows, entries)
