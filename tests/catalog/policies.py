@@ -83,7 +83,9 @@ def condition(rng, depth=3):
 
 def text_mask(rng):
     """What a text column may be masked with."""
-    kind = rng.randrange(6)
+    kind = rng.randrange(7)
+    if kind == 6:
+        return Said("concat(value(), '!')", lambda row, who: None if row["value()"] is None else row["value()"] + "!")
     if kind == 0:
         return Said("null", lambda row, who: None)
     if kind == 1:
@@ -113,7 +115,7 @@ def number_mask(rng):
     if kind == 0:
         return Said("null", lambda row, who: None)
     if kind == 1:
-        return Said("amount + 1", lambda row, who: _sum(row["amount"], 1))
+        return Said("value() + 1", lambda row, who: _sum(row["value()"], 1))
     if kind == 2:
         inner = text_value(rng)
         return Said(inner.text, lambda row, who: _int(inner.value(row, who)))
@@ -121,10 +123,10 @@ def number_mask(rng):
     return Said(str(digits), lambda row, who: digits)
 
 
-def shown(said, row, who):
-    """What a mask shows: NULL where it errs."""
+def shown(said, row, who, column):
+    """What a mask shows in place of a column: NULL where it errs."""
     try:
-        return said.value(row, who)
+        return said.value(row | {"value()": row[column]}, who)
     except RaisesError:
         return None
 

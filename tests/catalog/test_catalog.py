@@ -167,6 +167,18 @@ def test_tags_flow_to_what_is_computed_from_a_column(catalog):
     assert catalog.access(reader(), ORDERS, old).columns == catalog.access(reader(), ORDERS, schema).columns
 
 
+def test_the_mask_of_a_tag_is_made_for_the_column_and_hides_what_it_does_not_fit(catalog):
+    flow(catalog, ORDERS, {"contact": (SILVER, "email"), "length": (SILVER, "email"), "id": (SILVER, "id")})
+    say(catalog, Grant("alice", "select", "*"), Tagged("pii", SILVER, "email"), TagPolicy("pii", "value() || '…'"))
+    assert dict(catalog.access(reader(), SILVER, SCHEMA).columns)["email"] == "\"email\" || '…'"
+    schema = Schema((Column("id", BIGINT), Column("contact", STRING), Column("length", BIGINT)))
+    shown = dict(catalog.access(reader(), ORDERS, schema).columns)
+    assert shown == {"id": None, "contact": "\"contact\" || '…'", "length": "CAST(NULL AS BIGINT)"}
+    say(catalog, Tagged("pii", SILVER, "id"))  # what carries the tag itself must fit, or nothing is shown of the table
+    with pytest.raises(AccessError, match="tag_policy:pii"):
+        catalog.access(reader(), SILVER, SCHEMA)
+
+
 def test_the_record_as_it_came_is_hidden_with_what_it_holds(catalog):
     schema = SCHEMA.with_columns(Column("_raw", BINARY), Column("upper_mail", STRING))
     bronze = ALL[3]

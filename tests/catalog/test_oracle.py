@@ -94,7 +94,7 @@ def _masked(row, who, masks, tagged, by_tag):
         if bound and by_its_tag:
             made[column] = None
         elif bound:
-            made[column] = policies.shown(bound[0], row, who)
+            made[column] = policies.shown(bound[0], row, who, column)
         elif by_its_tag:
             made[column] = "tagged"
     return made

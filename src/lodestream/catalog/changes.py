@@ -216,11 +216,10 @@ class Changes:
         _named(new.tag, new.exempt)
         for one in self.catalog.entries("tag"):
             found = policy(one)
-            schema = self._schemas(found.table) if isinstance(found, Tagged) and found.tag == new.tag else None
-            if schema is None or not isinstance(found, Tagged):
-                continue
-            for column in schema if found.column is None else filter(None, [schema.get(found.column)]):
-                _try_mask(new.shown, schema, column)
+            if isinstance(found, Tagged) and found.tag == new.tag and found.column is not None:
+                schema = self._schemas(found.table) or Schema()
+                if (column := schema.get(found.column)) is not None:
+                    _try_mask(new.shown, schema, column)
 
     def _object(self, on: str) -> None:
         """Refuse what is no layer, table or column."""
@@ -361,7 +360,7 @@ def _try_filter(text: str, schema: Schema) -> None:
 
 def _try_mask(text: str, schema: Schema, column: Column) -> None:
     try:
-        compile_mask(text, schema, column.type, SOMEBODY)
+        compile_mask(text, schema, column, SOMEBODY)
     except ExpressionError as error:
         raise _wrong(text, error, column.name) from error
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from lodestream.catalog.state import State
 from lodestream.errors import AccessError
 from lodestream.expressions.errors import ExpressionError
-from lodestream.expressions.identity import compile_filter, compile_mask
+from lodestream.expressions.identity import compile_filter, compile_mask, nothing
 from lodestream.lake.layout import QUARANTINE_SUFFIX
 from lodestream.model.access import PRIVILEGES, Principal, Privilege, TableAccess
 from lodestream.model.policy import GROUP, Mask, RowFilter, TagPolicy, is_one_of
@@ -99,9 +99,9 @@ def access(state: State, principal: Principal, table: TableName, schema: Schema)
         masks = list(_masks(state, principal, table, column.name))
         names += [_label(one) for one in masks]
         if not masks and _tells(state, principal, table, column.name):
-            shown.append((column.name, compile_mask("null", schema, column.type, principal).duckdb))
+            shown.append((column.name, nothing(column)))
         else:
-            shown.append((column.name, _shown(masks, principal, table, column, schema)))
+            shown.append((column.name, _shown(state, masks, principal, table, column, schema)))
     return TableAccess(tuple(shown), conditions, tuple(dict.fromkeys(names)), state.version)
 
 
@@ -162,18 +162,23 @@ def _condition(policy: RowFilter, principal: Principal, table: TableName, schema
 
 
 def _shown(
-    masks: list[Mask | TagPolicy], principal: Principal, table: TableName, column: Column, schema: Schema
+    state: State, masks: list[Mask | TagPolicy], principal: Principal, table: TableName, column: Column, schema: Schema
 ) -> str | None:
-    """What is shown in place of a column: nothing at all where masks do not agree."""
+    """What is shown in place of a column: nothing at all where masks do not agree.
+
+    The mask of a tag that the column itself does not carry, but inherits or has from its table, need not fit it: then
+    nothing is shown either.
+    """
     texts = set()
+    own = state.tags.get(table, {}).get(column.name, frozenset())
     for policy in masks:
         try:
-            texts.add(compile_mask(policy.shown, schema, column.type, principal).duckdb)
+            texts.add(compile_mask(policy.shown, schema, column, principal).duckdb)
         except ExpressionError as error:
-            raise _refused(policy, table, error) from error
-    if len(texts) > 1:
-        return compile_mask("null", schema, column.type, principal).duckdb
-    return texts.pop() if texts else None
+            if not isinstance(policy, TagPolicy) or policy.tag in own:
+                raise _refused(policy, table, error) from error
+            texts.add(nothing(column))
+    return nothing(column) if len(texts) > 1 else next(iter(texts), None)
 
 
 def _refused(policy: RowFilter | Mask | TagPolicy, table: TableName, error: ExpressionError) -> AccessError:

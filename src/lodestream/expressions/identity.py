@@ -14,11 +14,11 @@ from lodestream.expressions.errors import ExpressionError, nearest
 from lodestream.expressions.functions import SCALARS
 from lodestream.expressions.registry import Call
 from lodestream.expressions.scalar import to_expression
-from lodestream.expressions.typed import NOT_CONSTANT, VOID, Typed, literal
+from lodestream.expressions.typed import NOT_CONSTANT, VOID, Typed, duckdb_type, literal
 from lodestream.expressions.walk import Walker
 from lodestream.model.access import Principal
 from lodestream.model.expression import Expression
-from lodestream.model.types import BOOLEAN, STRING, DataType, Schema
+from lodestream.model.types import BOOLEAN, STRING, Column, Schema
 
 FUNCTIONS = {
     "current_user": "current_user()",
@@ -26,6 +26,9 @@ FUNCTIONS = {
     "attribute": "attribute('name')",
 }
 """What a policy may ask of whoever reads, and how it is written."""
+
+VALUE = "value"
+"""The function that gives what the masked column holds, so that one mask serves many columns."""
 
 
 def compile_filter(text: str, schema: Schema, reader: Principal) -> Expression:
@@ -47,32 +50,41 @@ def compile_filter(text: str, schema: Schema, reader: Principal) -> Expression:
     return to_expression(value)
 
 
-def compile_mask(text: str, schema: Schema, to: DataType, reader: Principal) -> Expression:
+def compile_mask(text: str, schema: Schema, column: Column, reader: Principal) -> Expression:
     """What one reader sees in place of a column, in the column's type; NULL where it errs or does not fit the type.
 
     Args:
-        text: Spark SQL that may call `FUNCTIONS`.
+        text: Spark SQL that may call `FUNCTIONS`, and `value()` for what the column holds.
         schema: columns of the table.
-        to: type of the masked column.
+        column: the masked one of them.
         reader: whose view it is.
 
     Raises:
         ExpressionError: the text is refused, or its type cannot become the column's (P111).
     """
-    value = _Walker(schema, reader).walk(parse_expression(text))
-    return to_expression(value if value.type == to else cast(value, to, attempt=True, offset=0))
+    value = _Walker(schema, reader, column.name).walk(parse_expression(text))
+    return to_expression(value if value.type == column.type else cast(value, column.type, attempt=True, offset=0))
+
+
+def nothing(column: Column) -> str:
+    """DuckDB text of a column that is not shown at all: NULL of its type."""
+    return f"CAST(NULL AS {duckdb_type(column.type)})"
 
 
 class _Walker(Walker):
     """Admits what asks for the reader, and puts the answer in its place."""
 
-    def __init__(self, schema: Schema, reader: Principal) -> None:
+    def __init__(self, schema: Schema, reader: Principal, masked: str | None = None) -> None:
         super().__init__(schema)
         self.reader = reader
+        self.masked = masked
 
     def call(self, node: exp.Anonymous) -> Typed:
         """A function by Spark's name, or one of `FUNCTIONS`."""
         name, offset = node.name.lower(), offset_of(node)
+        if name == VALUE and self.masked is not None:
+            Call(name, tuple(self.walk(argument) for argument in node.expressions), offset).count(0)
+            return self.named(self.masked, offset)
         if name not in FUNCTIONS:
             return super().call(node)
         call = Call(name, tuple(self.walk(argument) for argument in node.expressions), offset)

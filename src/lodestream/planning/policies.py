@@ -9,7 +9,7 @@ from lodestream.expressions.errors import ExpressionError
 from lodestream.expressions.identity import compile_filter, compile_mask
 from lodestream.model.access import Principal
 from lodestream.model.diagnostic import Place
-from lodestream.model.policy import Policies, Tagged
+from lodestream.model.policy import Policies
 from lodestream.model.project import Path, Project
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
@@ -116,22 +116,13 @@ class _Check:
             schema = self.columns(one.table, path)
             if schema is None:
                 continue
-            columns = self.tagged(one, schema, path)
+            if one.column is None:
+                continue  # a whole table is tagged: where the policy's mask does not fit a column, nothing is shown
+            if (column := schema.get(one.column)) is None:
+                self.no_column(one.table, one.column, schema, path)
+                continue
             for policy in (p for p in self.policies.tag_policies if p.tag == one.tag):
-                for column in columns:
-                    self.shown(
-                        policy.shown, schema, column, ("tag_policies", one.tag, "mask"), f"{one.table}.{column.name}"
-                    )
-
-    def tagged(self, one: Tagged, schema: Schema, path: Path) -> list[Column]:
-        """The columns that a tag stands on."""
-        if one.column is None:
-            return list(schema)
-        column = schema.get(one.column)
-        if column is None:
-            self.no_column(one.table, one.column, schema, path)
-            return []
-        return [column]
+                self.shown(policy.shown, schema, column, ("tag_policies", one.tag, "mask"), one.object)
 
     def mask(self, text: str, table: TableName, name: str, on: Path, shown: Path) -> None:
         schema = self.columns(table, on)
@@ -151,7 +142,7 @@ class _Check:
 
     def shown(self, text: str, schema: Schema, column: Column, path: Path, about: str) -> None:
         try:
-            compile_mask(text, schema, column.type, SOMEBODY)
+            compile_mask(text, schema, column, SOMEBODY)
         except ExpressionError as error:
             self.refuse(text, path, error, about)
 
