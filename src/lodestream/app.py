@@ -49,6 +49,7 @@ from lodestream.runtime.apply import apply_changes
 from lodestream.runtime.pipeline import Pipeline
 from lodestream.security.identity import Identity, open_identity
 from lodestream.security.limits import Limits
+from lodestream.security.networks import is_local
 from lodestream.version import VERSION
 
 if TYPE_CHECKING:
@@ -365,7 +366,10 @@ class App:
 
         Raises:
             MissingDriverError: access tokens or certificates need a package.
+            ConfigError: the token would be good for other machines.
         """
+        if token is not None and not is_local(settings.host):
+            raise ConfigError("a token for development is for this machine only", host=settings.host)
         return open_identity(
             settings.identity, self.keys_path, self.project.root, now_us, token=token,
             directory=self.catalog.principal,
