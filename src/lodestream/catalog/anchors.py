@@ -17,7 +17,6 @@ from lodestream.errors import ConfigError, TransientError
 
 KEY_FILE = "audit.key"
 ANCHORS_FILE = "audit.anchors"
-TURN_FILE = "audit.turn.lock"
 _TAIL_BYTES = 4_096
 _KEY_BYTES = 32
 
@@ -61,7 +60,7 @@ class Anchors:
 
         The database sees to it anyway, but one that lets writers knock until it opens serves some of them late.
         """
-        return self._alone(os.path.join(self._folder, TURN_FILE))
+        return self._alone(f"{self._key_path}.lock")
 
     @contextlib.contextmanager
     def _alone(self, path: str) -> Iterator[None]:
