@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
@@ -66,7 +67,10 @@ def test_a_key_tells_who_it_is_of_too(served):
     [
         ('{"key": "ls_dev_000000000000_x"}', "application/json", 401), ('{"key": "a.b.c"}', "application/json", 401),
         ('{"key": 1}', "application/json", 400), ('{"key": "x", "as": "owner"}', "application/json", 400),
-        ("{}", "application/json", 400), ("[" * 10_000, "application/json", 400), ("", "application/json", 400),
+        ('{"key": "\\ud800"}', "application/json", 401), ('{"key": "\\u0000"}', "application/json", 401),
+        ('{"key": "\\ud800.a.b"}', "application/json", 401),
+        ("{}", "application/json", 400),
+        ("[" * 10_000, "application/json", 400), ("", "application/json", 400),
         (json.dumps({"key": TOKEN}), "text/plain", 415), (f"key={TOKEN}", "application/x-www-form-urlencoded", 415),
         (json.dumps({"key": "x" * 40_000}), "application/json", 413),
     ],
@@ -195,7 +199,13 @@ def test_no_key_is_in_a_log_or_an_answer(served, capfd, caplog):
         told.append(ask(served, "GET", f"/nowhere/{text}").text)
         told.append(ask(served, "GET", "/api/session", f"lodestream-{served.port}={text}").text)
     out, err = capfd.readouterr()
-    everything = "\n".join([out, err, caplog.text, *told])
+    cookie = cookie_of(sign_in(served)).partition("=")[2]
+    assert ask(served, "GET", "/api/session", f"lodestream-{served.port}={cookie}").status_code == 200
+    root = Path(served.app.project.root)
+    kept = [path.read_bytes().decode("latin-1") for path in root.rglob("*") if path.is_file()]
+    assert len(kept) > 5
+    everything = "\n".join([out, err, caplog.text, *told, *kept])
+    secrets.append(cookie)
     for text in secrets:
         assert text not in everything
         assert text.rpartition("_")[2] not in everything

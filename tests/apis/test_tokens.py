@@ -396,6 +396,27 @@ def test_tokens_of_unknown_keys_do_not_make_it_ask_again_and_again():
         assert len(issuer.asked) == before + 4
 
 
+def test_a_token_is_remembered_until_it_ends_or_its_key_is_withdrawn(monkeypatch):
+    with checked() as (issuer, clock, oidc):
+        text = issuer.token()
+        assert came_in(oidc, text)
+        monkeypatch.setattr("lodestream.security.oidc.taken_apart", lambda _text: pytest.fail("looked at again"))
+        assert came_in(oidc, text)
+        monkeypatch.undo()
+        for changed in (text[:-4] + "AAAA", text.replace(".", "..", 1), text[1:]):
+            assert not came_in(oidc, changed)
+        clock.s += 31
+        issuer.published = [jwk(STRANGER, "first")]
+        oidc.ask(issuer.token(kid="gone"))
+        assert not came_in(oidc, text), "the same id, another key"
+        issuer.published = [jwk(issuer.keys["first"], "first")]
+        clock.s += 31
+        oidc.ask(issuer.token(kid="gone"))
+        assert came_in(oidc, text)
+        clock.s += 400
+        assert not came_in(oidc, text), "it has expired"
+
+
 def test_an_issuer_that_does_not_answer():
     with checked() as (issuer, clock, oidc):
         issuer.answer = lambda _path: (503, {}, b"")

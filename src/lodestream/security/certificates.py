@@ -64,6 +64,12 @@ class Certificates:
             AccessError: it has expired, is revoked, is no client's, or names several.
         """
         found = _loaded(der)
+        try:
+            return self._named(found)
+        except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+            raise AccessError("the client certificate cannot be read") from error
+
+    def _named(self, found: x509.Certificate) -> Principal | None:
         now = _time(self._clock())
         if not found.not_valid_before_utc <= now < found.not_valid_after_utc:
             raise AccessError("the client certificate is not valid at this time")
@@ -236,8 +242,6 @@ def _of_client(found: x509.Certificate) -> bool:
             return False
     except x509.ExtensionNotFound:
         pass
-    except ValueError:
-        return False
     try:
         usages = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:

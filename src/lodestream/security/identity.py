@@ -72,6 +72,8 @@ class Identity:
         Raises:
             AccessError: it is unknown, has ended, or may not be used from there.
         """
+        if not text.isascii():
+            raise AccessError("no such key")
         if self.token is not None and secrets.compare_digest(text.encode(), self.token.encode()):
             return self._developer(self.token)
         if self.oidc is not None and text.count(".") == _DOTS_OF_A_TOKEN:
@@ -83,7 +85,8 @@ class Identity:
 
     def must_ask(self, text: str) -> bool:
         """Whether `ask` has to be called before `by_text`, or a token's key may not be known yet."""
-        return self.oidc is not None and text.count(".") == _DOTS_OF_A_TOKEN and self.oidc.wants(text)
+        looks_so = text.isascii() and text.count(".") == _DOTS_OF_A_TOKEN
+        return self.oidc is not None and looks_so and self.oidc.wants(text)
 
     def ask(self, text: str) -> None:
         """Ask the issuer of a token for its keys; takes seconds at worst, so not on the thread that serves."""

@@ -6,6 +6,7 @@ rules for access tokens of versions 1.0 and 2.0. Whatever is not plainly right i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -22,10 +23,12 @@ from lodestream.errors import AccessError
 from lodestream.model.access import Principal
 from lodestream.project.identity import OidcSettings
 from lodestream.project.values import parse_duration
-from lodestream.security.key_sets import Fetch, KeySet
+from lodestream.security.key_sets import Fetch, KeySet, SignatureKey
 
 TOKEN_MAX = 16_384
 """Characters of a token; longer ones are not looked at."""
+_VERIFIED_MAX = 4096
+"""Tokens that are remembered, by digest; what a signature says is asked once."""
 _SECOND_US = 1_000_000
 _SECONDS_MAX = 1 << 40
 _TEXT = re.compile(r"[^\x00-\x20\x7f-\x9f\\]{1,255}")
@@ -66,9 +69,13 @@ class Oidc:
 
     def __init__(self, settings: Iterable[OidcSettings], clock: Callable[[], int], fetch: Fetch | None = None) -> None:
         self._issuers = [Issuer(one, clock, fetch) for one in settings]
+        self._clock = clock
+        self._verified: dict[bytes, _Verified] = {}
 
     def wants(self, text: str) -> bool:
         """Whether the issuer should be asked for its keys first, which may take seconds."""
+        if (kept := self._kept(text)) is not None:
+            return kept.issuer.keys.wants(kept.key_id)
         try:
             token = taken_apart(text)
         except AccessError:
@@ -89,18 +96,41 @@ class Oidc:
         Raises:
             AccessError: it is not accepted; the reason repeats nothing of it.
         """
+        kept = self._kept(text)
+        if kept is not None and (kept.principal.expires_us or 0) > self._clock():
+            return kept.principal
         token = taken_apart(text)
         issuer = self._issuer(token)
         if issuer is None:
             raise _refused("its issuer is not one of identity.oidc")
-        return issuer.verify(token)
+        principal = issuer.verify(token)
+        if len(self._verified) >= _VERIFIED_MAX:
+            self._verified.clear()
+        key = issuer.keys.find(token.key_id)
+        self._verified[_digest(text)] = _Verified(issuer, token.key_id, key, principal)
+        return principal
 
     def knows(self, name: str) -> bool:
         """Whether an issuer of that name is declared."""
         return any(issuer.settings.known_as == name for issuer in self._issuers)
 
+    def _kept(self, text: str) -> _Verified | None:
+        """What was verified before, as long as the key that did it is the issuer's."""
+        kept = self._verified.get(_digest(text))
+        return kept if kept is not None and kept.key is kept.issuer.keys.find(kept.key_id) else None
+
     def _issuer(self, token: Token) -> Issuer | None:
         return next((one for one in self._issuers if one.issued(token.claims)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A token that was good once: with the same key, and until it ends, it is good again."""
+
+    issuer: Issuer
+    key_id: str
+    key: SignatureKey | None
+    principal: Principal
 
 
 class Issuer:
@@ -231,6 +261,10 @@ class Issuer:
             name, "service" if service else "user", frozenset(groups), MappingProxyType(attributes),
             tuple(settings.scopes), f"oidc:{settings.known_as}", ends_us,
         )  # fmt: skip
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def taken_apart(text: str) -> Token:
