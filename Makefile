@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NATIVE := $(VENV)/.native
 NATIVE_SOURCE := native/Cargo.toml native/pyproject.toml $(wildcard native/src/*.rs)
 
-.PHONY: setup native console demo test test-long lint bench bench-ingest bench-kafka kafka function-rows lock clean
+.PHONY: setup native console demo test test-long lint bench bench-ingest bench-kafka bench-serve kafka function-rows lock clean
 
 setup: $(STAMP)    ## a virtual environment with everything in it; the native kernels too where cargo is
 	@if command -v cargo > /dev/null; then $(MAKE) -s $(NATIVE); \
@@ -57,6 +57,9 @@ bench-ingest: setup  ## HTTP ingest at 1,000 requests/s, next to a bare fsync lo
 
 bench-kafka: setup ## Kafka to gold: drain, burst, latency, and peers in the same run (needs Java and Maven)
 	@$(BIN)/python -m bench.kafka
+
+bench-serve: setup ## 10 million gold rows through REST and the PostgreSQL protocol, next to PostgreSQL 15 (needs wrk, postgresql-15)
+	@$(BIN)/python -m bench.serve
 
 function-rows: setup  ## regenerate the expected values of every function with Spark (needs Java)
 	@$(BIN)/python -m tools.function_rows
