@@ -25,7 +25,7 @@ from lodestream.catalog.store import open_store
 from lodestream.catalog.things import Known
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
-from lodestream.errors import ConfigError
+from lodestream.errors import ConfigError, CorruptionError
 from lodestream.lake.disk import Disk, LocalDisk, random_id
 from lodestream.lake.layout import QUARANTINE_SUFFIX, catalog_file, component_cache, epoch_of, keys_path, table_path
 from lodestream.lake.table import DeltaTable
@@ -85,6 +85,7 @@ class App:
         disk: seam for every effect.
         handover: whether flows of one process hand rows over in memory.
         environment: the one that was chosen; None for none, which is development.
+        lenient: whether a damaged table is passed over, as servers do: the others are still there to be asked.
     """
 
     project: Project
@@ -92,17 +93,27 @@ class App:
     disk: Disk = field(default_factory=LocalDisk)
     handover: bool = True
     environment: str | None = None
+    lenient: bool = False
 
     @cached_property
     def deployed(self) -> Mapping[TableName, Deployed]:
-        """The declared tables that stand in the lake already, with the definition that made them."""
+        """The declared tables that stand in the lake already, with the definition that made them.
+
+        Raises:
+            CorruptionError: one is damaged, unless this app is lenient; then it is left out.
+        """
         found = {}
         for layer in ("bronze", "silver", "gold"):
             for folder in self.disk.list(os.path.join(self.lake, layer)):
                 if folder.endswith(QUARANTINE_SUFFIX) or not folder.isidentifier():
                     continue
                 name = TableName(layer, folder)
-                table = DeltaTable.open(self.disk, table_path(self.lake, name))
+                try:
+                    table = DeltaTable.open(self.disk, table_path(self.lake, name))
+                except CorruptionError:
+                    if not self.lenient:
+                        raise
+                    continue
                 if table is not None:
                     found[name] = _deployed(table)
         return found

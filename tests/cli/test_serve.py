@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -218,3 +219,20 @@ def test_a_flow_that_fails_ends_the_server_and_says_why(shop):
     said = done.stderr
     assert "error: the stream's log is another one than before" in said
     assert "Traceback" not in said
+
+
+def test_a_damaged_table_says_so_and_the_others_are_served(shop):
+    (shop / "tables/bronze/places.yaml").write_text("source: {http: {stream: places}}\ncolumns: {id: bigint}\n")
+    assert call("run", "--until-idle", project=shop).code == 0
+    log = shop / "lake/bronze/places/_delta_log"
+    (log / f"{len(list(log.glob('*.json'))):020}.json").write_text("{")
+    serving = Serving(shop)
+    request = urllib.request.Request(f"{serving.url}/api/overview", None, {"Authorization": f"Bearer {serving.token}"})
+    for _ in range(100):
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            states = {one["table"]: one["state"] for one in json.load(answer)["tables"]}
+        if states.get("bronze.places") == "damaged" and states.get("bronze.orders") == "idle":
+            break
+        time.sleep(0.1)
+    assert states == {"bronze.orders": "idle", "bronze.places": "damaged"}
+    assert serving.stop()[0] == 0

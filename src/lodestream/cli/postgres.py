@@ -39,6 +39,7 @@ def postgres(
     from lodestream.cli.parent import handed_token
 
     app = call.app()
+    app.lenient = True
     settings = app.serving(host=host)
     own = settings.postgres
     changed = own.model_copy(

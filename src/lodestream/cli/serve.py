@@ -44,6 +44,7 @@ def serve(
         fix = "serving needs packages: pip install 'lodestream[http]'"
         raise MissingDriverError(fix, missing=error.name) from error
     app = call.app()
+    app.lenient = not run
     settings = app.serving(host=host, port=port)
     keys = KeyStore(app.keys_path)
     token = handed_token() or development_token(settings, keys, app.environment)
