@@ -185,6 +185,7 @@ class App:
     @cached_property
     def query(self) -> QueryService:
         """The one read path."""
+        from lodestream.query.keyed import KeyedReads
         from lodestream.query.service import Budget, PoolSettings, QueryService
 
         bounds = self._serving({"query": self.project.server.get("query", {})}).query
@@ -193,6 +194,7 @@ class App:
             self.disk, self.lake, authority=self.catalog, catalog=self.project.name, threads=bounds.threads,
             budget=Budget(time_s, bounds.memory_bytes),
             pool=PoolSettings(bounds.workers, bounds.per_principal, bounds.queue_max, wait_s),
+            keyed=KeyedReads(os.path.join(component_cache(self.lake), "keyed")),
         )  # fmt: skip
 
     @property

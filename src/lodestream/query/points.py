@@ -36,12 +36,12 @@ class Point:
     """`SELECT columns FROM table WHERE column = value AND … LIMIT n`.
 
     Attributes:
-        columns: (column, name in the answer) in order, columns in lower case; None for all as they are.
+        columns: (column in lower case, name in the answer or None for its own) in order; None for all.
         equals: what must hold.
         limit: at most so many rows; None for all.
     """
 
-    columns: tuple[tuple[str, str], ...] | None
+    columns: tuple[tuple[str, str | None], ...] | None
     equals: tuple[Condition, ...]
     limit: int | None
 
@@ -67,6 +67,7 @@ def _plain(node: Mapping[str, Any]) -> bool:
         node["type"] == "SELECT_NODE"
         and node["where_clause"]
         and not (node["cte_map"]["map"] or node["group_expressions"] or node["group_sets"])
+        and node["aggregate_handling"] == "STANDARD_HANDLING"
         and node["having"] is None
         and node["qualify"] is None
         and node["sample"] is None
@@ -83,7 +84,7 @@ def _count(where: Mapping[str, Any]) -> int:
     return 1
 
 
-def _columns(listed: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...] | None:
+def _columns(listed: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str | None], ...] | None:
     """The columns asked for; nothing when some are more than columns."""
     if len(listed) == 1 and listed[0]["class"] == "STAR":
         star = listed[0]
@@ -102,8 +103,8 @@ def _columns(listed: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]
         if item["class"] != "COLUMN_REF" or len(item["column_names"]) != 1:
             return ()
         (name,) = item["column_names"]
-        found.append((name.lower(), item["alias"] or name))
-    return tuple(found) if len({name for _, name in found}) == len(found) else ()
+        found.append((name.lower(), item["alias"] or None))
+    return tuple(found) if len({alias or name for name, alias in found}) == len(found) else ()
 
 
 def _limit(modifiers: Sequence[Mapping[str, Any]]) -> int | None:

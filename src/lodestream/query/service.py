@@ -337,7 +337,7 @@ class QueryService:
         if any(one.column not in plain or one.sql(stored) is None for one in asked.equals):
             return None
         shown = {name.lower(): name for name, _ in read.access.columns}
-        columns = asked.columns if asked.columns is not None else tuple((name, shown[name]) for name in shown)
+        columns = asked.columns if asked.columns is not None else tuple((name, None) for name in shown)
         if any(name not in shown for name, _ in columns):
             return None
         equals = {plain[one.column]: one.value for one in asked.equals}
@@ -347,7 +347,9 @@ class QueryService:
             return None
         if not read.access.whole:
             found = filtered(found, stored, read.access)
-        found = found.select([shown[name] for name, _ in columns]).rename_columns([name for _, name in columns])
+        found = found.select([shown[name] for name, _ in columns]).rename_columns(
+            [alias or shown[name] for name, alias in columns]
+        )
         rows_max = budget.rows_max if budget else None
         found = found if asked.limit is None else found.slice(0, asked.limit)
         cut = rows_max is not None and found.num_rows > rows_max
