@@ -120,3 +120,10 @@ def test_quick_is_a_default_that_can_be_overruled():
     assert serve.parse(["--quick"]).rows == 200_000
     assert serve.parse(["--quick", "--rows", "5"]).bulk_rows == 5
     assert serve.parse([]).rows == 10_000_000
+
+
+def test_the_options_of_the_guide():
+    some = serve.parse(["--only", "rest", "changes", "--no-postgres"])
+    assert (some.only, some.postgres) == (["rest", "changes"], False)
+    larger = serve.parse(["--rows", "1000000", "--connections", "32", "--keep"])
+    assert (larger.rows, larger.connections, larger.keep) == (1_000_000, 32, True)

@@ -48,6 +48,9 @@ ELSEWHERE = {
     '.venv/bin/python -m bench.kafka --only "" --peers spark': "tests/bench/test_kafka.py",
     ".venv/bin/python -m bench.kafka --profile": "tests/bench/test_kafka.py",
     ".venv/bin/python -m bench.kafka --portable": "tests/bench/test_kafka.py",
+    ".venv/bin/python -m bench.serve --quick": "tests/bench/test_serve.py",
+    ".venv/bin/python -m bench.serve --only rest changes --no-postgres": "tests/bench/test_serve.py",
+    ".venv/bin/python -m bench.serve --rows 1000000 --connections 32 --keep": "tests/bench/test_serve.py",
 }
 """Commands that are not run here, and the test that runs them or what they stand for."""
 
