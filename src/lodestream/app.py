@@ -298,6 +298,7 @@ class App:
             ConflictError: another process serves a stream.
         """
         from lodestream.apis.about import About, about_part
+        from lodestream.apis.governing import Governing, governing_part
         from lodestream.apis.ingest.open import open_ingest
         from lodestream.apis.pages import console
         from lodestream.apis.rest.part import rest_part
@@ -314,6 +315,7 @@ class App:
             about_part(
                 About(self.catalog, self.known, lambda by: self.catalog.holds(by, "manage"), self.audit.records)
             ),
+            governing_part(Governing(self.catalog, lambda by: self.governing(by, "rest"))),
         ]
         return application(
             [*parts, status_part(parts, self.project.name)], gate, otherwise=console(), secure=settings.tls is not None

@@ -75,9 +75,9 @@ class Changes:
             AccessError: they may not, which is written down.
         """
         kept = entry(new)
-        self._allow(_ACTIONS[kept.kind], _about(new))
+        self._allow(_ACTIONS[kept.kind], touched(new))
         self._check(new)
-        self._write(kept, _ACTIONS[kept.kind], _about(new))
+        self._write(kept, _ACTIONS[kept.kind], touched(new))
 
     def drop(self, kind: str, name: str) -> None:
         """Take back what was said at run time.
@@ -86,11 +86,19 @@ class Changes:
             ConfigError: nobody said so, or a file declares it.
             AccessError: they may not, which is written down.
         """
-        found = self._found(kind, name)
-        about = _about(policy(found))
-        action = "revoke" if kind == "grant" else f"drop {_ACTIONS[kind]}"
-        self._allow(action, about)
-        self._drop(found, action, about)
+        named = [e for e in self.catalog.entries(kind) if e.name == name]
+        about = (
+            touched(policy(named[0])) if named else (EVERYTHING,)
+        )  # whether there is one is for its managers to know
+        self._take_back(kind, name, about)
+
+    def revoke(self, grant: Grant) -> None:
+        """Take back one grant that was given at run time; raises what `drop` raises."""
+        self._take_back("grant", entry(grant).name, touched(grant))
+
+    def untag(self, tagged: Tagged) -> None:
+        """Take back one tag that was given at run time; raises what `drop` raises."""
+        self._take_back("tag", entry(tagged).name, touched(tagged))
 
     def disable(self, name: str, *, disabled: bool = True) -> None:
         """Refuse a user everywhere within a second, whatever credential they bring, or let them in again.
@@ -98,13 +106,13 @@ class Changes:
         Raises:
             ConfigError: there is no such user, or a file disables them.
         """
+        action, about = ("disable" if disabled else "enable"), (EVERYTHING,)
+        self._allow(action, about)
         users = [e for e in self.catalog.entries("user") if e.name == name]
         if not users:
             raise self._none("user", name)
         if not disabled and any(e.origin and e.body["disabled"] for e in users):
             raise ConfigError("the file disables this user; change it there", user=name, file=users[-1].origin)
-        action, about = ("disable" if disabled else "enable"), (EVERYTHING,)
-        self._allow(action, about)
         own = next((e for e in users if not e.origin), None)
         if own is None or disabled:
             body = dict((own or users[-1]).body) | {"disabled": disabled}
@@ -123,8 +131,8 @@ class Changes:
         Raises:
             ConfigError: there is no such user, or a file declares them.
         """
-        found = self._found("user", name)
         self._allow("remove user", (EVERYTHING,))
+        found = self._found("user", name)
         grants = [e for e in self.catalog.entries("grant") if e.body["to"] == name]
         with self.catalog.changing(self._event("remove user", (EVERYTHING,), found)) as (rows, _):
             for one in (found, *(e for e in grants if not e.origin)):
@@ -164,8 +172,8 @@ class Changes:
 
     def drop_query(self, name: str) -> None:
         """Forget a saved query. Raises ConfigError when there is none, AccessError when it is somebody else's."""
-        found = self._found("query", name)
         self._allow_query("drop query", name)
+        found = self._found("query", name)
         self._drop(found, "drop query", (name,))
 
     # Checks ---------------------------------------------------------------------------------------------------------
@@ -289,6 +297,11 @@ class Changes:
         with self.catalog.changing(self._event(action, about, kept)) as (rows, at):
             store.put(rows, Entry(kept.kind, kept.name, kept.body, "", self.by.name, at))
 
+    def _take_back(self, kind: str, name: str, about: Sequence[str]) -> None:
+        action = "revoke" if kind == "grant" else f"drop {_ACTIONS[kind]}"
+        self._allow(action, about)
+        self._drop(self._found(kind, name), action, about)
+
     def _drop(self, found: Entry, action: str, about: Sequence[str]) -> None:
         with self.catalog.changing(self._event(action, about, found)) as (rows, _):
             if not store.drop(rows, found.kind, found.name):
@@ -328,8 +341,8 @@ def saved_queries(catalog: Catalog) -> dict[str, tuple[SavedQuery, Entry]]:
     return found
 
 
-def _about(one: Policy) -> tuple[str, ...]:
-    """What must be managed to say this."""
+def touched(one: Policy) -> tuple[str, ...]:
+    """What one must manage to say this: tables, a layer, or `*`."""
     if isinstance(one, Grant):
         return (one.on,)
     if isinstance(one, RowFilter):

@@ -32,10 +32,12 @@ def grant(call: Call, privilege: Privileges, on: On, to: To) -> None:
 
 def revoke(call: Call, privilege: Privileges, on: On, to: To) -> None:
     """Take a grant back; one that `policies.yaml` declares is taken back there."""
+    from lodestream.model.policy import Grant
+
     changes = call.app().governing(call.principal, "cli")
     for one in _split(privilege):
         for who in to:
-            changes.drop("grant", f"{one} on {on} to {who}")
+            changes.revoke(Grant(who, one, on))  # type: ignore[arg-type]
             _say(call, "revoked", one, on, who)
 
 
