@@ -388,3 +388,23 @@ def test_doctor_tells_mistakes_of_the_declarations(own_orders):
     found = call("doctor", "--json", project=own_orders)
     assert found.code == 1
     assert any("bogus" in one["text"] for one in found.json["findings"] if one["check"] == "declarations")
+
+
+def test_doctor_looks_at_dashboards(own_orders):
+    folder = own_orders / "dashboards"
+    folder.mkdir()
+    panel = "- {{title: {0}, kind: number, sql: {1}}}\n"
+    good = panel.format("Good", "select count(*) from silver.orders")
+    (folder / "good.yaml").write_text(f"title: Good\npanels:\n{good}")
+    told = call("doctor", "--json", project=own_orders)
+    assert told.code == 0
+    assert {"level": "ok", "check": "dashboards", "text": "1 with 1 queries", "fix": ""} in told.json["findings"]
+    (folder / "bad.yaml").write_text("title: Bad\n")
+    lost = panel.format("Lost", "select * from gold.nothing") + panel.format("Wrong", "selct 1")
+    (folder / "good.yaml").write_text(f"title: Good\npanels:\n{good}{lost}")
+    told = call("doctor", "--json", project=own_orders)
+    assert told.code == 1
+    texts = [one["text"] for one in told.json["findings"] if one["check"] == "dashboards"]
+    assert texts[0].startswith("dashboards/bad.yaml:1")
+    assert texts[1] == "dashboards/good.yaml, Lost: no such table: gold.nothing"
+    assert texts[2].startswith("dashboards/good.yaml, Wrong: ")

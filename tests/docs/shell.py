@@ -114,7 +114,7 @@ def is_endless(arguments: list[str]) -> bool:
     return bool(
         ("run" in given and given.isdisjoint(("--until-idle", "--once", "--help")))
         or ("tail" in given and given & {"-f", "--follow"})
-        or arguments[0] in ("demo", "serve")
+        or arguments[0] in ("demo", "serve", "up", "postgres")
         or (arguments[0] == "registry" and given.isdisjoint(("--add-user", "--help")))
     )
 

@@ -32,6 +32,9 @@ ELSEWHERE = {
     ),
     "lodestream tail silver.orders -f": "tests/cli/test_run.py",
     "lodestream serve": "tests/cli/test_serve.py",
+    "lodestream up": "tests/cli/test_up.py",
+    "lodestream postgres": "tests/cli/test_up.py",
+    "lodestream demo --up": "tests/cli/test_two_users.py",
     'curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" '
     """-d '{"order_id":"a1","amount":"9.50"}' http://127.0.0.1:8080/ingest/orders""": "tests/apis/test_ingest.py",
     "lodestream demo --once & sleep 3; kill -9 $!": "tests/demo/test_demo.py",

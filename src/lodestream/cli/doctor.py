@@ -29,7 +29,7 @@ def doctor(
     from lodestream.operations.health import examine
 
     app = call.app()
-    findings = [*_native(), *_project(app)]
+    findings = [*_native(), *_project(app), *_dashboards(app)]
     names = sorted({*app.project.tables, *_standing(app)})
     findings += examine(app.lake, app.disk, names, repair=repair, now_s=now_us() / 1e6)
     bad = [finding for finding in findings if finding.level == "error"]
@@ -72,6 +72,32 @@ def _project(app: App) -> list[Finding]:
         return [Finding("ok", "declarations", f"{len(app.flows)} tables, as the lake has them")]
     text = ", ".join(f"{change.table} ({change.kind})" for change in changes)
     return [Finding("note", "declarations", f"differ from the lake: {text}", "lodestream plan")]
+
+
+def _dashboards(app: App) -> list[Finding]:
+    """Whether the dashboards can be read, and show tables that are declared or in the lake."""
+    from lodestream.errors import LodestreamError
+    from lodestream.model.table import TableName
+    from lodestream.operations.health import Finding
+    from lodestream.project.dashboards import read_dashboards
+    from lodestream.query.guard import parse
+
+    found, mistakes = read_dashboards(app.project.root)
+    findings = [Finding("error", "dashboards", str(one), one.fix) for one in mistakes]
+    known = {*app.project.tables, *_standing(app)}
+    panels = [(board, panel) for board in found.values() for panel in board.panels if panel.sql]
+    for board, panel in panels:
+        place = f"dashboards/{board.name}.yaml, {panel.title}"
+        try:
+            read = {TableName(one.layer, one.name.removesuffix("__quarantine")) for one in parse(panel.sql).tables}
+        except LodestreamError as error:
+            findings.append(Finding("error", "dashboards", f"{place}: {error.message.strip()}", "mend the query"))
+            continue
+        missing = [f"{place}: no such table: {name}" for name in sorted(read - known)]
+        findings += [Finding("error", "dashboards", text, "lodestream status") for text in missing]
+    if found and not findings:
+        findings.append(Finding("ok", "dashboards", f"{len(found)} with {len(panels)} queries"))
+    return findings
 
 
 def _standing(app: App) -> list[TableName]:
