@@ -58,7 +58,7 @@ class Connection:
         """Answer until the client says goodbye. Raises PgError for what ends the connection, ClosedError at its end."""
         self._emit(m.ready(self.session.status))
         while True:
-            if self._out:
+            if not self._channel.waiting_bytes:  # the next message is not there yet: nothing is held back for it
                 self._flush()
             self.waiting = True
             tag, body = await self._channel.message(self._message_bytes_max)

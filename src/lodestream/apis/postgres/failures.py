@@ -67,7 +67,7 @@ def _told(error: LodestreamError) -> str:
 def _code(error: LodestreamError, message: str) -> str:
     said = next((code for pattern, code in _SAID if re.search(pattern, message)), None)
     if isinstance(error, TransientError):
-        if re.search(r"time|cancel", message):
+        if re.search(r"took longer|cancel|stopping", message):
             return "57014"
         return "53200" if said == "53200" else "53300"
     if isinstance(error, AccessError):

@@ -172,7 +172,10 @@ class Variables:
 
 def _checked(proper: str, value: str) -> str:
     if proper == "client_encoding":
-        if value.strip("'\"").upper().replace("-", "") not in ("UTF8", "UNICODE", "AUTO"):
+        wanted = value.strip("'\"").upper().replace("-", "")
+        if wanted in ("SQL_ASCII", "SQLASCII"):  # whoever asks for it takes the bytes as they come
+            return "SQL_ASCII"
+        if wanted not in ("UTF8", "UNICODE", "AUTO"):
             raise PgError("22023", f'invalid value for parameter "client_encoding": "{value}"', hint="Text is UTF8.")
         return "UTF8"
     if proper == "DateStyle":
