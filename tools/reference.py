@@ -1,4 +1,4 @@
-"""Writes docs/reference/{components,errors,tables}.md from the code: `python -m tools.reference`."""
+"""Writes docs/reference/{components,errors,policies,server,tables}.md from the code: `python -m tools.reference`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lodestream.ports.settings import Settings
 from lodestream.project.codes import CODES
 from lodestream.project.serving import ServingSettings
 from tools.lake_reference import tables
+from tools.policy_reference import policies
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 NOTE = "Written by `python -m tools.reference`; a test holds it to the code."
@@ -237,7 +238,10 @@ def _next(error: type[errors.LodestreamError]) -> str:
     return f"`{found}`" if found.startswith("lodestream") and "," not in found else found
 
 
-PAGES = {"components.md": components, "server.md": server, "errors.md": error_page, "tables.md": lambda: tables(NOTE)}
+PAGES = {
+    "components.md": components, "server.md": server, "errors.md": error_page, "policies.md": lambda: policies(NOTE),
+    "tables.md": lambda: tables(NOTE),
+}  # fmt: skip
 """File name under docs/reference, and what writes it."""
 
 

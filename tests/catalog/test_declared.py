@@ -143,6 +143,23 @@ def test_a_server_does_not_start_on_mistaken_policies(shop):
         app.follow_policies("rest", print).start()
 
 
+@pytest.mark.parametrize("where", ["postgres"], indirect=True)
+def test_servers_on_several_machines_share_a_catalog_in_postgresql(shop, tmp_path, where, monkeypatch):
+    monkeypatch.setenv("CATALOG_URL", where)
+    shop()
+    (tmp_path / "lodestream.yaml").write_text("project: shop\ncatalog: {url: '${env:CATALOG_URL}'}\n", encoding="utf-8")
+    one, other = open_project(str(tmp_path)), open_project(str(tmp_path))
+    one.apply()
+    assert not (tmp_path / "lake/_lodestream/access/catalog.db").exists()
+    assert other.catalog.visible(alice(other.catalog), [GOLD, SILVER]) == [GOLD]
+    other.governing(Principal("root", "owner"), "cli").put(Grant("alice", "select", "silver"))
+    wait(lambda: one.catalog.visible(alice(one.catalog), [GOLD, SILVER]) == [GOLD, SILVER])
+    assert [e.origin for e in one.catalog.entries("grant")] == ["policies.yaml", ""]
+    assert one.audit.verify(None).problems == ()
+    for app in (one, other):
+        app.catalog.close()
+
+
 def test_who_is_no_longer_declared_sees_nothing(shop):
     app = shop()
     app.apply()

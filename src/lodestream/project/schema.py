@@ -1,4 +1,4 @@
-"""The JSON Schema of `lodestream.yaml` and of table files, for completion and checking in editors."""
+"""The JSON Schema of `lodestream.yaml`, `policies.yaml` and table files, for completion and checking in editors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lodestream.model.table import Drift, OnFail
 from lodestream.ports import plugins
 from lodestream.project.config import SERVER_KEYS
 from lodestream.project.keys import KEYS
+from lodestream.project.policy_schema import policies_schema
 from lodestream.project.tables import ENGINES
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -18,17 +19,17 @@ _PARTITION = r"^((date|hour|month|year)\( *[^()]+ *\)|[^()]+)$"
 
 
 def json_schema() -> dict[str, Any]:
-    """One schema with two definitions.
+    """One schema with three definitions.
 
     Returns:
-        A JSON Schema (draft 2020-12) whose `$defs` are `project` (for `lodestream.yaml`) and `table` (for
-        `tables/<layer>/<name>.yaml`); the schema itself takes either.
+        A JSON Schema (draft 2020-12) whose `$defs` are `project` (for `lodestream.yaml`), `policies` (for
+        `policies.yaml`) and `table` (for `tables/<layer>/<name>.yaml`); the schema itself takes any of them.
     """
     return {
         "$schema": _DRAFT,
         "title": "Lodestream declaration",
-        "anyOf": [{"$ref": "#/$defs/table"}, {"$ref": "#/$defs/project"}],
-        "$defs": {"project": _project(), "table": _table(), **_shared()},
+        "anyOf": [{"$ref": "#/$defs/table"}, {"$ref": "#/$defs/project"}, {"$ref": "#/$defs/policies"}],
+        "$defs": {"project": _project(), "policies": policies_schema(), "table": _table(), **_shared()},
     }
 
 
