@@ -298,6 +298,7 @@ class App:
             ConflictError: another process serves a stream.
         """
         from lodestream.apis.about import About, about_part
+        from lodestream.apis.gate import at_the_gate
         from lodestream.apis.governing import Governing, governing_part
         from lodestream.apis.ingest.open import open_ingest
         from lodestream.apis.pages import console
@@ -305,6 +306,7 @@ class App:
         from lodestream.apis.routing import application
         from lodestream.apis.session import session_part
         from lodestream.apis.status import status_part
+        from lodestream.apis.turned_away import TurnedAway
 
         gate = self.gate(settings, token)
         parts = [
@@ -318,7 +320,8 @@ class App:
             governing_part(Governing(self.catalog, lambda by: self.governing(by, "rest"))),
         ]
         return application(
-            [*parts, status_part(parts, self.project.name)], gate, otherwise=console(), secure=settings.tls is not None
+            [*parts, status_part(parts, self.project.name)], gate, otherwise=console(),
+            secure=settings.tls is not None, refused=at_the_gate(gate, TurnedAway(self.catalog.record)),
         )  # fmt: skip
 
     def _console(self, gate: Gate) -> Part:

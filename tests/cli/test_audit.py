@@ -66,3 +66,21 @@ def test_a_changed_record_is_named(audited):
     found = call("audit", "verify", "--json", project=audited)
     assert found.code == 1
     assert found.json["problems"][0] == {"seq": 4, "kind": "changed", "message": "record 4 was changed"}
+
+
+def test_what_is_done_at_the_command_line_is_recorded(audited):
+    made = call("keys", "create", "feed", "--scope", "ingest:orders", "--json", project=audited).json
+    call("keys", "rotate", made["id"], project=audited)
+    call("keys", "revoke", made["id"], project=audited)
+    reason = call("quarantine", "list", "--json", project=audited).json["entries"]
+    if reason:
+        call("quarantine", "show", reason[0]["table"], "--json", project=audited)
+    call("query", "select 1 as one from gold.revenue_per_minute where country = 'CANARY'", project=audited)
+    call("table", "restore", "gold.revenue_per_product", "--version", "0", "--rewind", "--yes", project=audited)
+    done = [action for _, action in listed(audited)]
+    assert {"key", "rotate key", "revoke key", "query", "rewind"} <= set(done)
+    assert not reason or "quarantine" in done
+    told = call("audit", "list", "--json", project=audited).out
+    assert made["key"].rpartition("_")[2] not in told
+    assert "CANARY" not in told
+    assert call("audit", "verify", project=audited).code == 0

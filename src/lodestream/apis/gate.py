@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from starlette.requests import Request
 
 from lodestream.apis.problems import ProblemError
+from lodestream.apis.turned_away import TEXT_MAX, TurnedAway
 from lodestream.errors import AccessError
 from lodestream.model.access import Principal
 from lodestream.project.serving import ServingSettings
@@ -172,6 +173,20 @@ class Gate:
         except AccessError as error:
             challenge = {"WWW-Authenticate": 'Bearer realm="lodestream", error="invalid_token"'}
             raise ProblemError(401, error.message, headers=challenge) from error
+
+
+def at_the_gate(gate: Gate, away: TurnedAway) -> Callable[[Request, Principal, ProblemError], Awaitable[None]]:
+    """What the HTTP server does about a request that is not let in."""
+
+    async def refused(request: Request, principal: Principal, error: ProblemError) -> None:
+        try:
+            address = gate.address(request)
+        except AccessError:  # whoever says where it comes from does not say it well
+            address = None
+        path = request.url.path[:TEXT_MAX]
+        await away.note("http", principal.name, address, str(error.body["detail"]), method=request.method, path=path)
+
+    return refused
 
 
 def _bearer(request: Request) -> str:

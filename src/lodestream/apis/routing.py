@@ -35,6 +35,7 @@ NOBODY = Principal("", "user", scopes=())
 """Who asks for something public."""
 
 Handler = Callable[[Request, Principal], Awaitable[Response]]
+Refused = Callable[[Request, Principal, ProblemError], Awaitable[None]]
 Where = Literal["path", "query", "header"]
 _SCOPE = re.compile(r"[a-z]+:(\*|[a-z][a-z0-9_.]*|\{[a-z_]+\})")
 _PATH = re.compile(r"(/[a-z0-9_.-]*|/\{[a-z_]+(:path)?\})+")
@@ -190,8 +191,9 @@ class Doorkeeper(Protocol):
 
 
 def application(
-    parts: Sequence[Part], gate: Doorkeeper, *, otherwise: Handler | None = None, secure: bool = False
-) -> Starlette:
+    parts: Sequence[Part], gate: Doorkeeper, *, otherwise: Handler | None = None, secure: bool = False,
+    refused: Refused | None = None,
+) -> Starlette:  # fmt: skip
     """The one ASGI application of several parts.
 
     Args:
@@ -199,6 +201,7 @@ def application(
         gate: says who asks.
         otherwise: answers GET of any path that no endpoint has (the console); 404 when None.
         secure: whether it is reached by TLS, so that browsers may be told to never come without.
+        refused: told of each request that ends with 401 or 403 before its handler decides anything.
 
     Raises:
         ValueError: two endpoints have the same method and path.
@@ -210,7 +213,7 @@ def application(
             if endpoint.method in methods:
                 raise ValueError(f"two endpoints: {endpoint.method} {endpoint.path}")
             methods[endpoint.method] = endpoint
-    routes = [_route(path, methods, gate) for path, methods in sorted(paths.items(), key=_specific)]
+    routes = [_route(path, methods, gate, refused) for path, methods in sorted(paths.items(), key=_specific)]
     handlers: dict[Any, Any] = {
         ProblemError: problem, LodestreamError: translated, HTTPException: http_problem, Exception: internal_problem,
     }  # fmt: skip
@@ -237,8 +240,8 @@ def _specific(item: tuple[str, object]) -> tuple[list[tuple[bool, str]], str]:
     return [(part.startswith("{"), part) for part in item[0].split("/")], item[0]
 
 
-def _route(path: str, methods: Mapping[str, Endpoint], gate: Doorkeeper) -> Route:
-    route = Route(path, _Guarded(gate, methods), methods=sorted(methods))
+def _route(path: str, methods: Mapping[str, Endpoint], gate: Doorkeeper, refused: Refused | None) -> Route:
+    route = Route(path, _Guarded(gate, methods, refused), methods=sorted(methods))
     route.methods = set(methods)  # a HEAD of a stream would never end
     return route
 
@@ -246,8 +249,8 @@ def _route(path: str, methods: Mapping[str, Endpoint], gate: Doorkeeper) -> Rout
 class _Guarded:
     """ASGI application of one path: nobody gets past it to a handler without its permission."""
 
-    def __init__(self, gate: Doorkeeper, methods: Mapping[str, Endpoint]) -> None:
-        self._gate, self._methods = gate, methods
+    def __init__(self, gate: Doorkeeper, methods: Mapping[str, Endpoint], refused: Refused | None) -> None:
+        self._gate, self._methods, self._refused = gate, methods, refused
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive, send)
@@ -256,14 +259,19 @@ class _Guarded:
 
     async def answer(self, request: Request) -> Response:
         """Check, then ask the handler."""
-        endpoint = self._methods[request.method]
-        if endpoint.permission == PUBLIC:
-            self._gate.connect(request)
-            return await endpoint.handler(request, NOBODY)
-        principal = await self._gate.arrive(request)
-        scope = endpoint.scope(request)
-        if scope is not None and not admits(principal, scope):
-            raise ProblemError(403, f"the credential does not have the scope {scope}")
+        endpoint, principal = self._methods[request.method], NOBODY
+        try:
+            if endpoint.permission == PUBLIC:
+                self._gate.connect(request)
+                return await endpoint.handler(request, NOBODY)
+            principal = await self._gate.arrive(request)
+            scope = endpoint.scope(request)
+            if scope is not None and not admits(principal, scope):
+                raise ProblemError(403, f"the credential does not have the scope {scope}")
+        except ProblemError as error:
+            if self._refused is not None and error.status in (401, 403):
+                await self._refused(request, principal, error)
+            raise
         return await endpoint.handler(request, principal)
 
 

@@ -105,6 +105,13 @@ class Call:
             name = str(os.getuid())
         return Principal(name, "owner", via="cli")
 
+    def note(self, app: App, action: str, *objects: str, **detail: str | int | None) -> None:
+        """Write into the audit log what is about to be done. Raises TransientError when that cannot be."""
+        from lodestream.ports.authority import Event
+
+        by = self.principal
+        app.catalog.record(Event(by.name, by.via, "cli", action, "allowed", objects, detail=detail))
+
     def emit(self, value: Mapping[str, Any]) -> None:
         """Print one JSON object as a line on stdout, at once."""
         print(json.dumps(value, ensure_ascii=False, default=str), flush=True)

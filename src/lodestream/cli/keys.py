@@ -63,6 +63,7 @@ def create(
             name=name,
         )
     text, made = KeyStore(app.keys_path).create(app.environment or "default", key)
+    call.note(app, "key", made.name, key=made.id, scopes=" ".join(made.scopes))  # else nobody gets to see it
     _show(call, text, made)
 
 
@@ -82,6 +83,7 @@ def rotate(
 
     app, now = call.app(), now_us()
     store = KeyStore(app.keys_path)
+    call.note(app, "rotate key", key=identity)
     old = store.change(identity, expires_us=_until(grace, now))
     text, made = store.create(
         app.environment or "default", replace(old, created_us=now, expires_us=_until(expires, now), revoked_us=None)
@@ -94,7 +96,9 @@ def revoke(call: Call, identity: Identity) -> None:
     from lodestream.app import now_us
     from lodestream.security.keys import KeyStore
 
-    key = KeyStore(call.app().keys_path).change(identity, revoked_us=now_us())
+    app = call.app()
+    call.note(app, "revoke key", key=identity)
+    key = KeyStore(app.keys_path).change(identity, revoked_us=now_us())
     if call.json:
         call.emit({"id": key.id, "name": key.name, "state": "revoked"})
     else:

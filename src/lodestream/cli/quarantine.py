@@ -71,6 +71,7 @@ def show(
 
     opened = call.app()
     name = table_named(table, _tables(opened))
+    call.note(opened, "quarantine", str(name))
     found = chosen(_open(opened, name), reason, kind).to_pylist()
     shown = found[:limit] if limit else found
     for entry in shown:
@@ -138,6 +139,8 @@ def replay(
         return
     if opened.changes():
         raise ConfigError("declarations have changed; lodestream run --once applies them first", table=str(name))
+    mended = " ".join(value.partition("=")[0] for value in values or ())
+    call.note(opened, "replay", str(name), rows=len(keys), reason=reason, mended=mended or None)
     mend = Mend(dict(map(_value, values or ())), by=OWNER.name)
     mends = dict.fromkeys(keys, mend) if values else {}
     done = take_again(opened.pipeline(), name, keys, accept_late=accept_late, mends=mends)

@@ -52,6 +52,8 @@ def run(
 
 
 def _apply(call: Call, app: App, accept: str | None) -> None:
+    if accept is not None and (rebuilt := [str(one.table) for one in app.changes() if one.kind == "rebuild"]):
+        call.note(app, "rebuild", *rebuilt, accept=accept)
     for change in app.apply(accept):
         if change.kind == "drop":
             call.say(f"{change.table}: no longer declared; its files stay in the lake")

@@ -101,6 +101,7 @@ def restore(
     names = _readers(opened, name)
     if not dry_run:
         _ask(call, names, yes)
+        call.note(opened, "rewind", *map(str, names), version=version)
         _begin_again(opened, names)
     if call.json:
         call.emit({"restored": [] if dry_run else list(map(str, names)), "would": list(map(str, names))})

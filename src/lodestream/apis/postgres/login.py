@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lodestream.apis.postgres import messages as m
 from lodestream.apis.postgres.channel import Channel
 from lodestream.apis.postgres.failures import PgError
+from lodestream.apis.turned_away import TurnedAway
 from lodestream.errors import AccessError
 from lodestream.model.access import Principal
 from lodestream.security.identity import Identity
@@ -34,6 +35,7 @@ class Door:
         binding: gives `tls-server-end-point` of the certificate.
         databases: names that the one database goes by.
         allowed: whether an address may connect.
+        turned_away: writes down who was not let in.
     """
 
     identity: Identity
@@ -41,6 +43,7 @@ class Door:
     binding: Callable[[], bytes] | None
     databases: frozenset[str]
     allowed: Callable[[Address | None], bool]
+    turned_away: TurnedAway | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +99,14 @@ async def enter(channel: Channel, door: Door) -> Welcome | CancelRequest:
         )
     if options.pop("replication", "false").lower() not in ("false", "off", "no", "0"):
         raise PgError("0A000", "replication is not there", fatal=True)
-    principal = await _authenticate(channel, door, user, address, secure=secure)
-    if not principal.may(SCOPE):
-        raise PgError("28000", f"the key does not have the scope {SCOPE}", fatal=True)
+    try:
+        principal = await _authenticate(channel, door, user, address, secure=secure)
+        if not principal.may(SCOPE):
+            raise PgError("28000", f"the key does not have the scope {SCOPE}", fatal=True)
+    except PgError as error:
+        if door.turned_away is not None:
+            await door.turned_away.note("postgres", user, address, error.detail or error.message)
+        raise
     if database not in door.databases and database != user:
         raise PgError("3D000", f'database "{database}" does not exist', fatal=True)
     channel.write(m.authentication(0))

@@ -7,6 +7,7 @@ import socket
 from lodestream.apis.postgres.desk import Desk
 from lodestream.apis.postgres.login import Door
 from lodestream.apis.postgres.server import Bounds, Place, PostgresServer
+from lodestream.apis.turned_away import TurnedAway
 from lodestream.project.serving import ServingSettings
 from lodestream.project.values import parse_duration
 from lodestream.query.service import QueryService
@@ -45,6 +46,7 @@ def open_server(
         (lambda: end_point(tls.certificate)) if tls is not None else None,
         frozenset({database, "postgres", "lodestream"}),
         lambda address: not allowed or is_in(address, allowed),
+        TurnedAway(service.authority.record),
     )
     bounds = Bounds(
         own.connections_max, own.message_bytes_max, parse_duration(own.login_time) / _US, 60.0,
