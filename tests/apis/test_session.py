@@ -1,7 +1,9 @@
 """The console's sessions over HTTP: cookies, other sites' pages, rebinding, signing out on another server."""
 
+import datetime as dt
 import json
 import re
+import ssl
 import threading
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from lodestream.catalog import entries
 from lodestream.model.policy import User
 from lodestream.ports.authority import Event
 from lodestream.security.keys import ApiKey, KeyStore
+from lodestream.testing.pki import Authority
 from tests.apis.conftest import TOKEN, serving
 
 
@@ -186,6 +189,22 @@ def test_by_tls_at_a_proxy_the_cookie_is_bound_to_the_host(project):
     with serving(project.folder) as served:
         answer = sign_in(served, x_forwarded_proto="https")
         assert answer.headers["set-cookie"].startswith("lodestream-"), "nobody is believed"
+
+
+def test_by_tls_the_cookie_is_bound_to_the_host(project, tmp_path):
+    authority = Authority(tmp_path / "ca", dt.datetime.now(dt.UTC))
+    own = authority.issue("server")
+    with serving(project(f"tls: {{certificate: {own.certificate}, key: {own.key}}}")) as served:
+        trusted = ssl.create_default_context(cafile=str(authority.certificate))
+        with httpx.Client(base_url=served.url, verify=trusted, timeout=30) as browser:
+            answer = browser.post("/api/session", json={"key": TOKEN}, headers={"origin": served.url})
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["set-cookie"].startswith("__Host-lodestream=")
+            assert {"Secure", "HttpOnly", "Path=/"} <= set(answer.headers["set-cookie"].split("; "))
+            assert "max-age" in answer.headers["strict-transport-security"]
+            assert browser.get("/api/session").json()["csrf"] == answer.json()["csrf"]
+            refused = browser.get("/api/session", headers={"origin": served.url.replace("https", "http")})
+            assert refused.status_code == 403
 
 
 def test_no_key_is_in_a_log_or_an_answer(served, capfd, caplog):

@@ -9,6 +9,7 @@ from lodestream.errors import AccessError
 from lodestream.model.access import Principal
 from lodestream.security.identity import Identity
 from lodestream.security.keys import ApiKey, KeyStore
+from lodestream.security.networks import AddressError, address
 from lodestream.security.sessions import Sessions, csrf_token
 
 MINUTE_US = 60_000_000
@@ -136,6 +137,17 @@ def test_a_session_is_as_good_as_its_key(identity, clock):
     KeyStore(identity.keys._path).change(key.id, revoked_us=clock.now)
     assert identity.by_session(cookie) is None
     assert not identity.still_valid(found)
+
+
+def test_a_session_is_good_where_its_key_is(identity, clock):
+    cookie, _ = signed_in(identity, clock)
+    assert identity.by_session(cookie, address("8.8.8.8"))
+    text, _ = identity.keys.create("dev", ApiKey("", "ann", "", ("query:*",), clock.now, networks=("10.0.0.0/8",)))
+    cookie = identity.begin_session(identity.by_text(text, address("10.1.1.1")))
+    assert identity.by_session(cookie, address("10.2.2.2"))
+    for where in (address("8.8.8.8"), None):
+        with pytest.raises(AddressError):
+            identity.by_session(cookie, where)
 
 
 def test_a_session_ends_with_the_account(identity, clock):

@@ -148,7 +148,7 @@ class Gate:
                 request.headers.get(CSRF_HEADER, "").encode(), csrf_token(cookie).encode()
             ):
                 raise ProblemError(403, f"send {CSRF_HEADER}, as GET /api/session tells it")
-            if (found := self.identity.by_session(cookie, used=used)) is None:
+            if (found := self.identity.by_session(cookie, self.address(request), used=used)) is None:
                 raise ProblemError(401, "the session has ended; sign in again", headers=_CHALLENGE)
             return found
         if (found := self._certified(request)) is not None:

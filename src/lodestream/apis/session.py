@@ -81,7 +81,7 @@ class SessionApi:
         self._gate.same_origin(request)
         text = await self._key(request)
         cookie = await self._gate.sign_in(request, text)
-        principal = self._gate.identity.by_session(cookie)
+        principal = self._gate.identity.by_session(cookie, self._gate.address(request))
         if principal is None:
             raise ProblemError(401, "the credential has just ended")
         self._end(request)

@@ -107,15 +107,23 @@ class Identity:
         found = self.certificates.forwarded(text) if self.certificates is not None else None
         return None if found is None else self._with_account(found)
 
-    def by_session(self, cookie: str, *, used: bool = True) -> Principal | None:
+    def by_session(self, cookie: str, address: Address | None = None, *, used: bool = True) -> Principal | None:
         """Whoever has a session of the console, as they are now; None when it has ended, or their credential has.
 
         Args:
             cookie: as it was sent.
+            address: where they come from.
             used: whether somebody asks something, so that the session is not idle.
+
+        Raises:
+            AddressError: the key that began it may not be used from there.
         """
         session = self.sessions.find(cookie, used=used) if self.sessions is not None else None
-        return None if session is None else self._of_session(session)
+        found = None if session is None else self._of_session(session)
+        key = None if found is None else self.key_of(found)
+        if key is not None:
+            _check_address(key, address)
+        return found
 
     def begin_session(self, principal: Principal) -> str:
         """Begin a session of the console. Returns its cookie. Raises AccessError when the credential cannot ask."""
@@ -239,8 +247,8 @@ class Identity:
         )  # fmt: skip
 
     def _of_key(self, key: ApiKey, address: Address | None, *, anywhere: bool = False) -> Principal:
-        if key.networks and not anywhere and not is_in(address, networks(key.networks)):
-            raise AddressError("this key may not be used from this address", key=key.id)
+        if not anywhere:
+            _check_address(key, address)
         account, scopes = Principal(key.name, "service"), key.scopes
         if self.directory is not None:
             known = self.directory(key.name)
@@ -282,6 +290,11 @@ class Exchange:
 def _mark(token: str) -> str:
     """Tells tokens apart without telling them."""
     return hashlib.sha256(token.encode()).hexdigest()[:12]
+
+
+def _check_address(key: ApiKey, address: Address | None) -> None:
+    if key.networks and not is_in(address, networks(key.networks)):
+        raise AddressError("this key may not be used from this address", key=key.id)
 
 
 def needs_account(scopes: Sequence[str]) -> bool:
