@@ -28,7 +28,7 @@ class Event:
     """One event.
 
     Attributes:
-        data: its text; no line break in it when it is JSON.
+        data: its text; no line break in it when it is JSON. Without, a client only takes note of the id.
         name: what a client listens for; empty for `message`.
         id: from where a client goes on after it; empty leaves the last one.
     """
@@ -41,7 +41,7 @@ class Event:
         """As it is sent."""
         head = f"event: {self.name}\n" if self.name else ""
         head += f"id: {self.id}\n" if self.id else ""
-        return f"{head}data: {self.data}\n\n".encode()
+        return f"{head}data: {self.data}\n\n".encode() if self.data else f"{head}\n".encode()
 
 
 def json_event(value: object, name: str = "", id: str = "") -> Event:  # noqa: A002 - the field's word

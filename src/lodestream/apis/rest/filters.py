@@ -109,7 +109,7 @@ def sql(table: str, wanted: Wanted, order: Sequence[tuple[str, bool]], limit: in
         text += " ORDER BY " + ", ".join(
             f"{quoted(name)} {'DESC' if down else 'ASC'} NULLS LAST" for name, down in order
         )
-    return f"{text} LIMIT {limit:d} OFFSET {offset:d}", values
+    return f"{text} LIMIT {limit:d}" + (f" OFFSET {offset:d}" if offset else ""), values
 
 
 def _filter(column: Column, text: str) -> Filter:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from lodestream.apis.rest.asking import Threads
+from lodestream.apis.rest.changes import ChangesApi
 from lodestream.apis.rest.cursors import Cursors, secret_of
 from lodestream.apis.rest.sql import SqlApi
 from lodestream.apis.rest.tables import TablesApi
@@ -37,4 +38,4 @@ def rest_part(service: QueryService, settings: ApiSettings, catalog: str) -> Par
             await asyncio.to_thread(service.close)
             threads.close()
 
-    return Part((*sql.endpoints(), *tables.endpoints()), running)
+    return Part((*sql.endpoints(), *tables.endpoints(), *ChangesApi(service, threads).endpoints()), running)
