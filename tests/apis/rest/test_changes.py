@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import queue
+import socket
 import threading
 import time
 
+import httpx
 import pyarrow as pa
 import pytest
 
@@ -53,10 +55,12 @@ class Listener:
                 return event
 
     def close(self):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(OSError):  # wakes whoever waits for more
+            self.answer.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        self._thread.join(BOUND_S)
+        with contextlib.suppress(httpx.HTTPError):
             self.answer.close()
         self._client.close()
-        self._thread.join(BOUND_S)
 
 
 @contextlib.contextmanager
