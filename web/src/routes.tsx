@@ -2,12 +2,13 @@
 
 import { createRootRoute, createRoute, createRouter, lazyRouteComponent } from "@tanstack/react-router";
 
+import { path } from "./api/client";
 import { Lost, NotFound } from "./shell/Lost";
 import { Shell } from "./shell/Shell";
 
 type Search = Record<string, unknown>;
 
-const text = (value: unknown): string | undefined => (typeof value === "string" && value !== "" ? value : typeof value === "number" ? String(value) : undefined);
+const text = (value: unknown): string | undefined => (typeof value === "string" && value !== "" ? value : undefined);
 
 function oneOf<T extends string>(values: readonly T[], value: unknown): T | undefined {
   return values.find((one) => one === value);
@@ -96,6 +97,9 @@ export const router = createRouter({
   defaultPreload: "intent",
   defaultPendingMs: 200,
   scrollRestoration: false,
+  // Plain texts, so that a person can read and write an address: `as_of=1`, not `as_of=%221%22`.
+  parseSearch: (search) => Object.fromEntries(new URLSearchParams(search)),
+  stringifySearch: (search) => path("", search as Record<string, string | undefined>),
 });
 
 declare module "@tanstack/react-router" {

@@ -6,13 +6,16 @@ export class ApiError extends Error {
   readonly title: string;
   readonly fix: string | null;
   readonly retryAfter: number | null;
+  /** What else the server says of it: `nearest`, `column`, `line`. */
+  readonly facts: [string, string][];
 
-  constructor(status: number, title: string, detail: string, fix: string | null = null, retryAfter: number | null = null) {
+  constructor(status: number, title: string, detail: string, fix: string | null = null, retryAfter: number | null = null, facts: [string, string][] = []) {
     super(detail);
     this.status = status;
     this.title = title;
     this.fix = fix;
     this.retryAfter = retryAfter;
+    this.facts = facts;
   }
 }
 
@@ -69,6 +72,8 @@ export async function call<T>(path: string, ask: Ask = {}): Promise<T> {
   return (await answer.json()) as T;
 }
 
+const KNOWN = new Set(["type", "title", "status", "detail", "fix", "instance"]);
+
 /** A problem document (RFC 9457) as an error; whatever else came, in words. */
 async function problem(answer: Response): Promise<ApiError> {
   const wait = Number(answer.headers.get("Retry-After"));
@@ -82,6 +87,9 @@ async function problem(answer: Response): Promise<ApiError> {
       text("detail") ?? text("title") ?? "The server refused.",
       text("fix"),
       retryAfter,
+      Object.entries(body).flatMap(([name, value]): [string, string][] =>
+        KNOWN.has(name) || value === null || typeof value === "object" ? [] : [[name, String(value)]],
+      ),
     );
   } catch {
     return new ApiError(answer.status, answer.statusText, `The server answered ${answer.status}.`, null, retryAfter);

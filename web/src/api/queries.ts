@@ -101,7 +101,7 @@ export const quarantine = (table: string, reason: string | undefined) =>
 
 export const dashboards = queryOptions({
   queryKey: ["dashboards"],
-  queryFn: async ({ signal }) => (await call<{ dashboards: Dashboard[] }>("/api/dashboards", { signal })).dashboards,
+  queryFn: async ({ signal }) => (await call<{ dashboards: Pick<Dashboard, "name" | "title" | "comment">[] }>("/api/dashboards", { signal })).dashboards,
   staleTime: 30_000,
 });
 

@@ -3,6 +3,15 @@
 export type Layer = "bronze" | "silver" | "gold";
 export const LAYERS: readonly Layer[] = ["bronze", "silver", "gold"];
 
+/** Bronze before silver before gold, then by name. */
+export function byLayer(one: { layer: Layer; table: string }, other: { layer: Layer; table: string }): number {
+  return LAYERS.indexOf(one.layer) - LAYERS.indexOf(other.layer) || (one.table < other.table ? -1 : 1);
+}
+
+export function layerOf(table: string): Layer {
+  return LAYERS.find((layer) => table.startsWith(`${layer}.`)) ?? "gold";
+}
+
 /** Who is signed in. */
 export interface Session {
   name: string;

@@ -76,6 +76,16 @@ export function Problem({ error, retry }: { error: unknown; retry?: () => void }
       <Icon name="warn" />
       <div className="problem-text">
         <p>{message}</p>
+        {known && known.facts.length > 0 && (
+          <dl className="problem-facts">
+            {known.facts.map(([name, value]) => (
+              <div key={name}>
+                <dt>{name}</dt>
+                <dd className="mono">{value}</dd>
+              </div>
+            ))}
+          </dl>
+        )}
         {known?.fix && <p className="problem-fix">{known.fix}</p>}
         {known?.retryAfter && <p className="problem-fix">Try again in {known.retryAfter} s.</p>}
       </div>

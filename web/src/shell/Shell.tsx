@@ -13,7 +13,8 @@ import { signOut } from "./session";
 import { toggle, useTheme } from "./theme";
 import "./shell.css";
 
-const Palette = lazy(() => import("./Palette").then((module) => ({ default: module.Palette })));
+const palette = () => import("./Palette").then((module) => ({ default: module.Palette }));
+const Palette = lazy(palette);
 
 const PLACES: readonly { to: "/" | "/flow" | "/tables" | "/sql" | "/quality" | "/dashboards"; label: string; icon: IconName }[] = [
   { to: "/", label: "Home", icon: "home" },
@@ -25,13 +26,19 @@ const PLACES: readonly { to: "/" | "/flow" | "/tables" | "/sql" | "/quality" | "
 ];
 
 export function Shell() {
-  const [palette, setPalette] = useState(false);
+  const [asked, setAsked] = useState(false);
+
+  // Fetched once the page stands, so that the first letters after Ctrl-K are not lost.
+  useEffect(() => {
+    const timer = setTimeout(() => void palette(), 1000);
+    return () => clearTimeout(timer);
+  }, []);
 
   useEffect(() => {
     const pressed = (event: KeyboardEvent): void => {
       if ((event.metaKey || event.ctrlKey) && event.key.toLowerCase() === "k") {
         event.preventDefault();
-        setPalette((open) => !open);
+        setAsked((open) => !open);
       }
     };
     addEventListener("keydown", pressed);
@@ -43,13 +50,13 @@ export function Shell() {
       <a className="skip" href="#main">
         To the content
       </a>
-      <Sidebar openPalette={() => setPalette(true)} />
+      <Sidebar openPalette={() => setAsked(true)} />
       <main id="main" className="main" tabIndex={-1}>
         <Outlet />
       </main>
-      {palette && (
+      {asked && (
         <Suspense fallback={null}>
-          <Palette close={() => setPalette(false)} />
+          <Palette close={() => setAsked(false)} />
         </Suspense>
       )}
     </div>
@@ -68,10 +75,10 @@ function Sidebar({ openPalette }: { openPalette: () => void }) {
           <span>{overview?.project ?? " "}</span>
         </div>
       </div>
-      <button type="button" className="sidebar-search" onClick={openPalette} aria-label="Search and commands">
+      <button type="button" className="sidebar-search" onClick={openPalette} aria-keyshortcuts="Control+K Meta+K">
         <Icon name="search" size={14} />
         <span>Search</span>
-        <kbd>{/Mac|iP/.test(navigator.platform) ? "⌘K" : "Ctrl K"}</kbd>
+        <kbd aria-hidden="true">{/Mac|iP/.test(navigator.platform) ? "⌘K" : "Ctrl K"}</kbd>
       </button>
       <ul>
         {PLACES.map((place) => (

@@ -43,8 +43,8 @@ export function SignedIn({ children }: { children: ReactNode }) {
       live.stop();
       // Only a session that was there can end; a failed sign-in stays where it is.
       if (client.getQueryData(queries.session.queryKey)) {
-        client.clear();
-        void client.invalidateQueries({ queryKey: queries.session.queryKey });
+        client.removeQueries({ predicate: (query) => query.queryKey[0] !== queries.session.queryKey[0] });
+        void client.resetQueries({ queryKey: queries.session.queryKey });
       }
     });
   }, [client]);

@@ -70,7 +70,7 @@ const PanelView = memo(function PanelView({ panel, data }: { panel: PanelSpec; d
           )
         }
       >
-        <div className="board-body">
+        <div className={`board-body board-body-${panel.kind}`} {...(panel.kind === "bar" || panel.kind === "text" ? { tabIndex: 0, role: "group", "aria-label": panel.title } : {})}>
           {panel.kind === "text" ? <Text text={panel.text ?? ""} /> : data === undefined ? null : data.error ? <Problem error={new Error(data.error)} /> : <Shown panel={panel} data={data} height={height - HEAD} />}
         </div>
       </Panel>

@@ -4,7 +4,6 @@ import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 
 import * as queries from "../../api/queries";
-import { plural } from "../../format";
 import { Icon } from "../../parts/Icon";
 import { Empty, Problem, Waiting } from "../../parts/parts";
 import "./dashboards.css";
@@ -37,7 +36,6 @@ export function DashboardsScreen() {
                 <Icon name="dashboards" />
                 <strong>{board.title}</strong>
                 <span className="quiet">{board.comment || `dashboards/${board.name}.yaml`}</span>
-                <span className="quiet board-count">{plural(board.panels.length, "panel")}</span>
               </Link>
             </li>
           ))}

@@ -5,7 +5,7 @@ import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useMemo } from "react";
 
 import * as queries from "../../api/queries";
-import type { Flow, FlowNode } from "../../api/types";
+import { byLayer, type Flow, type FlowNode, layerOf } from "../../api/types";
 import { count, rate, timeOf } from "../../format";
 import { freshness, said } from "../../live/freshness";
 import { useLive } from "../../live/stream";
@@ -108,9 +108,9 @@ function Legend() {
 function List({ flow }: { flow: Flow }) {
   const { overview } = useLive();
   const order = { source: 0, table: 1, sink: 2 } as const;
-  const layers = { bronze: 0, silver: 1, gold: 2 } as const;
+  const placed = (node: FlowNode) => ({ table: node.label, layer: node.layer ?? layerOf(node.table) });
   const nodes = flow.nodes.toSorted(
-    (one, other) => order[one.kind] - order[other.kind] || layers[one.layer ?? "gold"] - layers[other.layer ?? "gold"] || (one.label < other.label ? -1 : 1),
+    (one, other) => order[one.kind] - order[other.kind] || byLayer(placed(one), placed(other)),
   );
   const labels = new Map(flow.nodes.map((node) => [node.id, node.label]));
   return (

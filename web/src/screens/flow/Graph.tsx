@@ -1,6 +1,6 @@
 /** The graph itself: nodes that stay where they are, edges as wide as what flows through them. */
 
-import { BaseEdge, type Edge, type EdgeProps, getBezierPath, Handle, type Node, type NodeProps, Position, ReactFlow, ReactFlowProvider, useReactFlow, useStore } from "@xyflow/react";
+import { BaseEdge, type Edge, type EdgeProps, Handle, type Node, type NodeProps, Position, ReactFlow, ReactFlowProvider, useReactFlow, useStore } from "@xyflow/react";
 import "@xyflow/react/dist/base.css";
 import { createContext, memo, useContext, useEffect, useMemo } from "react";
 
@@ -10,10 +10,10 @@ import { freshness, said } from "../../live/freshness";
 import { useLive } from "../../live/stream";
 import { Icon } from "../../parts/Icon";
 import { Badge, Button, State } from "../../parts/parts";
-import { connected, layout, NODE, type Place, shapeOf, thickness } from "./layout";
+import { connected, layout, NODE, path, type Place, shapeOf, thickness } from "./layout";
 
 type TableNode = Node<{ node: FlowNode }, "flow">;
-type RateEdge = Edge<{ edge: FlowEdge }, "rate">;
+type RateEdge = Edge<{ edge: FlowEdge; bends: Place[] }, "rate">;
 
 /** Ids that are lit; all when null. */
 const Lit = createContext<ReadonlySet<string> | null>(null);
@@ -57,7 +57,7 @@ const RateEdgeView = memo(function RateEdgeView(props: EdgeProps<RateEdge>) {
   const lit = useContext(Lit);
   const live = useLive().overview?.tables.find((one) => one.table === (edge?.kind === "source" ? edge.to : edge?.from))?.rate_per_s;
   const flowing = edge?.kind === "lookup" || edge?.kind === "query" ? null : (live ?? edge?.rate_per_s ?? null);
-  const [line] = getBezierPath({ ...props, curvature: 0.35 });
+  const line = path([{ x: props.sourceX, y: props.sourceY }, ...(props.data?.bends ?? []), { x: props.targetX, y: props.targetY }]);
   const dim = lit !== null && edge !== undefined && !(lit.has(edge.from) && lit.has(edge.to));
   return <BaseEdge path={line} className={`edge edge-${edge?.kind ?? "stream"} ${flowing ? "edge-flows" : ""} ${dim ? "dim" : ""}`} style={{ strokeWidth: thickness(flowing) }} interactionWidth={0} />;
 });
@@ -81,7 +81,7 @@ export function Graph(props: Props) {
 
 function Drawn({ flow, selected, select }: Props) {
   const shape = shapeOf(flow);
-  const places = useMemo(() => layout(shape), [shape]);
+  const { places, bends } = useMemo(() => layout(shape), [shape]);
   const lit = useMemo(() => (selected === undefined ? null : connected(selected, flow)), [selected, shape]);
   const nodes = useMemo<TableNode[]>(
     () =>
@@ -98,8 +98,8 @@ function Drawn({ flow, selected, select }: Props) {
     [flow, places, selected],
   );
   const edges = useMemo<RateEdge[]>(
-    () => flow.edges.map((edge) => ({ id: `${edge.from}→${edge.to}:${edge.kind}`, type: "rate", source: edge.from, target: edge.to, data: { edge }, focusable: false })),
-    [flow],
+    () => flow.edges.map((edge) => ({ id: `${edge.from}→${edge.to}:${edge.kind}`, type: "rate", source: edge.from, target: edge.to, data: { edge, bends: bends.get(`${edge.from}→${edge.to}`) ?? [] }, focusable: false })),
+    [flow, bends],
   );
   return (
     <Lit.Provider value={lit}>

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 
 import type { Flow, FlowEdge, FlowNode } from "../../api/types";
-import { connected, layout, NODE, shapeOf, thickness } from "./layout";
+import { connected, layout, NODE, path, shapeOf, thickness } from "./layout";
 
 const node = (id: string, rate = 0): FlowNode => ({ id, kind: "table", layer: "gold", table: id, label: id, state: "idle", rate_per_s: rate, freshness_s: null, quarantine_open: null, backlog: null });
 const edge = (from: string, to: string): FlowEdge => ({ from, to, kind: "stream", rate_per_s: 1 });
@@ -9,7 +9,7 @@ const flow: Flow = { nodes: ["s", "b", "c", "g", "h"].map((id) => node(id)), edg
 
 describe("the layout", () => {
   test("goes from left to right and covers nothing", () => {
-    const places = layout(shapeOf(flow));
+    const { places } = layout(shapeOf(flow));
     const x = (id: string): number => places.get(id)?.x ?? Number.NaN;
     expect(x("s") < x("b") && x("b") < x("c") && x("c") < x("g")).toBe(true);
     expect(x("g")).toBe(x("h"));
@@ -19,10 +19,19 @@ describe("the layout", () => {
     const other: Flow = { nodes: flow.nodes.map((one) => node(one.id, 9)).reverse(), edges: [...flow.edges].reverse() };
     expect(shapeOf(other)).toBe(shapeOf(flow));
   });
-  test("leaves out edges to what is not seen", () => expect(layout(shapeOf({ ...flow, edges: [edge("hidden", "b")] })).size).toBe(5));
+  test("leads an edge past the nodes of a column between", () => {
+    const long: Flow = { nodes: ["a", "b", "c", "d"].map((id) => node(id)), edges: [edge("a", "b"), edge("b", "c"), edge("a", "c"), edge("d", "b")] };
+    const { places, bends } = layout(shapeOf(long));
+    const [bend] = bends.get("a→c") ?? [];
+    const top = places.get("b")?.y ?? 0;
+    expect(bend !== undefined && (bend.y < top || bend.y > top + NODE.height)).toBe(true);
+    expect(bends.has("a→b")).toBe(false);
+    expect(path([{ x: 0, y: 0 }, { x: 10, y: 5 }])).toBe("M0 0C5 0 5 5 10 5");
+  });
+  test("leaves out edges to what is not seen", () => expect(layout(shapeOf({ ...flow, edges: [edge("hidden", "b")] })).places.size).toBe(5));
   test("takes 300 nodes in a moment", () => {
     const many: Flow = { nodes: Array.from({ length: 300 }, (_, i) => node(`n${i}`)), edges: Array.from({ length: 299 }, (_, i) => edge(`n${Math.floor(i / 3)}`, `n${i + 1}`)) };
-    expect(layout(shapeOf(many)).size).toBe(300);
+    expect(layout(shapeOf(many)).places.size).toBe(300);
   });
 });
 

@@ -22,11 +22,16 @@ export function shapeOf({ nodes, edges }: Flow): string {
   return JSON.stringify([names, links]);
 }
 
-/** Top left corners by node id. */
-export function layout(shape: string): Map<string, Place> {
+/** Where everything stands: top left corners of nodes, and the places between two columns that an edge goes through. */
+export interface Layout {
+  places: Map<string, Place>;
+  bends: Map<string, Place[]>;
+}
+
+export function layout(shape: string): Layout {
   const [names, links] = JSON.parse(shape) as [string[], string[]];
   const graph = new dagre.graphlib.Graph();
-  graph.setGraph({ rankdir: "LR", nodesep: 16, ranksep: 84, edgesep: 8 });
+  graph.setGraph({ rankdir: "LR", nodesep: 16, ranksep: 84, edgesep: 16 });
   graph.setDefaultEdgeLabel(() => ({}));
   for (const name of names) graph.setNode(name, { ...NODE });
   const inner = new Set<string>();
@@ -41,12 +46,30 @@ export function layout(shape: string): Map<string, Place> {
   graph.setNode(ROOT, { width: 1, height: 1 });
   for (const name of names) if (!inner.has(name)) graph.setEdge(ROOT, name, { weight: 40 });
   dagre.layout(graph);
-  return new Map(
-    names.map((name) => {
-      const { x, y } = graph.node(name) as Place;
-      return [name, { x: Math.round(x - NODE.width / 2), y: Math.round(y - NODE.height / 2) }];
-    }),
-  );
+  const rounded = ({ x, y }: Place): Place => ({ x: Math.round(x), y: Math.round(y) });
+  const places = names.map((name) => {
+    const { x, y } = graph.node(name) as Place;
+    return [name, rounded({ x: x - NODE.width / 2, y: y - NODE.height / 2 })] as const;
+  });
+  const bends = graph.edges().flatMap(({ v, w }: { v: string; w: string }) => {
+    const points = (graph.edge(v, w) as { points?: Place[] }).points ?? [];
+    // First and last lie at the nodes, and every second one between two columns: what is left are columns passed through.
+    const passed = points.slice(1, -1).filter((_, index) => index % 2 === 1);
+    return passed.length > 0 ? [[`${v}→${w}`, passed.map(rounded)] as const] : [];
+  });
+  return { places: new Map(places), bends: new Map(bends) };
+}
+
+/** A line through places that leaves and reaches each of them level. */
+export function path(places: readonly Place[]): string {
+  return places
+    .map((place, index) => {
+      const before = places[index - 1];
+      if (before === undefined) return `M${place.x} ${place.y}`;
+      const half = (place.x - before.x) / 2;
+      return `C${before.x + half} ${before.y} ${place.x - half} ${place.y} ${place.x} ${place.y}`;
+    })
+    .join("");
 }
 
 /** A node with all that its rows come from and go to. */

@@ -2,7 +2,7 @@
 
 import { Link, useNavigate } from "@tanstack/react-router";
 
-import { LAYERS, type Layer, type Overview, type TableState } from "../../api/types";
+import { byLayer, LAYERS, type Layer, type Overview, type TableState } from "../../api/types";
 import { Spark } from "../../charts/Spark";
 import { TimeChart } from "../../charts/TimeChart";
 import { bytes, count, plural, rate, short } from "../../format";
@@ -140,7 +140,7 @@ function QuarantineCard({ overview }: { overview: Overview }) {
 }
 
 function TableList({ overview }: { overview: Overview }) {
-  const { tables } = overview;
+  const tables = overview.tables.toSorted(byLayer);
   const navigate = useNavigate();
   const states = new Map<string, number>();
   for (const table of tables) states.set(table.state, (states.get(table.state) ?? 0) + 1);

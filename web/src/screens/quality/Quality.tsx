@@ -4,7 +4,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, Outlet, useParams } from "@tanstack/react-router";
 
 import * as queries from "../../api/queries";
-import type { Layer, QualityLine } from "../../api/types";
+import { byLayer, layerOf, type QualityLine } from "../../api/types";
 import { count, short } from "../../format";
 import { tableState, useLive } from "../../live/stream";
 import { Badge, Empty, LayerMark, Problem, Waiting } from "../../parts/parts";
@@ -24,7 +24,8 @@ export function QualityScreen() {
     );
   }
   const open = (line: QualityLine): number => tableState(overview, line.table)?.quarantine_open ?? line.quarantine_open ?? 0;
-  const lines = data.toSorted((one, other) => open(other) - open(one));
+  const placed = (line: QualityLine) => ({ table: line.table, layer: layerOf(line.table) });
+  const lines = data.toSorted((one, other) => open(other) - open(one) || byLayer(placed(one), placed(other)));
   return (
     <div className="quality">
       <nav className="quality-side" aria-label="Tables by rows in quarantine">
@@ -33,7 +34,7 @@ export function QualityScreen() {
           {lines.map((line) => (
             <li key={line.table}>
               <Link to="/quality/$table" params={{ table: line.table }} className="quality-table" activeProps={{ "aria-current": "page" }}>
-                <LayerMark layer={line.table.slice(0, line.table.indexOf(".")) as Layer} />
+                <LayerMark layer={layerOf(line.table)} />
                 <span className="quality-name">{line.table}</span>
                 {open(line) > 0 ? <Badge tone="warn">{short(open(line))}</Badge> : <span className="quiet num">{line.rules > 0 ? count(line.rules) : ""}</span>}
               </Link>
@@ -69,7 +70,7 @@ function Summary({ lines, open }: { lines: QualityLine[]; open: (line: QualityLi
           {lines.map((line) => (
             <tr key={line.table}>
               <td className="wide">
-                <LayerMark layer={line.table.slice(0, line.table.indexOf(".")) as Layer} />{" "}
+                <LayerMark layer={layerOf(line.table)} />{" "}
                 <Link to="/quality/$table" params={{ table: line.table }} className="quality-link">
                   {line.table}
                 </Link>

@@ -33,11 +33,11 @@ const look = EditorView.theme({
 
 const colors = syntaxHighlighting(
   HighlightStyle.define([
-    { tag: tags.keyword, color: "var(--series-1)" },
-    { tag: [tags.string, tags.special(tags.string)], color: "var(--series-3)" },
-    { tag: [tags.number, tags.bool, tags.null], color: "var(--series-2)" },
+    { tag: tags.keyword, color: "var(--code-keyword)" },
+    { tag: [tags.string, tags.special(tags.string)], color: "var(--code-string)" },
+    { tag: [tags.number, tags.bool, tags.null], color: "var(--code-number)" },
     { tag: [tags.lineComment, tags.blockComment], color: "var(--text-3)", fontStyle: "italic" },
-    { tag: [tags.typeName, tags.standard(tags.name)], color: "var(--series-6)" },
+    { tag: [tags.typeName, tags.standard(tags.name)], color: "var(--code-type)" },
     { tag: tags.operator, color: "var(--text-2)" },
   ]),
 );

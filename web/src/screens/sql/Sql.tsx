@@ -92,10 +92,10 @@ export function SqlScreen() {
       </aside>
       <div className="sql-work">
         <h1 className="hidden-text">SQL</h1>
-        <div className="sql-tabs" role="tablist" aria-label="Queries">
+        <div className="sql-tabs" role="group" aria-label="Queries">
           {tabs.tabs.map((tab) => (
-            <span key={tab.id} className={`sql-tab ${tab.id === tabs.current ? "sql-tab-current" : ""}`} role="presentation">
-              <button type="button" role="tab" aria-selected={tab.id === tabs.current} onClick={() => setTabs({ ...tabs, current: tab.id })}>
+            <span key={tab.id} className={`sql-tab ${tab.id === tabs.current ? "sql-tab-current" : ""}`}>
+              <button type="button" aria-current={tab.id === tabs.current ? "true" : undefined} onClick={() => setTabs({ ...tabs, current: tab.id })}>
                 {titleOf(tab.text)}
               </button>
               <button type="button" className="sql-close" aria-label={`Close ${titleOf(tab.text)}`} onClick={() => close(tab.id)}>

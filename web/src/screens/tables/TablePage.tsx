@@ -5,6 +5,7 @@ import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 
 import * as queries from "../../api/queries";
+import { layerOf } from "../../api/types";
 import { bytes, count, rate } from "../../format";
 import { freshness, said } from "../../live/freshness";
 import { tableState, useLive } from "../../live/stream";
@@ -16,7 +17,6 @@ import { Preview } from "./Preview";
 import { Schema } from "./Schema";
 import { TableRules } from "./TableRules";
 import { Versions } from "./Versions";
-import type { Layer } from "../../api/types";
 
 const LABELS: Record<TableTab, string> = { preview: "Preview", schema: "Schema", versions: "Versions", quality: "Quality", lineage: "Lineage" };
 
@@ -29,13 +29,12 @@ export function TablePage() {
   const schema = useQuery(queries.schema(table, search.as_of));
   const tab = search.tab ?? "preview";
   const put = (change: Partial<typeof search>): void => void navigate({ search: (known) => ({ ...known, ...change }), replace: true });
-  const layer = table.slice(0, table.indexOf(".")) as Layer;
 
   return (
     <div className="table-page">
       <header className="table-head">
         <div className="table-title">
-          <LayerMark layer={layer} />
+          <LayerMark layer={layerOf(table)} />
           <h1>{table}</h1>
           {live && <State state={live.state} />}
           <div className="table-actions">

@@ -1,1 +1,0 @@
-var e=[`bronze`,`silver`,`gold`];export{e as t};

@@ -1,0 +1,1 @@
+var e=[`bronze`,`silver`,`gold`];function t(t,n){return e.indexOf(t.layer)-e.indexOf(n.layer)||(t.table<n.table?-1:1)}function n(t){return e.find(e=>t.startsWith(`${e}.`))??`gold`}export{t as n,n as r,e as t};
