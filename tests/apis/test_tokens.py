@@ -29,16 +29,21 @@ NOW = int(time.time())
 STRANGER, STRANGER_EC, WEAK = rsa_key(), ec_key(), rsa_key(1024)
 
 
+def publish(issuer):
+    """Publish keys that must not count, beside the good ones."""
+    issuer.published += [
+        jwk(WEAK, "weak"), jwk(rsa_key(), "sealing", use="enc"), {"kty": "oct", "kid": "shared", "k": b64(b"x" * 32)},
+        jwk(rsa_key(), "double"), jwk(rsa_key(), "double"), jwk(issuer.keys["first"], "ps", alg="PS256"),
+        jwk(issuer.keys["first"], "elsewhere", issuer=f"{issuer.base}/{OTHER_TENANT}/v2.0"),
+        jwk(issuer.keys["first"], "anywhere", issuer=f"{issuer.base}/{{tenantid}}/v2.0"),
+    ]  # fmt: skip
+    issuer.keys["double"] = issuer.keys["first"]
+
+
 @pytest.fixture(scope="module")
 def issuer():
     found = Issuer()
-    found.published += [
-        jwk(WEAK, "weak"), jwk(rsa_key(), "sealing", use="enc"), {"kty": "oct", "kid": "shared", "k": b64(b"x" * 32)},
-        jwk(rsa_key(), "double"), jwk(rsa_key(), "double"), jwk(found.keys["first"], "ps", alg="PS256"),
-        jwk(found.keys["first"], "elsewhere", issuer=f"{found.base}/{OTHER_TENANT}/v2.0"),
-        jwk(found.keys["first"], "anywhere", issuer=f"{found.base}/{{tenantid}}/v2.0"),
-    ]  # fmt: skip
-    found.keys["double"] = found.keys["first"]
+    publish(found)
     yield found
     found.close()
 
