@@ -57,8 +57,14 @@ ELSEWHERE = {
 }
 """Commands that are not run here, and the test that runs them or what they stand for."""
 
-PAGES_ELSEWHERE = {"docs/guides/declaring.md": "tests/planning/test_guide.py"}
+PAGES_ELSEWHERE = {
+    "docs/guides/declaring.md": "tests/planning/test_guide.py",
+    "docs/guides/postgres.md": "tests/apis/postgres/test_guide.py",
+}
 """Pages whose yaml, python and text blocks another test holds."""
+
+COMMANDS_TOO = {"docs/guides/postgres.md"}
+"""Those of them whose commands that test runs."""
 
 NEEDS_KAFKA = {"docs/guides/kafka.md", "docs/guides/kafka-out.md"}
 """Pages that are run with a broker, whose address is in `KAFKA`."""
@@ -141,7 +147,8 @@ def test_every_block_says_what_it_is(page):
         assert set(block.marks) <= {OUTPUT}, f"{block.place}: unknown marks {block.marks}"
         assert block.language != "yaml" or block.file, f"{block.place}: the first line names no file"
         if page in PAGES_ELSEWHERE:
-            assert block.language != "sh", f"{block.place}: {PAGES_ELSEWHERE[page]} runs no commands"
+            runs = block.language != "sh" or page in COMMANDS_TOO
+            assert runs, f"{block.place}: {PAGES_ELSEWHERE[page]} runs no commands"
 
 
 def test_the_lists_of_exceptions_hold_nothing_else():
