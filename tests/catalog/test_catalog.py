@@ -125,8 +125,10 @@ def test_what_was_set_aside_is_refused_to_whom_a_policy_binds(catalog):
 def test_a_policy_of_a_table_above_refuses_what_was_set_aside_below(catalog):
     say(catalog, Grant("alice", "quarantine", "gold"), RowFilter("f", (SILVER,), "country = 'DE'"))
     assert "quarantine" in catalog.privileges(reader(), ORDERS)
+    assert (catalog.filtered(reader(), ORDERS), catalog.filtered(reader(), SILVER)) == (False, True)
     flow(catalog, ORDERS, {"id": [SILVER, "id"]})
     assert catalog.privileges(reader(), ORDERS) == frozenset()
+    assert catalog.filtered(reader(), ORDERS), "its figures tell of rows that are hidden above"
 
 
 @pytest.mark.parametrize(

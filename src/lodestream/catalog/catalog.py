@@ -64,6 +64,10 @@ class Catalog:
         """Whether a principal has a privilege on a table, a layer or the whole catalog."""
         return decide.holds(self.state, principal, privilege, on)
 
+    def filtered(self, principal: Principal, table: TableName) -> bool:
+        """Whether a row filter binds a principal on a table or above it; see `Authority`."""
+        return decide.filtered(self.state, principal, table)
+
     def visible(self, principal: Principal, tables: Iterable[TableName]) -> list[TableName]:
         """Those of the tables that a principal may know of."""
         state, kept = self._current()

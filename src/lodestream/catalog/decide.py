@@ -76,6 +76,14 @@ def bound(state: State, principal: Principal, table: TableName) -> bool:
     )
 
 
+def filtered(state: State, principal: Principal, table: TableName) -> bool:
+    """Whether a row filter binds them on a table, or on one whose rows went into it, whatever they were granted."""
+    if principal.is_owner:
+        return False
+    tables = (table, *state.above.get(table, frozenset()))
+    return any(isinstance(policy, RowFilter) for one in tables for policy in _binding(state, principal, one))
+
+
 def access(state: State, principal: Principal, table: TableName, schema: Schema) -> TableAccess:
     """How a principal sees a table whose version has these columns.
 

@@ -55,6 +55,9 @@ class Authority(Protocol):
             AccessError: they may not read it, or a policy names a column that this version does not have.
         """
 
+    def filtered(self, principal: Principal, table: TableName) -> bool:
+        """Whether a row filter binds a principal on a table, or on one whose rows went into it, granted or not."""
+
     def visible(self, principal: Principal, tables: Iterable[TableName]) -> list[TableName]:
         """Those of the tables that a principal may know of."""
 

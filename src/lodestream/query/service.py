@@ -63,6 +63,10 @@ class OwnersOnly:
             raise AccessError("not allowed to read this table", table=str(table))
         return TableAccess(tuple((name, None) for name in schema.names))
 
+    def filtered(self, principal: Principal, table: TableName) -> bool:
+        """Nobody is."""
+        return False
+
     def visible(self, principal: Principal, tables: Iterable[TableName]) -> list[TableName]:
         """All for owners."""
         return list(tables) if principal.is_owner else []

@@ -53,6 +53,7 @@ class People:
     filters: dict[tuple[str, str], str] = field(default_factory=dict)
     masks: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
+    above: set = field(default_factory=set)
     changes: int = 1
     events: list = field(default_factory=list)
     full: bool = False
@@ -77,6 +78,9 @@ class People:
         masks = self.masks.get((principal.name, str(table)), {})
         where = self.filters.get((principal.name, str(table)))
         return TableAccess(tuple((n, masks.get(n)) for n in schema.names), (where,) if where else ())
+
+    def filtered(self, principal, table):
+        return any(name == principal.name for name, _ in self.filters) if table in self.above else False
 
     def visible(self, principal, tables):
         return [table for table in tables if self.privileges(principal, table)]

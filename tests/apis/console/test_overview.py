@@ -68,6 +68,16 @@ def test_who_is_filtered_gets_no_figures(served):
     assert served.get("/api/quality", "ben").json()["tables"][0]["failed"] is None
 
 
+def test_a_filter_above_counts_without_a_grant_there(served):
+    people = served.people
+    people.grants = {"ana": grants("gold.total")}
+    assert by_table(served.get("/api/overview", "ana").json())["gold.total"]["rows"] == 2
+    people.filters["ana", "silver.orders"] = "tenant = 'a'"
+    people.above = {T("gold.total")}
+    people.changes += 1
+    assert by_table(served.get("/api/overview", "ana").json())["gold.total"]["rows"] is None
+
+
 def test_nobody_learns_of_what_is_not_theirs(served):
     served.people.grants = {"ana": grants("gold.total")}
     told = served.get("/api/overview", "ana")

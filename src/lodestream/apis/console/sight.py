@@ -85,7 +85,12 @@ class Sights:
             if access.whole and len(access.columns) == len(one.schema):
                 whole.add(name)
         filtered = readable - unfiltered
-        counted = {name for name in visible if name in unfiltered and not filtered & self._upstream(name)}
+        counted = {
+            name
+            for name in visible
+            if name in unfiltered and not filtered & self._upstream(name)
+            and not self._authority.filtered(principal, name)
+        }  # fmt: skip
         aside = [quarantine_name(name) for name in tables]
         seen = set(self._authority.visible(principal, aside))
         return Sight(
