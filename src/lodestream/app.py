@@ -222,7 +222,8 @@ class App:
         """What was asked and changed, and by whom; beside the catalog, over a connection of its own."""
         store = resolved(self.project.catalog.get("url")) or catalog_file(self.lake)
         anchors = Anchors(os.path.dirname(self.keys_path))
-        return AuditLog(open_store(store, (*audit_table.tables(store), *usage.TABLES)), anchors, now_us)
+        tables = (*audit_table.tables(store), *usage.TABLES)
+        return AuditLog(open_store(store, tables), anchors, now_us, open_store(store))
 
     @cached_property
     def known(self) -> Known:

@@ -472,6 +472,22 @@ def test_a_commit_that_went_through_unseen_is_not_doubled(faulty):
     assert log.verify().problems == ()
 
 
+@BOTH
+def test_what_came_behind_a_commit_in_doubt_is_not_lost(faulty):
+    log = faulty
+    log.record(read(n=0))
+    one, two, three = (log._entry(read(n=n), 5) for n in (1, 2, 3))
+    for fails, batch in (("after", [one]), ("before", [two])):
+        log._database.fails = fails
+        with pytest.raises(TransientError):
+            log._store(batch)
+    log._database.fails = None
+    log._store([three])
+    told = [facts(record)["detail"].get("n") for record in reversed(log.records(Wanted()))]
+    assert told == [None, 0, 1, 2, 3]
+    assert log.verify().problems == ()
+
+
 def test_a_bug_in_the_writer_leaves_nobody_waiting(faulty, monkeypatch):
     log = faulty
     log.record(read(n=0))

@@ -71,6 +71,7 @@ class Anchors:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough while a forked process has a copy
             os.close(lock)
 
     def newest(self) -> Anchor | None:

@@ -75,6 +75,14 @@ class _Entry:
     error: LodestreamError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A commit of which nobody knows whether it went through: its head, and how many of what is left were in it."""
+
+    head: tuple[int, str]
+    count: int
+
+
 class AuditLog:
     """Writes and reads one log. Every method may be called from any thread.
 
@@ -87,16 +95,20 @@ class AuditLog:
         database: whose tables were made with `tables`; the log's own connection, so that nobody waits for its syncs.
         anchors: key and anchors of the lake.
         clock: microseconds since 1970 UTC.
+        reading: another connection, so that who reads the log keeps nobody from writing it.
     """
 
-    def __init__(self, database: Database, anchors: Anchors, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, database: Database, anchors: Anchors, clock: Callable[[], int], reading: Database | None = None
+    ) -> None:
         self._database = database
+        self._reading = reading or database
         self._anchors = anchors
         self._clock = clock
         self._condition = threading.Condition()
         self._queue: list[_Entry] = []
         self._left: list[_Entry] = []
-        self._doubt: tuple[int, str] | None = None
+        self._doubt: _Doubt | None = None
         self._idle = False
         self._begun = False
         self._proved = False
@@ -148,14 +160,15 @@ class AuditLog:
             thread.join()
         atexit.unregister(self.close)
         self._database.close()
+        self._reading.close()
 
     def records(self, wanted: Wanted) -> list[Record]:
         """Records that are wanted, newest first."""
-        return wanted_records(self._database, wanted)
+        return wanted_records(self._reading, wanted)
 
     def readers(self, schemas: Mapping[TableName, Schema]) -> list[Reader]:
         """Who read which of these tables; see `usage.readers`."""
-        return readers(self._database, schemas)
+        return readers(self._reading, schemas)
 
     def verify(self, copy: str | None = None) -> Verified:
         """Check every record against the one before it, and the chain against the signed anchors.
@@ -167,7 +180,7 @@ class AuditLog:
             ConfigError: the copy cannot be read.
         """
         read = self._anchors.read(copy)
-        checked = check(every(self._database), read.anchors, lambda digest: place_of(self._database, digest))
+        checked = check(every(self._reading), read.anchors, lambda digest: place_of(self._reading, digest))
         problems = [checked.broken] if checked.broken is not None else []
         if read.problem is not None:
             problems.append(Break(checked.anchored + 1, "anchor", read.problem))
@@ -275,10 +288,10 @@ class AuditLog:
             if not self._begun:
                 self._begin()
             with self._anchors.turn(), self._database.write() as rows:
-                if self._doubt is not None and stands(rows, *self._doubt):  # the last try went through after all
-                    entries = batch
+                if self._doubt is not None and stands(rows, *self._doubt.head):  # that try went through after all
+                    entries = entries[self._doubt.count :]
                 made = self._write(rows, entries)
-                self._doubt = made
+                self._doubt = _Doubt(made, sum(entry.done is None for entry in entries))
         except BaseException:
             self._left = [entry for entry in entries if entry.done is None]
             raise
