@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestream.apis.rows import WRITERS, CsvWriter, json_values, plain, type_name
+from lodestream.apis.rows import _FEW_ROWS, WRITERS, CsvWriter, json_objects, json_rows, json_values, plain, type_name
 
 UTC = dt.UTC
 TABLE = pa.table({
@@ -172,3 +172,17 @@ def test_a_writer_knows_its_names():
         assert writer.media_type
         assert writer.suffix, name
     assert CsvWriter.media_type == "text/csv"
+
+
+def test_few_rows_look_like_many():
+    """Up to some rows values are written one by one, beyond that by columns."""
+    more = {
+        "thin": pa.array([0.1, None, float("nan")], pa.float32()),
+        "far": pa.array([300_000_000_000_000_000, None, -5], pa.timestamp("us", "UTC")),
+    }
+    for table in (TABLE, TABLE.append_column("thin", more["thin"]), TABLE.append_column("far", more["far"])):
+        (few,) = table.combine_chunks().to_batches()
+        (many,) = pa.concat_tables([table] * 10).combine_chunks().to_batches()
+        assert many.num_rows > _FEW_ROWS >= few.num_rows
+        for write in (json_rows, json_objects):
+            assert [json.loads(text) for text in write(few)] == [json.loads(text) for text in write(many)[:3]]

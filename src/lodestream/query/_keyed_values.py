@@ -84,6 +84,10 @@ def _decimal(value: Decimal | int, kind: pa.DataType) -> Decimal | None:
 
 def where_equal(batch: pa.RecordBatch, values: Mapping[str, pa.Array]) -> pa.RecordBatch:
     """The rows in which every named column has its value, an array of one."""
+    if len(batch) == 1:  # comparing arrays is much faster than calling a function on them
+        return (
+            batch if all(_is_same(batch.column(name), value) for name, value in values.items()) else batch.slice(0, 0)
+        )
     mask = None
     for name, value in values.items():
         column = batch.column(name)
@@ -95,5 +99,10 @@ def where_equal(batch: pa.RecordBatch, values: Mapping[str, pa.Array]) -> pa.Rec
     return batch if kept == len(batch) else batch.slice(0, 0) if not kept else batch.filter(mask)
 
 
+def _is_same(column: pa.Array, value: pa.Array) -> bool:
+    same: bool = column.equals(value)
+    return same or (_is_nan(value) and _is_nan(column))
+
+
 def _is_nan(value: pa.Array) -> bool:
-    return pa.types.is_floating(value.type) and math.isnan(value[0].as_py())
+    return pa.types.is_floating(value.type) and value[0].is_valid and math.isnan(value[0].as_py())
