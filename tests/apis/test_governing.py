@@ -124,6 +124,9 @@ def test_policies_are_set_and_dropped(served):
     for path in ("/api/policies/row_filter/f", "/api/policies/mask/m", "/api/policies/tag_policy/pii"):
         assert served("DELETE", path).status_code == 200
     assert served("DELETE", "/api/tags/pii/silver.orders.id").status_code == 200
+    assert served("PUT", "/api/declassified/pii/silver.orders.id", who="ann").status_code == 403
+    assert served("PUT", "/api/declassified/pii/silver.orders.id").status_code == 200
+    assert served("DELETE", "/api/declassified/pii/silver.orders.id").status_code == 200
     assert served.app.catalog.access(WHO["alice"], SILVER, schema).whole
 
 

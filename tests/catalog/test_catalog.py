@@ -11,7 +11,7 @@ import pytest
 from lodestream.catalog import store
 from lodestream.errors import AccessError
 from lodestream.model.access import PRIVILEGES, Principal
-from lodestream.model.policy import Grant, Mask, RowFilter, Tagged, TagPolicy, User
+from lodestream.model.policy import Declassified, Grant, Mask, RowFilter, Tagged, TagPolicy, User
 from lodestream.model.table import TableName
 from lodestream.model.types import BIGINT, BINARY, STRING, Column, Schema
 from tests.catalog.conftest import BOTH, EVENT, reader, say
@@ -167,6 +167,20 @@ def test_tags_flow_to_what_is_computed_from_a_column(catalog):
     assert catalog.access(reader(), ORDERS, schema).columns == (("id", None), ("contact", "CAST(NULL AS VARCHAR)"))
     old = schema.with_columns(Column("before", STRING))
     assert catalog.access(reader(), ORDERS, old).columns == catalog.access(reader(), ORDERS, schema).columns
+
+
+def test_what_is_declassified_inherits_no_tag_and_hands_none_on(catalog):
+    top = TableName("gold", "top")
+    flow(catalog, ORDERS, {"mail": (SILVER, "email"), "n": (SILVER, "email")})
+    flow(catalog, top, {"mails": (ORDERS, "n"), "mail": (ORDERS, "mail")})
+    say(catalog, Grant("alice", "select", "*"), Tagged("pii", SILVER, "email"), Tagged("big", SILVER, "email"),
+        TagPolicy("pii", "null"), Declassified("pii", ORDERS, "n"))  # fmt: skip
+    assert catalog.state.tags_of(ORDERS, "n") == catalog.state.tags_of(top, "mails") == {"big"}
+    assert catalog.state.tags_of(top, "mail") == {"pii", "big"}
+    schema = Schema((Column("mail", STRING), Column("n", BIGINT)))
+    assert dict(catalog.access(reader(), ORDERS, schema).columns) == {"mail": "CAST(NULL AS VARCHAR)", "n": None}
+    say(catalog, Declassified("pii", SILVER))  # what carries a tag itself keeps it
+    assert "pii" in catalog.state.tags_of(SILVER, "email")
 
 
 def test_the_mask_of_a_tag_is_made_for_the_column_and_hides_what_it_does_not_fit(catalog):

@@ -6,7 +6,7 @@ from lodestream.catalog.audit_table import Wanted, facts
 from lodestream.catalog.changes import Changes, SavedQuery, saved_queries
 from lodestream.errors import AccessError, ConfigError
 from lodestream.model.access import Principal
-from lodestream.model.policy import Grant, Mask, RowFilter, Tagged, TagPolicy, User
+from lodestream.model.policy import Declassified, Grant, Mask, RowFilter, Tagged, TagPolicy, User
 from lodestream.model.table import TableName
 from lodestream.model.types import BIGINT, DATE, STRING, Column, Schema
 from tests.catalog.conftest import reader, say
@@ -36,6 +36,7 @@ CHANGES = {
     "filter": (RowFilter("f", (ORDERS,), "id > 1"), "gold.orders"),
     "mask": (Mask("m", ((ORDERS, "email"),), "null"), "gold.orders"),
     "tag": (Tagged("pii", ORDERS, "email"), "gold.orders"),
+    "declassified": (Declassified("pii", ORDERS, "email"), "*"),
     "tag-policy": (TagPolicy("pii", "null"), "*"),
 }
 

@@ -86,6 +86,9 @@ def test_policies_are_set_shown_and_dropped(shop):
     assert ("row_filter", "own") in listed
     assert ("tag", "secret on silver.orders.amount") in listed
     assert "except eve" in shop("policies", "list", "--kind", "row_filter").out
+    shop("catalog", "declassify", "secret", "silver.orders.amount")
+    assert shop("policies", "list", "--kind", "declassified", "--json").json["policies"][0]["column"] == "amount"
+    shop("catalog", "declassify", "secret", "silver.orders.amount", "--remove")
     shop("policies", "drop", "own")
     shop("policies", "drop", "no_id")
     shop("policies", "drop", "secret")

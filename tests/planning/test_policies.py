@@ -104,6 +104,8 @@ EDITS = [
     ("tag-no-column", "bronze.customers.tier", "bronze.customers.teir", 15, "P110", "bronze.customers.tier"),
     ("tag-no-table", "bronze.orders]", "bronze.order]", 15, "D201", "bronze.orders"),
     ("tag-name", "  pii: [", "  PII: [", 15, "D110", None),
+    ("declassified-no-column", "tag_policies:", "declassified: {pii: [silver.orders.bigg]}\ntag_policies:", 16, "P110", "silver.orders.big"),
+    ("declassified-no-table", "tag_policies:", "declassified: {pii: gold.x}\ntag_policies:", 16, "D201", None),
     ("tag-policy-does-not-fit", 'mask: "null"', 'mask: "upper(valu())"', 17, "P101", None),
     ("filter-value", "country = attribute('country')", "value() = 'DE'", 10, "P101", None),
     ("tag-policy-without-mask", 'mask: "null", ', "", 17, "D105", None),

@@ -20,6 +20,7 @@ grants: [{to: group:a, select: [gold, silver.orders, '*']}, {to: [alice], manage
 row_filters: {f: {on: silver.orders, where: "country = attribute('country')", except: [group:x]}}
 masks: {m: {on: [silver.orders.email], with: null}}
 tags: {pii: silver.orders.email, big: [silver.orders]}
+declassified: {pii: [gold.a.n, gold.b]}
 tag_policies: {pii: {mask: "value()"}}
 """
 BAD = [

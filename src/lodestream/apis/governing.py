@@ -21,7 +21,7 @@ from lodestream.catalog.entries import Policy, policy
 from lodestream.catalog.store import Entry
 from lodestream.errors import AccessError
 from lodestream.model.access import PRIVILEGES, Principal, Privilege
-from lodestream.model.policy import Grant, Mask, RowFilter, Tagged, TagPolicy, User, parse_column
+from lodestream.model.policy import Declassified, Grant, Mask, RowFilter, Tagged, TagPolicy, User, parse_column
 from lodestream.model.table import TableName
 
 _TEXT: dict[str, Any] = {"type": "string"}
@@ -122,13 +122,16 @@ def governing_part(about: Governing) -> Part:
                   {"to": _TEXT, "privilege": _TEXT, "on": _TEXT}),
         one("PUT", "/api/grants", made.put_grant, "Let somebody do something.", asked=(GrantAsked, "Grant")),
         one("DELETE", "/api/grants", made.drop_grant, "Take a grant back.", _TO, _PRIVILEGE, _OBJECT),
-        made.showing("/api/policies", "policies", ("row_filter", "mask", "tag", "tag_policy"),
+        made.showing("/api/policies", "policies", ("row_filter", "mask", "tag", "declassified", "tag_policy"),
                   "Row filters, masks, tags and tag policies on what you manage.", {"kind": _TEXT, "name": _TEXT}),
         one("PUT", "/api/policies/{kind}/{name}", made.put_policy, "Hide rows or columns.", _KIND, _NAME,
             asked=(PolicyAsked, "Policy")),
         one("DELETE", "/api/policies/{kind}/{name}", made.drop_policy, "Take a policy back.", _KIND, _NAME),
         one("PUT", "/api/tags/{name}/{on}", made.put_tag, "Tag a column, or every column of a table.", _NAME, _ON),
         one("DELETE", "/api/tags/{name}/{on}", made.drop_tag, "Take a tag back.", _NAME, _ON),
+        one("PUT", "/api/declassified/{name}/{on}", made.put_declassified,
+            "Say that a column tells nothing of the tagged ones that it is computed from.", _NAME, _ON),
+        one("DELETE", "/api/declassified/{name}/{on}", made.drop_declassified, "Take that back.", _NAME, _ON),
         one("PUT", "/api/comments/{on}", made.comment, "Say what something is for.", _ON, asked=(TextAsked, "Text")),
         one("PUT", "/api/owners/{on}", made.own, "Say who answers for it.", _ON, asked=(TextAsked, "Text")),
     ))  # fmt: skip
@@ -199,12 +202,19 @@ class _Endpoints:
         return await self._done(lambda: self._about.changes(by).drop(kind, name))
 
     async def put_tag(self, request: Request, by: Principal) -> Response:
-        tagged = _tagged(request)
+        tagged = Tagged(*_tagged(request))
         return await self._put(by, tagged)
 
     async def drop_tag(self, request: Request, by: Principal) -> Response:
-        tagged = _tagged(request)
+        tagged = Tagged(*_tagged(request))
         return await self._done(lambda: self._about.changes(by).untag(tagged))
+
+    async def put_declassified(self, request: Request, by: Principal) -> Response:
+        return await self._put(by, Declassified(*_tagged(request)))
+
+    async def drop_declassified(self, request: Request, by: Principal) -> Response:
+        cleared = Declassified(*_tagged(request))
+        return await self._done(lambda: self._about.changes(by).untag(cleared))
 
     async def comment(self, request: Request, by: Principal) -> Response:
         asked = await body_of(request, TextAsked)
@@ -225,10 +235,10 @@ class _Endpoints:
         return await _answered(done)
 
 
-def _tagged(request: Request) -> Tagged:
+def _tagged(request: Request) -> tuple[str, TableName, str | None]:
     name, on = request.path_params["name"], request.path_params["on"]
     try:
-        return Tagged(name, TableName.parse(on)) if on.count(".") == 1 else Tagged(name, *parse_column(on))
+        return (name, TableName.parse(on), None) if on.count(".") == 1 else (name, *parse_column(on))
     except ValueError as error:
         raise ProblemError(400, str(error), parameter="on") from None
 

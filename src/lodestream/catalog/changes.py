@@ -18,7 +18,7 @@ from lodestream.expressions.errors import ExpressionError
 from lodestream.expressions.identity import compile_filter, compile_mask
 from lodestream.lake.layout import QUARANTINE_SUFFIX
 from lodestream.model.access import PRIVILEGES, Principal
-from lodestream.model.policy import GROUP, Grant, Mask, RowFilter, Tagged, TagPolicy, User, parse_column
+from lodestream.model.policy import GROUP, Declassified, Grant, Mask, RowFilter, Tagged, TagPolicy, User, parse_column
 from lodestream.model.table import LAYERS, TableName
 from lodestream.model.types import Column, Schema
 from lodestream.planning.policies import SOMEBODY
@@ -96,9 +96,10 @@ class Changes:
         """Take back one grant that was given at run time; raises what `drop` raises."""
         self._take_back("grant", entry(grant).name, touched(grant))
 
-    def untag(self, tagged: Tagged) -> None:
-        """Take back one tag that was given at run time; raises what `drop` raises."""
-        self._take_back("tag", entry(tagged).name, touched(tagged))
+    def untag(self, tagged: Tagged | Declassified) -> None:
+        """Take back one tag, or one exception from one, that was given at run time; raises what `drop` raises."""
+        kept = entry(tagged)
+        self._take_back(kept.kind, kept.name, touched(tagged))
 
     def disable(self, name: str, *, disabled: bool = True) -> None:
         """Refuse a user everywhere within a second, whatever credential they bring, or let them in again.
@@ -198,7 +199,7 @@ class Changes:
         elif isinstance(new, Mask):
             _named(new.name, new.exempt)
             self._check_mask(new)
-        elif isinstance(new, Tagged):
+        elif isinstance(new, Tagged | Declassified):
             _named(new.tag, ())
             self._column(new.table, new.column)
         else:
@@ -328,7 +329,7 @@ class Changes:
 
 _ACTIONS = {
     "user": "user", "grant": "grant", "row_filter": "row filter", "mask": "mask", "tag": "tag",
-    "tag_policy": "tag policy",
+    "tag_policy": "tag policy", "declassified": "declassify",
 }  # fmt: skip
 
 

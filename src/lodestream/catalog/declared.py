@@ -24,7 +24,7 @@ FLOWS = "tables"
 _VIA = "file"
 _WORDS = {
     "user": "user", "grant": "grant", "row_filter": "row filter", "mask": "mask", "tag": "tag",
-    "tag_policy": "tag policy",
+    "tag_policy": "tag policy", "declassified": "declassified",
 }  # fmt: skip
 
 

@@ -7,13 +7,23 @@ from types import MappingProxyType
 from typing import Any
 
 from lodestream.catalog.store import Entry
-from lodestream.model.policy import Grant, Mask, Policies, RowFilter, Tagged, TagPolicy, User, parse_column
+from lodestream.model.policy import (
+    Declassified,
+    Grant,
+    Mask,
+    Policies,
+    RowFilter,
+    Tagged,
+    TagPolicy,
+    User,
+    parse_column,
+)
 from lodestream.model.table import TableName
 
-POLICY_KINDS = ("user", "grant", "row_filter", "mask", "tag", "tag_policy")
+POLICY_KINDS = ("user", "grant", "row_filter", "mask", "tag", "declassified", "tag_policy")
 """Kinds of entries that a file of policies declares."""
 
-Policy = User | Grant | RowFilter | Mask | Tagged | TagPolicy
+Policy = User | Grant | RowFilter | Mask | Tagged | Declassified | TagPolicy
 
 
 def entry(policy: Policy, *, origin: str = "", who: str = "", at_us: int = 0) -> Entry:
@@ -31,7 +41,7 @@ def declared(policies: Policies, *, origin: str, who: str, at_us: int) -> list[E
     """The entries of everything that a file declares."""
     every: tuple[Policy, ...] = (
         *policies.users, *policies.grants, *policies.row_filters, *policies.masks, *policies.tags,
-        *policies.tag_policies,
+        *policies.declassified, *policies.tag_policies,
     )  # fmt: skip
     return [entry(one, origin=origin, who=who, at_us=at_us) for one in every]
 
@@ -60,6 +70,8 @@ _PLAIN: dict[type, Callable[..., tuple[str, str, dict[str, Any]]]] = {
                        {"on": [f"{table}.{column}" for table, column in one.on]} | _policy(one.shown, one.exempt)),
     Tagged: lambda one: ("tag", f"{one.tag} on {one.object}",
                          {"tag": one.tag, "table": str(one.table), "column": one.column}),
+    Declassified: lambda one: ("declassified", f"{one.tag} on {one.object}",
+                               {"tag": one.tag, "table": str(one.table), "column": one.column}),
     TagPolicy: lambda one: ("tag_policy", one.tag, _policy(one.shown, one.exempt)),
 }  # fmt: skip
 
@@ -73,5 +85,6 @@ _READ: dict[str, Callable[[str, Mapping[str, Any]], Policy]] = {
         name, tuple(parse_column(column) for column in body["on"]), body["shown"], tuple(body["except"])
     ),
     "tag": lambda _, body: Tagged(body["tag"], TableName.parse(body["table"]), body["column"]),
+    "declassified": lambda _, body: Declassified(body["tag"], TableName.parse(body["table"]), body["column"]),
     "tag_policy": lambda name, body: TagPolicy(name, body["shown"], tuple(body["except"])),
 }

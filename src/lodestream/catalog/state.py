@@ -9,7 +9,7 @@ from typing import Any
 from lodestream.catalog.entries import POLICY_KINDS, policy
 from lodestream.catalog.store import Entry
 from lodestream.model.access import Privilege
-from lodestream.model.policy import Grant, Mask, RowFilter, Tagged, TagPolicy, User
+from lodestream.model.policy import Declassified, Grant, Mask, RowFilter, Tagged, TagPolicy, User
 from lodestream.model.table import TableName
 
 STATE_KINDS = (*POLICY_KINDS, "flow")
@@ -73,6 +73,7 @@ def arrange(version: int, kept: Iterable[Entry]) -> State:
     filters: dict[TableName, list[RowFilter]] = {}
     masks: dict[TableName, dict[str, list[Mask]]] = {}
     tags: dict[TableName, dict[str | None, set[str]]] = {}
+    cleared: dict[tuple[TableName, str | None], set[str]] = {}
     tag_policies: dict[str, list[TagPolicy]] = {}
     flows: dict[TableName, Mapping[str, Any]] = {}
     for one in sorted(kept, key=lambda found: found.origin):  # what is declared comes last and so wins
@@ -93,6 +94,8 @@ def arrange(version: int, kept: Iterable[Entry]) -> State:
                 masks.setdefault(table, {}).setdefault(column, []).append(found)
         elif isinstance(found, Tagged):
             tags.setdefault(found.table, {}).setdefault(found.column, set()).add(found.tag)
+        elif isinstance(found, Declassified):
+            cleared.setdefault((found.table, found.column), set()).add(found.tag)
         else:
             tag_policies.setdefault(found.tag, []).append(found)
     plain = {table: {column: frozenset(names) for column, names in by.items()} for table, by in tags.items()}
@@ -104,7 +107,7 @@ def arrange(version: int, kept: Iterable[Entry]) -> State:
         filters={table: tuple(some) for table, some in filters.items()},
         masks={table: {column: tuple(some) for column, some in by.items()} for table, by in masks.items()},
         tags=plain,
-        inherited=_inherited(plain, flows),
+        inherited=_inherited(plain, flows, cleared),
         tag_policies={tag: tuple(some) for tag, some in tag_policies.items()},
         above=_above(flows),
         within={table: _within(table, body) for table, body in flows.items()},
@@ -113,9 +116,11 @@ def arrange(version: int, kept: Iterable[Entry]) -> State:
 
 
 def _inherited(
-    tags: Mapping[TableName, Mapping[str | None, frozenset[str]]], flows: Mapping[TableName, Mapping[str, Any]]
+    tags: Mapping[TableName, Mapping[str | None, frozenset[str]]],
+    flows: Mapping[TableName, Mapping[str, Any]],
+    cleared: Mapping[tuple[TableName, str | None], set[str]],
 ) -> dict[TableName, dict[str, frozenset[str]]]:
-    """Tags carried from the columns that values come from, until nothing new comes."""
+    """Tags carried from the columns that values come from, until nothing new comes; not into what is declassified."""
     origins: dict[Cell, list[Cell]] = {}
     for table, body in flows.items():
         for column, cells in body["columns"].items():
@@ -131,6 +136,7 @@ def _inherited(
         changed = False
         for cell, cells in origins.items():
             wider = found[cell].union(*(of(one) for one in cells))
+            wider -= cleared.get(cell, set()) | cleared.get((cell[0], None), set())
             changed |= wider != found[cell]
             found[cell] = wider
     arranged: dict[TableName, dict[str, frozenset[str]]] = {}

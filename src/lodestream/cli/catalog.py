@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from lodestream.app import App
     from lodestream.catalog.catalog import Catalog
     from lodestream.model.access import TableAccess
-    from lodestream.model.policy import Tagged
     from lodestream.model.table import TableName
     from lodestream.model.types import Schema
 
@@ -44,12 +43,29 @@ def tag(
     remove: Remove = False,
 ) -> None:
     """Tag a column, or every column of a table; what is computed from it in other tables has the tag too."""
-    changes = call.app().governing(call.principal, "cli")
-    if remove:
-        changes.drop("tag", f"{name} on {on}")
-    else:
-        changes.put(_tagged(name, on))
+    from lodestream.model.policy import Tagged
+
+    changes, tagged = call.app().governing(call.principal, "cli"), Tagged(name, *_cell(on))
+    changes.untag(tagged) if remove else changes.put(tagged)
     _told(call, {"on": on, "tag": name, "removed": remove}, f"{on}: {'no longer ' if remove else ''}{name}")
+
+
+def declassify(
+    call: Call,
+    name: Annotated[str, typer.Argument(metavar="TAG", help="Such as pii.")],
+    on: Annotated[str, typer.Argument(metavar="ON", help="A column such as gold.customers.buyers, or a whole table.")],
+    remove: Remove = False,
+) -> None:
+    """Say that a column tells nothing of the tagged ones that it is computed from, such as a count of them."""
+    from lodestream.model.policy import Declassified
+
+    changes, cleared = call.app().governing(call.principal, "cli"), Declassified(name, *_cell(on))
+    changes.untag(cleared) if remove else changes.put(cleared)
+    _told(
+        call,
+        {"on": on, "declassified": name, "removed": remove},
+        f"{on}: inherits {name}{' again' if remove else ' no more'}",
+    )
 
 
 def show(
@@ -152,13 +168,13 @@ def _seen(access: TableAccess | None) -> dict[str, Any]:
     return {"columns": dict(access.columns), "filters": list(access.filters), "policies": list(access.policies)}
 
 
-def _tagged(name: str, on: str) -> Tagged:
+def _cell(on: str) -> tuple[TableName, str | None]:
     from lodestream.errors import ConfigError
-    from lodestream.model.policy import Tagged, parse_column
+    from lodestream.model.policy import parse_column
     from lodestream.model.table import TableName
 
     try:
-        return Tagged(name, TableName.parse(on)) if on.count(".") == 1 else Tagged(name, *parse_column(on))
+        return (TableName.parse(on), None) if on.count(".") == 1 else parse_column(on)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
@@ -175,6 +191,7 @@ for _name, _function, _words in (
     ("search", search, "Find tables, columns, queries and dashboards."),
     ("comment", comment, "Say what something is for."),
     ("tag", tag, "Tag a column or a table."),
+    ("declassify", declassify, "Say what tells nothing of tagged columns."),
     ("owner", owner, "Say who answers for it."),
 ):
     app.command(_name, short_help=_words)(verb(_function))

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Grants, row filters, masks, tag policies.", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the row filter or mask; of a tag policy its tag.")]
-_KINDS = ("grant", "row_filter", "mask", "tag", "tag_policy")
+_KINDS = ("grant", "row_filter", "mask", "tag", "declassified", "tag_policy")
 
 
 def listed(
     call: Call,
     kind: Annotated[
-        str | None, typer.Option(metavar="KIND", help="Only grant, row_filter, mask, tag or tag_policy.")
+        str | None, typer.Option(metavar="KIND", help="Only grant, row_filter, mask, tag, declassified or tag_policy.")
     ] = None,
 ) -> None:
     """Show who was granted what, what hides rows and columns, and who or which file says so."""

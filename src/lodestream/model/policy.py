@@ -91,6 +91,20 @@ class Tagged:
 
 
 @dataclass(frozen=True, slots=True)
+class Declassified:
+    """A column that has not the tag of what it is computed from, such as a count; without a column, a whole table."""
+
+    tag: str
+    table: TableName
+    column: str | None = None
+
+    @property
+    def object(self) -> str:
+        """What is declassified, as it is written."""
+        return str(self.table) if self.column is None else f"{self.table}.{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
 class TagPolicy:
     """Masks every column that has a tag, wherever it is; its name is the tag's."""
 
@@ -108,6 +122,7 @@ class Policies:
     row_filters: tuple[RowFilter, ...] = ()
     masks: tuple[Mask, ...] = ()
     tags: tuple[Tagged, ...] = ()
+    declassified: tuple[Declassified, ...] = ()
     tag_policies: tuple[TagPolicy, ...] = ()
 
 

@@ -9,7 +9,7 @@ from lodestream.expressions.errors import ExpressionError
 from lodestream.expressions.identity import compile_filter, compile_mask
 from lodestream.model.access import Principal
 from lodestream.model.diagnostic import Place
-from lodestream.model.policy import Policies
+from lodestream.model.policy import Declassified, Policies, Tagged
 from lodestream.model.project import Path, Project
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
@@ -108,19 +108,20 @@ class _Check:
                     self.no_table(table, path)
 
     def tags(self) -> None:
-        seen: dict[str, int] = {}
-        for one in self.policies.tags:
-            index = seen.get(one.tag, 0)
-            seen[one.tag] = index + 1
-            path = ("tags", one.tag, index)
-            schema = self.columns(one.table, path)
-            if schema is None:
-                continue
-            if one.column is None:
-                continue  # a whole table is tagged: where the policy's mask does not fit a column, nothing is shown
-            if (column := schema.get(one.column)) is None:
-                self.no_column(one.table, one.column, schema, path)
-                continue
+        for key, found in (("tags", self.policies.tags), ("declassified", self.policies.declassified)):
+            seen: dict[str, int] = {}
+            for one in found:
+                index = seen.get(one.tag, 0)
+                seen[one.tag] = index + 1
+                self.tag(one, (key, one.tag, index))
+
+    def tag(self, one: Tagged | Declassified, path: Path) -> None:
+        schema = self.columns(one.table, path)
+        if schema is None or one.column is None:
+            return  # a whole table is tagged: where the policy's mask does not fit a column, nothing is shown
+        if (column := schema.get(one.column)) is None:
+            self.no_column(one.table, one.column, schema, path)
+        elif isinstance(one, Tagged):
             for policy in (p for p in self.policies.tag_policies if p.tag == one.tag):
                 self.shown(policy.shown, schema, column, ("tag_policies", one.tag, "mask"), one.object)
 

@@ -10,6 +10,7 @@ from lodestream.model.access import PRIVILEGES
 from lodestream.model.diagnostic import Place
 from lodestream.model.policy import (
     GROUP,
+    Declassified,
     Grant,
     Mask,
     Policies,
@@ -27,7 +28,7 @@ from lodestream.project.nodes import Node
 from lodestream.project.values import NAME
 
 POLICY_FILE = "policies.yaml"
-POLICY_KEYS = ("users", "grants", "row_filters", "masks", "tags", "tag_policies")
+POLICY_KEYS = ("users", "grants", "row_filters", "masks", "tags", "declassified", "tag_policies")
 USER_KEYS = ("kind", "groups", "attributes", "disabled")
 GRANT_KEYS = ("to", *PRIVILEGES)
 FILTER_KEYS = ("on", "where", "except")
@@ -50,7 +51,8 @@ def read_policies(node: Node, mistakes: Mistakes) -> tuple[Policies, dict[Path, 
         grants=tuple(reader.grants()),
         row_filters=tuple(reader.named("row_filters", reader.row_filter)),
         masks=tuple(reader.named("masks", reader.mask)),
-        tags=tuple(reader.tags()),
+        tags=tuple(Tagged(*one) for one in reader.tagged("tags")),
+        declassified=tuple(Declassified(*one) for one in reader.tagged("declassified")),
         tag_policies=tuple(reader.named("tag_policies", reader.tag_policy)),
     )
     reader.agree(found.masks)
@@ -167,13 +169,13 @@ class _Reader:
         exempt = tuple(self.grantees(inner, "except"))
         return Mask(name, columns, shown, exempt) if shown is not None and columns else None
 
-    def tags(self) -> Iterator[Tagged]:
-        """`pii: [silver.customers.email]`; a table's name tags all of its columns."""
-        node = self.fields.nodes.get("tags")
+    def tagged(self, key: str) -> Iterator[tuple[str, TableName, str | None]]:
+        """`pii: [silver.customers.email]`; a table's name stands for all of its columns."""
+        node = self.fields.nodes.get(key)
         if node is None or node.value is None:
             return
         if not isinstance(node.value, dict):
-            wrong_kind(self.mistakes, node, "tags", "a mapping of tags to columns, such as {pii: [silver.users.email]}")
+            wrong_kind(self.mistakes, node, key, "a mapping of tags to columns, such as {pii: [silver.users.email]}")
             return
         for tag, item in node.value.items():
             if not NAME.fullmatch(tag):
@@ -181,13 +183,10 @@ class _Reader:
                 continue
             for text, place in _items(self.mistakes, item, f"tag {tag}"):
                 if text.count(".") == 1:
-                    table = self.table(text, place.place)
-                    found = None if table is None else Tagged(tag, table)
-                else:
-                    cell = self.column(text, place.place)
-                    found = None if cell is None else Tagged(tag, *cell)
-                if found is not None:
-                    yield found
+                    if (table := self.table(text, place.place)) is not None:
+                        yield tag, table, None
+                elif (cell := self.column(text, place.place)) is not None:
+                    yield tag, *cell
 
     def tag_policy(self, tag: str, node: Node) -> TagPolicy | None:
         """What becomes of columns with a tag, or None."""

@@ -34,6 +34,8 @@ def policies_schema() -> dict[str, Any]:
         "masks": _named(_mask(), "What is shown in place of columns, by name."),
         "tags": _named(_listed(_TABLE[:-1] + r"(\.[^.]+)?$", "Columns, or tables for all of their columns."),
                        "What columns are, by tag."),
+        "declassified": _named(_listed(_TABLE[:-1] + r"(\.[^.]+)?$", "Columns, or tables for all of their columns."),
+                               "What does not inherit a tag from what it is computed from, by tag."),
         "tag_policies": _named(_tag_policy(), "What is shown in place of every column that has a tag, by tag."),
     }  # fmt: skip
     assert tuple(blocks) == POLICY_KEYS
