@@ -84,3 +84,15 @@ def test_what_is_done_at_the_command_line_is_recorded(audited):
     assert made["key"].rpartition("_")[2] not in told
     assert "CANARY" not in told
     assert call("audit", "verify", project=audited).code == 0
+
+
+def test_a_query_that_fails_on_a_row_leaves_no_value_behind(audited):
+    """DuckDB's message names the value; whoever may see it is told, the log is not."""
+    values = call("query", "select distinct country from gold.revenue_per_minute", "--json", project=audited).lines
+    failed = call("query", "select cast(country as int) as n from gold.revenue_per_minute", project=audited)
+    assert failed.code == 3
+    named = [row["country"] for row in values if f"'{row['country']}'" in failed.err]
+    assert named, failed.err
+    told = call("audit", "list", "--json", project=audited).out
+    assert "cast(country as int)" in told
+    assert not [value for value in named if f"'{value}'" in told or f'"{value}"' in told]
