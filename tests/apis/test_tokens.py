@@ -7,7 +7,10 @@ import time
 import httpx
 import pytest
 
+from lodestream.catalog import entries
 from lodestream.errors import AccessError
+from lodestream.model.policy import User
+from lodestream.ports.authority import Event
 from lodestream.project.identity import OidcSettings
 from lodestream.security.oidc import Oidc
 from tests.apis.conftest import serving, write_project
@@ -343,6 +346,34 @@ def test_who_it_is(issuer, served):
     told = ask(served, issuer.token(issuer.claims(groups=["staff", "admins"]))).json()
     assert (told["name"], told["groups"]) == ("corp/ann", ["analysts"]), "groups that are not mapped count for nothing"
     assert ask(served, issuer.token(issuer.entra_claims(), typ="JWT")).json()["name"] == f"{TENANT}/{PERSON}"
+
+
+def test_what_is_declared_here_for_a_name_counts_too(issuer, served):
+    """Groups and attributes are added; who is disabled here is shut out, sessions and streams included."""
+    text = issuer.token(issuer.claims(sub="bob", groups=["staff"]))
+    gate = served.app.gate(served.app.serving())
+    gate.identity.ask(text)
+
+    def declare(*users):
+        kept = [entries.entry(user, origin="test") for user in users]
+        served.app.catalog.declare("test", kept, Event("owner", "cli", "cli", "declare", "allowed"))
+
+    declare(User("corp/bob", groups=frozenset({"auditors"}), attributes={"region": "EU"}))
+    found = gate.identity.by_text(text, None)
+    assert (found.groups, dict(found.attributes)) == ({"analysts", "auditors"}, {"region": "EU"})
+    cookie = gate.identity.begin_session(found)
+    assert gate.identity.by_session(cookie).groups == {"analysts", "auditors"}
+    declare()
+    assert gate.current(found).groups == {"analysts"}
+    assert gate.identity.by_session(cookie).groups == {"analysts"}
+    assert ask(served, text).json()["groups"] == ["analysts"]
+    declare(User("corp/bob", disabled=True))
+    assert not gate.still_valid(found)
+    assert gate.identity.by_session(cookie) is None
+    assert ask(served, text).status_code == 401
+    declare()
+    assert ask(served, text).status_code == 200
+    gate.identity.close()
 
 
 # One issuer at a time, with a clock ----------------------------------------------------------------------------------

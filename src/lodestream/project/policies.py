@@ -34,7 +34,7 @@ GRANT_KEYS = ("to", *PRIVILEGES)
 FILTER_KEYS = ("on", "where", "except")
 MASK_KEYS = ("on", "with", "except")
 TAG_POLICY_KEYS = ("mask", "except")
-_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@/+-]{0,199}")
+_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@/+|-]{0,299}")
 _QUARANTINE = "__quarantine"
 _Read = TypeVar("_Read")
 
@@ -99,7 +99,7 @@ class _Reader:
             return
         for name, item in node.value.items():
             if not allowed.fullmatch(name):
-                fix = None if allowed is NAME else "use letters, digits, blanks and . _ @ / + -, at most 200"
+                fix = None if allowed is NAME else "use letters, digits, blanks and . _ @ / + | -, at most 300"
                 self.mistakes.add(node.keys[name], "D110", f"not {what}", name=name, fix=fix)
             elif (found := read(name, item)) is not None:
                 yield found

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from lodestream.errors import AccessError, MissingDriverError
@@ -30,6 +31,7 @@ DEVELOPER = "dev"
 """Name of whoever holds the token for development."""
 _WITHOUT_ACCOUNT = ("ingest", "metrics")
 """Families of scopes that a key may have whose name is no user or service account."""
+_PROVED_MAX = 4096
 _DOTS_OF_A_TOKEN = 2
 """No key has a dot."""
 _NOBODY = scram.Verifier(bytes(32), bytes(32))
@@ -61,6 +63,7 @@ class Identity:
 
     def __post_init__(self) -> None:
         self._token_verifier: tuple[bytes, scram.Verifier] | None = None
+        self._proved: dict[tuple[str, str, int | None], Principal] = {}
 
     def by_text(self, text: str, address: Address | None) -> Principal:
         """Whoever holds a key, an access token or the token for development.
@@ -77,7 +80,12 @@ class Identity:
         if self.token is not None and secrets.compare_digest(text.encode(), self.token.encode()):
             return self._developer(self.token)
         if self.oidc is not None and text.count(".") == _DOTS_OF_A_TOKEN:
-            return self.oidc.verify(text)
+            proved = self.oidc.verify(text)
+            found = self._with_local(proved)
+            if len(self._proved) >= _PROVED_MAX:
+                self._proved.clear()
+            self._proved[_holder(proved)] = proved
+            return found
         key = self.keys.authenticate(text, self.clock())
         found = self._of_key(key, address)
         self._used(key)
@@ -119,7 +127,10 @@ class Identity:
             AddressError: the key that began it may not be used from there.
         """
         session = self.sessions.find(cookie, used=used) if self.sessions is not None else None
-        found = None if session is None else self._of_session(session)
+        try:
+            found = None if session is None else self._of_session(session)
+        except AccessError:
+            return None
         key = None if found is None else self.key_of(found)
         if key is not None:
             _check_address(key, address)
@@ -129,7 +140,7 @@ class Identity:
         """Begin a session of the console. Returns its cookie. Raises AccessError when the credential cannot ask."""
         if self.sessions is None or not (principal.may("query:*") or principal.may("admin:*")):
             raise AccessError("this credential cannot sign in; it has neither the scope query:* nor admin:*")
-        return self.sessions.begin(principal)
+        return self.sessions.begin(self._proved.get(_holder(principal), principal))
 
     def exchange(self, username: str | None, address: Address | None, binding: bytes | None = None) -> Exchange:
         """Begin SCRAM-SHA-256 with a client.
@@ -161,7 +172,8 @@ class Identity:
             if kind == "token":
                 return principal if self.token is not None and identity == _mark(self.token) else None
             if kind == "oidc":
-                return principal if self.oidc is not None and self.oidc.knows(identity) else None
+                proved = self._proved.get(_holder(principal))
+                return None if proved is None else self._with_local(proved)
             if kind == "certificate":
                 good = self.certificates is not None and self.certificates.still_good(identity)
                 return self._with_account(principal) if good else None
@@ -230,11 +242,28 @@ class Identity:
 
     def _of_session(self, session: Session) -> Principal | None:
         """The principal of a session: what they signed in with must still let them in, and says what they may."""
-        found = self.current(session.principal)
+        proved = session.principal
+        kind, _, issuer = proved.via.partition(":")
+        if kind == "oidc":  # another process may have seen the token
+            found = self._with_local(proved) if self.oidc is not None and self.oidc.knows(issuer) else None
+        else:
+            found = self.current(proved)
         if found is None:
             return None
         ends_us = min(session.ends_us, found.expires_us or session.ends_us)
         return replace(found, via=f"session:{session.id}/{session.principal.via}", expires_us=ends_us)
+
+    def _with_local(self, proved: Principal) -> Principal:
+        """Who came with an access token, with the groups and attributes that are declared here for their name.
+
+        Raises:
+            AccessError: they are disabled here.
+        """
+        known = self.directory(proved.name) if self.directory is not None else None
+        if known is None:
+            return proved
+        attributes = MappingProxyType({**proved.attributes, **known.attributes})
+        return replace(proved, groups=proved.groups | known.groups, attributes=attributes)
 
     def _with_account(self, proved: Principal) -> Principal:
         """The account of whoever a certificate names; it may ask and change, within its grants."""
@@ -285,6 +314,10 @@ class Exchange:
     def _find(self, name: str) -> list[scram.Verifier]:
         self._candidates = self._identity.candidates(name)
         return [one for one, _ in self._candidates]
+
+
+def _holder(principal: Principal) -> tuple[str, str, int | None]:
+    return principal.name, principal.via, principal.expires_us
 
 
 def _mark(token: str) -> str:
