@@ -308,12 +308,13 @@ class App:
         from lodestream.apis.session import session_part
         from lodestream.apis.status import status_part
         from lodestream.apis.turned_away import TurnedAway
+        from lodestream.project.queries import Queries
 
         gate = self.gate(settings, token)
         parts = [
             session_part(gate),
             open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry),
-            rest_part(self.query, settings.api, self.project.name),
+            rest_part(self.query, settings.api, self.project.name, self.catalog, Queries(self.project.root).current),
             self._console(gate),
             about_part(
                 About(self.catalog, self.known, lambda by: self.catalog.holds(by, "manage"), self.audit.records)

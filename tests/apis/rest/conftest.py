@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pyarrow as pa
 import pytest
+from starlette.applications import Starlette
 
 from lodestream.apis.serving import HttpServer
 from lodestream.app import App, now_us, open_project
@@ -90,6 +91,7 @@ class Served:
     orders: DeltaTable
     notes: DeltaTable
     keys: dict[str, str] = field(default_factory=dict)
+    http: Starlette | None = None
 
     def raw(self, method, path, who="owner"):
         """Status and body of a request whose path is sent as it stands."""
@@ -152,11 +154,12 @@ def serving(folder: Path, table=None, notes=None, token=TOKEN):
     server = HttpServer(settings, str(folder))
     started = threading.Event()
     with app.follow_policies("rest", lambda _: None).start():
-        thread = threading.Thread(target=server.run, args=(app.http(settings, token), started.set))
+        asgi = app.http(settings, token)
+        thread = threading.Thread(target=server.run, args=(asgi, started.set))
         thread.start()
         try:
             assert started.wait(60)
-            found = Served(app, server.url, server.port, table, notes, {"owner": token})
+            found = Served(app, server.url, server.port, table, notes, {"owner": token}, asgi)
             for name in ("alice", "bob", "quinn", "mia", "oscar"):
                 scopes = ("query:*", "admin:*") if name == "mia" else ("query:*",)
                 found.keys[name] = found.key(name, *scopes)[0]

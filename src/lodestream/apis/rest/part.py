@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from lodestream.apis.rest.asking import Threads
 from lodestream.apis.rest.changes import ChangesApi
 from lodestream.apis.rest.cursors import Cursors, secret_of
+from lodestream.apis.rest.saved import SavedApi
 from lodestream.apis.rest.sql import SqlApi
 from lodestream.apis.rest.tables import TablesApi
 from lodestream.apis.routing import Part
+from lodestream.catalog.catalog import Catalog
 from lodestream.lake.layout import cursors_path
+from lodestream.model.query import SavedQuery
 from lodestream.project.serving import ApiSettings
 from lodestream.query.service import QueryService
 
 
-def rest_part(service: QueryService, settings: ApiSettings, catalog: str) -> Part:
-    """Tables and SQL.
+def rest_part(
+    service: QueryService, settings: ApiSettings, project: str, catalog: Catalog,
+    declared: Callable[[], Mapping[str, SavedQuery]],
+) -> Part:  # fmt: skip
+    """Tables, their changes, SQL and saved queries.
 
     Args:
         service: the read path; closed with the server.
         settings: bounds.
-        catalog: name of the project, which may stand before the layer.
+        project: its name, which may stand before the layer.
+        catalog: keeps queries that are saved at run time.
+        declared: the queries that the project declares now.
     """
     threads = Threads()
-    sql = SqlApi(service, threads, settings, catalog)
+    sql = SqlApi(service, threads, settings, project)
     tables = TablesApi(service, threads, settings, Cursors(secret_of(cursors_path(service.lake))), sql)
+
+    saved = SavedApi(service, threads, sql, catalog, declared)
+    changes = ChangesApi(service, threads)
 
     @contextlib.asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -38,4 +49,4 @@ def rest_part(service: QueryService, settings: ApiSettings, catalog: str) -> Par
             await asyncio.to_thread(service.close)
             threads.close()
 
-    return Part((*sql.endpoints(), *tables.endpoints(), *ChangesApi(service, threads).endpoints()), running)
+    return Part((*sql.endpoints(), *tables.endpoints(), *changes.endpoints(), *saved.endpoints()), running)
