@@ -12,22 +12,24 @@ import pyarrow as pa
 
 from lodestream.apis.postgres import messages as m
 from lodestream.apis.postgres import statements as st
-from lodestream.apis.postgres import types, utilities
+from lodestream.apis.postgres import tree, types, utilities
 from lodestream.apis.postgres.cancel import Cancel
 from lodestream.apis.postgres.channel import Channel, ClosedError
 from lodestream.apis.postgres.copying import CopyOut
 from lodestream.apis.postgres.desk import Desk
 from lodestream.apis.postgres.failures import PgError, pg_error
-from lodestream.apis.postgres.lexer import statements, tokens
+from lodestream.apis.postgres.lexer import statements
 from lodestream.apis.postgres.parameters import decode
+from lodestream.apis.postgres.questions import Planned
 from lodestream.apis.postgres.reading import classify
 from lodestream.apis.postgres.rows import data_rows, pieces_of
 from lodestream.apis.postgres.session import FAILED, IDLE, OPEN, Portal, Prepared, Session, Shape
-from lodestream.apis.postgres.streams import RowStream, Static
+from lodestream.apis.postgres.streams import RowStream, Source, Static
 from lodestream.errors import LodestreamError
 
 _OUT_BYTES = 64 << 10
 _INLINE_ROWS = 500
+_INLINE_TEXT = 4_096
 
 T = TypeVar("T")
 
@@ -145,9 +147,11 @@ class Connection:
             raise PgError("42601", "cannot insert multiple commands into a prepared statement")
         statement = classify(found[0]) if found else None
         self.session.check(statement, utilities.ends_transaction)
+        wanted = 0
         if isinstance(statement, st.Question):
-            await self._wait(lambda: self._desk.plan(text, self.session))
-        self.session.prepare(name, Prepared(statement, types))
+            count = functools.partial(tree.parameter_count, statement.text)
+            wanted = count() if len(statement.text) < _INLINE_TEXT else await self._wait(count)
+        self.session.prepare(name, Prepared(statement, types, max(wanted, len(types))))
         self._emit(m.PARSE_COMPLETE)
 
     async def _bind(self, body: m.Body) -> None:
@@ -162,26 +166,14 @@ class Connection:
         self.session.check(prepared.statement, utilities.ends_transaction)
         if forms and len(forms) not in (1, len(values)):
             raise PgError("08P01", f"bind message has {len(forms)} parameter formats but {len(values)} parameters")
-        wanted = await self._wanted(prepared, values)
-        if len(values) != wanted:
-            raise PgError(
-                "08P01", f"bind message supplies {len(values)} parameters, but prepared statement requires {wanted}"
-            )
+        if len(values) != prepared.parameters:
+            told = f"bind message supplies {len(values)} parameters, but prepared statement requires"
+            raise PgError("08P01", f"{told} {prepared.parameters}")
         oids = await self._oids(prepared, values)
         each = forms if len(forms) == len(values) else (forms or [0]) * len(values)
         decoded = [decode(value, oid, form) for value, oid, form in zip(values, oids, each, strict=True)]
         self.session.open(portal_name, Portal(prepared.statement, decoded, formats))
         self._emit(m.BIND_COMPLETE)
-
-    async def _wanted(self, prepared: Prepared, values: list[bytes | None]) -> int:
-        """How many parameters a statement has."""
-        if not isinstance(prepared.statement, st.Question):
-            return 0
-        if not values and not prepared.types:
-            numbers = [token.text for token in tokens(prepared.statement.text) if token.kind == "parameter"]
-            return max((int(number[1:]) for number in numbers), default=0)
-        text = prepared.statement.text
-        return max((await self._wait(lambda: self._desk.plan(text, self.session))).declared, len(prepared.types))
 
     async def _oids(self, prepared: Prepared, values: list[bytes | None]) -> list[int]:
         """The types of the values: as the client declared them, else as the statement has them."""
@@ -284,13 +276,19 @@ class Connection:
             raise ClosedError
         session = self.session
         cancel = self.cancel = Cancel()
-        planned = await self._wait(lambda: self._desk.plan(text, session))
-        if len(portal.values) < planned.declared:
-            raise PgError("42P02", f"there is no parameter ${len(portal.values) + 1}")
-        for name, value in planned.settings:
-            session.variables.set(name, value)
         rows = RowStream(self._executor, cancel)
-        await rows.open(lambda: self._desk.ask(planned, session, portal.values, cancel))
+        found: list[Planned] = []
+
+        def ask() -> Source:
+            planned = self._desk.plan(text, session)
+            if len(portal.values) < planned.declared:
+                raise PgError("42P02", f"there is no parameter ${len(portal.values) + 1}")
+            found.append(planned)
+            return self._desk.ask(planned, session, portal.values, cancel)
+
+        await rows.open(ask)
+        for name, value in found[0].settings:
+            session.variables.set(name, value)
         portal.rows = rows
         return rows.schema
 
@@ -309,8 +307,7 @@ class Connection:
             statement = prepared.statement
             if isinstance(statement, st.Question):
                 text = statement.text
-                planned = await self._wait(lambda: self._desk.plan(text, self.session))
-                prepared.shape = await self._wait(lambda: self._desk.shape(planned, self.session, prepared.types))
+                prepared.shape = await self._wait(lambda: self._desk.shape(text, self.session, prepared.types))
             elif isinstance(statement, st.Execute):
                 prepared.shape = Shape((await self._shape(self.session.prepared(statement.name))).schema)
             else:
@@ -328,7 +325,9 @@ class Connection:
             await self._declare(statement)
         elif isinstance(statement, st.Prepare):
             inner = classify(statement.query)
-            self.session.prepare(statement.name, Prepared(inner, tuple(types.oid_of(name) for name in statement.types)))
+            oids = tuple(types.oid_of(name) for name in statement.types)
+            count = await self._wait(functools.partial(tree.parameter_count, statement.query))
+            self.session.prepare(statement.name, Prepared(inner, oids, max(count, len(oids))))
             self._emit(m.complete("PREPARE"))
         elif portal.rows is not None:
             sent, suspended = await self._send(portal, rows_max, portal)

@@ -76,6 +76,7 @@ class Desk:
         self._lock = threading.Lock()
         self._listings: OrderedDict[tuple[object, ...], tuple[float, Listing]] = OrderedDict()
         self._plans: OrderedDict[tuple[object, ...], Planned] = OrderedDict()
+        self._shapes: OrderedDict[tuple[object, ...], tuple[Listing, Shape]] = OrderedDict()
 
     def plan(self, text: str, session: Session) -> Planned:
         """Make a question ready. Raises PgError or LodestreamError."""
@@ -110,8 +111,22 @@ class Desk:
             )  # fmt: skip
         return self._named(answer, planned)
 
-    def shape(self, planned: Planned, session: Session, declared: Sequence[int]) -> Shape:
-        """Columns and parameters of a question. Raises what the service raises."""
+    def shape(self, text: str, session: Session, declared: Sequence[int]) -> Shape:
+        """Columns and parameters of a question. Raises PgError, and what the service raises."""
+        planned, seen = self.plan(text, session), self.listing(session.principal)
+        key = (planned.text, tuple(declared), id(seen))
+        with self._lock:
+            known = self._shapes.get(key)
+        if known is not None and known[0] is seen:
+            return known[1]
+        found = self._shape(planned, session, declared)
+        with self._lock:
+            self._shapes[key] = (seen, found)
+            while len(self._shapes) > _PLANS:
+                self._shapes.popitem(last=False)
+        return found
+
+    def _shape(self, planned: Planned, session: Session, declared: Sequence[int]) -> Shape:
         if planned.catalog:
             schema, kinds = self._catalog_shape(planned, session)
         else:

@@ -25,11 +25,13 @@ class Prepared:
     Attributes:
         statement: what it is; None for an empty one.
         types: numbers of the parameters' types as the client gave them, 0 where it left that to us.
+        parameters: how many it takes.
         shape: columns and parameters, once they are known.
     """
 
     statement: Statement | None
     types: tuple[int, ...] = ()
+    parameters: int = 0
     shape: Shape | None = None
 
 

@@ -78,6 +78,12 @@ def parameters(item: Any) -> Iterator[dict[str, Any]]:
                 yield from parameters(each)
 
 
+def parameter_count(text: str) -> int:
+    """The highest number of a parameter. Raises PgError when the text cannot be read."""
+    numbers = (one["identifier"] for one in parameters(parse(text)))
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
 def string(text: str | None, alias: str = "") -> dict[str, Any]:
     """A string constant, or NULL."""
     if text is None:
