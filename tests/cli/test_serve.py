@@ -236,3 +236,35 @@ def test_a_damaged_table_says_so_and_the_others_are_served(shop):
         time.sleep(0.1)
     assert states == {"bronze.orders": "idle", "bronze.places": "damaged"}
     assert serving.stop()[0] == 0
+
+
+def test_policies_hold_within_seconds_of_the_change_of_their_file(shop):
+    """A table is seen once the file says so, and no longer once it does not; a mistake changes nothing."""
+    assert call("run", "--until-idle", project=shop).code == 0
+    assert call("users", "add", "alice", project=shop).code == 0
+    key = call("keys", "create", "alice", "--scope", "query:*", project=shop).out.split()[-1]
+    policies = shop / "policies.yaml"
+
+    def visible(url):
+        asked = urllib.request.Request(f"{url}/api/tables", headers={"Authorization": f"Bearer {key}"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return json.dumps(json.load(answer))
+
+    def until(url, seen):
+        end = time.monotonic() + 60
+        while ("bronze.orders" in visible(url)) != seen:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+    with told_by(shop) as (told, process):
+        assert "bronze.orders" not in visible(told["url"])
+        policies.write_text("grants: [{to: alice, select: bronze}]\n")
+        until(told["url"], seen=True)
+        policies.write_text("grants: [{to: alice, select: bronz}]\n")
+        assert "policies: grant select on bronze to alice: new" in process.stderr.readline()
+        assert "policies are not taken over" in process.stderr.readline()
+        assert "bronze.orders" in visible(told["url"])
+        policies.unlink()
+        until(told["url"], seen=False)
+    shop.joinpath("policies.yaml").write_text("grants: [{to: alice, select: bronz}]\n")
+    assert call("serve", "--port", "0", project=shop).code == 3
