@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import threading
 import time
 
 import httpx
@@ -313,6 +314,38 @@ FORGED = {
     "entra: nonce": entra(nonce="n"),
     "entra: of the standard issuer": entra(scope="lake.read", client_id="console", iss="x"),
 }
+
+
+def test_many_first_requests_wait_for_one_answer_of_a_slow_issuer(tmp_path, monkeypatch):
+    """None of them is refused for coming early, and nobody else waits."""
+    monkeypatch.setattr("lodestream.security.key_sets._TIMEOUT_S", 60)
+    issuer = Issuer()
+    answering = threading.Event()
+
+    def slow(path):
+        answering.wait(20)
+        issuer.answer = None
+        return issuer._answer(path)
+
+    issuer.answer = slow
+    told = f"{{issuer: '{issuer.url}', audience: {AUDIENCE}, name: corp}}"
+    try:
+        with serving(write_project(tmp_path / "shop", f"identity: {{oidc: [{told}]}}"), token=None) as served:
+            text, found = issuer.token(), []
+            threads = [threading.Thread(target=lambda: found.append(ask(served, text).status_code)) for _ in range(12)]
+            for thread in threads:
+                thread.start()
+            for _ in range(5):
+                assert httpx.get(f"{served.url}/healthz", timeout=15).status_code == 200
+            assert found == []
+            answering.set()
+            for thread in threads:
+                thread.join(60)
+            assert found == [200] * 12
+            assert len(issuer.asked) == 2
+    finally:
+        answering.set()
+        issuer.close()
 
 
 def test_there_are_enough():

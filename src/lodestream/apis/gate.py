@@ -24,6 +24,8 @@ _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 CSRF_HEADER = "X-Lodestream-CSRF"
 """Header of a write that comes with a session's cookie."""
 Found = TypeVar("Found")
+_ASKS = 3
+"""The first may be about another issuer's keys."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HTTP_PORT = 80
 _PRINCIPAL = "lodestream.principal"
@@ -51,6 +53,7 @@ class Gate:
         self._proxies = networks(self.settings.trusted_proxies)
         here = self.identity.token is not None or (is_local(self.settings.host) and not self._proxies)
         hosts = frozenset(name.lower() for name in self.settings.hosts)
+        self._asking: asyncio.Future[None] | None = None
         self._hosts = hosts or (_HERE if here else frozenset())
 
     def connect(self, request: Request) -> None:
@@ -67,8 +70,7 @@ class Gate:
         """
         self.connect(request)
         text = _bearer(request)
-        if text and self.identity.must_ask(text):
-            await asyncio.to_thread(self.identity.ask, text)
+        await self._ask(text)
         return self._remembered(request, used=True)
 
     def principal(self, request: Request) -> Principal:
@@ -107,8 +109,7 @@ class Gate:
     async def sign_in(self, request: Request, text: str) -> str:
         """Begin a session of the console. Returns its cookie. Raises ProblemError 401 or 403."""
         self.same_origin(request)
-        if self.identity.must_ask(text):
-            await asyncio.to_thread(self.identity.ask, text)
+        await self._ask(text)
         return self._told(lambda: self.identity.begin_session(self.identity.by_text(text, self.address(request))))
 
     def cookie(self, request: Request) -> str | None:
@@ -134,6 +135,15 @@ class Gate:
         own = f"{scheme}://{request.headers.get('host', '')}".lower()
         if site not in ("same-origin", "none") or (origin is not None and origin.lower() != own):
             raise ProblemError(403, "another site asks this; open the console and do it there")
+
+    async def _ask(self, text: str) -> None:
+        """Ask an issuer for its keys when a token needs it; all who need it wait for one thread, whoever they are."""
+        for _ in range(_ASKS):
+            if not text or not self.identity.must_ask(text):
+                return
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.ensure_future(asyncio.to_thread(self.identity.ask, text))
+            await asyncio.shield(self._asking)
 
     def _remembered(self, request: Request, *, used: bool) -> Principal:
         found = request.scope[_PRINCIPAL] = self._told(lambda: self._found(request, used=used))

@@ -72,7 +72,12 @@ class KeySet:
         return self._keys.get(identity)
 
     def wants(self, identity: str) -> bool:
-        """Whether `refresh` would ask the issuer: the key is unknown or the set old, and it was not asked just now."""
+        """Whether `refresh` helps: the key is unknown or the set old, and the issuer was not asked just now."""
+        if self._lock.locked():  # somebody asks: the answer may have it
+            return identity not in self._keys
+        return self._due(identity)
+
+    def _due(self, identity: str) -> bool:
         now = self._clock()
         stale = self._fetched_us is None or now - self._fetched_us > _FRESH_US
         pause = _PAUSE_US if self._keys else _FIRST_PAUSE_US
@@ -85,7 +90,7 @@ class KeySet:
         Whoever comes meanwhile waits for the same answer. A set that cannot be fetched leaves the one before in place.
         """
         with self._lock:
-            if not self.wants(identity):
+            if not self._due(identity):
                 return
             self._asked_us = self._clock()
             try:
