@@ -11,6 +11,7 @@ from lodestream.errors import AccessError
 from lodestream.model.access import Principal
 from lodestream.model.policy import Grant
 from lodestream.model.table import TableName
+from lodestream.model.types import STRING, Column
 from lodestream.project.mistakes import ProjectError
 from tests.catalog.conftest import reader
 
@@ -110,6 +111,16 @@ def test_a_column_stays_as_closed_as_any_of_its_definitions_made_it(shop, tmp_pa
     app.apply()
     shown = dict(app.catalog.access(alice(app.catalog), GOLD, app.flows[GOLD].schema).columns)
     assert shown["contact"] == "CAST(NULL AS VARCHAR)"  # older versions hold mails
+    file.write_text("sql: select count(*) as n from silver.people\n", encoding="utf-8")
+    app = open_project(str(tmp_path))
+    app.apply()
+    old = app.flows[GOLD].schema.with_columns(Column("contact", STRING))
+    assert "contact" not in dict(app.catalog.access(alice(app.catalog), GOLD, old).columns)
+    file.write_text("sql: select 'none' as contact, count(*) as n from silver.people\n", encoding="utf-8")
+    app = open_project(str(tmp_path))
+    app.apply()
+    shown = dict(app.catalog.access(alice(app.catalog), GOLD, app.flows[GOLD].schema).columns)
+    assert shown["contact"] == "CAST(NULL AS VARCHAR)"
     file.unlink()
     app = open_project(str(tmp_path))
     app.apply()

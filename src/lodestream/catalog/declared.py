@@ -92,11 +92,13 @@ def _declare_flows(catalog: Catalog, flows: Mapping[TableName, FlowPlan], door: 
 
 def _flow_entries(flows: Mapping[TableName, FlowPlan], old: Mapping[str, Mapping[str, Any]]) -> Iterator[Entry]:
     for name, plan in flows.items():
-        before = old.get(str(name), {"columns": {}, "inputs": []})
+        before = old.get(str(name), {"columns": {}, "inputs": [], "gone": {}})
+        earlier = {**before.get("gone", {}), **before["columns"]}
         columns = {}
         for column, origins in column_origins(plan).items():
-            earlier = {(table, source) for table, source in before["columns"].get(column, ())}
-            columns[column] = sorted([list(cell) for cell in earlier | {(str(t), c) for t, c in origins}])
+            cells = {(str(table), source) for table, source in origins}
+            cells |= {(table, source) for table, source in earlier.pop(column, ())}
+            columns[column] = sorted([list(cell) for cell in cells])
         above = {str(table) for table in (plan.upstream, *plan.waits_for) if table is not None}
-        body = {"columns": columns, "inputs": sorted(above | set(before["inputs"]))}
+        body = {"columns": columns, "inputs": sorted(above | set(before["inputs"])), "gone": earlier}
         yield Entry("flow", str(name), body, FLOWS)
