@@ -377,7 +377,7 @@ class QueryService:
         objects = tuple(_label(read.reference) for read in reads)
         return Event(
             principal.name, principal.via, door, "query", "allowed", objects, policies, version,
-            {"query": _digest(text), "sql": redacted(text)},
+            {"query": _digest(redacted(text)), "sql": redacted(text)},
         )  # fmt: skip
 
     @contextmanager
@@ -386,7 +386,7 @@ class QueryService:
         try:
             yield
         except (AccessError, ConfigError) as error:
-            told = {"query": _digest(text), "sql": redacted(text), "reason": error.message.splitlines()[0]}
+            told = {"query": _digest(redacted(text)), "sql": redacted(text), "reason": error.message.splitlines()[0]}
             refused = isinstance(error, AccessError) or "no such table" in error.message
             event = Event(
                 principal.name, principal.via, door, "query", "refused" if refused else "allowed",
