@@ -88,6 +88,18 @@ def test_tables_over_rest(running, who):
 
 
 @pytest.mark.parametrize("who", SEEN)
+def test_saved_queries(running, who):
+    told = ask(running, who, "/api/queries/late_airlines")
+    assert [list(row)[1] if isinstance(row, list) else row["flights"] for row in told["rows"]] == [
+        flights for carrier, flights in reversed(SEEN[who][0]) if carrier == "UA"
+    ]  # American is not among the airlines of the small demo
+    if who == "ben":
+        assert refused(running, who, "/api/queries/latest_at_airport?airport=EWR") == 404
+    else:
+        assert ask(running, who, "/api/queries/latest_at_airport?airport=EWR&hours=1")["rows"]
+
+
+@pytest.mark.parametrize("who", SEEN)
 def test_postgres(running, who):
     rows, tails = SEEN[who]
     assert [list(row) for row in over_postgres(running, who, SQL)] == rows

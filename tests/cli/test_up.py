@@ -29,6 +29,7 @@ def shop(tmp_path):
         (folder / "tables" / layer).mkdir(parents=True)
         (folder / "tables" / layer / "orders.yaml").write_text(text)
     (folder / "lodestream.yaml").write_text("project: shop\nlake: lake\n")
+    (folder / "policies.yaml").write_text("users: {ana: {}}\n")
     return folder
 
 

@@ -125,7 +125,7 @@ def test_only_a_person_at_a_terminal_goes_on_watching(folder: Path, once: bool, 
 
 
 def test_the_project_is_declared_without_a_mistake(tmp_path: Path) -> None:
-    assert len(write_project(tmp_path)) == 20
+    assert len(write_project(tmp_path)) == 22
     project = load_project(str(tmp_path))
     assert [
         len([name for name in project.tables if name.layer == layer]) for layer in ("bronze", "silver", "gold")

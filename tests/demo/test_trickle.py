@@ -8,6 +8,7 @@ from lodestream.app import open_project
 from lodestream.demo.run import write_project
 from lodestream.demo.trickle import BAD_ONE_IN, FLIGHT_FROM, Trickle
 from lodestream.project.dashboards import read_dashboards
+from lodestream.project.queries import read_queries
 from lodestream.query.guard import parse
 from tests.docs.demo import make_small_demo
 from tests.engines.lakes import wait_for
@@ -48,8 +49,10 @@ def test_it_goes_on_where_it_was_and_ends(demo):
         assert len(list((demo / "data/flights").glob("live-*"))) == begun + 3
 
 
-def test_the_dashboard_is_declared_without_a_mistake(tmp_path):
+def test_dashboard_and_queries_are_declared_without_a_mistake(tmp_path):
     write_project(tmp_path)
+    queries, mistakes = read_queries(str(tmp_path))
+    assert (sorted(queries), list(mistakes)) == (["late_airlines", "latest_at_airport"], [])
     found, mistakes = read_dashboards(str(tmp_path))
     assert (list(found), list(mistakes)) == (["flights"], [])
     read = {
