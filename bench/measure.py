@@ -28,6 +28,11 @@ def cpu_s(root: int) -> float:
     return _seconds(root, 11, 12, 13, 14)
 
 
+def own_cpu_s(pid: int) -> float:
+    """User and system seconds of one process, without its children; 0 when it is gone."""
+    return sum(int(fields[i]) for fields in [_stat(pid)] if fields for i in (11, 12)) / _TICK
+
+
 def system_s(root: int) -> float:
     """The part of `cpu_s` spent in the kernel: page faults, reading, writing, syncing."""
     return _seconds(root, 12, 14)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ import httpx
 import psycopg
 import pyarrow as pa
 
-from bench.measure import cpu_s
+from bench.measure import own_cpu_s, tree
 from bench.serve_stage import FailedError
 
 KEYED = "select * from gold.daily_sales where id = {}"
@@ -112,13 +113,50 @@ def wire(
     }  # fmt: skip
 
 
+class Meter:
+    """CPU time of a process and its descendants while it runs, those that end meanwhile included.
+
+    A worker may be replaced, and its time is then nobody's: what it had at the last look (every 0.1 s) counts.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._over = threading.Event()
+        self._first: dict[int, float] = {}
+        self._last: dict[int, float] = {}
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Meter:
+        self._first = {pid: own_cpu_s(pid) for pid in tree(self._pid)}
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._note()
+
+    @property
+    def seconds(self) -> float:
+        """What was used."""
+        return sum(max(0.0, spent - self._first.get(pid, 0.0)) for pid, spent in self._last.items())
+
+    def _look(self) -> None:
+        while not self._over.wait(0.1):
+            self._note()
+
+    def _note(self) -> None:
+        for pid in tree(self._pid):
+            self._last[pid] = max(own_cpu_s(pid), self._last.get(pid, 0.0))
+
+
 def measured(pid: int, repeats: int, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Medians over some runs, and CPU time of the server's processes for each request."""
     runs = []
     for _ in range(repeats):
-        before = cpu_s(pid)
-        found = ask()
-        found["cpu_us"] = (cpu_s(pid) - before) / max(1, found["requests"]) * 1e6
+        with Meter(pid) as meter:
+            found = ask()
+        found["cpu_us"] = meter.seconds / max(1, found["requests"]) * 1e6
         runs.append(found)
     middle = {
         name: round(median(run[name] for run in runs), 2) for name in runs[0] if name not in ("requests", "failed")

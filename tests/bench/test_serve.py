@@ -4,6 +4,8 @@ import http.server
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -127,3 +129,13 @@ def test_the_options_of_the_guide():
     assert (some.only, some.postgres) == (["rest", "changes"], False)
     larger = serve.parse(["--rows", "1000000", "--connections", "32", "--keep"])
     assert (larger.rows, larger.connections, larger.keep) == (1_000_000, 32, True)
+
+
+def test_the_meter_counts_processes_that_end():
+    burn = "import time\nwhile time.process_time() < 0.6: pass\ntime.sleep(0.3)"
+    with load.Meter(os.getpid()) as meter:
+        subprocess.run([sys.executable, "-c", burn], check=True)
+    assert meter.seconds >= 0.5
+    with load.Meter(os.getpid()) as meter:
+        pass
+    assert meter.seconds < 0.5

@@ -68,11 +68,20 @@ def _all(item: Mapping[str, Any], parameters: Sequence[object]) -> Iterator[Cond
         operator = _OPERATORS[item["type"]]
         sides = ((item["left"], item["right"], operator), (item["right"], item["left"], _TURNED[operator]))
         for one, other, read in sides:
-            if one["class"] == "COLUMN_REF" and len(one["column_names"]) <= 2:
-                value = _value(other, parameters)
-                if value is not None:
-                    *before, column = (name.lower() for name in one["column_names"])
-                    yield Condition(column, read, value, before[0] if before else None)
+            yield from _compared(one, read, other, parameters)
+    elif item["class"] == "BETWEEN":
+        yield from _compared(item["input"], ">=", item["lower"], parameters)
+        yield from _compared(item["input"], "<=", item["upper"], parameters)
+
+
+def _compared(
+    one: Mapping[str, Any], operator: Operator, other: Mapping[str, Any], parameters: Sequence[object]
+) -> Iterator[Condition]:  # fmt: skip
+    if one["class"] == "COLUMN_REF" and len(one["column_names"]) <= 2:
+        value = _value(other, parameters)
+        if value is not None:
+            *before, column = (name.lower() for name in one["column_names"])
+            yield Condition(column, operator, value, before[0] if before else None)
 
 
 def _value(item: Mapping[str, Any], parameters: Sequence[object]) -> object:

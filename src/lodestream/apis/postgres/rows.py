@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestream.apis.postgres import encode
+from lodestream.apis.postgres import encode, few
 
 _CHUNK_BYTES = 64 << 20
 _NULL = b"\xff\xff\xff\xff"
@@ -21,6 +21,8 @@ def data_rows(batch: pa.RecordBatch, formats: Sequence[int]) -> bytes:
         batch: the rows.
         formats: of each column, 0 for text and 1 for binary.
     """
+    if batch.num_rows <= few.ROWS_MAX and (made := few.data_rows(batch, formats)) is not None:
+        return made
     count = np.frombuffer(batch.num_columns.to_bytes(2, "big"), dtype=np.uint8)
     return _messages(b"D", _Pieces(batch.num_rows).constant(count).columns(batch, formats))
 
