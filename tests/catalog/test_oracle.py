@@ -20,7 +20,7 @@ T = TableName("gold", "t")
 ARROW = pa.schema(
     [("id", pa.int64()), ("country", pa.string()), ("email", pa.string()), ("amount", pa.int32()), ("flag", pa.bool_())]
 )
-CASES = 150
+CASES = 80
 
 
 def reader(rng):
