@@ -22,6 +22,7 @@ from lodestream.project.codes import CODES
 from lodestream.project.serving import ServingSettings
 from tools.lake_reference import tables
 from tools.policy_reference import policies
+from tools.rest_reference import rest
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 NOTE = "Written by `python -m tools.reference`; a test holds it to the code."
@@ -240,7 +241,7 @@ def _next(error: type[errors.LodestreamError]) -> str:
 
 PAGES = {
     "components.md": components, "server.md": server, "errors.md": error_page, "policies.md": lambda: policies(NOTE),
-    "tables.md": lambda: tables(NOTE),
+    "tables.md": lambda: tables(NOTE), "rest.md": lambda: rest(NOTE),
 }  # fmt: skip
 """File name under docs/reference, and what writes it."""
 

@@ -17,13 +17,22 @@ PROBLEM = Component("Problem", {
         "detail": {"type": "string"},
         "errors": {
             "type": "array",
-            "items": {
-                "type": "object", "required": ["record", "reasons"],
-                "properties": {
-                    "record": {"type": "integer", "description": "Index in the body, from 0."},
-                    "reasons": {"type": "array", "items": {"type": "string"}},
+            "items": {"anyOf": [
+                {
+                    "type": "object", "required": ["record", "reasons"],
+                    "properties": {
+                        "record": {"type": "integer", "description": "Index in the body, from 0."},
+                        "reasons": {"type": "array", "items": {"type": "string"}},
+                    },
                 },
-            },
+                {
+                    "type": "object", "required": ["at", "reason"],
+                    "properties": {
+                        "at": {"type": "string", "description": "Where in the body, such as `parameters.0`."},
+                        "reason": {"type": "string"},
+                    },
+                },
+            ]},
         },
     },
 })  # fmt: skip
