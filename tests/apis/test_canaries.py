@@ -93,6 +93,8 @@ def lake(tmp_path_factory):
     (lab.root / "policies.yaml").write_text(POLICIES)
     (lab.root / "dashboards").mkdir()
     (lab.root / "dashboards/orders.yaml").write_text(BOARD)
+    (lab.root / "queries").mkdir()
+    (lab.root / "queries/orders.sql").write_text("select * from silver.orders order by id desc limit 5000\n")
     lab.events([of_a(i) for i in range(OF_A)] + [of_a(99, amount=-1)])
     lab.run()
     lab.events([of_b(i) for i in range(OF_B)] + [of_b(99_999, amount=-7_770_777)])
@@ -279,7 +281,8 @@ def test_the_owner_finds_traces_on_every_kind_of_answer(server):
     found = server("owner").run()
     wanted = {
         "GET /api/overview", "GET /api/live", "GET /api/quality", "GET /api/quality/{table}",
-        "GET /api/quarantine/{table}", "GET /api/dashboards/{name}/data", "GET /api/tables/{table}",
+        "GET /api/quarantine/{table}", "GET /api/dashboards/{name}/data", "GET /api/queries/{name}",
+        "GET /api/tables/{table}/changes", "GET /api/tables/{table}",
         "GET /api/tables/{table}/stats", "GET /api/tables/{table}/history", *(f"sql {form}" for form in FORMATS),
     }  # fmt: skip
     assert wanted <= set(found.found), wanted - set(found.found)

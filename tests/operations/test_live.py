@@ -1,5 +1,6 @@
 """Following a lake: from its commits alone, whoever runs the pipeline."""
 
+import asyncio
 import os
 import shutil
 import time
@@ -101,6 +102,19 @@ def test_tables_appear_move_and_rest(lab):
     lab.run()
     assert steps()[S].counts["input"] == 5
     assert max(version for name, version in told if name == B) < steps.live.tables()[B].version
+
+
+def test_a_listener_whose_loop_has_ended_stops_nobody(lab):
+    loop = asyncio.new_event_loop()
+    loop.close()
+    told = []
+    steps = Steps(follow(lab))
+    steps.live.listen(lambda name, version: loop.call_soon_threadsafe(told.append, name))
+    steps.live.listen(lambda name, version: told.append(name))
+    lab.events([order(1)])
+    lab.run()
+    steps()
+    assert set(told) == set(NAMES)
 
 
 def test_it_says_what_status_says(lab):

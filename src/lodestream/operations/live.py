@@ -6,6 +6,7 @@ moves and for those that read it, rarer for one that rests.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import json
@@ -238,7 +239,8 @@ class Live:
                 seen.moved_us, seen.planned_us = now_us, None
                 self._sequence += 1
         for listener in self._listeners:
-            listener(followed.name, followed.version)
+            with contextlib.suppress(RuntimeError):  # its event loop has ended, and it is about to leave
+                listener(followed.name, followed.version)
         return True
 
     def _begin(self, seen: _Seen, followed: Followed, commits: list[Commit]) -> None:
