@@ -24,7 +24,7 @@ from lodestream.apis.postgres.types import is_array, pg_type
 _EPOCH_DAYS = 10_957
 _EPOCH_US = _EPOCH_DAYS * 86_400_000_000
 _HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), dtype="<u2")
-_PLAIN_ITEM = r'^[^\s{},"\\]+$'
+_PLAIN_ITEM = r'^[^\s\v{},"\\]+$'
 
 
 def plain(column: pa.Array) -> pa.Array:

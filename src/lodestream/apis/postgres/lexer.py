@@ -56,7 +56,7 @@ def tokens(text: str) -> list[Token]:
             if close < 0:
                 raise PgError("42601", "unterminated dollar-quoted string", position=at + 1)
             kind, piece, end = "string", text[end:close], close + len(piece)
-        elif kind == "mark" and piece in "'\"":
+        elif (kind == "mark" and piece in "'\"") or (kind == "word" and piece in "eE" and text[end : end + 1] == "'"):
             raise PgError("42601", "unterminated quoted string or identifier", position=at + 1)
         elif kind == "string":
             piece = _unquoted(piece)

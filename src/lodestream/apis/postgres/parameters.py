@@ -16,6 +16,8 @@ from lodestream.apis.postgres.failures import PgError
 
 _EPOCH = dt.datetime(2000, 1, 1)  # noqa: DTZ001 - times without a zone are in UTC
 _TRUE, _FALSE = {"t", "true", "y", "yes", "on", "1"}, {"f", "false", "n", "no", "off", "0"}
+_SPACE = " \t\n\r\v\f"
+_ITEM = re.compile(r'[ \t\n\r\v\f]*(?:"((?:[^"\\]|\\.)*)"|([^,"{}]*))[ \t\n\r\v\f]*(,|$)', re.DOTALL)
 _TIME = re.compile(
     r"\s*(\d{4,6})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?"
     r"\s*(Z|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?\s*(BC)?",
@@ -105,20 +107,20 @@ def _time(text: str) -> dt.time:
 
 def _array_from_text(text: str, item: types.PgType) -> list[Any]:
     """A one-dimensional array such as `{1,NULL,"a b"}`."""
-    text = text.strip()
+    text = text.strip(_SPACE)
     if not (text.startswith("{") and text.endswith("}")):
         raise ValueError(text)
     found: list[Any] = []
     inner = text[1:-1]
     at = 0
     while at < len(inner):
-        match = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^,"{}]*))\s*(,|$)', re.DOTALL).match(inner, at)
+        match = _ITEM.match(inner, at)
         if match is None:
             raise ValueError(text)
         if match[1] is not None:
             found.append(_from_text(re.sub(r"\\(.)", r"\1", match[1], flags=re.DOTALL), item))
         else:
-            bare = match[2].strip()
+            bare = match[2].strip(_SPACE)
             if not bare:
                 raise ValueError(text)
             found.append(None if bare.upper() == "NULL" else _from_text(bare, item))
@@ -165,9 +167,9 @@ def _numeric(value: bytes) -> Decimal:
     whole = 0
     for digit in digits:
         whole = whole * 10_000 + digit
-    found = Decimal(whole).scaleb(4 * (weight - count + 1))
-    found = found.quantize(Decimal(1).scaleb(-scale)) if scale <= 38 else found
-    return -found if sign else found
+    places = 4 * (weight - count + 1) + scale  # Decimal's own arithmetic would round to 28 digits
+    whole = whole * 10**places if places >= 0 else whole // 10**-places
+    return Decimal((int(sign != 0), tuple(map(int, str(whole))), -scale))
 
 
 def _interval(value: bytes) -> dt.timedelta:

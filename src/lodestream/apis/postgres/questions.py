@@ -14,6 +14,7 @@ from typing import Any
 
 from lodestream.apis.postgres import spellings, tree
 from lodestream.apis.postgres.failures import PgError
+from lodestream.query.functions import TABLE_FUNCTIONS
 
 PG_CATALOG, INFORMATION = "pg_catalog", "information_schema"
 SERIES = "_series"
@@ -251,6 +252,10 @@ class _Pass:
         single = called["function_name"].lower() in ("generate_series", "range", SERIES) or (
             called["function_name"].lower() == "unnest" and len(called["arguments"]) == 1
         )
+        name = called["function_name"].lower()
+        if not single and name not in TABLE_FUNCTIONS and name not in self._around.functions:
+            self.rewritten = True
+            return tree.one_row(called, item["alias"] or name)
         if single and item["alias"] and not item["column_name_alias"]:
             item["column_name_alias"] = [item["alias"]]
             self.rewritten = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import threading
@@ -97,6 +98,15 @@ def string(text: str | None, alias: str = "") -> dict[str, Any]:
 def integer(value: int, alias: str = "") -> dict[str, Any]:
     """A whole number, cast to what `oid` is here when it does not fit an INTEGER."""
     return dict(expression(f"CAST({value} AS UINTEGER)" if value > 0x7FFFFFFF else str(value))) | {"alias": alias}
+
+
+def one_row(call: Mapping[str, Any], alias: str) -> dict[str, Any]:
+    """What stands for a function after FROM that gives one value: a row of one column, both called `alias`."""
+    found = copy.deepcopy(parse("SELECT * FROM (SELECT 1 AS x) AS x")["node"]["from_table"])
+    found["alias"] = alias
+    found["subquery"]["node"]["select_list"] = [dict(call) | {"alias": alias}]
+    table: dict[str, Any] = found
+    return table
 
 
 def output_names(tree: Mapping[str, Any]) -> tuple[str, ...] | None:
