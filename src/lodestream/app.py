@@ -299,6 +299,7 @@ class App:
             ConflictError: another process serves a stream.
         """
         from lodestream.apis.about import About, about_part
+        from lodestream.apis.events import Streams
         from lodestream.apis.gate import at_the_gate
         from lodestream.apis.governing import Governing, governing_part
         from lodestream.apis.ingest.open import open_ingest
@@ -324,6 +325,7 @@ class App:
         return application(
             [*parts, status_part(parts, self.project.name)], gate, otherwise=console(),
             secure=settings.tls is not None, refused=at_the_gate(gate, TurnedAway(self.catalog.record)),
+            streams=Streams(settings.api.streams_per_user_max, settings.api.streams_max),
         )  # fmt: skip
 
     def _console(self, gate: Gate) -> Part:

@@ -169,6 +169,7 @@ def test_errors_are_problems_that_say_no_more_than_they_should(error, status, to
     assert body.items() >= told.items()
     for hidden in ("secret", "/lake", "/home", "broken", "42"):
         assert hidden not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers.get("retry-after") == ("3" if isinstance(error, TransientError) else None)
     assert (status == 500) == bool(caplog.records)
 
@@ -213,3 +214,22 @@ def test_the_document_says_all_that_the_table_does():
     assert set(operation["responses"]) >= {"201", "400", "401", "403", "409", "413"}
     assert told["components"]["schemas"]["Thing"]["type"] == "object"
     assert told["paths"]["/one"]["get"]["security"] == []
+
+
+def test_requests_are_counted_by_the_pattern_of_their_path():
+    async def fail(_request, _principal):
+        raise ZeroDivisionError
+
+    served = client(
+        Endpoint("GET", "/things/{thing}", hello, PUBLIC, ""), Endpoint("GET", "/fails", fail, PUBLIC, "")
+    )  # fmt: skip
+    for path in ("/things/1", "/things/2", "/fails", "/nothing/at/all"):
+        served.get(path)
+    counts = served.app.state.counts
+    assert counts.requests == {
+        ("GET", "/things/{thing}", 200): 2, ("GET", "/fails", 500): 1, ("GET", "", 404): 1,
+    }  # fmt: skip
+    text = counts.exposition(3)
+    assert 'lodestream_http_requests_total{method="GET",path="/things/{thing}",status="200"} 2' in text
+    assert 'lodestream_http_seconds_bucket{le="+Inf"} 4' in text
+    assert "lodestream_http_streams 3" in text

@@ -390,6 +390,21 @@ def test_doctor_tells_mistakes_of_the_declarations(own_orders):
     assert any("bogus" in one["text"] for one in found.json["findings"] if one["check"] == "declarations")
 
 
+def test_doctor_looks_at_saved_queries(own_orders):
+    folder = own_orders / "queries"
+    folder.mkdir()
+    (folder / "good.sql").write_text("-- parameters: {id: bigint}\nselect * from silver.orders where id = $id\n")
+    told = call("doctor", "--json", project=own_orders)
+    assert {"level": "ok", "check": "queries", "text": "1 saved", "fix": ""} in told.json["findings"]
+    (folder / "bad.sql").write_text("-- titel: x\nselect 1\n")
+    (folder / "worse.sql").write_text("drop table x\n")
+    told = call("doctor", "--json", project=own_orders)
+    assert told.code == 1
+    texts = [one["text"] for one in told.json["findings"] if one["check"] == "queries"]
+    assert texts[0].startswith("queries/bad.sql:1")
+    assert texts[1].startswith("queries/worse.sql: ")
+
+
 def test_doctor_looks_at_dashboards(own_orders):
     folder = own_orders / "dashboards"
     folder.mkdir()

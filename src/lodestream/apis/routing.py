@@ -16,11 +16,11 @@ from typing import Any, Literal, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from lodestream.apis.counts import PATTERN, Counted, Counts
 from lodestream.apis.events import Streams
 from lodestream.apis.headers import SecurityHeaders
 from lodestream.apis.problems import ProblemError, http_problem, internal_problem, problem, translated
@@ -192,7 +192,7 @@ class Doorkeeper(Protocol):
 
 def application(
     parts: Sequence[Part], gate: Doorkeeper, *, otherwise: Handler | None = None, secure: bool = False,
-    refused: Refused | None = None,
+    refused: Refused | None = None, streams: Streams | None = None,
 ) -> Starlette:  # fmt: skip
     """The one ASGI application of several parts.
 
@@ -202,6 +202,7 @@ def application(
         otherwise: answers GET of any path that no endpoint has (the console); 404 when None.
         secure: whether it is reached by TLS, so that browsers may be told to never come without.
         refused: told of each request that ends with 401 or 403 before its handler decides anything.
+        streams: bounds of streams of events.
 
     Raises:
         ValueError: two endpoints have the same method and path.
@@ -217,16 +218,25 @@ def application(
     handlers: dict[Any, Any] = {
         ProblemError: problem, LodestreamError: translated, HTTPException: http_problem, Exception: internal_problem,
     }  # fmt: skip
-    app = Starlette(
-        routes=routes, lifespan=functools.partial(_running, parts), exception_handlers=handlers,
-        middleware=[Middleware(SecurityHeaders, secure=secure)],
-    )  # fmt: skip
+    app = _Application(secure, routes=routes, lifespan=functools.partial(_running, parts), exception_handlers=handlers)
     if otherwise is not None:
         app.router.default = _Open(gate, otherwise)
     app.router.redirect_slashes = False  # one path, one thing; and the target would come from the Host header
-    app.state.gate, app.state.streams = gate, Streams()
+    app.state.gate, app.state.streams, app.state.counts = gate, streams or Streams(), app.counts
     app.state.endpoints = tuple(endpoint for part in parts for endpoint in part.endpoints)
     return app
+
+
+class _Application(Starlette):
+    """An application whose every answer, that of a bug too, is counted and has the headers."""
+
+    def __init__(self, secure: bool, **options: Any) -> None:
+        self.counts, self._secure = Counts(), secure
+        super().__init__(**options)
+
+    def build_middleware_stack(self) -> Any:
+        """Ours go around all of the framework's."""
+        return Counted(SecurityHeaders(super().build_middleware_stack(), self._secure), self.counts)
 
 
 def endpoints(app: Starlette) -> tuple[Endpoint, ...]:
@@ -260,6 +270,7 @@ class _Guarded:
     async def answer(self, request: Request) -> Response:
         """Check, then ask the handler."""
         endpoint, principal = self._methods[request.method], NOBODY
+        request.scope[PATTERN] = endpoint.path
         try:
             if endpoint.permission == PUBLIC:
                 self._gate.connect(request)

@@ -36,8 +36,10 @@ def status_part(parts: Sequence[Part], title: str, ready: Callable[[], Mapping[s
     async def readiness(_request: Request, _principal: Principal) -> Response:
         return _told(failing() | dict(ready()))
 
-    async def metrics(_request: Request, _principal: Principal) -> Response:
-        return Response("".join(part.metrics() for part in parts), media_type=_METRICS_TYPE)
+    async def metrics(request: Request, _principal: Principal) -> Response:
+        state = request.app.state
+        text = state.counts.exposition(state.streams.count) + "".join(part.metrics() for part in parts)
+        return Response(text, media_type=_METRICS_TYPE)
 
     async def openapi(request: Request, principal: Principal) -> Response:
         every = [endpoint for part in (*parts, made) for endpoint in part.endpoints]

@@ -29,7 +29,7 @@ def doctor(
     from lodestream.operations.health import examine
 
     app = call.app()
-    findings = [*_native(), *_project(app), *_dashboards(app)]
+    findings = [*_native(), *_project(app), *_dashboards(app), *_queries(app)]
     names = sorted({*app.project.tables, *_standing(app)})
     findings += examine(app.lake, app.disk, names, repair=repair, now_s=now_us() / 1e6)
     bad = [finding for finding in findings if finding.level == "error"]
@@ -97,6 +97,26 @@ def _dashboards(app: App) -> list[Finding]:
         findings += [Finding("error", "dashboards", text, "lodestream status") for text in missing]
     if found and not findings:
         findings.append(Finding("ok", "dashboards", f"{len(found)} with {len(panels)} queries"))
+    return findings
+
+
+def _queries(app: App) -> list[Finding]:
+    """Whether the saved queries can be read, and ask what may be asked."""
+    from lodestream.errors import LodestreamError
+    from lodestream.operations.health import Finding
+    from lodestream.project.queries import read_queries
+    from lodestream.query.guard import parse
+
+    found, mistakes = read_queries(app.project.root)
+    findings = [Finding("error", "queries", str(one), one.fix) for one in mistakes]
+    for query in found.values():
+        try:
+            parse(query.positional(), app.project.name.lower())
+        except LodestreamError as error:
+            told = f"{query.origin}: {error.message.strip()}"
+            findings.append(Finding("error", "queries", told, "mend the query"))
+    if found and not findings:
+        findings.append(Finding("ok", "queries", f"{len(found)} saved"))
     return findings
 
 

@@ -14,6 +14,7 @@ from lodestream.apis.routing import PUBLIC, admits, endpoints
 from lodestream.app import now_us
 from lodestream.model.access import Principal
 from lodestream.model.table import TableName
+from tests.apis.paths import TRAVERSALS, url_path
 from tests.apis.rest.conftest import serving, write_lake
 
 OBJECTS = ("gold.orders", "gold.secret", "silver.notes", "gold.nothing", "gold.orders__quarantine",
@@ -125,3 +126,24 @@ def test_a_server_that_forgets_its_permissions_is_seen(shop, monkeypatch):
     table = [one for one in endpoints(shop.http) if one.path in ("/api/tables", "/api/sql", "/metrics")]
     found, _ = mismatches(shop, ["feed"], table)
     assert {(method, path) for method, path, *_ in found} >= {("GET", "/api/tables"), ("GET", "/metrics")}
+
+
+def test_no_parameter_of_a_path_is_a_path(shop):
+    """Strings that try to become another path, in the place of every parameter of every route."""
+    count = 0
+    for endpoint in endpoints(shop.http):
+        for place, name in enumerate(endpoint.in_path):
+            texts = TRAVERSALS if endpoint.method == "GET" else TRAVERSALS[place::5]
+            for text in texts:
+                values = dict.fromkeys(endpoint.in_path, "gold.orders") | OTHERS | {name: url_path(text)}
+                path = endpoint.path
+                for other in endpoint.in_path:
+                    path = path.replace(f"{{{other}:path}}", values[other]).replace(f"{{{other}}}", values[other])
+                if "#" in path or "?" in path or endpoint.path in LIVE:
+                    continue
+                status, body = shop.raw(endpoint.method, path)
+                count += 1
+                assert status in (200, 204, 400, 403, 404, 405, 411, 413, 414, 415, 422, 431, 503), (path, status)
+                assert "root:" not in body, path
+                assert "canary" not in body, path
+    assert count > 1000
