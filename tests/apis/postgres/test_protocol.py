@@ -4,6 +4,7 @@ import socket
 import struct
 import time
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -203,6 +204,22 @@ def test_a_message_that_is_too_large_ends_the_connection(client):
 def test_an_unknown_message_ends_the_connection(client):
     client.send(message(b"z"))
     assert fields(client.until()[-1][1])["C"] == "08P01"
+
+
+def test_what_is_held_for_paused_cursors_is_bounded(shop):
+    with shop.connect() as connection:
+        for number in range(4):
+            connection.execute(
+                f"declare c{number} cursor for select a.id, lpad('x', 500, 'y') from gold.orders a, range(8)"
+            )
+        server = next(iter(shop.server._connections.values()))[1]
+        held = [portal.rows.held_bytes for portal in server.session.portals.values() if portal.rows is not None]
+        assert len(held) == 4
+        assert sum(held) < 48 << 20
+        assert connection.execute("fetch 2 from c3").rowcount == 2
+        several = "; ".join(f"declare c{number} cursor for select 1" for number in range(4, 110))
+        with pytest.raises(psycopg.errors.InsufficientResources):
+            connection.execute(several)
 
 
 TAGS = st.sampled_from([b"Q", b"P", b"B", b"D", b"E", b"C", b"S", b"H", b"F", b"d", b"c", b"f", b"p"])

@@ -357,7 +357,7 @@ class Connection:
             await self._write(batch, lambda piece: data_rows(piece, formats), rows)
         if rows.at_end:
             return sent, False
-        await rows.spool()
+        await rows.spool(self.session.room_bytes)
         return sent, not rows.at_end
 
     async def _write(self, batch: pa.RecordBatch, write: Callable[[pa.RecordBatch], bytes], rows: RowStream) -> None:
@@ -392,7 +392,7 @@ class Connection:
         await self._ask(portal, statement.query)
         self.session.open(statement.name, portal)
         assert portal.rows is not None
-        await portal.rows.spool()
+        await portal.rows.spool(self.session.room_bytes)
         self._emit(m.complete("DECLARE CURSOR"))
 
     async def _fetch(self, statement: st.Fetch, asked: Portal) -> None:

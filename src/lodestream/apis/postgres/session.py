@@ -15,7 +15,9 @@ from lodestream.apis.postgres.variables import Variables
 from lodestream.model.access import Principal
 
 IDLE, OPEN, FAILED = b"I", b"T", b"E"
-_KEPT_MAX = 1000
+_STATEMENTS_MAX = 1000
+_PORTALS_MAX = 100
+_HELD_BYTES_MAX = 32 << 20
 
 
 @dataclass
@@ -130,8 +132,8 @@ class Session:
         """Keep a prepared statement; the one without a name takes the place of the last one."""
         if name and name in self.statements:
             raise PgError("42P05", f'prepared statement "{name}" already exists')
-        if len(self.statements) >= _KEPT_MAX:
-            raise PgError("53000", f"too many prepared statements: {_KEPT_MAX} at most")
+        if len(self.statements) >= _STATEMENTS_MAX:
+            raise PgError("53000", f"too many prepared statements: {_STATEMENTS_MAX} at most")
         self.statements[name] = made
 
     def portal(self, name: str) -> Portal:
@@ -145,10 +147,17 @@ class Session:
         """Keep a portal; the one without a name takes the place of the last one."""
         if name and name in self.portals:
             raise PgError("42P03", f'cursor "{name}" already exists')
-        if len(self.portals) >= _KEPT_MAX:
-            raise PgError("53000", f"too many open cursors: {_KEPT_MAX} at most")
         self.close(name)
+        if len(self.portals) >= _PORTALS_MAX:
+            made.close()
+            raise PgError("53000", f"too many open cursors: {_PORTALS_MAX} at most")
         self.portals[name] = made
+
+    @property
+    def room_bytes(self) -> int:
+        """How many bytes of rows may still be held for a client that has paused, over all of its portals."""
+        held = sum(portal.rows.held_bytes for portal in self.portals.values() if portal.rows is not None)
+        return max(0, _HELD_BYTES_MAX - held)
 
     def close(self, name: str) -> None:
         """Close a portal, if there is one of that name."""

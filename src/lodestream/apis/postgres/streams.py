@@ -14,9 +14,8 @@ from lodestream.apis.postgres.cancel import Cancel
 from lodestream.apis.postgres.failures import PgError
 from lodestream.errors import LodestreamError
 
-_FIRST_BYTES = 1 << 20
+_FIRST_BYTES = 256 << 10
 _FIRST_ROWS = 20_000
-_SPOOLED_BYTES = 64 << 20
 
 T = TypeVar("T")
 
@@ -97,8 +96,13 @@ class RowStream:
         """Whether it is known that no row is left."""
         return self._ended and not self._ready
 
-    async def spool(self, bytes_max: int = _SPOOLED_BYTES) -> None:
-        """Take in what is left, so that nothing waits for a client that has paused; not more than memory allows."""
+    @property
+    def held_bytes(self) -> int:
+        """Size of the rows that are taken in and not handed out."""
+        return sum(batch.get_total_buffer_size() for batch in self._ready)
+
+    async def spool(self, bytes_max: int) -> None:
+        """Take in what is left, up to a bound, so that no worker waits for a client that has paused."""
         if not self._ended:
             await self._run(lambda: self._fill(bytes_max, None))
 
