@@ -7,6 +7,7 @@ import queue
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pyarrow as pa
@@ -318,15 +319,26 @@ def test_one_evaluation_serves_all_who_see_the_same(fresh, monkeypatch):
         made.append(version)
         return real(self, version, access, columns)
 
+    opened = []
+    make_tail = changes_module.Tail.__init__
+
+    def opening(self, *args):
+        opened.append(self)
+        make_tail(self, *args)
+
     monkeypatch.setattr(changes_module.Changes, "seen", counted)
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(listening(fresh, who)) for who in ("owner",) * 8 + ("alice",) * 4]
+    monkeypatch.setattr(changes_module.Tail, "__init__", opening)
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(12) as together:
+        listeners = list(together.map(lambda who: Listener(fresh, who), ("owner",) * 8 + ("alice",) * 4))
+        for listener in listeners:
+            stack.callback(listener.close)
         for listener in listeners:
             listener.next("start")
         append(fresh.orders, orders(300, 3), "a")
         for listener in listeners:
             assert listener.next("change")["id"] == "4"
     assert made == [4, 4]
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize("who", ["bob", "oscar", "quinn"])

@@ -27,6 +27,7 @@ from lodestream.query.changes import ANEW, Change, Changes
 from lodestream.query.service import QueryService
 
 _LOOK_S = 0.02
+_WAITING_MAX = 4096
 _PART_ROWS = 500
 _CACHED_BYTES = 64 << 20
 _BEHIND_MAX = 512
@@ -54,17 +55,18 @@ class Tail:
 
     Args:
         changes: of the table.
-        threads: for what blocks.
+        looking: thread that looks at logs.
+        making: threads that evaluate; few, because each keeps an engine open for it.
         catalog: number of the last change to grants and policies.
     """
 
-    def __init__(self, changes: Changes, threads: Threads, catalog: Callable[[], int]) -> None:
+    def __init__(self, changes: Changes, looking: Threads, making: Threads, catalog: Callable[[], int]) -> None:
         self.changes = changes
         self.version = -1
         self.catalog = 0
         self.listeners = 0
         self.failed: LodestreamError | None = None
-        self._threads, self._catalog = threads, catalog
+        self._looking, self._making, self._catalog = looking, making, catalog
         self._moved = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._told: OrderedDict[tuple[int, View], asyncio.Future[list[Event]]] = OrderedDict()
@@ -76,7 +78,7 @@ class Tail:
         def both() -> tuple[int, int]:
             return self.changes.newest(), self._catalog()
 
-        version, catalog = await self._threads.run(both)
+        version, catalog = await self._looking.run(both)
         if (version, catalog) != (self.version, self.catalog):
             self.version, self.catalog = version, catalog
             self._moved.set()
@@ -87,9 +89,11 @@ class Tail:
         self._task = asyncio.create_task(self._follow())
 
     def stop(self) -> None:
-        """Look no more."""
+        """Look no more, and keep nothing."""
         if self._task is not None:
             self._task.cancel()
+        self._told.clear()
+        self._size = 0
 
     async def moved(self, version: int, catalog: int) -> None:
         """Wait until there is a newer version, or grants or policies changed. Raises the error that ended the tail."""
@@ -103,7 +107,7 @@ class Tail:
         key = (version, view)
         found = self._told.get(key)
         if found is None:
-            found = self._told[key] = asyncio.ensure_future(self._threads.run(lambda: self._made(version, view)))
+            found = self._told[key] = asyncio.ensure_future(self._making.run(lambda: self._made(version, view)))
             found.add_done_callback(lambda _: self._keep(key))
         else:
             self._told.move_to_end(key)
@@ -144,7 +148,14 @@ class ChangesApi:
 
     def __init__(self, service: QueryService, threads: Threads) -> None:
         self._service, self._threads = service, threads
+        self._looking, self._making = Threads(1, _WAITING_MAX), Threads(2, _WAITING_MAX)
         self._tails: dict[TableName, Tail] = {}
+        self._opening = asyncio.Lock()
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._looking.close()
+        self._making.close()
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """What can be asked."""
@@ -188,7 +199,7 @@ class ChangesApi:
         start: tuple[int, int] | None,
     ) -> AsyncGenerator[Event, None]:  # fmt: skip
         """Everything after `start`, version by version."""
-        with self._listening(name, tail):
+        with self._listening(tail):
             catalog = tail.catalog
             version, part = start or (tail.version, 0)
             caught_up, quiet = False, 0
@@ -245,22 +256,24 @@ class ChangesApi:
         return View(access.columns, access.filters, tuple(dict.fromkeys(chosen)))
 
     async def _tail(self, name: TableName) -> Tail:
-        """The tail of a table, with its newest version known."""
-        tail = self._tails.get(name)
-        if tail is None or tail.failed is not None:
-            service = self._service
-            changes = await self._threads.run(lambda: Changes(service.disk, service.lake, name))
-            tail = Tail(changes, self._threads, service.authority.version)
-        with contextlib.suppress(CorruptionError):
-            await tail.look()
+        """The one tail of a table, with its newest version known."""
+        async with self._opening:
+            tail = self._tails.get(name)
+            if tail is None or tail.failed is not None:
+                service = self._service
+                changes = await self._threads.run(lambda: Changes(service.disk, service.lake, name))
+                tail = Tail(changes, self._looking, self._making, service.authority.version)
+                self._tails[name] = tail
+        if not tail.listeners:  # else it is being looked at all the time
+            with contextlib.suppress(CorruptionError):
+                await tail.look()
         return tail
 
     @contextlib.contextmanager
-    def _listening(self, name: TableName, tail: Tail) -> Iterator[None]:
+    def _listening(self, tail: Tail) -> Iterator[None]:
         """Hold the tail; the first listener starts it and the last one stops it."""
         if not tail.listeners:
             tail.start()
-            self._tails[name] = tail
         tail.listeners += 1
         try:
             yield
@@ -268,8 +281,6 @@ class ChangesApi:
             tail.listeners -= 1
             if not tail.listeners:
                 tail.stop()
-                if self._tails.get(name) is tail:
-                    del self._tails[name]
 
 
 def events(version: int, change: Change) -> list[Event]:

@@ -47,6 +47,7 @@ def rest_part(
             yield
         finally:
             await asyncio.to_thread(service.close)
+            changes.close()
             threads.close()
 
     return Part((*sql.endpoints(), *tables.endpoints(), *changes.endpoints(), *saved.endpoints()), running)
