@@ -375,8 +375,14 @@ class App:
         """
         from lodestream.apis.postgres.open import open_server
 
+        declared = {str(name): plan.table.comment for name, plan in self.flows.items()}
+
+        def comments() -> dict[str, str]:
+            return declared | {one.name: str(one.body["text"]) for one in self.catalog.entries("comment")}
+
         return open_server(
-            settings, self.project.root, self.identity(settings, token), self.query, self.project.name, listener, place
+            settings, self.project.root, self.identity(settings, token), self.query, self.project.name, listener, place,
+            comments,
         )  # fmt: skip
 
     def identity(self, settings: ServingSettings, token: str | None = None) -> Identity:

@@ -109,3 +109,19 @@ def test_nobody_else_s_names_are_shown(shop):
         assert "kinds" not in told
     assert "gold|orders" in psql(shop, r"\dt", user="alice")
     assert psql(shop, r"\dn", user="carol") == ""
+
+
+def test_what_is_said_of_tables_is_shown(shop):
+    from lodestream.catalog import store
+    from lodestream.catalog.entries import Entry
+    from tests.apis.postgres.conftest import _EVENT
+
+    with shop.app.catalog.changing(_EVENT) as (rows, at):
+        for name, text in (("gold.orders", "what was bought"), ("gold.orders.amount", "in euros")):
+            store.put(rows, Entry("comment", name, {"text": text}, who="root", at_us=at))
+    for _ in range(100):
+        if "in euros" in (told := psql(shop, r"\d+ gold.orders", r"\dt+ gold.orders")):
+            break
+        time.sleep(0.1)
+    assert "in euros" in told
+    assert "what was bought" in told

@@ -30,7 +30,7 @@ def test_reflection(engine):
     for get in (found.get_foreign_keys, found.get_indexes, found.get_unique_constraints, found.get_check_constraints):
         assert get("orders", schema="gold") == []
     assert found.get_pk_constraint("orders", schema="gold")["constrained_columns"] == []
-    assert found.get_table_comment("orders", schema="gold") == {"text": None}
+    assert found.get_table_comment("kinds", schema="gold") == {"text": None}
     assert (found.get_view_names(), found.get_sequence_names(), found.get_materialized_view_names()) == ([], [], [])
     assert found.get_enums() == []
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
 from lodestream.apis.postgres import types
 from lodestream.apis.postgres.cancel import Cancel
-from lodestream.apis.postgres.catalog.listing import FUNCTIONS, STANDS, Listing, listing
+from lodestream.apis.postgres.catalog.listing import FUNCTIONS, STANDS, Listing, commented, listing
 from lodestream.apis.postgres.questions import Planned, Surroundings, plan
 from lodestream.apis.postgres.session import Session, Shape
 from lodestream.apis.postgres.streams import Source
@@ -67,11 +67,18 @@ class Desk:
         database: name of the project, which is that of the one database.
         time_s: seconds that a question may take.
         clock: seconds, monotonic.
+        comments: gives what tables and columns are for, by `layer.table` and `layer.table.column`.
     """
 
     def __init__(
-        self, service: QueryService, database: str, time_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        service: QueryService,
+        database: str,
+        time_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        comments: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        self._comments = comments
         self._service, self.database, self._time_s, self._clock = service, database, time_s, clock
         self._lock = threading.Lock()
         self._listings: OrderedDict[tuple[object, ...], tuple[float, Listing]] = OrderedDict()
@@ -147,7 +154,7 @@ class Desk:
         found = {}
         if planned.lists:
             seen = self.listing(session.principal)
-            schemas = seen.schemas.values() if planned.catalog else [to_arrow(schema) for _, schema in seen.made_of]
+            schemas = seen.schemas.values() if planned.catalog else [to_arrow(schema) for _, schema, _ in seen.made_of]
             for number, column in planned.lists:
                 kinds = {types.pg_type(one.field(column).type).array for one in schemas if column in one.names}
                 if len(kinds) == 1:
@@ -166,9 +173,10 @@ class Desk:
         tables = []
         for name in self._service.tables(principal):
             try:
-                tables.append((name, self._service.schema(name, principal)))
+                tables.append((name, self._service.schema(name, principal), ""))
             except LodestreamError:  # a policy does not fit it, or it has gone: it is not to be read now
                 continue
+        tables = commented(tables, self._comments())
         if found is not None and found[1].made_of == tuple(tables):
             made = found[1]
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Mapping
 
 from lodestream.apis.postgres.desk import Desk
 from lodestream.apis.postgres.login import Door
@@ -21,7 +22,7 @@ _US = 1_000_000
 
 def open_server(
     settings: ServingSettings, root: str, identity: Identity, service: QueryService, database: str,
-    listener: socket.socket, place: Place,
+    listener: socket.socket, place: Place, comments: Callable[[], Mapping[str, str]],
 ) -> PostgresServer:  # fmt: skip
     """A server that is ready to run.
 
@@ -33,6 +34,7 @@ def open_server(
         database: name of the project.
         listener: bound socket.
         place: which of several processes this is.
+        comments: gives what tables and columns are for.
 
     Raises:
         ConfigError: a certificate cannot be read.
@@ -52,5 +54,5 @@ def open_server(
         own.connections_max, own.message_bytes_max, parse_duration(own.login_time) / _US, 60.0,
         parse_duration(own.idle_time) / _US,
     )  # fmt: skip
-    desk = Desk(service, database, parse_duration(own.query_time) / _US)
+    desk = Desk(service, database, parse_duration(own.query_time) / _US, comments=comments)
     return PostgresServer(listener, door, desk, bounds, place)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -64,7 +64,7 @@ class Listing:
         oids: what names stand for, by the type they are cast to.
     """
 
-    made_of: tuple[tuple[TableName, Schema], ...]
+    made_of: tuple[tuple[TableName, Schema, str], ...]
     tables: tuple[str, ...]
     given: Given
     numbered: Given
@@ -88,17 +88,31 @@ def oid_of(name: TableName, taken: set[int]) -> int:
     return found
 
 
-def listing(tables: Sequence[tuple[TableName, Schema]], user: str, database: str, *, owner: bool) -> Listing:
+Table: TypeAlias = tuple[TableName, Schema, str]
+"""A table, the columns that are seen of it, and what it is for."""
+
+
+def commented(tables: Sequence[Table], comments: Mapping[str, str]) -> list[Table]:
+    """Tables and their columns with what is said of them."""
+    made = []
+    for name, schema, _ in tables:
+        columns = (replace(column, comment=comments.get(f"{name}.{column.name}", column.comment)) for column in schema)
+        made.append((name, Schema(tuple(columns)), comments.get(str(name), "")))
+    return made
+
+
+def listing(tables: Sequence[Table], user: str, database: str, *, owner: bool) -> Listing:
     """The catalogs of somebody who sees these tables and columns.
 
     Args:
-        tables: names, with the columns that they see.
+        tables: names, with the columns that they see, and what they are for.
         user: their name.
         database: name of the project.
         owner: whether nothing binds them.
     """
     taken: set[int] = set()
-    listed = [Listed(name, oid_of(name, taken), schema) for name, schema in sorted(tables, key=lambda one: str(one[0]))]
+    ordered = sorted(tables, key=lambda one: str(one[0]))
+    listed = [Listed(name, oid_of(name, taken), schema, comment) for name, schema, comment in ordered]
     role = _OWNER if owner else _READER
     rows = dict(_pg_catalog(listed, user, role, owner=owner, database=database))
     made = {name: table(name, rows.get(name, ())) for name in RELATIONS if name.startswith("pg_catalog.")}
@@ -193,6 +207,11 @@ def _pg_catalog(
             for one in listed
             for number, column in enumerate(one.schema, 1)
             if column.comment
+        ]
+        + [
+            {"objoid": one.oid, "classoid": _CLASSES["pg_class"], "objsubid": 0, "description": one.comment}
+            for one in listed
+            if one.comment
         ],
     )
     yield (
