@@ -41,7 +41,7 @@ class Answer:
         ended: Callable[[int, int], None], *, cut: bool = False,
     ) -> None:  # fmt: skip
         self._source, self._ended = source, ended
-        self.schema = pa.schema([field.with_type(_utc(field.type)) for field in source.schema])
+        self.schema = _in_utc(source.schema)
         self.pins = MappingProxyType(dict(pins))
         self.policies = policies
         self.cut = cut
@@ -97,6 +97,13 @@ class Answer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _in_utc(schema: pa.Schema) -> pa.Schema:
+    kinds = [_utc(kind) for kind in schema.types]
+    if kinds == schema.types:
+        return schema
+    return pa.schema([field.with_type(kind) for field, kind in zip(schema, kinds, strict=True)])
 
 
 def _utc(kind: pa.DataType) -> pa.DataType:

@@ -60,6 +60,7 @@ class _Table:
         self.root = table.path
         self.store = Store(folder, table.path, schema)
         self.arrow = to_arrow(schema)
+        self.kinds = {field.name: field.type for field in self.arrow}
         self.lock = threading.RLock()
         self.asks: dict[Keys, int] = {}
         self.indexes: dict[Keys, _Index] = {}
@@ -78,7 +79,7 @@ class _Table:
             names = self.arrow.names if columns is None else list(columns)
             more = [name for name in equals if name not in names]
             answer = pa.schema([self.arrow.field(name) for name in names])
-            found = answer, pa.schema([*answer, *(self.arrow.field(name) for name in more)])
+            found = answer, pa.schema([*answer, *(self.arrow.field(name) for name in more)]) if more else answer
             if len(self.shapes) >= _ASKED_MAX:
                 self.shapes.clear()
             self.shapes[asked] = found
@@ -139,11 +140,11 @@ class KeyedReads:
             value is not of the column's kind, or there is no such column.
         """
         state = self._table(table, snapshot)
-        names = state.arrow.names
-        if state.closed or not equals or any(name not in names for name in (*equals, *(columns or ()))):
+        kinds = state.kinds
+        if state.closed or not equals or not kinds.keys() >= {*equals, *(columns or ())}:
             return None
         try:
-            values = {name: stored_as(value, state.arrow.field(name).type) for name, value in equals.items()}
+            values = {name: stored_as(value, kinds[name]) for name, value in equals.items()}
         except UnclearError:
             return None
         keys = tuple(sorted(equals))

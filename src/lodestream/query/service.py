@@ -351,11 +351,13 @@ class QueryService:
             return None
         if not read.access.whole:
             found = filtered(found, stored, read.access)
-        found = found.select([shown[name] for name, _ in columns]).rename_columns(
-            [alias or shown[name] for name, alias in columns]
-        )
+        listed, named = [shown[name] for name, _ in columns], [alias or shown[name] for name, alias in columns]
+        if found.column_names != listed:
+            found = found.select(listed)
+        if named != listed:
+            found = found.rename_columns(named)
         rows_max = budget.rows_max if budget else None
-        found = found if asked.limit is None else found.slice(0, asked.limit)
+        found = found if asked.limit is None or found.num_rows <= asked.limit else found.slice(0, asked.limit)
         cut = rows_max is not None and found.num_rows > rows_max
         found = found.slice(0, rows_max) if cut else found
         event = self._event(principal, door, text, [read])
