@@ -21,6 +21,10 @@ from tools import chromium, console
 
 FILES = {
     "lodestream.yaml": "project: shop\nlake: lake\n",
+    "policies.yaml": (
+        "users:\n  eva: {groups: [germany]}\ngrants:\n  - {to: group:germany, select: [gold.revenue_by_country]}\n"
+        "row_filters:\n  own_country:\n    on: [gold.revenue_by_country]\n    where: country = 'DE'\n"
+    ),
     "tables/bronze/orders.yaml": (
         "source: {files: {path: incoming, settle: 0 s}}\nformat: json\nkeep_raw: true\ncolumns: {order_id: string, "
         'ordered_at: timestamp, country: string, amount: "decimal(12,2)"}\n'

@@ -112,3 +112,22 @@ def test_the_pure_parts(built):
         cwd=console.WEB, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_asks_only_for_what_the_server_has(tmp_path):
+    """Each path in the sources is one of the OpenAPI document, with a method that it has."""
+    from lodestream.app import open_project
+
+    (tmp_path / "tables" / "bronze").mkdir(parents=True)
+    (tmp_path / "lodestream.yaml").write_text("project: small\nlake: lake\n")
+    (tmp_path / "tables" / "bronze" / "events.yaml").write_text(
+        "source: {files: {path: events}}\nformat: json\ncolumns: {id: string}\n"
+    )
+    app = open_project(str(tmp_path))
+    known = {re.sub(r"\{\w+\}", "{}", route.path) for route in app.http(app.serving(), "dev_x").routes}
+    asked = set()
+    for path in (console.WEB / "src").rglob("*.ts*"):
+        if ".test." not in path.name:
+            asked |= set(re.findall(r"[\"`](/api/[^\"`?]*)", path.read_text(encoding="utf-8")))
+    assert len(asked) > 12
+    assert {re.sub(r"\$\{[^}]*\}", "{}", path) for path in asked} - known == set()

@@ -3,7 +3,7 @@
 import { infiniteQueryOptions, keepPreviousData, queryOptions } from "@tanstack/react-query";
 
 import { call, path } from "./client";
-import type { Answer, Commit, Dashboard, Flow, LineageEdge, Page, PanelData, Quality, QualityLine, Quarantine, Session, TableEntry, TableSchema, TableStats } from "./types";
+import type { Answer, Commit, Dashboard, Flow, Lineage, Page, PanelData, Quality, QualityLine, Quarantine, Session, TableEntry, TableSchema, TableStats } from "./types";
 
 const t = encodeURIComponent;
 
@@ -68,11 +68,12 @@ export const rows = (table: string, where: readonly (readonly [string, string])[
     staleTime: 10_000,
   });
 
-export const lineage = (table: string) =>
+export const lineage = (table: string, column: string | undefined) =>
   queryOptions({
-    queryKey: ["lineage", table],
-    queryFn: ({ signal }) => call<{ tables: LineageEdge[]; columns: LineageEdge[] }>(`/api/tables/${t(table)}/lineage`, { signal }),
+    queryKey: ["lineage", table, column ?? null],
+    queryFn: ({ signal }) => call<Lineage>(path(`/api/tables/${t(table)}/lineage`, { column }), { signal }),
     staleTime: 60_000,
+    placeholderData: keepPreviousData,
   });
 
 export const qualities = queryOptions({

@@ -220,8 +220,24 @@ export interface Quarantine {
 export interface LineageEdge {
   from: string;
   to: string;
-  from_column?: string | null;
-  to_column?: string | null;
+  from_column: string | null;
+  to_column: string | null;
+  /** `value` when values come from it; else by which step it decides the rows. */
+  how: string;
+}
+
+/** Who reads a table: a saved query, a dashboard, a sink, or somebody whose queries are on record. */
+export interface Reader {
+  kind: string;
+  name: string;
+  last_us: number | null;
+}
+
+export interface Lineage {
+  table: string;
+  tables: LineageEdge[];
+  columns: LineageEdge[];
+  readers: Reader[];
 }
 
 export interface PanelSpec {

@@ -15,6 +15,15 @@ export interface Series {
   values: readonly (number | null)[];
 }
 
+/** Half of what the axis shows around a lone point, in seconds. */
+const HALF_S = 1800;
+
+/** What the axis shows: from the first time to the last, or some room around a lone one. */
+function spread(times: ArrayLike<number>, low: number, high: number): [number, number] {
+  const [first, last] = [times[0], times[times.length - 1]];
+  return first !== undefined && first === last ? [first - HALF_S, first + HALF_S] : [low, high];
+}
+
 interface Props {
   /** Microseconds since 1970, UTC. */
   times: readonly number[];
@@ -54,7 +63,7 @@ export function TimeChart({ times, series, format, height, label, area = true }:
         legend: { show: false },
         tzDate: (t) => uPlot.tzDate(new Date(t * 1000), "Etc/UTC"),
         cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
-        scales: { y: { range: (_plot, low, high) => [Math.min(0, low ?? 0), (high ?? 0) <= 0 ? 1 : (high ?? 1) * 1.08] } },
+        scales: { x: { range: (plot, low, high) => spread(plot.data[0], low, high) }, y: { range: (_plot, low, high) => [Math.min(0, low ?? 0), (high ?? 0) <= 0 ? 1 : (high ?? 1) * 1.08] } },
         axes: [
           { ...axis, size: 26, gap: 6, space: 90, grid: { show: false }, values: (_plot, values, _axis, _space, step) => values.map((value) => tick(value, step)) },
           { ...axis, size: 48, gap: 8, space: 36, values: (_plot, values) => values.map(short) },
@@ -65,7 +74,8 @@ export function TimeChart({ times, series, format, height, label, area = true }:
             label: name,
             stroke: color(variable),
             width: 1.5,
-            points: { show: false },
+            // A few points make no line: then they are drawn themselves.
+            points: { show: (_plot, _series, first, last) => last - first < 3, size: 6, fill: color(variable) },
             ...(area ? { fill: `color-mix(in srgb, ${color(variable)} 9%, transparent)` } : {}),
           })),
         ],

@@ -16,8 +16,8 @@ export function said(seconds: number | null, overview: Overview): string {
   return seconds !== null && seconds > HISTORY_S ? time(overview.now_us - seconds * 1e6).slice(0, 10) : duration(seconds);
 }
 
-/** The worst freshness of a layer. */
-export function worst(layer: Layer, overview: Overview): number | null {
+/** Seconds since the newest event of a layer. */
+export function newest(layer: Layer, overview: Overview): number | null {
   const known = overview.tables.filter((table) => table.layer === layer).map((table) => freshness(table, overview));
-  return known.reduce<number | null>((most, one) => (one === null ? most : Math.max(most ?? 0, one)), null);
+  return known.reduce<number | null>((least, one) => (one === null ? least : Math.min(least ?? one, one)), null);
 }

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 
 import type { Overview, TableState } from "../api/types";
 import { EventReader } from "./events";
-import { freshness, said, worst } from "./freshness";
+import { freshness, newest, said } from "./freshness";
 import { longer, merged } from "./merge";
 
 const TEXT = ': hello\nretry: 1000\n\nid: a-1\nevent: overview\ndata: {"x":\ndata: 1}\n\nevent: delta\r\ndata: two\r\n\r\ndata\n\nid: a-3\ndata: three\n\nevent: lost';
@@ -64,9 +64,9 @@ describe("freshness", () => {
     expect(said(0.5, overview)).toBe("500 ms");
   });
   test("of history is its day", () => expect(said(400 * 86_400, { ...overview, now_us: Date.UTC(2014, 5, 1) * 1000 })).toBe("2013-04-27"));
-  test("of a layer is that of its oldest table", () => {
+  test("of a layer is that of its newest event", () => {
     const tables = [table("gold.a", { max_event_us: 9e6 }), table("gold.b", { max_event_us: 4e6 }), table("gold.c")];
-    expect(worst("gold", { ...overview, tables })).toBe(6);
-    expect(worst("bronze", overview)).toBeNull();
+    expect(newest("gold", { ...overview, tables })).toBe(1);
+    expect(newest("bronze", overview)).toBeNull();
   });
 });

@@ -21,6 +21,11 @@ interface Props {
 
 const SHOWN_MAX = 500;
 
+/** Quarantines are tables too; they are listed when somebody looks for them. */
+export function listed(tables: TableEntry[], wanted: string): TableEntry[] {
+  return wanted.includes("__") || /quar/i.test(wanted) ? tables : tables.filter((table) => !table.table.endsWith("__quarantine"));
+}
+
 export function Catalog({ pick, label, current, find, setFind, note }: Props) {
   const [own, setOwn] = useState("");
   const [shut, setShut] = useState<ReadonlySet<string>>(new Set());
@@ -29,7 +34,7 @@ export function Catalog({ pick, label, current, find, setFind, note }: Props) {
   const { data, error, refetch } = useQuery(queries.tables);
   if (error) return <Problem error={error} retry={() => void refetch()} />;
   if (data === undefined) return <Waiting lines={8} />;
-  const fitting = best(wanted, data, (table) => table.table, SHOWN_MAX);
+  const fitting = best(wanted, listed(data, wanted), (table) => table.table, SHOWN_MAX);
   const turn = (layer: string): void => setShut((known) => new Set(known.has(layer) ? [...known].filter((one) => one !== layer) : [...known, layer]));
   return (
     <div className="catalog">

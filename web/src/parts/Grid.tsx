@@ -13,6 +13,8 @@ interface Props {
   columns: readonly { name: string; type: string }[];
   rows: readonly unknown[][];
   label: string;
+  /** Without the types of columns in its head, for small places. */
+  plain?: boolean;
   /** When given, sorting is asked of the server; else the rows at hand are sorted. */
   sort?: Sort | null;
   onSort?: (sort: Sort | null) => void;
@@ -20,13 +22,13 @@ interface Props {
   onEnd?: () => void;
 }
 
-export function Grid({ columns, rows, label, sort: given, onSort, onEnd }: Props) {
+export function Grid({ columns, rows, label, plain = false, sort: given, onSort, onEnd }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const [own, setOwn] = useState<Sort | null>(null);
   const [active, setActive] = useState<{ row: number; column: number } | null>(null);
   const sort = onSort ? (given ?? null) : own;
   const shown = useMemo(() => (onSort ? rows : sorted(rows, sort, columns)), [rows, sort, columns, onSort]);
-  const sizes = useMemo(() => widths(columns, rows), [columns, rows]);
+  const sizes = useMemo(() => widths(columns, rows, plain), [columns, rows, plain]);
   const gutter = Math.max(36, String(rows.length).length * 8 + 18);
 
   const starts = useMemo(() => offsets(sizes, gutter), [sizes, gutter]);
@@ -99,7 +101,7 @@ export function Grid({ columns, rows, label, sort: given, onSort, onEnd }: Props
               >
                 <button type="button" tabIndex={-1} title={`${column.name} ${column.type}`} onClick={() => turn(column.name)}>
                   <span>{column.name}</span>
-                  <em>{by ? (by.down ? "↓" : "↑") : column.type.toLowerCase()}</em>
+                  <em>{by ? (by.down ? "↓" : "↑") : plain ? "" : column.type.toLowerCase()}</em>
                 </button>
               </div>
             );

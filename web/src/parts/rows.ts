@@ -32,9 +32,9 @@ const CHARACTER = 7.4;
 const SAMPLE = 200;
 
 /** A width for each column, in pixels: what its name and the first rows need, within bounds. */
-export function widths(columns: readonly Named[], rows: readonly unknown[][]): number[] {
+export function widths(columns: readonly Named[], rows: readonly unknown[][], plain = false): number[] {
   return columns.map((column, index) => {
-    let longest = column.name.length + Math.min(column.type.length, 12) * 0.85 + 2;
+    let longest = column.name.length + (plain ? 1 : Math.min(column.type.length, 12) * 0.85 + 2);
     for (const row of rows.slice(0, SAMPLE)) longest = Math.max(longest, cell(row[index], column.type).length);
     return Math.round(Math.min(Math.max(longest * CHARACTER + 22, 64), 360));
   });

@@ -87,7 +87,7 @@ export function Palette({ close }: { close: () => void }) {
 
 function useEntries(): Entry[] {
   const navigate = useNavigate();
-  const tables = useQuery(queries.tables).data ?? [];
+  const tables = (useQuery(queries.tables).data ?? []).filter((table) => !table.table.endsWith("__quarantine"));
   const dashboards = useQuery(queries.dashboards).data ?? [];
   const paused = useLive().connection === "paused";
   const go = (to: string) => () => void navigate({ to });

@@ -85,7 +85,7 @@ function Shown({ panel, data, height }: { panel: PanelSpec; data: PanelData; hei
   );
   if (panel.kind === "number") return <NumberPanel panel={panel} data={data} />;
   if (data.rows.length === 0) return <Empty title="No rows" />;
-  if (panel.kind === "table") return <Grid columns={data.columns} rows={data.rows} label={panel.title} />;
+  if (panel.kind === "table") return <Grid plain columns={data.columns} rows={data.rows} label={panel.title} />;
   if (chosen === null) return <Empty title="Nothing to draw">{`x: ${panel.x ?? "–"}, y: ${panel.y.join(", ")}`}</Empty>;
   return <Picture chosen={chosen} height={height - 46} label={panel.title} unit={panel.unit} />;
 }

@@ -2,7 +2,7 @@
 
 import { BaseEdge, type Edge, type EdgeProps, Handle, type Node, type NodeProps, Position, ReactFlow, ReactFlowProvider, useReactFlow, useStore } from "@xyflow/react";
 import "@xyflow/react/dist/base.css";
-import { createContext, memo, useContext, useEffect, useMemo } from "react";
+import { createContext, memo, useCallback, useContext, useEffect, useMemo, useRef } from "react";
 
 import type { Flow, FlowEdge, FlowNode } from "../../api/types";
 import { count, rate } from "../../format";
@@ -69,6 +69,8 @@ interface Props {
   flow: Flow;
   selected: string | undefined;
   select: (id: string | undefined) => void;
+  /** Nodes to light, when it is not what the selected one is connected to. */
+  lit?: ReadonlySet<string> | null;
 }
 
 export function Graph(props: Props) {
@@ -79,7 +81,7 @@ export function Graph(props: Props) {
   );
 }
 
-function Drawn({ flow, selected, select }: Props) {
+function Drawn({ flow, selected, select, lit: given }: Props) {
   const shape = shapeOf(flow);
   const { places, bends } = useMemo(() => layout(shape), [shape]);
   const lit = useMemo(() => (selected === undefined ? null : connected(selected, flow)), [selected, shape]);
@@ -102,7 +104,7 @@ function Drawn({ flow, selected, select }: Props) {
     [flow, bends],
   );
   return (
-    <Lit.Provider value={lit}>
+    <Lit.Provider value={given ?? lit}>
       <ReactFlow
         nodes={nodes}
         edges={edges}
@@ -135,18 +137,24 @@ const FIT = { padding: 0.06, maxZoom: 1.1 };
 
 /** Room that the panel beside the selected node takes. */
 const SIDE = 330;
+const BESIDE = { padding: { top: 0.06, left: 0.06, bottom: 0.06, right: `${SIDE}px` as const }, maxZoom: 1.1 };
 
 /** Fits the graph to its box when either changes; moves it only when the panel would cover the selected node. */
 function Tools({ shape, selected }: { shape: string; selected: Place | undefined }) {
   const { fitView, zoomIn, zoomOut, getViewport, setViewport } = useReactFlow();
   const width = useStore((store) => store.width);
-  useEffect(() => void fitView(FIT), [shape, width, fitView]);
-  useEffect(() => {
-    if (selected === undefined || width === 0) return;
+  const fitted = useRef(false);
+  const uncover = useCallback(() => {
+    const first = !fitted.current;
+    fitted.current = width > 0;
+    if (first || selected === undefined || width === 0) return;
     const { x, y, zoom } = getViewport();
     const beyond = (selected.x + NODE.width) * zoom + x - (width - SIDE);
     if (beyond > 0) void setViewport({ x: x - beyond, y, zoom }, { duration: 200 });
   }, [selected, width, getViewport, setViewport]);
+  // When the page opens with a node, the graph is fitted beside the panel; a click later moves it only as far as needed.
+  useEffect(() => void fitView(selected === undefined ? FIT : BESIDE), [shape, width, fitView]);
+  useEffect(uncover, [uncover]);
   return (
     <div className="flow-tools">
       <Button icon="plus" aria-label="Larger" title="Larger" onClick={() => void zoomIn()} />

@@ -55,7 +55,9 @@ export function layout(shape: string): Layout {
     const points = (graph.edge(v, w) as { points?: Place[] }).points ?? [];
     // First and last lie at the nodes, and every second one between two columns: what is left are columns passed through.
     const passed = points.slice(1, -1).filter((_, index) => index % 2 === 1);
-    return passed.length > 0 ? [[`${v}→${w}`, passed.map(rounded)] as const] : [];
+    // Level through the whole column, so that the line meets no node of it.
+    const level = passed.flatMap(({ x, y }) => [{ x: x - NODE.width / 2, y }, { x: x + NODE.width / 2, y }]);
+    return level.length > 0 ? [[`${v}→${w}`, level.map(rounded)] as const] : [];
   });
   return { places: new Map(places), bends: new Map(bends) };
 }

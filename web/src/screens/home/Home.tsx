@@ -6,7 +6,7 @@ import { byLayer, LAYERS, type Layer, type Overview, type TableState } from "../
 import { Spark } from "../../charts/Spark";
 import { TimeChart } from "../../charts/TimeChart";
 import { bytes, count, plural, rate, short } from "../../format";
-import { freshness, said, worst } from "../../live/freshness";
+import { freshness, newest, said } from "../../live/freshness";
 import { useLive } from "../../live/stream";
 import { Icon } from "../../parts/Icon";
 import { Badge, Empty, LayerMark, Panel, State, tone, Waiting } from "../../parts/parts";
@@ -102,7 +102,7 @@ function LayerCard({ layer, overview }: { layer: Layer; overview: Overview }) {
         </div>
         <div>
           <dt>newest event</dt>
-          <dd>{said(worst(layer, overview), overview)}</dd>
+          <dd>{said(newest(layer, overview), overview)}</dd>
         </div>
       </dl>
     </Link>
@@ -147,7 +147,7 @@ function TableList({ overview }: { overview: Overview }) {
   return (
     <Panel
       title="Tables"
-      actions={[...states].map(([state, number]) => (
+      actions={[...states].sort().map(([state, number]) => (
         <span key={state} className="home-states num">
           <State state={state} /> {number}
         </span>

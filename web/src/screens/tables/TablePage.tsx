@@ -6,7 +6,7 @@ import { useState } from "react";
 
 import * as queries from "../../api/queries";
 import { layerOf } from "../../api/types";
-import { bytes, count, rate } from "../../format";
+import { bytes, count, plural, rate } from "../../format";
 import { freshness, said } from "../../live/freshness";
 import { tableState, useLive } from "../../live/stream";
 import { Icon } from "../../parts/Icon";
@@ -15,6 +15,7 @@ import { TABLE_TABS, type TableTab } from "../../routes";
 import { Lineage } from "./Lineage";
 import { Preview } from "./Preview";
 import { Schema } from "./Schema";
+import "../quality/quality.css";
 import { TableRules } from "./TableRules";
 import { Versions } from "./Versions";
 
@@ -60,7 +61,7 @@ export function TablePage() {
               version <b>{live.version ?? "–"}</b>
             </span>
             <span>
-              <b>{bytes(live.size_bytes)}</b> in {count(live.files)} files
+              <b>{bytes(live.size_bytes)}</b>{live.files === null ? "" : ` in ${plural(live.files, "file")}`}
             </span>
             {live.quarantine_open ? (
               <Link to="/quality/$table" params={{ table }}>
