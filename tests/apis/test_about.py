@@ -82,7 +82,10 @@ def test_lineage_runs_both_ways(served):
     columns = {(one["from"], one["from_column"], one["to"], one["to_column"]) for one in found["columns"]}
     assert ("silver.flights", "arr_delay", "gold.delay_by_carrier", "arr_delay_mean") in columns
     assert ("bronze.airlines", "name", "silver.airlines", "name") in columns
-    assert {(one["kind"], one["name"]) for one in found["readers"]} == {("dashboard", "delays"), ("principal", "alice")}
+    assert {(one["kind"], one["name"]) for one in found["readers"]} == {
+        ("dashboard", "delays"), ("principal", "alice"),
+        ("saved_query", "late_airlines"), ("saved_query", "latest_at_airport"),
+    }  # fmt: skip
 
 
 def test_a_column_has_its_own_lineage(served):
@@ -101,15 +104,19 @@ def test_nothing_is_told_of_what_one_may_not_see(served):
     assert answer.status_code == 200
     assert "silver" not in answer.text
     assert "bronze" not in answer.text
-    assert {one["name"] for one in answer.json()["readers"]} == {"delays"}, "people are told to who manages"
+    assert {one["name"] for one in answer.json()["readers"]} == {"delays", "late_airlines"}, (
+        "people are told to who manages"
+    )
     hidden = served.get("/api/tables/silver.flights/lineage", "alice")
     absent = served.get("/api/tables/silver.nothing/lineage", "alice")
     assert (hidden.status_code, hidden.text) == (absent.status_code, absent.text) == (404, absent.text)
     assert served.get("/api/tables/gold.delay_by_carrier/lineage", "bob").status_code == 404
     chief = served.get("/api/tables/gold.delay_by_carrier/lineage", "chief").json()
-    assert {one["name"] for one in chief["readers"]} == {"delays", "alice"}
+    assert {one["name"] for one in chief["readers"]} == {"delays", "late_airlines", "alice"}
     scoped = served.get("/api/tables/gold.delay_by_carrier/lineage", "reader").json()
-    assert {one["name"] for one in scoped["readers"]} == {"delays"}, "the credential does not admit managing"
+    assert {one["name"] for one in scoped["readers"]} == {"delays", "late_airlines"}, (
+        "the credential does not admit managing"
+    )
 
 
 def test_search_finds_what_one_may_know_of(served):

@@ -3,7 +3,7 @@
 import pytest
 
 from lodestream.catalog.audit_table import Wanted, facts
-from lodestream.catalog.changes import Changes, SavedQuery, saved_queries
+from lodestream.catalog.changes import Changes
 from lodestream.errors import AccessError, ConfigError
 from lodestream.model.access import Principal
 from lodestream.model.policy import Declassified, Grant, Mask, RowFilter, Tagged, TagPolicy, User
@@ -123,23 +123,3 @@ def test_every_change_is_written_down_with_its_number(catalog, by):
     assert first["catalog_version"] == catalog.version() - 1
     assert first["detail"]["says"] == '{"on": "gold", "privilege": "select", "to": "bob"}'
     assert first["door"] == "rest"
-
-
-def test_saved_queries_belong_to_who_saved_them(catalog, by):
-    say(catalog, Grant("alice", "select", "gold"), Grant("bob", "select", "gold"), Grant("carol", "manage", "*"))
-    query = SavedQuery("top", "select * from gold.orders where id > $1", ("least",), "the big ones")
-    with pytest.raises(AccessError):
-        by(reader("mallory")).save_query(query)
-    by(reader("alice")).save_query(query)
-    found, kept = saved_queries(catalog)["top"]
-    assert (found, kept.who) == (query, "alice")
-    with pytest.raises(AccessError, match="somebody else"):
-        by(reader("bob")).save_query(query)
-    with pytest.raises(AccessError):
-        by(reader("bob")).drop_query("top")
-    by(reader("carol")).save_query(query)
-    by(reader("carol")).drop_query("top")
-    assert saved_queries(catalog) == {}
-    for bad in (SavedQuery("Top", "select 1"), SavedQuery("top", " "), SavedQuery("top", "x" * 64_001)):
-        with pytest.raises(ConfigError):
-            by(ROOT).save_query(bad)

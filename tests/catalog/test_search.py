@@ -144,12 +144,17 @@ def test_columns_that_one_may_not_know_are_not_found(index):
 
 
 def test_saved_queries_and_dashboards_are_found_by_what_they_read(catalog, tmp_path):
-    from lodestream.catalog.store import Entry, put
+    from lodestream.catalog.queries import entry
+    from lodestream.catalog.store import put
+    from lodestream.model.query import SavedQuery
 
-    body = {"sql": "select carrier from silver.flights", "parameters": [], "comment": "who flies"}
     with catalog.changing(_event()) as (rows, at):
-        put(rows, Entry("query", "who_flies", body, who="alice", at_us=at))
-        put(rows, Entry("query", "torn", body | {"sql": "select from ("}, who="alice", at_us=at))
+        put(rows, entry(SavedQuery("who_flies", "select carrier from silver.flights", title="All airlines"), at))
+        put(rows, entry(SavedQuery("torn", "select from ("), at))
+    (tmp_path / "queries").mkdir()
+    (tmp_path / "queries/by_mail.sql").write_text(
+        "-- parameters: {whose: string}\nselect sum(amount) as all from gold.orders where email = $whose\n"
+    )
     (tmp_path / "dashboards").mkdir()
     (tmp_path / "dashboards/sales.yaml").write_text(
         "title: Sales\npanels:\n- {title: a, kind: number, sql: select count(*) as n from gold.orders}\n"
@@ -157,9 +162,11 @@ def test_saved_queries_and_dashboards_are_found_by_what_they_read(catalog, tmp_p
     )
     found = {one.name: one for one in declared_readers(catalog, str(tmp_path), SCHEMAS)}
     assert found["who_flies"].reads == {FLIGHTS: {"carrier"}}
+    assert "email" in found["by_mail"].reads[ORDERS]
     assert found["sales"].reads == {ORDERS: {"email"}}
     index = Index(things(catalog, SCHEMAS, COMMENTS, found.values()))
-    assert names(index, "flies") == ["who_flies"]
+    assert names(index, "flies") == names(index, "airlines") == ["who_flies"]
+    assert names(index, "by_mail") == ["by_mail"], "declared in a file"
     assert names(index, "sales") == ["sales"]
     assert names(index, "torn") == [], "nobody can tell whether one may know of it"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from lodestream.catalog import store
@@ -27,24 +26,6 @@ from lodestream.project.policies import is_grantee, is_name_of_user
 from lodestream.project.values import NAME
 
 _COMMENT_MAX = 4_000
-_SQL_MAX = 64_000
-
-
-@dataclass(frozen=True, slots=True)
-class SavedQuery:
-    """A query that somebody keeps under a name; whoever runs it sees what they may see.
-
-    Attributes:
-        name: lower-case letters, digits and _.
-        sql: its text, with parameters as `$1`, `$2` …
-        parameters: their names, in order.
-        comment: what it is for.
-    """
-
-    name: str
-    sql: str
-    parameters: tuple[str, ...] = ()
-    comment: str = ""
 
 
 class Changes:
@@ -156,27 +137,6 @@ class Changes:
             raise ConfigError("neither a user nor a group; write name or group:name", owner=owner)
         self._note("owner", on, {"owner": owner} if owner else None)
 
-    def save_query(self, query: SavedQuery) -> None:
-        """Keep a query under a name; that of somebody else may be replaced by who manages the catalog.
-
-        Raises:
-            ConfigError: it has no proper name, or is too long.
-            AccessError: somebody else keeps one under this name, or they may read nothing.
-        """
-        if not NAME.fullmatch(query.name):
-            raise ConfigError("not a name; use lower-case letters, digits and _", query=query.name)
-        if not query.sql.strip() or len(query.sql) > _SQL_MAX:
-            raise ConfigError(f"a query has 1 to {_SQL_MAX} characters", query=query.name)
-        self._allow_query("save query", query.name)
-        body = {"sql": query.sql, "parameters": list(query.parameters), "comment": query.comment}
-        self._write(Entry("query", query.name, body), "save query", (query.name,))
-
-    def drop_query(self, name: str) -> None:
-        """Forget a saved query. Raises ConfigError when there is none, AccessError when it is somebody else's."""
-        self._allow_query("drop query", name)
-        found = self._found("query", name)
-        self._drop(found, "drop query", (name,))
-
     # Checks ---------------------------------------------------------------------------------------------------------
 
     def _check(self, new: Policy) -> None:
@@ -268,16 +228,6 @@ class Changes:
         if missing is not None:
             self._refuse(action, about, "needs the privilege manage", missing)
 
-    def _allow_query(self, action: str, name: str) -> None:
-        """Anybody who may read something keeps their own; who manages the catalog, all."""
-        if self.catalog.holds(self.by, "manage"):
-            return
-        other = next((e.who for e in self.catalog.entries("query") if e.name == name and e.who != self.by.name), None)
-        if other is not None:
-            self._refuse(action, (name,), "somebody else keeps a query under this name", name)
-        if not self.catalog.visible(self.by, self._tables()):
-            self._refuse(action, (name,), "may read nothing", name)
-
     def _refuse(self, action: str, about: Sequence[str], why: str, on: str) -> None:
         version = self.catalog.version()
         detail = MappingProxyType({"reason": why})
@@ -331,15 +281,6 @@ _ACTIONS = {
     "user": "user", "grant": "grant", "row_filter": "row filter", "mask": "mask", "tag": "tag",
     "tag_policy": "tag policy", "declassified": "declassify",
 }  # fmt: skip
-
-
-def saved_queries(catalog: Catalog) -> dict[str, tuple[SavedQuery, Entry]]:
-    """The saved queries by name, each with the entry that says who saved it and when."""
-    found = {}
-    for kept in catalog.entries("query"):
-        body = kept.body
-        found[kept.name] = (SavedQuery(kept.name, body["sql"], tuple(body["parameters"]), body["comment"]), kept)
-    return found
 
 
 def touched(one: Policy) -> tuple[str, ...]:

@@ -28,12 +28,14 @@ class Reader:
         name: its name.
         reads: columns by table; None when it cannot be known which, so all of them.
         last_us: when they last did, microseconds since 1970 UTC; None for what is declared.
+        comment: what a query or dashboard says of itself.
     """
 
     kind: ReaderKind
     name: str
     reads: Mapping[TableName, frozenset[str] | None]
     last_us: int | None = None
+    comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

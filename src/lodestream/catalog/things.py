@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from lodestream.catalog.audit import AuditLog
 from lodestream.catalog.catalog import Catalog
-from lodestream.catalog.changes import saved_queries
 from lodestream.catalog.lineage import Lineage, Reader, Sees
+from lodestream.catalog.queries import saved_queries
 from lodestream.catalog.search import Index, Item
 from lodestream.catalog.sql_reads import Reads, reads
 from lodestream.errors import AccessError
@@ -19,6 +19,7 @@ from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 from lodestream.ports.authority import Authority
 from lodestream.project.dashboards import read_dashboards
+from lodestream.project.queries import read_queries
 
 _KEPT_S = 2.0
 
@@ -88,15 +89,17 @@ def declared_readers(catalog: Catalog, root: str, schemas: Mapping[TableName, Sc
     """The saved queries and dashboards of a project, by the text of their SQL.
 
     Args:
-        catalog: keeps the queries.
-        root: folder of the project, with its dashboards.
+        catalog: keeps the queries that were saved at run time.
+        root: folder of the project, with its queries and dashboards.
         schemas: the tables.
     """
-    found = [Reader("saved_query", name, reads(one.sql, schemas)) for name, (one, _) in saved_queries(catalog).items()]
+    found = []
+    for name, query in saved_queries(catalog, read_queries(root)[0]).items():
+        comment = " ".join(text for text in (query.title, query.description) if text)
+        found.append(Reader("saved_query", name, reads(query.sql, schemas), comment=comment))
     for name, board in read_dashboards(root)[0].items():
-        found.append(
-            Reader("dashboard", name, _together(reads(panel.sql, schemas) for panel in board.panels if panel.sql))
-        )
+        shown = _together(reads(panel.sql, schemas) for panel in board.panels if panel.sql)
+        found.append(Reader("dashboard", name, shown, comment=board.comment))
     return found
 
 
@@ -120,7 +123,7 @@ def things(
         comments: what tables are for, by their declarations.
         readers: queries and dashboards; those of which nobody can tell what they read are not among the things.
     """
-    notes = {(entry.kind, entry.name): entry.body for entry in catalog.entries("comment", "owner", "query")}
+    notes = {(entry.kind, entry.name): entry.body for entry in catalog.entries("comment", "owner")}
     state = catalog.state
 
     def said(on: str) -> str:
@@ -138,10 +141,7 @@ def things(
             yield Item("column", name, (table,), column.name, said(name) or column.comment, tags)
     for reader in readers:
         if reader.kind in ("saved_query", "dashboard") and reader.reads:
-            comment = (
-                str(notes.get(("query", reader.name), {}).get("comment", "")) if reader.kind == "saved_query" else ""
-            )
-            yield Item(reader.kind, reader.name, tuple(sorted(reader.reads)), comment=comment)
+            yield Item(reader.kind, reader.name, tuple(sorted(reader.reads)), comment=reader.comment)
 
 
 def _columns(

@@ -93,6 +93,9 @@ def test_queries_are_saved_and_forgotten_while_the_server_runs(shop):
     assert kept.status_code == 200
     assert shop.get("/api/queries/of_id?id=3", "alice").json()["rows"] == [["***"]]
     assert "of_id" in [one["name"] for one in shop.get("/api/queries", "alice").json()["queries"]]
+    found = shop.get("/api/catalog/search?q=of_id").json()["found"]
+    assert {"kind": "saved_query", "name": "of_id", "comment": "One order"}.items() <= found[0].items()
+    assert shop.get("/api/tables/bronze.clicks/lineage").status_code == 200
     assert delete(shop, "of_id") == 204
     assert shop.get("/api/queries/of_id?id=3").status_code == delete(shop, "of_id") == 404
     shop.app.audit.flush()

@@ -17,7 +17,7 @@ from lodestream.apis.rest.shapes import ROWS, TEXT, VERSIONS_HEADER, contents, i
 from lodestream.apis.rest.sql import DOOR, SqlApi, writer
 from lodestream.apis.rest.values import value_of
 from lodestream.apis.routing import Endpoint, Parameter, Reply
-from lodestream.catalog import store
+from lodestream.catalog import queries, store
 from lodestream.catalog.catalog import Catalog
 from lodestream.errors import AccessError, ConfigError
 from lodestream.model.access import Principal
@@ -161,10 +161,8 @@ class SavedApi:
                 if parameter.default is not None:
                     value_of(parameter.default, parameter.type, parameter.name)
             self._service.describe(query.positional(), principal=principal, door=DOOR)
-            listed = [[one.name, one.type, one.default, one.description] for one in parameters]
-            body = {"sql": query.sql, "title": query.title, "description": query.description, "parameters": listed}
             with self._catalog.changing(self._event(principal, "save query", name)) as (rows, at):
-                store.put(rows, store.Entry("query", name, body, "", principal.name, at))
+                store.put(rows, queries.entry(query, at))
 
         await self._threads.run(keep)
         return _json(_told(query))
@@ -194,7 +192,7 @@ class SavedApi:
 
     def _visible(self, principal: Principal, name: str | None = None) -> list[SavedQuery]:
         """Queries all of whose tables somebody may know of; of one name. Blocks."""
-        kept = {one.name: _of_entry(one) for one in self._catalog.entries("query")} | dict(self._declared())
+        kept = queries.saved_queries(self._catalog, self._declared())
         if name is not None:
             kept = {name: kept[name]} if name in kept else {}
         return [one for _, one in sorted(kept.items()) if self._may_know(principal, one)]
@@ -247,12 +245,6 @@ def _value(parameter: QueryParameter, given: Mapping[str, str]) -> object:
     if text is None:
         raise ProblemError(400, "the query needs this parameter", parameter=parameter.name)
     return value_of(text, parameter.type, parameter.name)
-
-
-def _of_entry(entry: store.Entry) -> SavedQuery:
-    told = entry.body
-    parameters = tuple(QueryParameter(*one) for one in told["parameters"])
-    return SavedQuery(entry.name, told["sql"], parameters, told["title"], told["description"], who=entry.who)
 
 
 def _told(query: SavedQuery) -> dict[str, Any]:
