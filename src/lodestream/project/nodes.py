@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -13,6 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from lodestream.model.diagnostic import Place
+from lodestream.model.project import Path
 from lodestream.project.mistakes import Mistakes
 
 Scalar = str | int | float | bool | None
@@ -63,6 +64,16 @@ class Node:
         if isinstance(self.value, list):
             return [node.plain() for node in self.value]
         return self.value
+
+    def places(self) -> dict[Path, Place]:
+        """Where everything in it stands, by the keys and numbers that lead there from here."""
+        found: dict[Path, Place] = {(): self.place}
+        items: Iterable[tuple[int | str, Node]] = self.value.items() if isinstance(self.value, dict) else ()
+        if isinstance(self.value, list):
+            items = enumerate(self.value)
+        for step, node in items:
+            found |= {(step, *path): place for path, place in node.places().items()}
+        return found
 
 
 def from_yaml(data: bytes, file: str, mistakes: Mistakes) -> Node | None:

@@ -56,9 +56,7 @@ def read_policies(node: Node, mistakes: Mistakes) -> tuple[Policies, dict[Path, 
         tag_policies=tuple(reader.named("tag_policies", reader.tag_policy)),
     )
     reader.agree(found.masks)
-    locations: dict[Path, Place] = {}
-    _locate(node, (), locations)
-    return found, locations
+    return found, node.places()
 
 
 def is_name_of_user(text: str) -> bool:
@@ -69,16 +67,6 @@ def is_name_of_user(text: str) -> bool:
 def is_grantee(text: str) -> bool:
     """Whether this is a user's name or `group:name`."""
     return bool(text.removeprefix(GROUP)) if text.startswith(GROUP) else is_name_of_user(text)
-
-
-def _locate(node: Node, path: Path, locations: dict[Path, Place]) -> None:
-    locations[path] = node.place
-    if isinstance(node.value, dict):
-        for key, item in node.value.items():
-            _locate(item, (*path, key), locations)
-    elif isinstance(node.value, list):
-        for i, item in enumerate(node.value):
-            _locate(item, (*path, i), locations)
 
 
 class _Reader:

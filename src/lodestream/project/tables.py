@@ -54,23 +54,12 @@ def read_table(name: TableName, node: Node, mistakes: Mistakes) -> TableReading:
     """Read one table file (or the same keys given in Python); never raises, every mistake is noted."""
     reader = _TableReader(node, mistakes)
     table = reader.read(name)
-    locations: dict[Path, Place] = {}
-    _locate(node, (), locations)
+    locations = node.places()
     for alias, path in reader.aliases.items():
         for written, place in list(locations.items()):
             if written[: len(path)] == path:
                 locations[(*alias, *written[len(path) :])] = place
     return TableReading(table, locations, frozenset(reader.unsure))
-
-
-def _locate(node: Node, path: Path, locations: dict[Path, Place]) -> None:
-    locations[path] = node.place
-    if isinstance(node.value, dict):
-        for key, item in node.value.items():
-            _locate(item, (*path, key), locations)
-    elif isinstance(node.value, list):
-        for i, item in enumerate(node.value):
-            _locate(item, (*path, i), locations)
 
 
 class _TableReader:

@@ -20,7 +20,6 @@ U64 = npt.NDArray[np.uint64]
 ROWS_PER_RUN = 1 << 22
 """Rows of one run, unless one file has more: what building holds in memory at a time."""
 _ROW_BITS = np.uint64(40)
-_ROW_MASK = np.uint64((1 << 40) - 1)
 _MAGIC = b"LSKEYS01"
 
 

@@ -19,7 +19,6 @@ from uuid import UUID
 import pyarrow as pa
 
 JOB, DESCRIBE, SCHEMA, BATCH, DONE, FAILED, READY = b"J", b"?", b"S", b"B", b"D", b"E", b"R"
-FRAME_BYTES_MAX = (1 << 32) - 1
 _HEAD = struct.Struct(">cI")
 
 

@@ -13,10 +13,6 @@ from lodestream.lake.table import DeltaTable
 from lodestream.query.conditions import Condition, conditions
 from lodestream.query.guard import Statement
 
-_STAR_PARTS = (
-    "relation_name", "exclude_list", "replace_list", "columns", "expr", "qualified_exclude_list", "rename_list",
-)  # fmt: skip
-
 
 class Keyed(Protocol):
     """Finds rows by equality without an engine."""

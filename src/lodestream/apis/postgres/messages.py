@@ -77,13 +77,6 @@ def copy_out(columns: int, form: int) -> bytes:
     return message(b"H", struct.pack(f">bH{columns}h", form, columns, *[form] * columns))
 
 
-def data_row(values: Sequence[bytes | None]) -> bytes:
-    """One DataRow, for answers of a line or two."""
-    parts = [struct.pack(">H", len(values))]
-    parts += [struct.pack(">i", -1) if value is None else struct.pack(">i", len(value)) + value for value in values]
-    return message(b"D", b"".join(parts))
-
-
 def error(found: PgError, severity: str = "ERROR") -> bytes:
     """ErrorResponse."""
     return message(b"E", _fields(found, severity))

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _BASE = 10_000
-_LIMBS = 4
 
 
 def numeric_binary(column: pa.Array) -> pa.Array:

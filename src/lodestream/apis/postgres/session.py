@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lodestream.apis.postgres.failures import PgError
 from lodestream.apis.postgres.questions import Planned
-from lodestream.apis.postgres.statements import Question, Statement
+from lodestream.apis.postgres.statements import Statement
 from lodestream.apis.postgres.streams import RowStream
 from lodestream.apis.postgres.variables import Variables
 from lodestream.model.access import Principal
@@ -178,8 +178,3 @@ class Session:
         for name in list(self.portals):
             self.close(name)
         self.statements.clear()
-
-
-def is_question(statement: Statement | None) -> bool:
-    """Whether a statement is asked of the lake or its catalogs."""
-    return isinstance(statement, Question)

@@ -67,7 +67,6 @@ class RowStream:
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._ready: deque[pa.RecordBatch] = deque()
         self._ended = False
-        self._busy: asyncio.Future[None] | None = None
         self.schema = pa.schema([])
 
     async def open(self, ask: Callable[[], Source]) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-LOOKUPS = ("_types", "_roles", "_names", "_schemas", "_comments")
-"""Helping tables that the macros read: number `_o` and name `_n` of types, roles, relations and schemas; comments."""
-
+# The macros read tables that only they know: number `_o` and name `_n` of types, roles, relations, schemas; comments.
 _NULL_TEXT = """
 pg_get_expr 2,3
 pg_get_constraintdef 1,2
