@@ -1,12 +1,14 @@
 """Build the console from `web/` into the package, with a manifest that says what it was built from."""
 
 import argparse
+import asyncio
 import gzip
 import hashlib
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 WEB = ROOT / "web"
 STATIC = ROOT / "src" / "lodestream" / "console" / "static"
 MANIFEST = "manifest.json"
+TYPES = WEB / "src" / "api" / "schema.ts"
 PARTS = Path(".vite", "manifest.json")
 SOURCES = ("index.html", "package.json", "package-lock.json", "tsconfig.json", "vite.config.ts", "src")
 _NPM_TIMEOUT_S = 600
@@ -107,15 +110,50 @@ def build(target: Path = STATIC, web: Path = WEB) -> None:
     (target / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
+def document() -> str:
+    """The OpenAPI document of a server, as whoever holds the lake is told it."""
+    import httpx
+
+    from lodestream.app import open_project
+
+    async def ask(asgi: Any) -> str:
+        transport = httpx.ASGITransport(app=asgi)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answer = await client.get("/openapi.json", headers={"Authorization": "Bearer dev_types"})
+            return answer.raise_for_status().text
+
+    with tempfile.TemporaryDirectory() as folder:
+        tables = Path(folder, "tables", "bronze")
+        tables.mkdir(parents=True)
+        Path(folder, "lodestream.yaml").write_text("project: types\nlake: lake\n", encoding="utf-8")
+        text = "source: {files: {path: events}}\nformat: json\ncolumns: {id: string}\n"
+        (tables / "events.yaml").write_text(text, encoding="utf-8")
+        app = open_project(folder)
+        return asyncio.run(ask(app.http(app.serving(), "dev_types")))
+
+
+def types(target: Path = TYPES) -> None:
+    """The types of what the server answers, made from its OpenAPI document."""
+    install()
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "openapi.json")
+        source.write_text(document(), encoding="utf-8")
+        npm(["exec", "--", "openapi-typescript", str(source), "-o", str(target.resolve())])
+
+
 def main() -> None:
     """Build, or say that what is there is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="end with 1 when the sources have changed since the build")
-    if parser.parse_args().check:
+    parser.add_argument("--types", action="store_true", help="make the types of the server's answers anew first")
+    given = parser.parse_args()
+    if given.check:
         known = json.loads((STATIC / MANIFEST).read_text(encoding="utf-8"))["sources"]
         sys.exit(None if known == source_digest() else "the console is older than web/: run make console")
     if reason := missing():
         sys.exit(f"the console needs Node.js 20.19 and npm 11: {reason}")
+    if given.types:
+        types()
     build()
     print(f"built {STATIC.relative_to(ROOT)}")
 

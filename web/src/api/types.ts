@@ -1,4 +1,8 @@
-/** What the server's JSON holds, as the console reads it. */
+/** What the server's JSON holds: from its OpenAPI document where that says it, else as the console reads it. */
+
+import type { components, paths } from "./schema";
+
+type Told<P extends keyof paths> = paths[P] extends { get: { responses: { 200: { content: { "application/json": infer T } } } } } ? T : never;
 
 export type Layer = "bronze" | "silver" | "gold";
 export const LAYERS: readonly Layer[] = ["bronze", "silver", "gold"];
@@ -13,13 +17,7 @@ export function layerOf(table: string): Layer {
 }
 
 /** Who is signed in. */
-export interface Session {
-  name: string;
-  kind: string;
-  groups: string[];
-  expires: string | null;
-  csrf: string;
-}
+export type Session = components["schemas"]["Session"];
 
 /** Where the rows of a table went: input = output ⊎ quarantine ⊎ late ⊎ duplicate ⊎ dropped. Empty when withheld. */
 export type Counts = Partial<Record<"input" | "output" | "quarantine" | "late" | "duplicate" | "dropped" | "late_window", number>>;
@@ -92,14 +90,9 @@ export interface Flow {
   edges: FlowEdge[];
 }
 
-/** A column as a person sees it. */
-export interface Column {
-  name: string;
-  type: string;
-  nullable: boolean;
-  masked: boolean;
-  comment?: string | null;
-}
+/** The columns of a table as a person sees them. */
+export type TableSchema = Told<"/api/tables/{table}/schema">;
+export type Column = TableSchema["columns"][number];
 
 /** One entry of the list of tables. */
 export interface TableEntry {
@@ -109,46 +102,12 @@ export interface TableEntry {
   privileges: string[];
 }
 
-export interface TableSchema {
-  table: string;
-  version: number;
-  columns: Column[];
-  partition_by: string[];
-}
+/** Versions, newest first; figures are left out where a policy hides rows. */
+export type Commit = Told<"/api/tables/{table}/history">["versions"][number];
 
-/** One version; figures are left out where a policy hides rows. */
-export interface Commit {
-  version: number;
-  time: string;
-  operation: string;
-  rows_added?: number;
-  files_added?: number;
-  files_removed?: number;
-  bytes_added?: number;
-}
+export type TableStats = Told<"/api/tables/{table}/stats">;
 
-export interface ColumnStats {
-  name: string;
-  type: string;
-  nulls: number;
-  distinct?: number;
-  min?: unknown;
-  max?: unknown;
-}
-
-export interface TableStats {
-  table: string;
-  version: number;
-  rows: number;
-  files?: number;
-  size_bytes?: number;
-  columns: ColumnStats[];
-}
-
-export interface Page extends Rows {
-  version: number;
-  next: string | null;
-}
+export type Page = components["schemas"]["Page"];
 
 /** Rows and columns of an answer. */
 export interface Rows {
@@ -156,10 +115,7 @@ export interface Rows {
   rows: unknown[][];
 }
 
-export interface Answer extends Rows {
-  versions: Record<string, number>;
-  truncated: boolean;
-}
+export type Answer = components["schemas"]["Rows"];
 
 export interface Rule {
   name: string;

@@ -51,7 +51,7 @@ export function SignedIn({ children }: { children: ReactNode }) {
 
   useEffect(() => {
     if (who.data) {
-      setCsrf(who.data.csrf);
+      setCsrf(who.data.csrf ?? "");
       live.start();
     }
   }, [who.data]);
