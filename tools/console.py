@@ -17,6 +17,7 @@ WEB = ROOT / "web"
 STATIC = ROOT / "src" / "lodestream" / "console" / "static"
 MANIFEST = "manifest.json"
 TYPES = WEB / "src" / "api" / "schema.ts"
+LICENCES = "licences.md"
 PARTS = Path(".vite", "manifest.json")
 SOURCES = ("index.html", "package.json", "package-lock.json", "tsconfig.json", "vite.config.ts", "src")
 _NPM_TIMEOUT_S = 600

@@ -15,6 +15,8 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     target: "es2022",
     reportCompressedSize: false,
+    // The licences of what is built in ask to be shipped with it.
+    license: { fileName: "licences.md" },
     // Which file needs which: tools/console.py counts what a route loads, and takes it away.
     manifest: true,
   },

@@ -78,12 +78,21 @@ def test_it_is_small():
 def test_names_change_with_their_content_and_no_maps_are_shipped():
     for path in FILES:
         name = path.relative_to(console.STATIC).as_posix()
-        assert name == "index.html" or re.fullmatch(r"assets/[\w.-]+-[\w-]{8}\.(js|css|svg)", name), name
+        if name not in ("index.html", console.LICENCES):
+            assert re.fullmatch(r"assets/[\w.-]+-[\w-]{8}\.(js|css|svg)", name), name
         assert b"sourceMappingURL" not in path.read_bytes(), name
 
 
+def test_licences_of_what_is_built_in_are_shipped():
+    text = (console.STATIC / console.LICENCES).read_text(encoding="utf-8")
+    found = dict(re.findall(r"^## (\S+) - \S+ \(([^\n]+)\)$", text, re.MULTILINE))
+    assert set(found.values()) <= {"MIT", "ISC", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "0BSD", "OFL-1.1"}
+    wanted = json.loads((console.WEB / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    assert found.keys() >= wanted.keys()
+
+
 def test_it_asks_nobody_else_and_runs_no_text():
-    for path in FILES:
+    for path in (path for path in FILES if path.name != console.LICENCES):
         text = path.read_text(encoding="utf-8")
         foreign = [address for address in re.findall(r"https?://[^\s\"'`)]+", text) if not MENTIONED.match(address)]
         assert foreign == [], path.name
