@@ -37,7 +37,13 @@ def postgres(
     for development is printed, the password of the user `dev`, and only this machine can connect. Ctrl-C ends it.
     """
     from lodestream.cli.parent import handed_token
+    from lodestream.errors import MissingDriverError
 
+    try:
+        import lodestream.security.identity  # noqa: F401
+    except ModuleNotFoundError as error:
+        fix = "the PostgreSQL protocol needs packages: pip install 'lodestream[http]'"
+        raise MissingDriverError(fix, missing=error.name) from error
     app = call.app()
     app.lenient = True
     settings = app.serving(host=host)
