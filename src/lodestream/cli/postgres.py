@@ -40,7 +40,7 @@ def postgres(
     from lodestream.errors import MissingDriverError
 
     try:
-        import lodestream.security.identity  # noqa: F401
+        import lodestream.security.certificates  # noqa: F401
     except ModuleNotFoundError as error:
         fix = "the PostgreSQL protocol needs packages: pip install 'lodestream[http]'"
         raise MissingDriverError(fix, missing=error.name) from error
