@@ -269,6 +269,7 @@ class App:
         def again() -> list[str]:
             project = reread_policies(self.project)
             mistakes = Mistakes(project.mistakes)
+            self.__dict__.pop("deployed", None)  # tables may have been made since
             existing = {name: table.schema for name, table in self.deployed.items()}
             check_policies(project, stored_schemas(project, self.flows, existing), mistakes)
             mistakes.raise_any()

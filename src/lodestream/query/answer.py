@@ -59,7 +59,7 @@ class Answer:
         source = self._source
         for batch in source.batches() if isinstance(source, Running) else source.to_batches():
             self.rows += batch.num_rows
-            self._bytes += batch.get_total_buffer_size()
+            self._bytes += batch.nbytes
             yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
         if isinstance(source, Running):
             self.cut = source.cut

@@ -44,7 +44,7 @@ def copy_lines(lines: pa.Array) -> bytes:
 
 def pieces_of(batch: pa.RecordBatch, rows_max: int) -> Iterator[pa.RecordBatch]:
     """A batch in parts of so many rows, none of which is too large to be built in one piece."""
-    size = max(1, batch.get_total_buffer_size())
+    size = max(1, batch.nbytes)
     step = min(rows_max, max(1, batch.num_rows * _CHUNK_BYTES // size))
     for start in range(0, batch.num_rows, step):
         yield batch.slice(start, step)
