@@ -170,8 +170,14 @@ class _Endpoints:
     async def put_user(self, request: Request, by: Principal) -> Response:
         asked = await body_of(request, UserAsked)
         name = request.path_params["name"]
+        if asked.model_fields_set == {"disabled"}:  # also of a user whom a file declares
+            return await _answered(lambda: self._shut_out(by, name, disabled=asked.disabled))
         user = User(name, asked.kind, frozenset(asked.groups), dict(asked.attributes), asked.disabled)
         return await self._put(by, user)
+
+    def _shut_out(self, by: Principal, name: str, *, disabled: bool) -> Mapping[str, Any]:
+        self._about.changes(by).disable(name, disabled=disabled)
+        return {"name": name, "disabled": disabled}
 
     async def drop_user(self, request: Request, by: Principal) -> Response:
         name = request.path_params["name"]

@@ -63,9 +63,11 @@ class Follower:
 
     def _run(self) -> None:
         told: str | None = None
+        before = self._seen
         while not self._stop.wait(self._every_s):
             seen = self._look()
-            if seen == self._seen and told is None:
+            settled, before = seen == before, seen
+            if (seen == self._seen and told is None) or not settled:  # half a file is not taken over
                 continue
             try:
                 lines = self._declare()

@@ -54,6 +54,16 @@ def open_database(store: str, tables: Sequence[str], *, lock: int, extra: str) -
     return SqliteDatabase(store, tables)
 
 
+def make_private(file: str) -> None:
+    """Make a file that only its owner can read, unless it is there.
+
+    One that is there is not even opened: closing it would let go of every lock that SQLite has on it in this process,
+    and another process would then take the write-ahead log for nobody's.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 class SqliteDatabase:
     """SQLite with a write-ahead log, synced at each commit."""
 
@@ -62,7 +72,7 @@ class SqliteDatabase:
         self._lock = threading.Lock()
         try:
             os.makedirs(os.path.dirname(os.path.abspath(file)), exist_ok=True)
-            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+            make_private(file)
             self._connection = sqlite3.connect(
                 file, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=64
             )
@@ -73,6 +83,7 @@ class SqliteDatabase:
             raise ConfigError("store cannot be opened", file=file, cause=error.strerror) from error
         except sqlite3.Error as error:
             raise ConfigError("store is not a readable SQLite file", file=file, cause=str(error)) from error
+        self._inode = os.stat(file).st_ino
         with self.write() as rows:
             for statement in tables:
                 rows.all(statement)
@@ -94,9 +105,18 @@ class SqliteDatabase:
         """See `Rows`."""
         return self._connection.execute(sql, values).fetchall()
 
+    def _is_there(self) -> bool:
+        """Whether the file is still the one that was opened: SQLite goes on in one that was deleted."""
+        try:
+            return os.stat(self._file).st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[Rows]:
         with self._lock:
+            if not self._is_there():
+                raise TransientError("store's file is gone; put it back and start again", file=self._file)
             try:
                 self._connection.execute(begin)
                 try:

@@ -87,12 +87,12 @@ class PostgresSettings(Settings):
 class QuerySettings(Settings):
     """Bounds of queries, through whichever door they come. Each server process has workers of its own."""
 
-    workers: int = Field(default=2, ge=1, le=256)
+    workers: int = Field(default=4, ge=1, le=256)
     """Queries that run at once; each has a process of its own."""
     threads: int = Field(default=2, ge=1, le=256)
     """Threads that one query may use."""
     per_principal: int = Field(default=2, ge=1, le=256)
-    """Queries of one user at once; more wait, and those of others go first."""
+    """Queries of one user at once; more wait, and those of others go first. One worker is always left to others."""
     queue_max: int = Field(default=64, ge=0)
     """Queries that may wait; more are refused with 503."""
     queue_time: str = "10 seconds"

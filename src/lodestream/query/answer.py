@@ -8,6 +8,7 @@ from types import MappingProxyType, TracebackType
 
 import pyarrow as pa
 
+from lodestream.errors import ConfigError
 from lodestream.query.pool import Running
 
 
@@ -60,10 +61,18 @@ class Answer:
         for batch in source.batches() if isinstance(source, Running) else source.to_batches():
             self.rows += batch.num_rows
             self._bytes += batch.nbytes
-            yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
+            yield batch if batch.schema.equals(self.schema) else self._cast(batch)
         if isinstance(source, Running):
             self.cut = source.cut
         self._tell()
+
+    def _cast(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Times in microseconds; what is finer than that is cut off."""
+        try:
+            return batch.cast(self.schema, safe=False)
+        except (pa.ArrowException, ValueError) as error:
+            self.close()
+            raise ConfigError("a column of the answer has a type that cannot be given", reason=str(error)) from error
 
     def table(self) -> pa.Table:
         """All rows that are left."""

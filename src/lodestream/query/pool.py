@@ -36,7 +36,7 @@ class PoolSettings:
         queue_s: seconds that one may wait.
     """
 
-    workers: int = 2
+    workers: int = 4
     per_principal: int = 2
     queue_max: int = 64
     queue_s: float = 10.0
@@ -287,7 +287,8 @@ class WorkerPool:
     def _next_turn(self) -> tuple[str, object] | None:
         if self._closed or self._held.total() >= self.settings.workers:
             return None
-        able = [ticket for ticket in self._waiting if self._held[ticket[0]] < self.settings.per_principal]
+        most = min(self.settings.per_principal, max(1, self.settings.workers - 1))  # one is left to others
+        able = [ticket for ticket in self._waiting if self._held[ticket[0]] < most]
         return min(able, key=lambda ticket: self._held[ticket[0]], default=None)
 
     def _leave(self, principal: str) -> None:

@@ -4,6 +4,7 @@ whoever reads the file, for only its digest is there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -130,7 +131,8 @@ class Sessions:
     def _database(self) -> sqlite3.Connection:
         if self._open is None:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with contextlib.suppress(FileExistsError):  # to open and close it would let go of SQLite's locks on it
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             self._open = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
             self._open.execute("pragma journal_mode = wal")
             self._open.execute("pragma synchronous = normal")  # a session lost with the power is signed in again
