@@ -34,11 +34,15 @@ console: setup     ## build the console of web/ into the package (needs Node.js 
 demo: setup        ## a year of real flights through bronze, silver and gold
 	@$(BIN)/lodestream demo
 
+# The doors are tested apart: their clients bring libraries after which a process must not fork, and crash tests fork.
+DOORS := tests/apis tests/cli tests/console
 test: setup        ## the default tests: minutes on two cores
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile $(DOORS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(DOORS:%=--ignore=%)
 
 test-long: setup   ## crash, power-loss and differential tests in full length
-	@$(BIN)/pytest -n 2 --dist loadfile -m "long or not long"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "long or not long" $(DOORS)
+	@$(BIN)/pytest -n 2 --dist loadfile -m "long or not long" $(DOORS:%=--ignore=%)
 
 lint: setup
 	@$(BIN)/ruff check .
