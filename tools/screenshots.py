@@ -77,7 +77,7 @@ def shoot(address: str, target: Path, rest_s: float) -> list[Path]:
             page = context.new_page()
             page.goto(f"{base}/#token={token}")
             page.locator(".live-live").wait_for(timeout=60_000)
-            page.wait_for_timeout(rest_s * 1000)
+            page.wait_for_timeout(rest_s * 1000 if theme == THEMES[0] else 1000)
             for name, where, there in SHOTS:
                 made.append(_shot(page, base, target / f"{name}-{theme}.png", where, there))
             context.close()

@@ -74,7 +74,7 @@ function Sentence({ overview }: { overview: Overview }) {
         <h1>{title}</h1>
         <p className="quiet num">
           {told.length > 0 && <>{overview.sentence} </>}
-          {rows > 0 && <span data-figure="input">{count(rows)} rows taken in, each with a fate on record.</span>}
+          {rows > 0 && <span data-figure="input">{count(rows)} rows counted, each with a fate on record.</span>}
         </p>
       </div>
     </header>
