@@ -141,3 +141,8 @@ def test_decimals_add_up(tmp_path):
     append(table, pa.table({"amount": pa.array([Decimal("0.10"), Decimal("0.20")], pa.decimal128(10, 2))}), "1")
     found = ask(root, "select sum(amount) s from silver.t")
     assert found["s"].to_pylist() == [Decimal("0.30")]
+
+
+def test_times_finer_than_microseconds_are_cut_off(service):
+    found = service.table("select timestamp_ns '2020-01-01 00:00:00.123456789' as t")
+    assert found["t"].to_pylist() == [dt.datetime(2020, 1, 1, 0, 0, 0, 123456, tzinfo=dt.UTC)]

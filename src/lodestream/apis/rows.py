@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow.csv import CSVWriter, WriteOptions
 
+from lodestream.errors import ConfigError
+
 _SAFE = (1 << 53) - 1
 """The largest integer that every reader of JSON keeps exactly; larger ones are texts."""
 _TO_ESCAPE = r'["\\\x00-\x1f]'
@@ -160,6 +162,11 @@ class ParquetWriter(Writer):
     def __init__(self, schema: pa.Schema) -> None:
         super().__init__(schema)
         self._sink = _Pieces()
+        try:
+            pq.write_table(schema.empty_table(), io.BytesIO())
+        except (pa.ArrowException, NotImplementedError) as error:
+            fix = "cast the column, or choose another format"
+            raise ConfigError("parquet has no such type", reason=str(error).splitlines()[0], fix=fix) from error
         self._writer = pq.ParquetWriter(self._sink, schema, compression="snappy")
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from lodestream.errors import TransientError
 from lodestream.model.access import Kind, Principal
 
 _SEEN_EVERY_US = 60_000_000
@@ -66,7 +67,11 @@ class Sessions:
         self._open: sqlite3.Connection | None = None
 
     def begin(self, principal: Principal) -> str:
-        """Begin a session. Returns the text of its cookie, which is not kept."""
+        """Begin a session. Returns the text of its cookie, which is not kept.
+
+        Raises:
+            TransientError: it cannot be written down, as when the disk is full.
+        """
         cookie, now = secrets.token_urlsafe(32), self._clock()
         ends_us = min(now + self._lasting_us, principal.expires_us or now + self._lasting_us)
         row = (
@@ -75,14 +80,20 @@ class Sessions:
             None if principal.scopes is None else json.dumps(principal.scopes),
             principal.via, principal.expires_us, now, now, ends_us,
         )  # fmt: skip
+        try:
+            self._keep(principal.name, row, now)
+        except sqlite3.Error as error:
+            raise TransientError("no session can be begun now", reason=str(error)) from error
+        return cookie
+
+    def _keep(self, name: str, row: tuple[object, ...], now: int) -> None:
         with self._lock, self._database as database:
             database.execute("delete from session where ends_us <= ? or seen_us <= ?", (now, now - self._idle_us))
             database.execute(
                 "delete from session where id in (select id from session where name = ? order by created_us desc "
-                "limit -1 offset ?)", (principal.name, _OF_ONE - 1),
+                "limit -1 offset ?)", (name, _OF_ONE - 1),
             )  # fmt: skip
             database.execute("insert into session values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        return cookie
 
     def find(self, cookie: str, *, used: bool = True) -> Session | None:
         """The session of a cookie, unless it has ended; `used` says that somebody asks something."""

@@ -98,7 +98,7 @@ class RowStream:
     @property
     def held_bytes(self) -> int:
         """Size of the rows that are taken in and not handed out."""
-        return sum(batch.get_total_buffer_size() for batch in self._ready)
+        return sum(batch.nbytes for batch in self._ready)
 
     async def spool(self, bytes_max: int) -> None:
         """Take in what is left, up to a bound, so that no worker waits for a client that has paused."""
@@ -128,17 +128,18 @@ class RowStream:
         while not self._ended and size < bytes_max and (rows_max is None or rows < rows_max):
             try:
                 batch = next(self._batches, None)
-            except LodestreamError:
+            except BaseException as error:  # whatever it was, its worker is free again
                 self._ended = True
                 self._release()
-                self._check()
+                if isinstance(error, LodestreamError):
+                    self._check()
                 raise
             if batch is None:
                 self._ended = True
                 self._release()
             elif batch.num_rows:
                 self._ready.append(batch)
-                size, rows = size + batch.get_total_buffer_size(), rows + batch.num_rows
+                size, rows = size + batch.nbytes, rows + batch.num_rows
 
     def _check(self) -> None:
         """Whatever went wrong after a cancel request, the request is what the client hears of."""
