@@ -226,6 +226,7 @@ _PROPERTIES: dict[str, Any] = {
     "sql": _described("A query over whole tables, refreshed when they change.", {"type": "string"}),
     "schedule": _described("When the query runs: @hourly, every 5 minutes, or cron.", {"type": "string"}),
     "partition_by": _described("Columns, or date(x), hour(x), month(x).", {"anyOf": [_TEXTS, {"type": "string"}]}),
+    "skip_silver": _described("This gold table reads bronze on purpose.", {"type": "boolean"}),
     "retention": _described("How long rows are kept.", _DURATION),
     "engine": _described("Where the table may run.", {"enum": ["any", "embedded", "spark"]}),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import threading
@@ -80,7 +81,11 @@ class SqliteDatabase:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
         except OSError as error:
-            raise ConfigError("store cannot be opened", file=file, cause=error.strerror) from error
+            raise _refused(error, file) from error
+        except sqlite3.OperationalError as error:
+            if "unable to open" in str(error) or "readonly" in str(error):
+                raise ConfigError("may not write here", file=file, cause=str(error)) from error
+            raise TransientError("store does not answer", file=file, cause=str(error)) from error
         except sqlite3.Error as error:
             raise ConfigError("store is not a readable SQLite file", file=file, cause=str(error)) from error
         self._inode = os.stat(file).st_ino
@@ -129,6 +134,15 @@ class SqliteDatabase:
                 raise TransientError("store does not answer", file=self._file, cause=str(error)) from error
             except sqlite3.DatabaseError as error:
                 raise CorruptionError("store is damaged", file=self._file, cause=str(error)) from error
+
+
+def _refused(error: OSError, file: str) -> ConfigError | TransientError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TransientError("disk is full; free space and it goes on", retry_after_s=5.0, file=file)
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        fix = "make the lake writable for this user"
+        return ConfigError("may not write here", file=file, cause=error.strerror, fix=fix)
+    return ConfigError("store cannot be opened", file=file, cause=error.strerror)
 
 
 class PostgresDatabase:

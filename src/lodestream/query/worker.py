@@ -218,6 +218,8 @@ def _plain(schema: pa.Schema) -> pa.Schema:
 
 def _failure(error: Exception) -> dict[str, str]:
     text = str(error)
+    if "Failed to create directory" in text:  # where it would put what its memory does not hold
+        return {"kind": "memory", "text": ""}
     if isinstance(error, duckdb.IOException | OSError) or "No files found" in text:
         return {"kind": "files", "text": text.splitlines()[0] if text else "files are gone"}
     memory = isinstance(error, duckdb.OutOfMemoryException | MemoryError | pa.ArrowMemoryError)
