@@ -150,8 +150,9 @@ def site(tmp_path_factory):
         yield found
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser():
+    """A browser for the tests of one file: while it is there, an event loop runs, and tests of others bring their own."""
     path, why = chromium.find()
     if path is None:
         pytest.skip(why)

@@ -83,7 +83,9 @@ class SqliteDatabase:
         except OSError as error:
             raise _refused(error, file) from error
         except sqlite3.OperationalError as error:
-            if "unable to open" in str(error) or "readonly" in str(error):
+            if "unable to open" in str(error):
+                raise ConfigError("store cannot be opened", file=file, cause=str(error)) from error
+            if "readonly" in str(error):
                 raise ConfigError("may not write here", file=file, cause=str(error)) from error
             raise TransientError("store does not answer", file=file, cause=str(error)) from error
         except sqlite3.Error as error:
