@@ -152,7 +152,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    """A browser for the tests of one file: while it is there, an event loop runs, and tests of others bring their own."""
+    """A browser for one file of tests: while it is there, an event loop runs, and other tests bring their own."""
     path, why = chromium.find()
     if path is None:
         pytest.skip(why)
