@@ -8,7 +8,6 @@ from starlette.testclient import TestClient
 
 from lodestream.apis.about import About, about_part
 from lodestream.apis.openapi import document
-from lodestream.apis.problems import ProblemError
 from lodestream.apis.routing import application
 from lodestream.app import open_project
 from lodestream.catalog import store
@@ -16,6 +15,7 @@ from lodestream.catalog.entries import entry
 from lodestream.model.access import Principal
 from lodestream.model.policy import Grant
 from lodestream.ports.authority import Event
+from tests.apis.gates import Gate
 
 ROOT = Path(__file__).parents[2]
 WHO = {
@@ -25,27 +25,12 @@ WHO = {
 QUERY = "select carrier, arr_delay_mean from gold.delay_by_carrier where carrier = 'UA'"
 
 
-class Gate:
-    """Believes what a header says."""
-
-    def connect(self, request):
-        pass
-
-    async def arrive(self, request):
-        return self.principal(request)
-
-    def principal(self, request):
-        if (name := request.headers.get("x-name")) is None:
-            raise ProblemError(401, "say who you are")
-        return WHO[name]
-
-
 class Served:
     def __init__(self, app) -> None:
         self.app = app
         made = about_part(About(app.catalog, app.known, lambda by: app.catalog.holds(by, "manage"), app.audit.records))
         self.part = made
-        self.client = TestClient(application([made], Gate()))
+        self.client = TestClient(application([made], Gate(WHO)))
 
     def get(self, path, who="owner", **parameters):
         return self.client.get(path, params=parameters, headers={"x-name": who})

@@ -5,7 +5,6 @@ from starlette.testclient import TestClient
 
 from lodestream.apis.governing import Governing, governing_part
 from lodestream.apis.openapi import document
-from lodestream.apis.problems import ProblemError
 from lodestream.apis.routing import application
 from lodestream.app import open_project
 from lodestream.catalog import store
@@ -14,6 +13,7 @@ from lodestream.model.access import Principal
 from lodestream.model.policy import Grant
 from lodestream.model.table import TableName
 from lodestream.ports.authority import Event
+from tests.apis.gates import Gate
 
 WHO = {
     "root": Principal("root", "owner"), "alice": Principal("alice"), "chief": Principal("chief"),
@@ -22,26 +22,11 @@ WHO = {
 SILVER = TableName("silver", "orders")
 
 
-class Gate:
-    """Believes what a header says."""
-
-    def connect(self, request):
-        pass
-
-    async def arrive(self, request):
-        return self.principal(request)
-
-    def principal(self, request):
-        if (name := request.headers.get("x-name")) is None:
-            raise ProblemError(401, "say who you are")
-        return WHO[name]
-
-
 class Served:
     def __init__(self, app) -> None:
         self.app = app
         self.part = governing_part(Governing(app.catalog, lambda by: app.governing(by, "rest")))
-        self.client = TestClient(application([self.part], Gate()))
+        self.client = TestClient(application([self.part], Gate(WHO)))
 
     def __call__(self, method, path, asked=None, who="root", **query):
         more = ({} if asked is None else {"json": asked}) | ({"params": query} if query else {})

@@ -36,6 +36,7 @@ from lodestream.errors import (
 )
 from lodestream.model.access import Principal
 from tests.apis.conftest import TOKEN
+from tests.apis.gates import Gate
 
 APIS = Path(__file__).parents[2] / "src/lodestream/apis"
 WHO = {
@@ -44,21 +45,12 @@ WHO = {
 }  # fmt: skip
 
 
-class Gate:
-    """Believes what a header says."""
+class Picky(Gate):
+    """Lets in nobody who calls the server by a wrong name."""
 
     def connect(self, request):
         if request.headers.get("host") == "evil":
             raise ProblemError(421, "wrong")
-
-    async def arrive(self, request):
-        return self.principal(request)
-
-    def principal(self, request):
-        self.connect(request)
-        if (name := request.headers.get("x-name")) is None:
-            raise ProblemError(401, "say who you are")
-        return WHO[name]
 
 
 async def hello(_request, principal):
@@ -66,7 +58,7 @@ async def hello(_request, principal):
 
 
 def client(*made, **options):
-    return TestClient(application([Part(made)], Gate(), **options), raise_server_exceptions=False)
+    return TestClient(application([Part(made)], Picky(WHO), **options), raise_server_exceptions=False)
 
 
 def test_every_endpoint_of_the_server_has_a_permission_and_nothing_else_makes_a_route(project):

@@ -13,8 +13,6 @@ from lodestream.model.access import Principal
 from lodestream.ports.authority import Event
 from tests.apis.registry.postgres import Cluster, programs
 
-_COUNT = itertools.count(1)
-
 
 @pytest.fixture(scope="session")
 def postgres():
@@ -31,13 +29,7 @@ def where(request, tmp_path):
     """A place for a catalog: a file, or a database when the test asks for `postgres`."""
     if getattr(request, "param", "sqlite") == "sqlite":
         return str(tmp_path / "catalog.db")
-    import psycopg
-
-    cluster = request.getfixturevalue("postgres")
-    name = f"catalog_{next(_COUNT)}"
-    with psycopg.connect(cluster.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return cluster.url.replace("/postgres", f"/{name}")
+    return request.getfixturevalue("postgres").database()
 
 
 class Opened:

@@ -19,7 +19,8 @@ from lodestream.model.arrow import to_arrow
 from lodestream.query import _keyed_index, keyed
 from lodestream.query._keyed_values import UnclearError, stored_as
 from lodestream.query.keyed import KeyedReads
-from lodestream.query.scan import quoted, scan
+from lodestream.query.quoting import quoted
+from lodestream.query.scan import scan
 from tests.query.conftest import CLOCK_US, append, make
 
 COLUMNS = {

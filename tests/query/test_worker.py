@@ -136,12 +136,6 @@ def test_one_who_asks_much_leaves_room_for_others(folder):
         pool.close()
 
 
-def test_rows_can_be_set_aside(pool):
-    running = pool.run(Job("SELECT range AS a FROM range(50000)"), "anybody")
-    running.spool()
-    assert sum(batch.num_rows for batch in running.batches()) == 50_000
-
-
 def test_values_of_all_kinds_can_be_given(pool):
     import datetime as dt
     from decimal import Decimal

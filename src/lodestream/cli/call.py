@@ -116,6 +116,13 @@ class Call:
         """Print one JSON object as a line on stdout, at once."""
         print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
 
+    def tell(self, value: Mapping[str, Any], text: str) -> None:
+        """Print what was done on stdout: as JSON where that is wanted, else as a line."""
+        if self.json:
+            self.emit(value)
+        else:
+            self.print(text)
+
     def say(self, text: str) -> None:
         """Print a line for people on stderr."""
         print(text, file=sys.stderr, flush=True)

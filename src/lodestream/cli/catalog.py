@@ -25,7 +25,7 @@ Remove = Annotated[bool, typer.Option("--remove", help="Take it back.")]
 def comment(call: Call, on: On, text: Annotated[str, typer.Argument(help="What it is for; '' takes it back.")]) -> None:
     """Say what a layer, table or column is for."""
     call.app().governing(call.principal, "cli").comment(on, text)
-    _told(call, {"on": on, "comment": text}, f"{on}: {text or 'no comment'}")
+    call.tell({"on": on, "comment": text}, f"{on}: {text or 'no comment'}")
 
 
 def owner(
@@ -33,7 +33,7 @@ def owner(
 ) -> None:
     """Say who answers for a layer or table; it gives them no privilege."""
     call.app().governing(call.principal, "cli").own(on, who)
-    _told(call, {"on": on, "owner": who}, f"{on}: {who or 'nobody'} answers for it")
+    call.tell({"on": on, "owner": who}, f"{on}: {who or 'nobody'} answers for it")
 
 
 def tag(
@@ -47,7 +47,7 @@ def tag(
 
     changes, tagged = call.app().governing(call.principal, "cli"), Tagged(name, *_cell(on))
     changes.untag(tagged) if remove else changes.put(tagged)
-    _told(call, {"on": on, "tag": name, "removed": remove}, f"{on}: {'no longer ' if remove else ''}{name}")
+    call.tell({"on": on, "tag": name, "removed": remove}, f"{on}: {'no longer ' if remove else ''}{name}")
 
 
 def declassify(
@@ -61,8 +61,7 @@ def declassify(
 
     changes, cleared = call.app().governing(call.principal, "cli"), Declassified(name, *_cell(on))
     changes.untag(cleared) if remove else changes.put(cleared)
-    _told(
-        call,
+    call.tell(
         {"on": on, "declassified": name, "removed": remove},
         f"{on}: inherits {name}{' again' if remove else ' no more'}",
     )
@@ -177,13 +176,6 @@ def _cell(on: str) -> tuple[TableName, str | None]:
         return (TableName.parse(on), None) if on.count(".") == 1 else parse_column(on)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-
-
-def _told(call: Call, plain: dict[str, Any], text: str) -> None:
-    if call.json:
-        call.emit(plain)
-    else:
-        call.print(text)
 
 
 for _name, _function, _words in (

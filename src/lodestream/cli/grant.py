@@ -46,7 +46,4 @@ def _split(text: str) -> list[str]:
 
 
 def _say(call: Call, what: str, privilege: str, on: str, to: str) -> None:
-    if call.json:
-        call.emit({what: {"privilege": privilege, "on": on, "to": to}})
-    else:
-        call.print(f"{what} {privilege} on {on}: {to}")
+    call.tell({what: {"privilege": privilege, "on": on, "to": to}}, f"{what} {privilege} on {on}: {to}")

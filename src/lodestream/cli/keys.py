@@ -99,10 +99,7 @@ def revoke(call: Call, identity: Identity) -> None:
     app = call.app()
     call.note(app, "revoke key", key=identity)
     key = KeyStore(app.keys_path).change(identity, revoked_us=now_us())
-    if call.json:
-        call.emit({"id": key.id, "name": key.name, "state": "revoked"})
-    else:
-        call.print(f"{key.id} of {key.name} is revoked")
+    call.tell({"id": key.id, "name": key.name, "state": "revoked"}, f"{key.id} of {key.name} is revoked")
 
 
 def listed(call: Call) -> None:

@@ -116,10 +116,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def _told(call: Call, name: str, state: str) -> None:
-    if call.json:
-        call.emit({"policy": name, "state": state})
-    else:
-        call.print(f"{name}: {state}")
+    call.tell({"policy": name, "state": state}, f"{name}: {state}")
 
 
 for _name, _function, _words in (

@@ -106,10 +106,8 @@ def _add_user(call: Call, file: str | None, name: str) -> None:
     else:
         password = sys.stdin.readline().rstrip("\r\n")
     replaced = add_user(file, name, password)
-    if call.json:
-        call.emit({"file": file, "user": name, "replaced": replaced})
-    else:
-        call.print(f"{name}: {'has a new password' if replaced else 'added'}")
+    words = f"{name}: {'has a new password' if replaced else 'added'}"
+    call.tell({"file": file, "user": name, "replaced": replaced}, words)
 
 
 def _default_store(call: Call) -> str:

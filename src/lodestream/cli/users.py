@@ -116,10 +116,7 @@ def _facts(texts: list[str] | None) -> dict[str, str]:
 
 
 def _say(call: Call, name: str, state: str) -> None:
-    if call.json:
-        call.emit({"user": name, "state": state})
-    else:
-        call.print(f"{name}: {state}")
+    call.tell({"user": name, "state": state}, f"{name}: {state}")
 
 
 for _name, _function, _words in (

@@ -87,7 +87,7 @@ class Tagged:
     @property
     def object(self) -> str:
         """What is tagged, as it is written."""
-        return str(self.table) if self.column is None else f"{self.table}.{self.column}"
+        return _written(self.table, self.column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Declassified:
     @property
     def object(self) -> str:
         """What is declassified, as it is written."""
-        return str(self.table) if self.column is None else f"{self.table}.{self.column}"
+        return _written(self.table, self.column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,10 @@ class Policies:
     tags: tuple[Tagged, ...] = ()
     declassified: tuple[Declassified, ...] = ()
     tag_policies: tuple[TagPolicy, ...] = ()
+
+
+def _written(table: TableName, column: str | None) -> str:
+    return str(table) if column is None else f"{table}.{column}"
 
 
 def is_one_of(principal: Principal, names: tuple[str, ...]) -> bool:

@@ -38,17 +38,16 @@ class Answer:
     """
 
     def __init__(
-        self, source: Running | pa.Table, pins: Mapping[str, int], policies: tuple[str, ...],
-        ended: Callable[[int, int], None], *, cut: bool = False,
+        self, source: Running | pa.Table, pins: Mapping[str, int], policies: tuple[str, ...] = (),
+        ended: Callable[[int, int], None] | None = None, *, cut: bool = False,
     ) -> None:  # fmt: skip
         self._source, self._ended = source, ended
-        self.schema = _in_utc(source.schema)
+        self.schema = in_utc(source.schema)
         self.pins = MappingProxyType(dict(pins))
         self.policies = policies
         self.cut = cut
         self.rows = 0
         self._bytes = 0
-        self._told = False
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, piece by piece; can be taken once.
@@ -78,11 +77,6 @@ class Answer:
         """All rows that are left."""
         return pa.Table.from_batches(list(self.batches()), self.schema)
 
-    def spool(self) -> None:
-        """Take in the rows that are left, for a reader who will not go on at once. Raises what `batches` does."""
-        if isinstance(self._source, Running):
-            self._source.spool()
-
     def cancel(self) -> None:
         """End the query now, from any thread; whoever reads gets a TransientError."""
         if isinstance(self._source, Running):
@@ -95,9 +89,9 @@ class Answer:
         self._tell()
 
     def _tell(self) -> None:
-        if not self._told:
-            self._told = True
-            self._ended(self.rows, self._bytes)
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(self.rows, self._bytes)
 
     def __enter__(self) -> Answer:
         return self
@@ -108,7 +102,8 @@ class Answer:
         self.close()
 
 
-def _in_utc(schema: pa.Schema) -> pa.Schema:
+def in_utc(schema: pa.Schema) -> pa.Schema:
+    """A schema whose timestamps are microseconds in UTC."""
     kinds = [_utc(kind) for kind in schema.types]
     if kinds == schema.types:
         return schema

@@ -19,7 +19,7 @@ from lodestream.lake.table import DeltaTable
 from lodestream.model.access import TableAccess
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema
-from lodestream.query.scan import quoted
+from lodestream.query.quoting import quoted
 from lodestream.query.sight import filtered
 
 _UNTOLD = ("RETENTION", "ERASE")

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from lodestream.model.types import DataType, Schema
 from lodestream.query.guard import Statement
-from lodestream.query.scan import duckdb_type, literal, quoted
+from lodestream.query.quoting import literal, quoted
+from lodestream.query.scan import duckdb_type
 
 Operator = Literal["=", "<", "<=", ">", ">="]
 _OPERATORS: dict[str, Operator] = {

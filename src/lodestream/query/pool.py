@@ -75,9 +75,7 @@ class Running:
         self.why: LodestreamError | None = None
         self._over = threading.Lock()
         self._released = False
-        self._spooled: list[pa.RecordBatch] | None = None
         self.schema = pa.schema([])
-        self.rows = self.bytes = 0
         self.cut = False
         self.types: tuple[tuple[str, str], ...] = ()
 
@@ -96,10 +94,6 @@ class Running:
             ConfigError: the query errs on these rows, or needs more memory than it may use.
             TransientError: it was cancelled, took too long, or the files were cleaned up meanwhile.
         """
-        if self._spooled is not None:
-            spooled, self._spooled = self._spooled, []
-            yield from spooled
-            return
         while True:
             kind, payload = self._next()
             if kind == BATCH:
@@ -107,16 +101,11 @@ class Running:
             elif kind == DONE:
                 told = json.loads(payload)
                 self.types = tuple((name, kind) for name, kind in told.get("types", ()))
-                self.rows, self.bytes, self.cut = told.get("rows", 0), told.get("bytes", 0), told.get("cut", False)
+                self.cut = told.get("cut", False)
                 self._release(good=True)
                 return
             else:
                 raise self._failed(payload)
-
-    def spool(self) -> None:
-        """Take in all rows that are left, so that the worker is free although nobody reads on now."""
-        if self._spooled is None and not self._released:
-            self._spooled = list(self.batches())
 
     def cancel(self, why: LodestreamError | None = None) -> None:
         """End it now; whoever reads gets a TransientError."""

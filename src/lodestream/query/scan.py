@@ -11,6 +11,7 @@ from lodestream.lake.log import Snapshot
 from lodestream.lake.table import DeltaTable
 from lodestream.model.access import TableAccess
 from lodestream.model.types import DataType, Schema
+from lodestream.query.quoting import literal, quoted
 
 if TYPE_CHECKING:
     from lodestream.query.conditions import Condition
@@ -33,16 +34,6 @@ def duckdb_type(kind: DataType) -> str:
     if kind.name == "struct":
         return "STRUCT(" + ", ".join(f"{quoted(f.name)} {duckdb_type(f.type)}" for f in kind.fields) + ")"
     return _NAMES.get(kind.name, kind.name.upper())
-
-
-def quoted(name: str) -> str:
-    """A DuckDB identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str | None) -> str:
-    """A DuckDB string literal, or NULL."""
-    return "NULL" if text is None else "'" + text.replace("'", "''") + "'"
 
 
 def scan(table: DeltaTable, snapshot: Snapshot) -> str:

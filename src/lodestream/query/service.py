@@ -21,18 +21,19 @@ from lodestream.errors import AccessError, ConfigError, CorruptionError, Transie
 from lodestream.lake.disk import Disk
 from lodestream.lake.log import Snapshot
 from lodestream.lake.table import DeltaTable
-from lodestream.model.access import Principal, Privilege, TableAccess
+from lodestream.model.access import PRIVILEGES, Principal, Privilege, TableAccess
 from lodestream.model.table import LAYERS, TableName
 from lodestream.model.types import Schema
 from lodestream.ports.authority import Authority, Event
-from lodestream.query.answer import Answer, Described
+from lodestream.query.answer import Answer, Described, in_utc
 from lodestream.query.conditions import Condition, conditions
 from lodestream.query.guard import Reference, Relations, Statement, parse, view_name
 from lodestream.query.job import Budget, Job, Scan, parameters_of, stream_of
 from lodestream.query.parameters import parameter_types
 from lodestream.query.points import Keyed, point
 from lodestream.query.pool import PoolSettings, Running, WorkerPool
-from lodestream.query.scan import quoted, scan, seen
+from lodestream.query.quoting import quoted
+from lodestream.query.scan import scan, seen
 from lodestream.query.sight import filtered
 from lodestream.query.snapshots import Snapshots, no_such_table
 
@@ -55,7 +56,7 @@ class OwnersOnly:
 
     def privileges(self, principal: Principal, table: TableName) -> frozenset[Privilege]:
         """All for owners."""
-        return frozenset({"select", "quarantine", "replay", "manage"}) if principal.is_owner else frozenset()
+        return frozenset(PRIVILEGES) if principal.is_owner else frozenset()
 
     def access(self, principal: Principal, table: TableName, schema: Schema) -> TableAccess:
         """All for owners."""
@@ -90,19 +91,19 @@ class _Read:
         stored = self.snapshot.metadata.schema
         return Schema(tuple(stored[name] for name, _ in self.access.columns))
 
-    def scan(self) -> Scan:
-        """For the worker; the query has the files themselves only when it may see all that is in them."""
+    def scan(self, needed: frozenset[str] | None, found: Sequence[Condition]) -> tuple[Scan, str]:
+        """For the worker: the table, and what this one query needs of it.
+
+        The query has the files themselves only when it may see all that is in them; the second part is then empty.
+        """
         stored = self.snapshot.metadata.schema
         rows = scan(self.table, self.snapshot)
-        direct = self.access.whole and len(self.access.columns) == len(stored.names)
         paths = tuple(self.table.file_path(add) for add in self.snapshot.files.values())
-        sql = rows if direct else seen(rows, stored, self.access, None, ())
-        return Scan(self.reference.layer, view_name(self.reference), sql, paths, direct)
-
-    def rows(self, needed: frozenset[str] | None, found: Iterable[Condition]) -> str:
-        """What this one query needs of it."""
-        stored = self.snapshot.metadata.schema
-        return seen(scan(self.table, self.snapshot), stored, self.access, needed, found)
+        name = self.reference.layer, view_name(self.reference)
+        if self.access.whole and len(self.access.columns) == len(stored.names):
+            return Scan(*name, rows, paths, direct=True), ""
+        every = seen(rows, stored, self.access, None, ())
+        return Scan(*name, every, paths, direct=False), seen(rows, stored, self.access, needed, found)
 
 
 class QueryService:
@@ -116,14 +117,13 @@ class QueryService:
         budget: of a query that names none.
         threads: of DuckDB in each worker; one per core for None.
         pool: how many queries run at once.
-        shared: a pool of another service to run in.
         keyed: answers questions for rows by key without a worker.
     """
 
     def __init__(
         self, disk: Disk, lake: str, *, authority: Authority | None = None, catalog: str | None = None,
         budget: Budget | None = None, threads: int | None = None, pool: PoolSettings | None = None,
-        shared: WorkerPool | None = None, keyed: Keyed | None = None,
+        keyed: Keyed | None = None,
     ) -> None:  # fmt: skip
         self.disk, self.lake = disk, lake
         self.authority: Authority = authority or OwnersOnly()
@@ -131,14 +131,12 @@ class QueryService:
         self.snapshots = Snapshots(disk, lake)
         self.catalog = catalog.lower() if catalog else None
         self._threads = threads or os.cpu_count() or 1
-        self._own = shared is None
         self._keyed = keyed
-        self.pool = shared or WorkerPool(pool or PoolSettings(), self._readable)
+        self.pool = WorkerPool(pool or PoolSettings(), self._readable)
 
     def close(self) -> None:
         """End the workers; what runs is cancelled."""
-        if self._own:
-            self.pool.close()
+        self.pool.close()
         if self._keyed is not None:
             self._keyed.close()
 
@@ -185,13 +183,12 @@ class QueryService:
                     "not the parameters that it needs", needed=statement.parameters, given=len(parameters)
                 )
             given = _parameters(parameters)
-            if answer := self._by_key(statement, principal, door, text, parameters, as_of or {}, budget, started):
-                return answer
             for left in reversed(range(_TRIES)):
                 reads = self._reads(statement, principal, as_of or {})
                 event = self._event(principal, door, text, reads)
-                if not left or left == _TRIES - 1:
-                    self.authority.record(event)
+                if answer := self._by_key(statement, parameters, reads, budget, event, started):
+                    return answer
+                self.authority.record(event)
                 job = self._job(statement, reads, parameters, given, budget, integer_division=integer_division)
                 try:
                     running = self.pool.run(job, principal.name, began=began)
@@ -263,8 +260,7 @@ class QueryService:
             job = self._job(statement, reads, values, parameters_of(values), None, integer_division=integer_division)
             running = self.pool.run(job, principal.name, describe=True)
             list(running.batches())
-            schema = Answer(running, {}, (), lambda *_: None).schema
-            return Described(schema, tuple(kind for _, kind in running.types), kinds)
+            return Described(in_utc(running.schema), tuple(kind for _, kind in running.types), kinds)
 
     def over(
         self, text: str, given: Given, *, principal: Principal, parameters: Sequence[object] = (),
@@ -285,7 +281,7 @@ class QueryService:
             parameters=_parameters(parameters),
         )  # fmt: skip
         running = self.pool.run(job, principal.name, describe=describe, began=began)
-        return Answer(running, {}, (), lambda *_: None)
+        return Answer(running, {})
 
     def _reads(self, statement: Statement, principal: Principal, as_of: Mapping[TableName, int]) -> list[_Read]:
         """Every table of a statement, authorised and pinned."""
@@ -313,20 +309,16 @@ class QueryService:
         self, statement: Statement, reads: Sequence[_Read], parameters: Sequence[object], given: bytes,
         budget: Budget | None, *, integer_division: bool,
     ) -> Job:  # fmt: skip
-        scans = tuple(read.scan() for read in reads)
-        rows: tuple[str, ...] = ()
-        if not all(one.direct for one in scans):
-            found = conditions(statement, parameters)
-            rows = tuple(
-                "" if one.direct else read.rows(statement.names, found) for read, one in zip(reads, scans, strict=True)
-            )
+        found = conditions(statement, parameters)
+        pairs = [read.scan(statement.names, found) for read in reads]
         return Job(
-            statement.text, scans, budget or self.budget, self._threads, integer_division, parameters=given, rows=rows
-        )
+            statement.text, tuple(one for one, _ in pairs), budget or self.budget, self._threads, integer_division,
+            rows=tuple(rows for _, rows in pairs), parameters=given,
+        )  # fmt: skip
 
     def _by_key(
-        self, statement: Statement, principal: Principal, door: str, text: str, parameters: Sequence[object],
-        as_of: Mapping[TableName, int], budget: Budget | None, started: float,
+        self, statement: Statement, parameters: Sequence[object], reads: Sequence[_Read], budget: Budget | None,
+        event: Event, started: float,
     ) -> Answer | None:  # fmt: skip
         """Rows by key, found and shown without a worker; None when it takes one.
 
@@ -335,7 +327,7 @@ class QueryService:
         """
         if self._keyed is None or (asked := point(statement, parameters)) is None:
             return None
-        (read,) = self._reads(statement, principal, as_of)
+        (read,) = reads
         stored = read.snapshot.metadata.schema
         plain = {name.lower(): name for name, masked in read.access.columns if masked is None}
         if any(one.column not in plain or one.sql(stored) is None for one in asked.equals):
@@ -360,27 +352,22 @@ class QueryService:
         found = found if asked.limit is None or found.num_rows <= asked.limit else found.slice(0, asked.limit)
         cut = rows_max is not None and found.num_rows > rows_max
         found = found.slice(0, rows_max) if cut else found
-        event = self._event(principal, door, text, [read])
-        took = {"rows": found.num_rows, "bytes": found.nbytes, "ms": round((time.monotonic() - started) * 1e3, 1)}
+        took = _took(found.num_rows, found.nbytes, started)
         self.authority.record(replace(event, detail={**event.detail, **took}))
-        return Answer(found, {_label(read.reference): read.snapshot.version}, event.policies, _nothing, cut=cut)
+        return Answer(found, _pins(reads), event.policies, cut=cut)
 
     def _answer(self, running: Running, reads: Sequence[_Read], event: Event, started: float) -> Answer:
         def ended(rows: int, size: int) -> None:
-            took = {"rows": rows, "bytes": size, "ms": round((time.monotonic() - started) * 1e3, 1)}
-            self.authority.record(replace(event, action="answer", detail={"query": event.detail["query"], **took}))
+            detail = {"query": event.detail["query"], **_took(rows, size, started)}
+            self.authority.record(replace(event, action="answer", detail=detail))
 
-        pins = {_label(read.reference): read.snapshot.version for read in reads}
-        return Answer(running, pins, event.policies, ended)
+        return Answer(running, _pins(reads), event.policies, ended)
 
     def _event(self, principal: Principal, door: str, text: str, reads: Sequence[_Read]) -> Event:
         policies = tuple(dict.fromkeys(name for read in reads for name in read.access.policies))
         version = max((read.access.version for read in reads), default=self.authority.version())
         objects = tuple(_label(read.reference) for read in reads)
-        return Event(
-            principal.name, principal.via, door, "query", "allowed", objects, policies, version,
-            {"query": _digest(redacted(text)), "sql": redacted(text)},
-        )  # fmt: skip
+        return Event(principal.name, principal.via, door, "query", "allowed", objects, policies, version, _said(text))
 
     @contextmanager
     def _recorded(self, principal: Principal, door: str, text: str) -> Iterator[None]:
@@ -388,7 +375,7 @@ class QueryService:
         try:
             yield
         except (AccessError, ConfigError) as error:
-            told = {"query": _digest(redacted(text)), "sql": redacted(text), "reason": error.message.splitlines()[0]}
+            told = _said(text) | {"reason": error.message.splitlines()[0]}
             refused = isinstance(error, AccessError) or "no such table" in error.message
             event = Event(
                 principal.name, principal.via, door, "query", "refused" if refused else "allowed",
@@ -423,17 +410,15 @@ class Given:
         return cls(relations, tuple((name, stream_of(table)) for name, table in tables.items()), tuple(setup))
 
 
-def _nothing(_rows: int, _size: int) -> None:
-    """An answer that is in the record already."""
-
-
 def redacted(text: str) -> str:
     """A query's text with `?` in the place of numbers and strings, at most 2,000 characters."""
     return _LITERALS.sub("?", text)[:2000]
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _said(text: str) -> dict[str, str]:
+    """What the record has of a query: its text without values, and a digest of that."""
+    said = redacted(text)
+    return {"query": hashlib.sha256(said.encode()).hexdigest()[:16], "sql": said}
 
 
 def _parameters(values: Sequence[object]) -> bytes:
@@ -455,6 +440,14 @@ def _condition(column: str, operator: str, value: object, values: list[object]) 
         return f"{quoted(column)} IN (" + ", ".join(f"${start + index + 1}" for index in range(len(value))) + ")"
     values.append(value)
     return f"{quoted(column)} {operator.upper()} ${len(values)}"
+
+
+def _took(rows: int, size: int, started: float) -> dict[str, int | float]:
+    return {"rows": rows, "bytes": size, "ms": round((time.monotonic() - started) * 1e3, 1)}
+
+
+def _pins(reads: Iterable[_Read]) -> dict[str, int]:
+    return {_label(read.reference): read.snapshot.version for read in reads}
 
 
 def _label(reference: Reference) -> str:

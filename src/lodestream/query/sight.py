@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from lodestream.model.access import TableAccess
 from lodestream.model.types import Schema
+from lodestream.query.quoting import quoted
 from lodestream.query.scan import seen
 
 _here = threading.local()
@@ -45,5 +46,5 @@ def _connection() -> duckdb.DuckDBPyConnection:
 
 def _plain(name: str, kind: pa.DataType) -> str:
     """A column in our types: timestamps are naive, in UTC."""
-    text = '"' + name.replace('"', '""') + '"'
+    text = quoted(name)
     return f"{text}::TIMESTAMP AS {text}" if pa.types.is_timestamp(kind) else text

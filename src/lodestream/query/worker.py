@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from lodestream.query.confine import bound, confine
 from lodestream.query.job import BATCH, DESCRIBE, DONE, FAILED, JOB, READY, SCHEMA, Job, Scan, receive, send, values_of
+from lodestream.query.quoting import literal, quoted
 
 _BATCH_ROWS = 10_000
 _KEPT = 4
@@ -69,7 +70,7 @@ class _Database:
         for statement in job.setup:
             asking.execute(statement)
         for schema in sorted({scan.schema for scan in job.scans}):
-            asking.execute(f"CREATE SCHEMA {_quoted(schema)}")
+            asking.execute(f"CREATE SCHEMA {quoted(schema)}")
         asking.execute("SET TimeZone = 'UTC'")
         if job.integer_division:
             asking.execute("SET integer_division = true")
@@ -84,7 +85,7 @@ class _Database:
                 self._rows[number] = _Rows(self._reading, scan.sql)
                 asking.register(f"_rows{number}", self._rows[number])
                 sql = f"SELECT * FROM _rows{number}"
-            asking.execute(f"CREATE VIEW {_quoted(scan.schema)}.{_quoted(scan.name)} AS {sql}")
+            asking.execute(f"CREATE VIEW {quoted(scan.schema)}.{quoted(scan.name)} AS {sql}")
         _lock(asking, [scan for scan in job.scans if scan.direct])
 
     def prepare(self, job: Job) -> None:
@@ -115,19 +116,11 @@ def _connect(job: Job) -> duckdb.DuckDBPyConnection:
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, scans: list[Scan]) -> None:
-    paths = ", ".join(_text(path) for path in dict.fromkeys(path for scan in scans for path in scan.paths))
+    paths = ", ".join(literal(path) for path in dict.fromkeys(path for scan in scans for path in scan.paths))
     connection.execute(f"SET allowed_paths = [{paths}]")
     connection.execute("SET max_temp_directory_size = '0B'")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 class Worker:

@@ -40,13 +40,7 @@ def store(request, tmp_path):
     """A place for a registry of the test's own, of each kind."""
     if request.param == "sqlite":
         return str(tmp_path / "registry.db")
-    import psycopg
-
-    cluster = request.getfixturevalue("postgres")
-    name = f"registry_{next(_COUNT)}"
-    with psycopg.connect(cluster.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return cluster.url.replace("/postgres", f"/{name}")
+    return request.getfixturevalue("postgres").database()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self._bin = programs()
+        self._made = 0
         # Not in pytest's folder, which only its owner may enter: PostgreSQL does not run as root.
         self._folder = Path(tempfile.mkdtemp(prefix="lodestream-postgres-"))
         self._data = self._folder / "data"
@@ -36,6 +37,16 @@ class Cluster:
         self._run("initdb", "-A", "trust", "-U", "registry", "-E", "UTF8", "--no-sync")
         self.start()
         self.url = f"postgresql://registry@127.0.0.1:{self.port}/postgres"
+
+    def database(self) -> str:
+        """URL of a new, empty database."""
+        import psycopg
+
+        self._made += 1
+        name = f"made_{self._made}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url.replace("/postgres", f"/{name}")
 
     def start(self) -> None:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=30"

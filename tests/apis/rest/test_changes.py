@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pyarrow as pa
@@ -258,16 +259,16 @@ def test_a_revoked_key_ends_its_stream_within_five_seconds(fresh):
         assert listener.next() is None
 
 
+def declare(fresh, before, after):
+    """Write other policies into the project's file."""
+    file = Path(fresh.app.project.root, "policies.yaml")
+    file.write_text(file.read_text().replace(before, after))
+
+
 def test_a_grant_that_is_taken_away_ends_the_stream(fresh):
     with listening(fresh, "alice") as listener:
         listener.next()
-        policies = fresh.app.project.root + "/policies.yaml"
-        with open(policies) as file:
-            text = file.read()
-        with open(policies, "w") as file:
-            file.write(
-                text.replace("select: [gold.orders, silver.notes], quarantine: [gold.orders]", "select: [silver.notes]")
-            )
+        declare(fresh, "select: [gold.orders, silver.notes], quarantine: [gold.orders]", "select: [silver.notes]")
         event = listener.next()
         assert event["event"] == "end"
         append(fresh.orders, orders(300, 3), "after")
@@ -277,11 +278,7 @@ def test_a_grant_that_is_taken_away_ends_the_stream(fresh):
 def test_a_policy_that_changes_holds_for_open_streams(fresh):
     with listening(fresh, "alice") as listener:
         listener.next()
-        policies = fresh.app.project.root + "/policies.yaml"
-        with open(policies) as file:
-            text = file.read()
-        with open(policies, "w") as file:
-            file.write(text.replace("attributes: {country: DE}", "attributes: {country: FR}"))
+        declare(fresh, "attributes: {country: DE}", "attributes: {country: FR}")
         deadline = time.monotonic() + BOUND_S
         while fresh.get("/api/tables/gold.orders?limit=1", "alice").json()["rows"][0][1] != "FR":
             assert time.monotonic() < deadline

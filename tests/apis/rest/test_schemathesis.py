@@ -64,7 +64,7 @@ def run(program, shop, who, folder, *options):
     command = [
         program, "run", f"{shop.url}/openapi.json", "--url", shop.url, "-H", f"Authorization: Bearer {shop.keys[who]}",
         "--phases", "examples,coverage,fuzzing", "--max-time", str(TIME_S), "--seed", "4", "--max-examples", "12",
-        "--checks", ",".join(CHECKS), "--continue-on-failure", "--no-shrink", "--request-timeout", "20", "-w", "2",
+        "--checks", ",".join(CHECKS), "--continue-on-failure", "--no-shrink", "--request-timeout", "20", "-w", "1",
         "--suppress-health-check", "all", "--report", "ndjson", "--report-ndjson-path", str(report),
         *(part for path in LEFT_OUT for part in ("--exclude-path", path)), *options,
     ]  # fmt: skip

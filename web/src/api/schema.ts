@@ -201,7 +201,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** Ask a saved query. */
+        get: operations["get_api_queries_name"];
         /** Save a query. */
         put: operations["put_api_queries_name"];
         post?: never;
@@ -1176,6 +1177,7 @@ export interface operations {
             400: components["responses"]["Problem400"];
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
             406: components["responses"]["Problem406"];
             408: components["responses"]["Problem408"];
             410: components["responses"]["Problem410"];
@@ -1542,6 +1544,51 @@ export interface operations {
             503: components["responses"]["Problem503"];
         };
     };
+    get_api_queries_name: {
+        parameters: {
+            query?: {
+                /** @description Instead of the `Accept` header. */
+                format?: "json" | "ndjson" | "csv" | "arrow" | "parquet";
+                /** @description Rows after which it is cut. */
+                rows_max?: number;
+                /** @description Keep spreadsheets from running texts as formulas. */
+                csv_guard?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description Name of the query. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The rows. */
+            200: {
+                headers: {
+                    /** @description The version of each table that was read. */
+                    "Lodestream-Versions"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rows"];
+                    "application/x-ndjson": string;
+                    "text/csv": string;
+                    "application/vnd.apache.arrow.stream": string;
+                    "application/vnd.apache.parquet": string;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            406: components["responses"]["Problem406"];
+            410: components["responses"]["Problem410"];
+            421: components["responses"]["Problem421"];
+            429: components["responses"]["Problem429"];
+            503: components["responses"]["Problem503"];
+        };
+    };
     put_api_queries_name: {
         parameters: {
             query?: never;
@@ -1583,6 +1630,7 @@ export interface operations {
             400: components["responses"]["Problem400"];
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
             408: components["responses"]["Problem408"];
             409: components["responses"]["Problem409"];
             413: components["responses"]["Problem413"];

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import math
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -93,8 +92,6 @@ class Boards:
     ) -> None:  # fmt: skip
         self._service, self._live, self._read, self._clock = service, live, read, clock
         self._answers: OrderedDict[_Way, tuple[_Mark, asyncio.Future[Shown]]] = OrderedDict()
-        self._tables: dict[str, tuple[TableName, ...]] = {}
-        self._lock = threading.Lock()
         self.queries = 0
 
     def seen(self, principal: Principal) -> dict[str, Dashboard]:
@@ -174,15 +171,10 @@ class Boards:
         return len(self._service.authority.visible(principal, read)) == len(read)
 
     def _read_by(self, sql: str) -> tuple[TableName, ...]:
-        with self._lock:
-            if sql not in self._tables:
-                if len(self._tables) > _KEPT:
-                    self._tables.clear()
-                references = parse(sql, self._service.catalog).tables
-                if any(one.version is not None for one in references):
-                    raise ConfigError("a dashboard shows the newest versions")
-                self._tables[sql] = tuple(dict.fromkeys(TableName(one.layer, one.name) for one in references))
-            return self._tables[sql]
+        references = parse(sql, self._service.catalog).tables  # remembered there
+        if any(one.version is not None for one in references):
+            raise ConfigError("a dashboard shows the newest versions")
+        return tuple(dict.fromkeys(TableName(one.layer, one.name) for one in references))
 
     def _ask(self, sql: str, principal: Principal) -> Shown:
         self.queries += 1

@@ -11,7 +11,7 @@ from typing import Any
 from lodestream.apis.problems import ProblemError
 from lodestream.apis.rest.values import value_of
 from lodestream.model.types import Column, Schema
-from lodestream.query.scan import quoted
+from lodestream.query.quoting import quoted
 
 RESERVED = frozenset({"select", "order", "limit", "cursor", "as_of", "format", "csv_guard"})
 """Names that are not columns; a column of such a name is written with a dot before it."""

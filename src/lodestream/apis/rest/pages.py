@@ -18,7 +18,7 @@ from lodestream.apis.rows import plain
 from lodestream.model.access import Principal
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema
-from lodestream.query.scan import quoted
+from lodestream.query.quoting import quoted
 from lodestream.query.service import Budget, QueryService
 
 _PAGE_BYTES_MAX = 32 << 20

@@ -108,7 +108,8 @@ class SavedApi:
             self._endpoint("/api/queries/{name}", "Ask a saved query.", (_NAME, *_HOW), stands_for=self._documented),
             Endpoint(
                 "PUT", "/api/queries/{name}", self.save, "admin:*", "Save a query.", (_NAME,),
-                body(QueryAsked, "QueryToSave"), {200: Reply("It is saved.", in_json(_SHAPE))}, (409, 503), "queries",
+                body(QueryAsked, "QueryToSave"), {200: Reply("It is saved.", in_json(_SHAPE))}, (404, 409, 503),
+                "queries",
             ),
             Endpoint(
                 "DELETE", "/api/queries/{name}", self.drop, "admin:*", "Forget a query that was saved.", (_NAME,),
@@ -206,7 +207,8 @@ class SavedApi:
         return len(self._service.authority.visible(principal, names)) == len(names)
 
     def _documented(self, principal: Principal) -> Iterable[Endpoint]:
-        """An endpoint of its own for each query, with its parameters."""
+        """The endpoint itself, and one for each query, with its parameters."""
+        yield self._endpoint("/api/queries/{name}", "Ask a saved query.", (_NAME, *_HOW))
         for query in self._visible(principal):
             given = tuple(
                 Parameter(

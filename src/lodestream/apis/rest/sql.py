@@ -97,7 +97,7 @@ class SqlApi:
         return (
             Endpoint(
                 "POST", "/api/sql", self.ask, "query:*", "Ask in SQL.", body=body(Question, "Question"), tag="sql",
-                answers={200: Reply("The rows.", contents(ROWS), VERSIONS_HEADER)}, problems=(406, 410, 503),
+                answers={200: Reply("The rows.", contents(ROWS), VERSIONS_HEADER)}, problems=(404, 406, 410, 503),
                 description="The answer is sent as it is made. A client that leaves ends the query.",
             ),
             Endpoint(

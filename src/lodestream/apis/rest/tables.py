@@ -28,7 +28,7 @@ from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 from lodestream.ports.authority import Event
 from lodestream.project.serving import ApiSettings
-from lodestream.query.scan import quoted
+from lodestream.query.quoting import quoted
 from lodestream.query.service import QueryService
 
 T = TypeVar("T")
