@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Tests start hundreds of processes; they need not compile the same modules each.
+unexport PYTHONDONTWRITEBYTECODE
 NATIVE := $(VENV)/.native
 NATIVE_SOURCE := native/Cargo.toml native/pyproject.toml $(wildcard native/src/*.rs)
 
@@ -35,14 +37,16 @@ demo: setup        ## a year of real flights through bronze, silver and gold
 	@$(BIN)/lodestream demo
 
 # The doors are tested apart: their clients bring libraries after which a process must not fork, and crash tests fork.
-DOORS := tests/apis tests/cli tests/console
+# What takes long comes first, and a third worker fills the time that others wait for servers and clocks.
+DOORS := tests/console tests/cli tests/apis
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 test: setup        ## the default tests: minutes on two cores
-	@$(BIN)/pytest -n 2 --dist loadfile $(DOORS)
-	@$(BIN)/pytest -n 2 --dist loadfile $(DOORS:%=--ignore=%)
+	@$(PYTEST) $(DOORS)
+	@$(PYTEST) tests/bench tests/operations tests/engines tests $(DOORS:%=--ignore=%)
 
 test-long: setup   ## crash, power-loss and differential tests in full length
-	@$(BIN)/pytest -n 2 --dist loadfile -m "long or not long" $(DOORS)
-	@$(BIN)/pytest -n 2 --dist loadfile -m "long or not long" $(DOORS:%=--ignore=%)
+	@$(PYTEST) -m "long or not long" $(DOORS)
+	@$(PYTEST) -m "long or not long" tests/bench tests/operations tests/engines tests $(DOORS:%=--ignore=%)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -129,6 +129,18 @@ class App:
         """The compiled flows, inputs first."""
         return self.plans.flows
 
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the query workers, write out the audit log and let go of the catalog; twice is harmless."""
+        for name in ("query", "catalog", "audit"):
+            if (made := self.__dict__.pop(name, None)) is not None:
+                made.close()
+
     def changes(self) -> list[Change]:
         """What `run` would change in the lake before it starts."""
         return diff(self.plans, self.deployed)

@@ -41,7 +41,8 @@ class Served:
 
     def rows(self, table="bronze.orders", columns=("id", "name")):
         """Rows of a table in order of position, once everything is taken in; read by delta-rs."""
-        open_project(self.app.project.root).run()
+        with open_project(self.app.project.root) as app:
+            app.run()
         path = Path(self.app.lake, *table.split("."))
         found = pl.read_delta(str(path)).sort("_position").select(columns).to_arrow() if path.exists() else pa.table({})
         return found.to_pylist()
@@ -72,6 +73,7 @@ def serving(folder, token=TOKEN, **changes):
     finally:
         server.stop()
         thread.join(60)
+        app.close()
         assert not thread.is_alive()
 
 

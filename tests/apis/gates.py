@@ -20,3 +20,11 @@ class Gate:
         if (name := request.headers.get("x-name")) is None:
             raise ProblemError(401, "say who you are")
         return self.known[name]
+
+
+class Picky(Gate):
+    """Lets in nobody who calls the server by a wrong name."""
+
+    def connect(self, request):
+        if request.headers.get("host") == "evil":
+            raise ProblemError(421, "wrong")

@@ -266,7 +266,7 @@ def serving(lab):
     finally:
         server.stop()
         thread.join(60)
-        app.query.close()
+        app.close()
         assert not thread.is_alive()
 
 

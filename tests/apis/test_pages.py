@@ -5,8 +5,8 @@ from starlette.testclient import TestClient
 
 from lodestream.apis.pages import console
 from lodestream.apis.routing import application
+from tests.apis.gates import Picky
 from tests.apis.paths import TRAVERSALS, url_path
-from tests.apis.test_routing import Gate
 
 SCRIPT = "let x = 1;" * 100
 
@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 def served(folder):
-    return TestClient(application([], Gate(), otherwise=console(folder)), raise_server_exceptions=False)
+    return TestClient(application([], Picky({}), otherwise=console(folder)), raise_server_exceptions=False)
 
 
 def test_files_and_deep_links(folder):

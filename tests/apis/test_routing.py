@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from lodestream.apis.openapi import document
-from lodestream.apis.problems import TITLES, ProblemError
+from lodestream.apis.problems import TITLES
 from lodestream.apis.routing import (
     NOBODY,
     PUBLIC,
@@ -36,21 +36,13 @@ from lodestream.errors import (
 )
 from lodestream.model.access import Principal
 from tests.apis.conftest import TOKEN
-from tests.apis.gates import Gate
+from tests.apis.gates import Picky
 
 APIS = Path(__file__).parents[2] / "src/lodestream/apis"
 WHO = {
     "ann": Principal("ann", scopes=("query:*",)), "some": Principal("some", scopes=("query:gold",)),
     "all": Principal("all"), "feed": Principal("feed", scopes=("ingest:orders",)),
 }  # fmt: skip
-
-
-class Picky(Gate):
-    """Lets in nobody who calls the server by a wrong name."""
-
-    def connect(self, request):
-        if request.headers.get("host") == "evil":
-            raise ProblemError(421, "wrong")
 
 
 async def hello(_request, principal):

@@ -52,8 +52,11 @@ def lake(tmp_path):
     app.catalog.declare(
         "test", [entries.entry(User("ann"), origin="test")], Event("owner", "cli", "cli", "declare", "allowed")
     )
+    app.close()
     with serving(folder, token=None) as served:
-        yield Lake(folder, served)
+        made = Lake(folder, served)
+        yield made
+        made.app.close()
 
 
 @contextlib.contextmanager

@@ -51,6 +51,7 @@ class Lab:
         names = [TableName.parse(t) for t in tables] if tables else None
         pipeline = app.pipeline()
         pipeline.run(until_idle=True, tables=names)
+        app.close()
         return app
 
     def rows(self, name: str, *columns: str) -> list[dict[str, Any]]:

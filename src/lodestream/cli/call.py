@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,6 +78,7 @@ class Call:
         json: whether stdout takes JSON.
         debug: whether tracebacks are wanted.
         hint: what to type next when something is wrong, where the verb knows better than the kind of error.
+        opened: what is closed when the verb ends.
     """
 
     project: str = "."
@@ -85,12 +87,13 @@ class Call:
     json: bool = False
     debug: bool = False
     hint: str | None = None
+    opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def app(self) -> App:
-        """The project, opened. Raises ConfigError when there is none."""
+        """The project, opened until the verb ends. Raises ConfigError when there is none."""
         from lodestream.app import open_project
 
-        return open_project(self.project, lake=self.lake, environment=self.env)
+        return self.opened.enter_context(open_project(self.project, lake=self.lake, environment=self.env))
 
     @functools.cached_property
     def principal(self) -> Principal:
@@ -160,7 +163,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         before: dict[str, Any] = context.find_root().obj or {}
         call = Call(**{name: value or before.get(name) or getattr(Call, name) for name, value in shown.items()})
         try:
-            function(call, **given)
+            with call.opened:
+                function(call, **given)
         except LodestreamError as error:
             if call.debug:
                 raise

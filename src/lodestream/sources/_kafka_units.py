@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -74,9 +75,8 @@ def wanted_topics(named: Sequence[str], pattern: str | None, there: Mapping[str,
             continue
         if units.known(topic):
             raise DataLossRefused("a topic that was read is gone; bring it back, or take it out", topic=topic)
-        raise ConfigError(
-            "no such topic; make it, or correct its name", topic=topic, there=", ".join(sorted(there)[:20])
-        )
+        near = difflib.get_close_matches(topic, (name for name in there if not name.startswith("__")), 20, 0.0)
+        raise ConfigError("no such topic; make it, or correct its name", topic=topic, there=", ".join(near))
     return {topic: there[topic] for topic in named}
 
 

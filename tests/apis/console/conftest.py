@@ -215,6 +215,7 @@ def serve(lab, people):
         server.stop()
         thread.join(60)
         service.close()
+        app.close()
         assert not thread.is_alive()
 
 

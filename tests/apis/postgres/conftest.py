@@ -64,8 +64,7 @@ def serving(folder, token=TOKEN, passwords=None, **settings):
         finally:
             server.stop()
             thread.join(30)
-            app.query.close()
-            app.catalog.close()
+            app.close()
             assert not thread.is_alive()
 
 
@@ -95,6 +94,6 @@ def shop(tmp_path_factory):
         RowFilter("tenants", (orders,), "tenant = if(current_user() = 'alice', 'acme', 'globex')"),
     )  # fmt: skip
     passwords = {name: key(app, name) for name in ("alice", "bob", "carol")}
-    app.catalog.close()
+    app.close()
     with serving(folder, passwords=passwords) as served:
         yield served

@@ -167,6 +167,7 @@ def serving(folder: Path, table=None, notes=None, token=TOKEN):
         finally:
             server.stop()
             thread.join(60)
+            app.close()
             assert not thread.is_alive()
 
 

@@ -51,7 +51,9 @@ class LiveStream {
     this.set({ connection: "connecting", overview: null, heard: null, reason: null });
   }
 
+  /** Stand still at what is shown; before there is anything, nothing happens. */
   pause(): void {
+    if (this.state.overview === null) return;
     this.close();
     this.set({ connection: "paused", reason: null });
   }

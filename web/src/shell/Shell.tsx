@@ -107,7 +107,7 @@ const SAID = { connecting: "Connecting", live: "Live", paused: "Paused", lost: "
 
 /** A dot, a word and a pause button; what went wrong is its title, never a message that pops up. */
 function LiveStatus() {
-  const { connection, reason } = useLive();
+  const { connection, overview, reason } = useLive();
   const paused = connection === "paused";
   return (
     <div className={`live live-${connection}`} title={reason ?? undefined} data-connection={connection}>
@@ -118,6 +118,7 @@ function LiveStatus() {
         icon={paused ? "play" : "pause"}
         aria-label={paused ? "Go on with live updates" : "Pause live updates"}
         title={paused ? "Go on" : "Pause"}
+        disabled={overview === null}
         onClick={() => (paused ? live.resume() : live.pause())}
       />
     </div>

@@ -23,7 +23,8 @@ const HEAD = 42;
 export function DashboardPage() {
   const { name } = useParams({ from: "/dashboards/$name" });
   const board = useQuery(queries.dashboard(name));
-  const paused = useLive().connection === "paused";
+  const { connection, overview } = useLive();
+  const paused = connection === "paused";
   const data = useQuery({
     ...queries.dashboardData(name),
     enabled: board.data !== undefined,
@@ -42,7 +43,11 @@ export function DashboardPage() {
               <Icon name="warn" size={14} /> not up to date
             </span>
           )}
-          <Button icon={paused ? "play" : "pause"} onClick={() => (paused ? live.resume() : live.pause())}>
+          <Button
+            icon={paused ? "play" : "pause"}
+            disabled={overview === null}
+            onClick={() => (paused ? live.resume() : live.pause())}
+          >
             {paused ? "Go on" : "Pause"}
           </Button>
         </div>

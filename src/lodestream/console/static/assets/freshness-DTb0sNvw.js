@@ -1,0 +1,1 @@
+import{f as e,y as t}from"./index-c1Gdtpu0.js";var n=604800;function r(e,t){return e.max_event_us===null?null:Math.max(0,(t.now_us-e.max_event_us)/1e6)}function i(r,i){return r!==null&&r>n?t(i.now_us-r*1e6).slice(0,10):e(r)}function a(e,t){return t.tables.filter(t=>t.layer===e).map(e=>r(e,t)).reduce((e,t)=>t===null?e:Math.min(e??t,t),null)}export{a as n,i as r,r as t};
