@@ -25,9 +25,9 @@ from lodestream.catalog.store import open_store
 from lodestream.catalog.things import Known
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
-from lodestream.errors import ConfigError, CorruptionError
+from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk, random_id
-from lodestream.lake.layout import QUARANTINE_SUFFIX, catalog_file, component_cache, epoch_of, keys_path, table_path
+from lodestream.lake.layout import catalog_file, component_cache, keys_path, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.access import Principal
 from lodestream.model.project import Project
@@ -46,6 +46,7 @@ from lodestream.project.policies import POLICY_FILE
 from lodestream.project.serving import ServingSettings, serving
 from lodestream.project.values import parse_duration
 from lodestream.runtime.apply import apply_changes
+from lodestream.runtime.deployed import deployed
 from lodestream.runtime.pipeline import Pipeline
 from lodestream.security.identity import Identity, open_identity
 from lodestream.security.limits import Limits
@@ -102,21 +103,7 @@ class App:
         Raises:
             CorruptionError: one is damaged, unless this app is lenient; then it is left out.
         """
-        found = {}
-        for layer in ("bronze", "silver", "gold"):
-            for folder in self.disk.list(os.path.join(self.lake, layer)):
-                if folder.endswith(QUARANTINE_SUFFIX) or not folder.isidentifier():
-                    continue
-                name = TableName(layer, folder)
-                try:
-                    table = DeltaTable.open(self.disk, table_path(self.lake, name))
-                except CorruptionError:
-                    if not self.lenient:
-                        raise
-                    continue
-                if table is not None:
-                    found[name] = _deployed(table)
-        return found
+        return deployed(self.disk, self.lake, lenient=self.lenient)
 
     @cached_property
     def plans(self) -> Plans:
@@ -491,14 +478,3 @@ def open_project(root: str, *, lake: str | None = None, environment: str | None 
         raise ProjectError(astray)  # at once: another lake than the one that was meant would be opened
     chosen = lake or os.environ.get("LODESTREAM_LAKE") or project.lake
     return App(project, os.path.abspath(os.path.join(project.root, chosen)), environment=environment)
-
-
-def _deployed(table: DeltaTable) -> Deployed:
-    configuration = table.snapshot.metadata.configuration
-    return Deployed(
-        definition_json=configuration.get("lodestream.definition", "{}"),
-        schema=table.snapshot.metadata.schema,
-        hash=configuration.get("lodestream.hash", ""),
-        epoch=epoch_of(configuration),
-        version=table.snapshot.version,
-    )

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "lodestream"
-MODULES = sorted(SOURCE.rglob("*.py"))
+MODULES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
 
 MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
@@ -86,9 +86,9 @@ CHECKS = (vague_name, no_docstring, too_long, environment_and_clock, catch_all)
 def test_no_module_offends(check):
     assert len(MODULES) > 100
     found = {}
-    for module in MODULES:
+    for module, tree in MODULES.items():
         path = module.relative_to(SOURCE).as_posix()
-        if offences := check(path, ast.parse(module.read_text(encoding="utf-8"))):
+        if offences := check(path, tree):
             found[path] = offences
     assert found == {}
 
@@ -151,8 +151,8 @@ def test_every_component_has_its_test(path):
 def test_every_exit_code_of_an_error_is_documented():
     documented = re.findall(r"^\| (\d+) \|", (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8"), re.MULTILINE)
     declared = {}
-    for module in MODULES:
-        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    for tree in MODULES.values():
+        for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and node.name.endswith(("Error", "Refused")):
                 for line in node.body:
                     if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "exit_code":

@@ -24,7 +24,7 @@ from lodestream.runtime.pipeline import Pipeline
 from lodestream.testing.differential import differences
 from lodestream.testing.streams import make_stream
 
-SHORT, LONG = 140, 2_000
+SHORT, LONG = 80, 2_000
 
 
 class Unsynced(LocalDisk):
