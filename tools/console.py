@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import fcntl
 import gzip
 import hashlib
 import json
@@ -84,13 +85,14 @@ def missing() -> str | None:
 
 
 def install(web: Path = WEB) -> None:
-    """What package-lock.json names, into node_modules; nothing when it is there."""
+    """What package-lock.json names, into node_modules; nothing when it is there. Processes take turns."""
     stamp = web / "node_modules" / ".lock.sha256"
-    wanted = hashlib.sha256((web / "package-lock.json").read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    npm(["ci", "--no-audit", "--no-fund", "--ignore-scripts"], web)
-    stamp.write_text(wanted)
+    with (web / "package-lock.json").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wanted = hashlib.sha256(lock.read()).hexdigest()
+        if not stamp.exists() or stamp.read_text() != wanted:
+            npm(["ci", "--no-audit", "--no-fund", "--ignore-scripts"], web)
+            stamp.write_text(wanted)
 
 
 def npm(arguments: list[str], web: Path = WEB) -> None:

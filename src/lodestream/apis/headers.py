@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
-
-from starlette.datastructures import MutableHeaders
 
 CONSOLE_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -34,7 +33,9 @@ class SecurityHeaders:
     """
 
     def __init__(self, app: Any, secure: bool = False) -> None:
-        self._app, self._secure = app, secure
+        self._app = app
+        always = _ALWAYS | ({"Strict-Transport-Security": _ONLY_TLS} if secure else {})
+        self._always, self._unless_said = _raw(always), _raw(_UNLESS_SAID)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -44,12 +45,15 @@ class SecurityHeaders:
 
         async def told(message: Any) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(_ALWAYS)
-                for name, value in _UNLESS_SAID.items():
-                    headers.setdefault(name, value)
-                if self._secure:
-                    headers["Strict-Transport-Security"] = _ONLY_TLS
+                said = [pair for pair in message["headers"] if pair[0] not in self._always]
+                names = {name for name, _ in said}
+                unsaid = (pair for pair in self._unless_said.items() if pair[0] not in names)
+                message["headers"] = [*said, *self._always.items(), *unsaid]
             await send(message)
 
         await self._app(scope, receive, told)
+
+
+def _raw(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    """As they are on the wire."""
+    return {name.lower().encode(): value.encode() for name, value in headers.items()}

@@ -75,6 +75,10 @@ class Answer:
 
     def table(self) -> pa.Table:
         """All rows that are left."""
+        if isinstance(self._source, pa.Table) and not self.rows and self._source.schema.equals(self.schema):
+            self.rows, self._bytes = self._source.num_rows, self._source.nbytes
+            self._tell()
+            return self._source
         return pa.Table.from_batches(list(self.batches()), self.schema)
 
     def cancel(self) -> None:

@@ -45,8 +45,30 @@ class Condition:
         return None if value is None else f"{quoted(self.column)} {self.operator} {value}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The value of a condition is a parameter, counted from 0."""
+
+    index: int
+
+
 def conditions(statement: Statement, parameters: Sequence[object]) -> list[Condition]:
     """What must hold of every row of the one table that a statement reads; none for any other statement."""
+    known = statement.known.get("conditions")
+    if known is None:
+        known = statement.known["conditions"] = _conditions(statement)
+    given = (
+        Condition(one.column, one.operator, parameters[one.value.index], one.qualifier)
+        if isinstance(one.value, _Place)
+        else one
+        for one in known
+        if not isinstance(one.value, _Place) or one.value.index < len(parameters)
+    )
+    return [one for one in given if one.value is not None]
+
+
+def _conditions(statement: Statement) -> list[Condition]:
+    """The conditions with places where parameters stand."""
     node = statement.tree["node"]
     if node["type"] != "SELECT_NODE" or node["from_table"]["type"] != "BASE_TABLE" or len(statement.tables) != 1:
         return []
@@ -54,42 +76,40 @@ def conditions(statement: Statement, parameters: Sequence[object]) -> list[Condi
         return []
     called = (node["from_table"]["alias"] or node["from_table"]["table_name"]).lower()
     made = {item["alias"].lower() for item in node["select_list"] if item["alias"]}
-    found = _all(node["where_clause"], parameters)
+    found = _all(node["where_clause"])
     return [
         condition for condition in found
         if condition.column not in made and condition.qualifier in (None, called)
     ]  # fmt: skip  # a name made in the SELECT list may be meant
 
 
-def _all(item: Mapping[str, Any], parameters: Sequence[object]) -> Iterator[Condition]:
+def _all(item: Mapping[str, Any]) -> Iterator[Condition]:
     if item["class"] == "CONJUNCTION" and item["type"] == "CONJUNCTION_AND":
         for child in item["children"]:
-            yield from _all(child, parameters)
+            yield from _all(child)
     elif item["class"] == "COMPARISON" and item["type"] in _OPERATORS:
         operator = _OPERATORS[item["type"]]
         sides = ((item["left"], item["right"], operator), (item["right"], item["left"], _TURNED[operator]))
         for one, other, read in sides:
-            yield from _compared(one, read, other, parameters)
+            yield from _compared(one, read, other)
     elif item["class"] == "BETWEEN":
-        yield from _compared(item["input"], ">=", item["lower"], parameters)
-        yield from _compared(item["input"], "<=", item["upper"], parameters)
+        yield from _compared(item["input"], ">=", item["lower"])
+        yield from _compared(item["input"], "<=", item["upper"])
 
 
-def _compared(
-    one: Mapping[str, Any], operator: Operator, other: Mapping[str, Any], parameters: Sequence[object]
-) -> Iterator[Condition]:  # fmt: skip
+def _compared(one: Mapping[str, Any], operator: Operator, other: Mapping[str, Any]) -> Iterator[Condition]:
     if one["class"] == "COLUMN_REF" and len(one["column_names"]) <= 2:
-        value = _value(other, parameters)
+        value = _value(other)
         if value is not None:
             *before, column = (name.lower() for name in one["column_names"])
             yield Condition(column, operator, value, before[0] if before else None)
 
 
-def _value(item: Mapping[str, Any], parameters: Sequence[object]) -> object:
+def _value(item: Mapping[str, Any]) -> object:
     """The value that a node stands for; None when it is not plainly one."""
     if item["class"] == "PARAMETER":
         place = item["identifier"]
-        return parameters[int(place) - 1] if place.isdecimal() and 0 < int(place) <= len(parameters) else None
+        return _Place(int(place) - 1) if place.isdecimal() and int(place) > 0 else None
     if item["class"] == "CAST" and item["child"].get("literal", {}).get("kind") == "STRING":
         return _moment(item["type_expr"].get("type_name", "").lower(), item["child"]["literal"]["text"])
     if item["class"] != "CONSTANT" or "literal" not in item:

@@ -12,7 +12,7 @@ import functools
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -101,6 +101,7 @@ class Statement:
         given: tables of `Relations` that it reads.
         parameters: how many values it needs.
         tree: its syntax tree as DuckDB tells it; not to be changed.
+        known: what was worked out of the tree by others, kept as long as the statement.
     """
 
     text: str
@@ -109,6 +110,7 @@ class Statement:
     given: tuple[str, ...]
     parameters: int
     tree: Mapping[str, Any]
+    known: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def view_name(reference: Reference) -> str:

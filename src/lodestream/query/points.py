@@ -13,6 +13,8 @@ from lodestream.lake.table import DeltaTable
 from lodestream.query.conditions import Condition, conditions
 from lodestream.query.guard import Statement
 
+_Columns = tuple[tuple[str, str | None], ...]
+
 
 class Keyed(Protocol):
     """Finds rows by equality without an engine."""
@@ -37,24 +39,33 @@ class Point:
         limit: at most so many rows; None for all.
     """
 
-    columns: tuple[tuple[str, str | None], ...] | None
+    columns: _Columns | None
     equals: tuple[Condition, ...]
     limit: int | None
 
 
 def point(statement: Statement, parameters: Sequence[object]) -> Point | None:
     """The point query that a statement is; None when it is more than that."""
-    node = statement.tree["node"]
+    known = statement.known
+    if "point" not in known:
+        known["point"] = _shape(statement.tree["node"])
+    if (shape := known["point"]) is None:
+        return None
+    columns, limit, count = shape
+    found = conditions(statement, parameters)
+    if len(found) != count or any(one.operator != "=" for one in found):
+        return None
+    if len({one.column for one in found}) != count:
+        return None
+    return Point(columns, tuple(found), limit)
+
+
+def _shape(node: Mapping[str, Any]) -> tuple[_Columns | None, int | None, int] | None:
+    """Columns, limit and number of conditions of a statement of that shape; None for any other."""
     if not _plain(node):
         return None
-    found = conditions(statement, parameters)
-    if not found or len(found) != _count(node["where_clause"]) or any(one.operator != "=" for one in found):
-        return None
-    if len({one.column for one in found}) != len(found):
-        return None
-    columns = _columns(node["select_list"])
-    limit = _limit(node["modifiers"])
-    return None if columns == () or limit == -1 else Point(columns, tuple(found), limit)
+    columns, limit = _columns(node["select_list"]), _limit(node["modifiers"])
+    return None if columns == () or limit == -1 else (columns, limit, _count(node["where_clause"]))
 
 
 def _plain(node: Mapping[str, Any]) -> bool:
@@ -80,7 +91,7 @@ def _count(where: Mapping[str, Any]) -> int:
     return 1
 
 
-def _columns(listed: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str | None], ...] | None:
+def _columns(listed: Sequence[Mapping[str, Any]]) -> _Columns | None:
     """The columns asked for; nothing when some are more than columns."""
     if len(listed) == 1 and listed[0]["class"] == "STAR":
         star = listed[0]

@@ -7,6 +7,7 @@ over the rows and columns that they may see; their query never has the files.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -375,7 +377,7 @@ class QueryService:
         try:
             yield
         except (AccessError, ConfigError) as error:
-            told = _said(text) | {"reason": error.message.splitlines()[0]}
+            told = {**_said(text), "reason": error.message.splitlines()[0]}
             refused = isinstance(error, AccessError) or "no such table" in error.message
             event = Event(
                 principal.name, principal.via, door, "query", "refused" if refused else "allowed",
@@ -415,10 +417,11 @@ def redacted(text: str) -> str:
     return _LITERALS.sub("?", text)[:2000]
 
 
-def _said(text: str) -> dict[str, str]:
+@functools.lru_cache(256)
+def _said(text: str) -> Mapping[str, str]:
     """What the record has of a query: its text without values, and a digest of that."""
     said = redacted(text)
-    return {"query": hashlib.sha256(said.encode()).hexdigest()[:16], "sql": said}
+    return MappingProxyType({"query": hashlib.sha256(said.encode()).hexdigest()[:16], "sql": said})
 
 
 def _parameters(values: Sequence[object]) -> bytes:

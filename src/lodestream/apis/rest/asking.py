@@ -23,6 +23,7 @@ Began = Callable[[Running], None]
 _WHOLE_BYTES = 1 << 18
 """An answer up to that is sent in one piece, and its worker is free before the first byte goes."""
 _PIECE_BYTES = 1 << 18
+_SOON_S = 0.02
 
 
 class Threads:
@@ -154,6 +155,9 @@ async def respond(
 async def attended(request: Request, work: Any, cancel: Callable[[], None]) -> Any:
     """What `work` gives, unless the client leaves before: then it is cancelled. Raises ProblemError 400 then."""
     working = asyncio.ensure_future(work)
+    await asyncio.wait({working}, timeout=_SOON_S)
+    if working.done():  # most are, and to listen for a client that leaves takes its time too
+        return working.result()
     leaving = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
