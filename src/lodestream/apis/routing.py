@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from lodestream.apis.counts import PATTERN, Counted, Counts
 from lodestream.apis.events import Streams
@@ -250,8 +250,22 @@ def _specific(item: tuple[str, object]) -> tuple[list[tuple[bool, str]], str]:
     return [(part.startswith("{"), part) for part in item[0].split("/")], item[0]
 
 
+class _Route(Route):
+    """A route that sees at a glance what it is not for: every request is shown to half of all routes."""
+
+    def matches(self, scope: Any) -> tuple[Match, Any]:
+        """Whether a request is for it."""
+        if scope["path"].startswith(self._lead) or scope.get("root_path"):
+            return super().matches(scope)
+        return Match.NONE, {}
+
+    @functools.cached_property
+    def _lead(self) -> str:
+        return self.path.partition("{")[0]
+
+
 def _route(path: str, methods: Mapping[str, Endpoint], gate: Doorkeeper, refused: Refused | None) -> Route:
-    route = Route(path, _Guarded(gate, methods, refused), methods=sorted(methods))
+    route = _Route(path, _Guarded(gate, methods, refused), methods=sorted(methods))
     route.methods = set(methods)  # a HEAD of a stream would never end
     return route
 

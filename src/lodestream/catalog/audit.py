@@ -22,6 +22,7 @@ from lodestream.errors import LodestreamError, TransientError
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 from lodestream.ports.authority import Event
+from lodestream.ports.waiting import before_waiting
 
 READS = frozenset(
     [
@@ -33,7 +34,7 @@ READS = frozenset(
 
 ANCHOR_RECORDS = 1_000
 ANCHOR_S = 10.0
-_GATHER_S = 0.005
+_GATHER_S = 0.03
 _RETRY_S = 0.5
 _BATCH_MAX = 4_096
 _QUEUE_MAX = 2_000
@@ -223,13 +224,14 @@ class AuditLog:
             if self._closed:
                 raise TransientError("audit log is closed")
             if wait or (wait is not None and (not self._proved or len(self._queue) >= _QUEUE_MAX)):
+                before_waiting()
                 entry.done = threading.Event()
             self._queue.append(entry)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="audit-log", daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
-            elif self._idle:
+            elif self._idle or entry.done is not None:
                 self._condition.notify_all()
         if entry.done is not None:
             entry.done.wait()
@@ -263,12 +265,14 @@ class AuditLog:
                 self._idle = True
                 self._condition.wait(_RETRY_S if self._left else self._until_anchor())
                 self._idle = False
-            urgent = self._closed or any(entry.done is not None for entry in self._queue)
-        if self._queue and not urgent:
-            time.sleep(_GATHER_S)
-        with self._condition:
+            if self._queue:
+                self._condition.wait_for(self._urgent, _GATHER_S)
             batch, self._queue = self._queue[:_BATCH_MAX], self._queue[_BATCH_MAX:]
         return batch
+
+    def _urgent(self) -> bool:
+        """Whether somebody waits for what is in the queue, or it is the last there is."""
+        return self._closed or any(entry.done is not None for entry in self._queue)
 
     def _commit(self, batch: list[_Entry]) -> None:
         try:

@@ -19,12 +19,13 @@ from lodestream.model.access import Principal, Privilege, TableAccess
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 from lodestream.ports.authority import Event
+from lodestream.ports.waiting import before_waiting
 
 _REFRESH_S = 0.2
 _STALE_S = 0.8
 _KEPT_MAX = 20_000
-_Kept = dict[tuple[object, ...], TableAccess | frozenset[Privilege]]
-_Decision = TypeVar("_Decision", TableAccess, frozenset[Privilege])
+_Kept = dict[tuple[object, ...], TableAccess | frozenset[Privilege] | Principal]
+_Decision = TypeVar("_Decision", TableAccess, frozenset[Privilege], Principal)
 
 
 class Catalog:
@@ -89,11 +90,13 @@ class Catalog:
         Raises:
             AccessError: they are disabled, whatever credential they bring.
         """
-        state = self.state
+        state, kept = self._current()
         if name in state.disabled:
             raise AccessError("this user is disabled", user=name)
-        user = state.users.get(name)
-        return None if user is None else Principal(user.name, user.kind, user.groups, user.attributes)
+        found = kept.get((name,))
+        if not isinstance(found, Principal) and (user := state.users.get(name)) is not None:
+            found = _keep(kept, (name,), Principal(user.name, user.kind, user.groups, user.attributes))
+        return found if isinstance(found, Principal) else None
 
     @property
     def state(self) -> State:
@@ -164,6 +167,7 @@ class Catalog:
         now = time.monotonic()
         age = now - self._looked
         if age > self._refresh_s:
+            before_waiting()
             self._look(now, wait=age > _STALE_S)
         return self._held
 

@@ -109,7 +109,9 @@ def _listening(call: Call, settings: ServingSettings, port: int, token: str | No
 def _alone(call: Call, app: App, settings: ServingSettings, token: str | None) -> None:
     from lodestream.apis.postgres.server import Place
     from lodestream.cli.interrupt import Interrupt
+    from lodestream.cli.tuning import tune_for_requests
 
+    tune_for_requests()
     with _bound(settings, shared=False) as listener:
         server = app.postgres(settings, token, listener, Place())
         port = listener.getsockname()[1]
@@ -173,7 +175,9 @@ def _part(app: App, settings: ServingSettings, part: str) -> None:
     import signal
 
     from lodestream.apis.postgres.server import Place, bind
+    from lodestream.cli.tuning import tune_for_requests
 
+    tune_for_requests()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     token = sys.stdin.readline().strip() or None
     index, _, sockets = part.partition(":")

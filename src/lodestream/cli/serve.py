@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
 
     from lodestream.apis.serving import HttpServer
     from lodestream.app import App
-
-_SWITCH_S = 0.0005
-"""Threads take turns that often: an answer must not wait for one that computes."""
 
 
 def serve(
@@ -61,6 +57,7 @@ def _serve(
     call: Call, app: App, server: HttpServer, asgi: Starlette, token: str | None, *, run: bool
 ) -> None:  # fmt: skip
     from lodestream.cli.interrupt import Interrupt
+    from lodestream.cli.tuning import tune_for_requests
     from lodestream.errors import LodestreamError
 
     pipeline = app.pipeline() if run else None
@@ -78,7 +75,7 @@ def _serve(
             if token is not None:
                 call.say(f"token for development: {token}")
 
-    sys.setswitchinterval(_SWITCH_S)
+    tune_for_requests()
     failed: list[LodestreamError] = []
 
     def work() -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from lodestream.model.types import Schema
+
 Kind = Literal["owner", "user", "service"]
 Privilege = Literal["select", "quarantine", "replay", "manage"]
 PRIVILEGES: tuple[Privilege, ...] = ("select", "quarantine", "replay", "manage")
@@ -69,3 +71,9 @@ class TableAccess:
     def whole(self) -> bool:
         """Whether every row is seen as it is stored; columns may still be missing."""
         return not self.filters and all(masked is None for _, masked in self.columns)
+
+    def schema(self, stored: Schema) -> Schema:
+        """Those of the stored columns that are seen."""
+        if len(self.columns) == len(stored):
+            return stored
+        return Schema(tuple(stored[name] for name, _ in self.columns))

@@ -73,11 +73,16 @@ class Schema:
 
     columns: tuple[Column, ...] = ()
     _index: dict[str, int] = field(init=False, repr=False, compare=False, hash=False, default_factory=dict)
+    _hash: int = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash(self.columns))  # it is a key of what is asked for again and again
         for i, column in enumerate(self.columns):
             if self._index.setdefault(column.name, i) != i:
                 raise ValueError(f"column appears twice: {column.name}")
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ class Answer:
         source = self._source
         for batch in source.batches() if isinstance(source, Running) else source.to_batches():
             self.rows += batch.num_rows
-            self._bytes += batch.nbytes
+            self._bytes += pa.ipc.get_record_batch_size(batch)
             yield batch if batch.schema.equals(self.schema) else self._cast(batch)
         if isinstance(source, Running):
             self.cut = source.cut
@@ -75,8 +75,8 @@ class Answer:
 
     def table(self) -> pa.Table:
         """All rows that are left."""
-        if isinstance(self._source, pa.Table) and not self.rows and self._source.schema.equals(self.schema):
-            self.rows, self._bytes = self._source.num_rows, self._source.nbytes
+        if isinstance(self._source, pa.Table) and self._ended is None and self._source.schema.equals(self.schema):
+            self.rows = self._source.num_rows
             self._tell()
             return self._source
         return pa.Table.from_batches(list(self.batches()), self.schema)

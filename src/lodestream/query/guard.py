@@ -19,6 +19,7 @@ import duckdb
 
 from lodestream.errors import AccessError, ConfigError
 from lodestream.model.table import LAYERS
+from lodestream.ports.waiting import before_waiting
 from lodestream.query.functions import ALLOWED, SIZE_MAX, SIZED, TABLE_FUNCTIONS
 
 TEXT_BYTES_MAX = 65_536
@@ -143,6 +144,7 @@ def parse(text: str, catalog: str | None = None, relations: Relations = _NOTHING
 
 @functools.lru_cache(_KEPT)
 def _read(text: str, catalog: str | None, relations: Relations) -> Statement:
+    before_waiting()  # a long text takes its time
     connection = _parser()
     try:
         tree = _tree(connection, text)

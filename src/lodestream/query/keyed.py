@@ -23,6 +23,7 @@ from lodestream.lake.actions import AddFile
 from lodestream.lake.log import Snapshot
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
+from lodestream.ports.waiting import before_waiting
 from lodestream.query._keyed_index import ROWS_PER_RUN, Run, View, hash_of, view_of
 from lodestream.query._keyed_rows import UnusableError
 from lodestream.query._keyed_store import PoorKeyError, Store, evict
@@ -37,6 +38,7 @@ _SMALL_FILES = 16
 _MEMORY_MAX = 64 << 20
 _PARTS_MAX = 12
 _TOUCH_EVERY = 4096
+_AT_ONCE_ROWS = 16
 
 Keys = tuple[str, ...]
 
@@ -210,6 +212,7 @@ class KeyedReads:
         index = state.indexes.get(keys)
         if index is not None and index.view is not None and index.view.version == snapshot.version:
             return index.view
+        before_waiting()
         if keys in state.poor or len(keys) > _COLUMNS_MAX or (index is not None and index.building):
             return None
         with state.lock:
@@ -281,7 +284,10 @@ class KeyedReads:
         if not state.count % _TOUCH_EVERY:
             state.store.touch()
         places = view.find(hash_of([values[name] for name in keys]))
-        if sum(len(rows) for _, rows in places) > rows_max:
+        count = sum(len(rows) for _, rows in places)
+        if count > _AT_ONCE_ROWS:
+            before_waiting()
+        if count > rows_max:
             return None
         found = []
         for file, rows in places:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from lodestream.errors import ConfigError, LodestreamError, TransientError
+from lodestream.ports.waiting import before_waiting
 from lodestream.query.job import BATCH, DESCRIBE, DONE, JOB, READY, SCHEMA, Job, receive, send
 
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system", "LC_ALL": "C.UTF-8"}
@@ -194,6 +195,7 @@ class WorkerPool:
             TransientError: nobody was free in time; ask again after `retry_after_s`.
             ConfigError: the query fails.
         """
+        before_waiting()
         self._admit(principal)
         running: Running | None = None
         try:

@@ -27,6 +27,7 @@ from lodestream.model.access import PRIVILEGES, Principal, Privilege, TableAcces
 from lodestream.model.table import LAYERS, TableName
 from lodestream.model.types import Schema
 from lodestream.ports.authority import Authority, Event
+from lodestream.ports.waiting import before_waiting
 from lodestream.query.answer import Answer, Described, in_utc
 from lodestream.query.conditions import Condition, conditions
 from lodestream.query.guard import Reference, Relations, Statement, parse, view_name
@@ -90,8 +91,7 @@ class _Read:
     @property
     def schema(self) -> Schema:
         """The columns that are seen."""
-        stored = self.snapshot.metadata.schema
-        return Schema(tuple(stored[name] for name, _ in self.access.columns))
+        return self.access.schema(self.snapshot.metadata.schema)
 
     def scan(self, needed: frozenset[str] | None, found: Sequence[Condition]) -> tuple[Scan, str]:
         """For the worker: the table, and what this one query needs of it.
@@ -190,6 +190,7 @@ class QueryService:
                 event = self._event(principal, door, text, reads)
                 if answer := self._by_key(statement, parameters, reads, budget, event, started):
                     return answer
+                before_waiting()
                 self.authority.record(event)
                 job = self._job(statement, reads, parameters, given, budget, integer_division=integer_division)
                 try:
@@ -344,6 +345,7 @@ class QueryService:
         if found is None:
             return None
         if not read.access.whole:
+            before_waiting()
             found = filtered(found, stored, read.access)
         listed, named = [shown[name] for name, _ in columns], [alias or shown[name] for name, alias in columns]
         if found.column_names != listed:
@@ -354,7 +356,7 @@ class QueryService:
         found = found if asked.limit is None or found.num_rows <= asked.limit else found.slice(0, asked.limit)
         cut = rows_max is not None and found.num_rows > rows_max
         found = found.slice(0, rows_max) if cut else found
-        took = _took(found.num_rows, found.nbytes, started)
+        took = _took(found.num_rows, sum(map(pa.ipc.get_record_batch_size, found.to_batches())), started)
         self.authority.record(replace(event, detail={**event.detail, **took}))
         return Answer(found, _pins(reads), event.policies, cut=cut)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
@@ -14,8 +15,11 @@ from lodestream.lake.layout import table_path
 from lodestream.lake.log import Snapshot, list_log, read_commit
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import LAYERS, TableName
+from lodestream.ports.waiting import before_waiting
 
 _KEPT = 64
+_SURE_S = 1.0
+"""For so long a version that was seen is taken to be there still: the table may have been made anew since."""
 Pinned = tuple[DeltaTable, Snapshot]
 
 
@@ -31,6 +35,7 @@ class Snapshots:
         self.disk, self.lake = disk, lake
         self._lock = threading.Lock()
         self._tables: dict[TableName, DeltaTable] = {}
+        self._looked: dict[TableName, tuple[DeltaTable, float]] = {}
         self._old: OrderedDict[tuple[TableName, str, int], Snapshot] = OrderedDict()
 
     def tables(self) -> list[TableName]:
@@ -58,12 +63,20 @@ class Snapshots:
         """
         if version is not None and version < 0:
             raise ConfigError("no such version", table=str(name), version=version)
+        table, looked = self._looked.get(name, (None, 0.0))
+        if version is not None and table is not None and time.monotonic() - looked < _SURE_S:
+            snapshot = table.snapshot
+            if snapshot.version == version:
+                return table, snapshot
         table = self._newest(name)
         if table is None:
             raise no_such_table(name, (known or self.tables)())
-        if version is None or version == table.snapshot.version:
-            return table, table.snapshot
-        key = (name, table.snapshot.metadata.id, version)
+        self._looked[name] = table, time.monotonic()
+        snapshot = table.snapshot
+        if version is None or version == snapshot.version:
+            return table, snapshot
+        before_waiting()
+        key = (name, snapshot.metadata.id, version)
         with self._lock:
             found = self._old.get(key)
         if found is None:
@@ -100,6 +113,7 @@ class Snapshots:
             except CorruptionError:  # made anew under its name, or really damaged: opening it tells
                 with self._lock:
                     self._tables.pop(name, None)
+        before_waiting()
         table = DeltaTable.open(self.disk, table_path(self.lake, name))
         if table is not None:
             with self._lock:

@@ -63,6 +63,7 @@ class Identity:
 
     def __post_init__(self) -> None:
         self._token_verifier: tuple[bytes, scram.Verifier] | None = None
+        self._of_keys: dict[str, tuple[ApiKey, Principal | None, Principal]] = {}
         self._proved: dict[tuple[str, str, int | None], Principal] = {}
 
     def by_text(self, text: str, address: Address | None) -> Principal:
@@ -278,14 +279,21 @@ class Identity:
     def _of_key(self, key: ApiKey, address: Address | None, *, anywhere: bool = False) -> Principal:
         if not anywhere:
             _check_address(key, address)
-        account, scopes = Principal(key.name, "service"), key.scopes
-        if self.directory is not None:
-            known = self.directory(key.name)
-            if known is None:
-                scopes = _harmless(scopes)
-                if not scopes:
-                    raise AccessError("whose key this is has no account any more", key=key.id)
-            account = known or account
+        known = None if self.directory is None else self.directory(key.name)
+        kept = self._of_keys.get(key.id)
+        if kept is None or kept[0] is not key or kept[1] is not known:
+            if len(self._of_keys) >= _PROVED_MAX:
+                self._of_keys.clear()
+            kept = self._of_keys[key.id] = key, known, self._of_account(key, known)
+        return kept[2]
+
+    def _of_account(self, key: ApiKey, known: Principal | None) -> Principal:
+        scopes = key.scopes
+        if known is None and self.directory is not None:
+            scopes = _harmless(scopes)
+            if not scopes:
+                raise AccessError("whose key this is has no account any more", key=key.id)
+        account = known or Principal(key.name, "service")
         return replace(
             account, name=key.name, kind="user" if account.kind == "user" else "service",
             scopes=scopes, via=f"key:{key.id}", expires_us=key.expires_us,

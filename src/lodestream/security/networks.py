@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
@@ -26,6 +27,7 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text.strip()) for text in texts)
 
 
+@functools.lru_cache(1024)
 def address(text: str) -> Address | None:
     """An address; one of IPv4 that is written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 one. None for anything else."""
     try:

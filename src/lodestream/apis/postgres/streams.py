@@ -13,6 +13,7 @@ import pyarrow as pa
 from lodestream.apis.postgres.cancel import Cancel
 from lodestream.apis.postgres.failures import PgError
 from lodestream.errors import LodestreamError
+from lodestream.ports.waiting import tried
 
 _FIRST_BYTES = 256 << 10
 _FIRST_ROWS = 20_000
@@ -71,7 +72,8 @@ class RowStream:
 
     async def open(self, ask: Callable[[], Source]) -> None:
         """Ask, and take the first rows in at once: most answers are then complete. Raises what asking raises."""
-        await self._run(lambda: self._open(ask))
+        if not tried(lambda: self._open(ask)):
+            await self._run(lambda: self._open(ask))
 
     async def take(self, rows_max: int | None) -> pa.RecordBatch | None:
         """The next rows, at most so many; None at the end. Raises what the source raises."""
@@ -112,7 +114,7 @@ class RowStream:
         if self._source is not None:
             self._executor.submit(self._source.close)
 
-    def _open(self, ask: Callable[[], Source]) -> None:
+    def _open(self, ask: Callable[[], Source]) -> bool:
         try:
             source = ask()
         except LodestreamError:
@@ -122,6 +124,7 @@ class RowStream:
         self.cancel.watch(source.cancel)
         self._batches = source.batches()
         self._fill(_FIRST_BYTES, _FIRST_ROWS)
+        return True
 
     def _fill(self, bytes_max: int, rows_max: int | None) -> None:
         size = rows = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -161,9 +162,14 @@ def _names(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
+@functools.lru_cache(256)
+def _lowered(schema: Schema) -> dict[str, str]:
+    return {column.lower(): column for column in schema.names}
+
+
 def _column(name: str, schema: Schema) -> Column:
     """A column by name; one that the caller does not see is one that is not there."""
-    found = {column.lower(): column for column in schema.names}.get(name.lower())
+    found = _lowered(schema).get(name.lower())
     if found is None:
         near = difflib.get_close_matches(name, schema.names, 1)
         raise ProblemError(400, "no such column", column=name[:100], nearest=near[0] if near else None)

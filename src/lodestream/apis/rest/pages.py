@@ -19,7 +19,7 @@ from lodestream.model.access import Principal
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 from lodestream.query.quoting import quoted
-from lodestream.query.service import Budget, QueryService
+from lodestream.query.service import QueryService
 
 _PAGE_BYTES_MAX = 32 << 20
 _KEYED = frozenset({"tinyint", "smallint", "int", "bigint", "decimal", "string", "date", "timestamp"})
@@ -47,22 +47,26 @@ class Pages:
 
     def __init__(self, service: QueryService, cursors: Cursors, door: str) -> None:
         self._service, self._cursors, self._door = service, cursors, door
+        self._budget = replace(service.budget, bytes_max=_PAGE_BYTES_MAX)
 
     def read(
-        self, table: TableName, wanted: Wanted, schema: Schema, version: int, place: Place | None,
-        principal: Principal, budget: Budget,
-    ) -> Page:  # fmt: skip
+        self, table: TableName, wanted: Wanted, schema: Schema, version: int, place: Place | None, principal: Principal
+    ) -> Page:
         """One page. Raises what `QueryService.ask` does, and ProblemError 413 for a row that no page can hold.
 
         Without `order`, rows that fit on one page come in any order. Else, and on all pages, they are ordered by the
         columns asked for after those of `order`, so that rows which tie are the same row.
         """
-        bounded = replace(budget, bytes_max=_PAGE_BYTES_MAX)
 
         def ask(order: Sequence[tuple[str, bool]], offset: int, more: Sequence[Filter]) -> tuple[pa.Table, bool]:
             text, values = sql(_quoted(table), wanted, order, wanted.limit + 1, offset, more)
             with self._service.ask(
-                text, principal=principal, door=self._door, parameters=values, as_of={table: version}, budget=bounded
+                text,
+                principal=principal,
+                door=self._door,
+                parameters=values,
+                as_of={table: version},
+                budget=self._budget,
             ) as answer:
                 found = answer.table()
                 return found, answer.cut

@@ -14,9 +14,9 @@ from starlette.responses import Response
 from lodestream.apis.asked import format_of
 from lodestream.apis.problems import ProblemError
 from lodestream.apis.rest.asking import Threads, attended
-from lodestream.apis.rest.cursors import Cursors, Place
+from lodestream.apis.rest.cursors import Cursors
 from lodestream.apis.rest.filters import OPERATORS, read
-from lodestream.apis.rest.pages import Page, Pages
+from lodestream.apis.rest.pages import Pages
 from lodestream.apis.rest.shapes import AS_OF, HISTORY, LISTED, PAGE, SCHEMA, STATS, TABLE, TEXT, contents, in_json
 from lodestream.apis.rest.sql import DOOR, SqlApi, table_name, writer
 from lodestream.apis.routing import Endpoint, Parameter, Reply
@@ -25,8 +25,8 @@ from lodestream.errors import ConfigError
 from lodestream.lake.log import Snapshot, list_log, read_commit
 from lodestream.model.access import Principal, TableAccess
 from lodestream.model.table import TableName
-from lodestream.model.types import Schema
 from lodestream.ports.authority import Event
+from lodestream.ports.waiting import tried
 from lodestream.project.serving import ApiSettings
 from lodestream.query.quoting import quoted
 from lodestream.query.service import QueryService
@@ -122,21 +122,20 @@ class TablesApi:
         said = dict(given)
         form = format_of(request, said.get("format"))
         known = request.headers.get("if-none-match")
-        budget = self._sql.budget(None, None)
 
         def found() -> tuple[Response | None, bytes, str, dict[str, str]]:
             snapshot, access = self._access(name, principal, self._as_of(said.get("as_of"), name, principal))
-            wanted = read(given, seen(snapshot, access), _LIMIT, self._limit_max)
+            wanted = read(given, access.schema(snapshot.metadata.schema), _LIMIT, self._limit_max)
             place = None
             if (cursor := said.get("cursor")) is not None:
                 place = self._pages.place(cursor, name, wanted, principal)
                 snapshot, access = self._access(name, principal, place.version)
-            schema, version = seen(snapshot, access), snapshot.version
-            etag = _etag(snapshot, access, given, form, request.url.path)
+            schema, version = access.schema(snapshot.metadata.schema), snapshot.version
+            etag = _etag(snapshot, access, given, form, request.scope["path"])
             headers = {"ETag": etag, "Vary": "Accept, Authorization", "Lodestream-Versions": f"{name}={version}"}
             if known is not None and etag in (one.strip() for one in known.split(",")):
                 return Response(status_code=304, headers=headers), b"", "", {}
-            page = self._page(name, wanted, schema, version, place, principal, budget)
+            page = self._pages.read(name, wanted, schema, version, place, principal)
             if page.next is not None:
                 target = request.url.remove_query_params("cursor").include_query_params(cursor=page.next)
                 headers["Link"] = f'<{target.path}?{target.query}>; rel="next"'
@@ -145,7 +144,9 @@ class TablesApi:
             told = {"version": version, "next": page.next}
             return None, b"".join([*pieces, made.tail(told)]), made.media_type, headers
 
-        done, body, media_type, headers = await self._run(request, found)
+        by_key = any(value.startswith("eq.") for _, value in given)
+        made = tried(found) if by_key else None
+        done, body, media_type, headers = made if made is not None else await self._run(request, found)
         return done or Response(body, headers=headers, media_type=media_type)
 
     async def schema(self, request: Request, principal: Principal) -> Response:
@@ -156,7 +157,7 @@ class TablesApi:
             when = self._as_of(request.query_params.get("as_of"), name, principal)
             snapshot, access = self._access(name, principal, when)
             masked = dict(access.columns)
-            columns = seen(snapshot, access)
+            columns = access.schema(snapshot.metadata.schema)
             return {
                 "table": str(name), "version": snapshot.version,
                 "columns": [
@@ -189,7 +190,7 @@ class TablesApi:
         def found() -> Any:
             when = self._as_of(request.query_params.get("as_of"), name, principal)
             snapshot, access = self._access(name, principal, when)
-            columns = seen(snapshot, access).columns[:_COUNTED_COLUMNS_MAX]
+            columns = access.schema(snapshot.metadata.schema).columns[:_COUNTED_COLUMNS_MAX]
             parts = ["count(*)", *(part for one in columns for part in _figures(one))]
             text = "SELECT " + ", ".join(f"{part} AS f{place}" for place, part in enumerate(parts))
             text += f" FROM {quoted(name.layer)}.{quoted(name.name)}"
@@ -218,12 +219,6 @@ class TablesApi:
         except ConfigError as error:
             raise ProblemError(404, error.message, table=str(name), nearest=error.facts.get("nearest")) from None
         return found if version is None else self._service.access(name, principal, version)
-
-    def _page(
-        self, name: TableName, wanted: Any, schema: Schema, version: int, place: Place | None, principal: Principal,
-        budget: Any,
-    ) -> Page:  # fmt: skip
-        return self._pages.read(name, wanted, schema, version, place, principal, budget)
 
     def _versions(self, name: TableName, before: int, limit: int, *, whole: bool) -> list[dict[str, Any]]:
         """The newest versions before one, as far back as the log goes."""
@@ -259,16 +254,10 @@ class TablesApi:
         self._service.authority.record(event)
 
 
-def seen(snapshot: Snapshot, access: TableAccess) -> Schema:
-    """The columns of a version that somebody sees."""
-    stored = snapshot.metadata.schema
-    return Schema(tuple(stored[name] for name, _ in access.columns))
-
-
 def _etag(snapshot: Snapshot, access: TableAccess, given: list[tuple[str, str]], form: str, path: str) -> str:
     """Names an answer: the same only for the same rows, seen the same way."""
     told = [snapshot.metadata.id, snapshot.version, access.columns, access.filters, sorted(given), form, path]
-    return f'"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]}"'
+    return f'"{hashlib.sha256(repr(told).encode()).hexdigest()[:32]}"'
 
 
 def _figures(column: Any) -> list[str]:
