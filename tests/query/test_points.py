@@ -6,11 +6,13 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
+from lodestream.catalog.audit_table import Wanted
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.table import DeltaTable
 from lodestream.model.access import Principal
 from lodestream.model.policy import Grant, Mask, RowFilter
 from lodestream.model.table import TableName
+from lodestream.ports.waiting import tried
 from lodestream.query.guard import parse
 from lodestream.query.keyed import KeyedReads
 from lodestream.query.points import point
@@ -178,3 +180,29 @@ MORE = [
 @pytest.mark.parametrize("text", MORE)
 def test_what_is_more_than_a_key_takes_a_worker(text):
     assert point(parse(text), []) is None
+
+
+def test_at_once_or_not_at_all(both, keyed, catalog):
+    """What would have to wait leaves nothing behind, so that it can be asked again on another thread."""
+    plain, fast = both
+    text = "select id from gold.t where id = $1"
+
+    def asked(service, id_):
+        found = tried(lambda: service.ask(text, principal=OWNER, parameters=[id_]))
+        return None if found is None else found.table().to_pylist()
+
+    def recorded():
+        catalog._journal.flush()
+        return len(catalog._journal.records(Wanted(action="query", limit=1000)))
+
+    assert asked(fast, 1) is None
+    for id_ in range(3):
+        fast.ask(text, principal=OWNER, parameters=[id_]).table()
+        assert keyed.settle()
+    before = recorded()
+    assert asked(fast, 7) == [{"id": 7}]
+    assert recorded() == before + 1
+    assert asked(plain, 7) is None  # it takes a worker
+    assert recorded() == before + 1
+    found = tried(lambda: fast.ask("select id from gold.t where who = 'bob'", principal=OWNER))
+    assert found is None  # its index is not there, and the rows would be many

@@ -345,7 +345,6 @@ class QueryService:
         if found is None:
             return None
         if not read.access.whole:
-            before_waiting()
             found = filtered(found, stored, read.access)
         listed, named = [shown[name] for name, _ in columns], [alias or shown[name] for name, alias in columns]
         if found.column_names != listed:
