@@ -323,7 +323,7 @@ class App:
             governing_part(Governing(self.catalog, lambda by: self.governing(by, "rest"))),
         ]
         return application(
-            [*parts, status_part(parts, self.project.name)], gate, otherwise=console(),
+            [*parts, status_part(parts, self.project.name, self.audit.failing)], gate, otherwise=console(),
             secure=settings.tls is not None, refused=at_the_gate(gate, TurnedAway(self.catalog.record)),
             streams=Streams(settings.api.streams_per_user_max, settings.api.streams_max),
         )  # fmt: skip

@@ -9,6 +9,7 @@ from lodestream.apis.routing import application
 from lodestream.app import open_project
 from lodestream.catalog import store
 from lodestream.catalog.entries import entry
+from lodestream.errors import AccessError
 from lodestream.model.access import Principal
 from lodestream.model.policy import Grant
 from lodestream.model.table import TableName
@@ -74,6 +75,9 @@ def test_users_are_kept(served):
     )
     assert served.app.catalog.principal("alice").groups == {"a"}
     assert served("PUT", "/api/users/bob", {}).status_code == 400  # a file says who bob is
+    assert served("PUT", "/api/users/bob", {"disabled": True}).status_code == 200  # but not that he stays
+    with pytest.raises(AccessError, match="disabled"):
+        served.app.catalog.principal("bob")
     assert served("PUT", "/api/users/tenant/1f-2", {}).status_code == 200
     assert served("DELETE", "/api/users/alice").json() == {"declared": []}
     assert served("DELETE", "/api/users/alice").status_code == 400

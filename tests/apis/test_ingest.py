@@ -151,6 +151,14 @@ def test_curl(served):
     assert json.loads(done.stdout) == {"accepted": 1, "first": 0, "last": 0}
 
 
+def test_a_server_that_cannot_record_is_not_ready_but_takes_records(served, monkeypatch):
+    monkeypatch.setattr(served.app.audit, "_failed", "disk is full")
+    answer = served.client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "failing"})
+    assert served.client.get("/healthz").status_code == 200
+    assert served.post(TEXT).status_code == 200
+
+
 def test_an_empty_array_takes_nothing(served):
     assert served.post("[]").json() == {"accepted": 0, "first": None, "last": None}
     assert served.post(" ").status_code == 400
@@ -160,6 +168,7 @@ def test_status_pages(served):
     served.post(TEXT)
     served.post("{}", stream="ordres")
     assert served.client.get("/healthz", headers={"authorization": ""}).json()["status"] == "ok"
+    assert served.client.get("/readyz", headers={"authorization": ""}).json()["status"] == "ok"
     text = served.client.get("/metrics").text
     assert 'lodestream_ingest_requests_total{stream="orders",status="200"} 1' in text
     assert 'lodestream_ingest_requests_total{stream="",status="404"} 1' in text

@@ -448,12 +448,14 @@ def test_what_cannot_be_recorded_is_refused_and_reads_that_went_on_are_kept(faul
     log.record(read(n=0))
     log._database.fails = "before"
     accepted = list(until_refused(log, "disk is full"))
+    assert log.failing() == {"audit": "disk is full"}
     for event in (read(n=-1), change(n=-1), read(n=-1, decision="refused")):
         with pytest.raises(TransientError, match="disk is full"):
             log.record(event)
     log._database.fails = None
     log.record(read(n=-2))
     log.flush()
+    assert log.failing() == {}
     told = [facts(record)["detail"].get("n") for record in reversed(log.records(Wanted(limit=10**6)))]
     assert told == [None, 0, *accepted, -2], "accepted reads are there once, refused ones are not"
     assert log.verify().problems == ()

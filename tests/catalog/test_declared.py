@@ -1,5 +1,6 @@
 """What a project declares reaches the catalog, and what people said at run time stays."""
 
+import threading
 import time
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from lodestream.app import open_project
 from lodestream.catalog import store
 from lodestream.catalog.entries import entry
+from lodestream.catalog.follow import Follower
 from lodestream.errors import AccessError
 from lodestream.model.access import Principal
 from lodestream.model.policy import Grant
@@ -185,3 +187,21 @@ def wait(holds, seconds=30):
     while not holds():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.02)
+
+
+def test_a_file_that_is_still_being_written_is_left_alone(monkeypatch):
+    states = [0, 1, 2, 3, 3, 4, 5, 5, 5]
+    left, taken = list(states), []
+    looked = threading.Event()
+
+    def look(_self):
+        if len(left) == 1:
+            looked.set()
+            return left[0]
+        return left.pop(0)
+
+    monkeypatch.setattr(Follower, "_look", look)
+    with Follower("policies.yaml", lambda: taken.append(left[0]) or [], print, every_s=0.001).start():
+        taken.clear()
+        assert looked.wait(30)
+    assert taken == [4, 5]  # what comes after 3, 3 and after 5, 5

@@ -139,6 +139,7 @@ def test_version_is_the_packages():
     from importlib.metadata import version
 
     assert call("version", "--json").json["lodestream"] == version("lodestream")
+    assert call("--version").out == f"lodestream {version('lodestream')}\n"
 
 
 def test_json_is_one_object_or_one_a_line(orders):

@@ -113,6 +113,7 @@ class AuditLog:
         self._idle = False
         self._begun = False
         self._proved = False
+        self._failed: str | None = None
         self._loose = False
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -148,6 +149,10 @@ class AuditLog:
         """Wait until all that was accepted is durable. Raises TransientError when it cannot be written."""
         if self._thread is not None:
             self._submit(_Entry(), wait=True)
+
+    def failing(self) -> dict[str, str]:
+        """Why nothing can be asked or changed now, because it could not be written down; nothing when it can."""
+        return {} if self._failed is None else {"audit": self._failed}
 
     def close(self) -> None:
         """Write and anchor what is left, and let go of the database; twice is harmless."""
@@ -279,10 +284,10 @@ class AuditLog:
             self._store(batch)
             self._anchor(now=any(entry.changes for entry in batch))
         except LodestreamError as error:
-            self._proved = False
+            self._proved, self._failed = False, error.message
             _release(batch, error)
             return
-        self._proved = True
+        self._proved, self._failed = True, None
         _release(batch, None)
 
     def _store(self, batch: list[_Entry]) -> None:

@@ -6,7 +6,7 @@ import gc
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -41,6 +41,7 @@ from lodestream.cli.trace import trace
 from lodestream.cli.up import up
 from lodestream.cli.users import app as users
 from lodestream.cli.version import version
+from lodestream.version import VERSION
 
 _EPILOG = "Start with `lodestream demo`, or `lodestream init my-lake`. Exit codes: docs/reference/cli.md."
 VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
@@ -108,6 +109,17 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lodestream {VERSION}")
+        raise typer.Exit
+
+
+VERSION_FLAG = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+]
+
+
 @app.callback()
 def common(
     context: typer.Context,
@@ -116,6 +128,7 @@ def common(
     env: ENV = None,
     json: JSON = False,
     debug: DEBUG = False,
+    _version: VERSION_FLAG = False,
 ) -> None:
     """Real-time analytics from raw events to gold Delta tables, exactly once, on one machine."""
     context.obj = {"project": project, "lake": lake, "env": env, "json": json, "debug": debug}
