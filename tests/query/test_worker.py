@@ -1,6 +1,8 @@
 """What a worker can do when the guard is passed by: nothing."""
 
 import os
+import select
+import signal
 import time
 
 import pyarrow as pa
@@ -44,6 +46,15 @@ def run(pool: WorkerPool, sql: str, *scans: Scan, parameters=(), **budget) -> pa
 
 def rows(running) -> list[dict[str, object]]:
     return [row for batch in running.batches() for row in batch.to_pylist()]
+
+
+def test_a_worker_that_was_ended_while_idle_is_replaced(pool):
+    for _ in range(3):
+        assert run(pool, "SELECT 1 AS one")["one"].to_pylist() == [1]
+        for worker in pool._idle:
+            signal.pidfd_send_signal(worker.handle, signal.SIGKILL)
+            select.select([worker.handle], [], [], 30)
+    assert run(pool, "SELECT 2 AS two")["two"].to_pylist() == [2]
 
 
 ESCAPES = """

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -52,6 +53,13 @@ class _Worker:
     readable: tuple[str, ...]
     keys: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_KEPT_KEYS))
     started: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is no more."""
+        poll = select.poll()
+        poll.register(self.handle, select.POLLIN)
+        return bool(poll.poll(0))
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, OSError):
@@ -209,7 +217,7 @@ class WorkerPool:
             worker.keys.append(key)
             if began is not None:
                 began(running)
-            with contextlib.suppress(OSError):  # one that died while idle is found by reading
+            with contextlib.suppress(OSError):  # one that has just died is found by reading
                 send(worker.connection, DESCRIBE if describe else JOB, payload)
             running.begin()
         except BaseException:
@@ -296,7 +304,7 @@ class WorkerPool:
         with self._lock:
             fit: list[_Worker] = []
             for worker in self._idle:
-                (fit if set(readable) <= set(worker.readable) else stale).append(worker)
+                (fit if set(readable) <= set(worker.readable) and not worker.ended else stale).append(worker)
             self._idle = fit
             chosen = next((worker for worker in fit if key in worker.keys), fit[0] if fit else None)
             if chosen is not None:
