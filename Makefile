@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Tests start hundreds of processes; they need not compile the same modules each.
-unexport PYTHONDONTWRITEBYTECODE
+# Tests start hundreds of processes: they need not compile the same modules each, and are as users' are.
+unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 NATIVE := $(VENV)/.native
 NATIVE_SOURCE := native/Cargo.toml native/pyproject.toml $(wildcard native/src/*.rs)
 

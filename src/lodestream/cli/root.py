@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -145,6 +146,8 @@ for _verbs in VERBS.values():
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     sys.excepthook = _unexpected
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whoever reads a pipe waits for the line of a server's address
+        sys.stdout.reconfigure(line_buffering=True)
     code = _run(arguments)
     if code:  # an exception has left frames behind, and DuckDB complains of connections that live until the very end
         gc.collect()
