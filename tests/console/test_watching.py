@@ -32,6 +32,7 @@ def test_gold_moves_a_bad_row_is_mended_and_a_query_is_asked(watched, site):
     number = site.send(1, amount=-19)
     site.wait(lambda: figure(page, "quarantine") == aside + 1, "the open row is counted")
     page.get_by_role("link", name="Quality").first.click()
+    page.get_by_role("heading", name="Quality", exact=True).wait_for()  # until then the page before is there
     page.get_by_role("link", name="silver.orders").first.click()
     page.get_by_role("button", name="expect:positive", exact=False).first.click()
     row = page.locator(".aside tbody tr", has_text=f"order_id o{number}")
