@@ -139,6 +139,20 @@ def test_a_topic_that_was_never_there_is_named_with_those_that_are_most_like_it(
     assert told.value.facts["there"].split(", ")[0] == topic.name
 
 
+def test_partitions_that_come_while_it_leaves_are_for_others(kafka, monkeypatch):
+    topic = Topic(kafka)
+    topic.send(rows(0, 3))
+    made = source(topic)
+    take_all(made)
+    reader = made._opened.reader
+    monkeypatch.setattr(reader, "_start", lambda _partitions: pytest.fail("nobody reads them any more"))
+    monkeypatch.setattr(reader, "_leaving", True)  # the consumer's close calls back while it waits for the group
+    before = dict(reader.assigned)
+    reader._on_assign(reader._consumer, [TopicPartition(topic.name, 1)])
+    assert reader.assigned == before
+    made.close()
+
+
 def test_partitions_and_topics_that_are_added_are_found(kafka, monkeypatch):
     monkeypatch.setattr("lodestream.sources.kafka._LOOK_AROUND_S", 0.2)
     topic = Topic(kafka, partitions=1)

@@ -125,6 +125,7 @@ class KafkaReader:
         self._problem: ck.KafkaError | None = None
         self._reason: ck.KafkaError | None = None
         self._failure: LodestreamError | None = None
+        self._leaving = False
         self._connected = False
         self.assigned: dict[Partition, int] = {}
         self.is_shared = bool(member)
@@ -258,6 +259,7 @@ class KafkaReader:
 
     def close(self) -> None:
         """Leave; twice is harmless."""
+        self._leaving = True
         self._drain.close()
         with contextlib.suppress(RuntimeError):
             self._consumer.close()
@@ -269,6 +271,9 @@ class KafkaReader:
         self.assigned.update(starts)
 
     def _on_assign(self, _consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        if self._leaving:  # what comes while we leave is for others
+            self._consumer.incremental_assign([])
+            return
         self.has_assignment = True
         try:
             self._begin([(one.topic, one.partition) for one in partitions])
