@@ -78,9 +78,18 @@ class KafkaChaos:
         self.stopped = folder / "stopped.txt"
         self.stop_producing = folder / "enough"
         self.kills = self.restarts = self.at_points = 0
+        self.children: set[int] = set()
 
     def run(self, kills: int, restarts: int) -> dict[str, object]:
         """Kill until there were enough; then let everything settle and count."""
+        try:
+            return self._run(kills, restarts)
+        finally:  # whatever went wrong, nobody is left behind
+            for child in list(self.children):
+                self.end(child)
+            self.broker.stop()
+
+    def _run(self, kills: int, restarts: int) -> dict[str, object]:
         self.fork(self.make_topic, wait=True)
         producer = self.fork(self.produce)
         workers: dict[int, float] = {}
@@ -93,6 +102,7 @@ class KafkaChaos:
             for child in list(workers):
                 gone, status = os.waitpid(child, os.WNOHANG)
                 if gone:
+                    self.children.discard(child)
                     assert os.WIFSIGNALED(status), f"a worker ended by itself with {status}"
                     del workers[child]
                     self.kills += 1
@@ -100,22 +110,19 @@ class KafkaChaos:
             old = [child for child, since in workers.items() if time.monotonic() - since > 2.0]
             if old and self.rng.random() < 0.4:
                 victim = self.rng.choice(old)
-                os.kill(victim, signal.SIGKILL)
-                os.waitpid(victim, 0)
+                self.end(victim)
                 del workers[victim]
                 self.kills += 1
             if self.kills >= every * (self.restarts + 1) and self.restarts < restarts:
                 self.restarts += 1
                 self.broker.restart(kill=self.restarts % 2 == 0)
         for child in workers:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            self.end(child)
         self.stop_producing.touch()
         os.waitpid(producer, 0)
+        self.children.discard(producer)
         self.fork(lambda: self.pipeline().run(until_idle=True), wait=True)
-        verdict = self.verdict()
-        self.broker.stop()
-        return verdict
+        return self.verdict()
 
     # --- children ----------------------------------------------------------------------------------------------------
 
@@ -131,7 +138,15 @@ class KafkaChaos:
                 os._exit(code)
         if wait:
             assert os.waitpid(child, 0)[1] == 0
+        else:
+            self.children.add(child)
         return child
+
+    def end(self, child: int) -> None:
+        """Kill a child that still runs."""
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        self.children.discard(child)
 
     def make_topic(self) -> None:
         from confluent_kafka.admin import AdminClient, NewTopic
