@@ -39,14 +39,15 @@ demo: setup        ## a year of real flights through bronze, silver and gold
 # The doors are tested apart: their clients bring libraries after which a process must not fork, and crash tests fork.
 # What takes long comes first, and a third worker fills the time that others wait for servers and clocks.
 DOORS := tests/console tests/cli tests/apis
+OTHERS := tests/bench tests/operations tests/engines tests $(DOORS:%=--ignore=%)
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 test: setup        ## the default tests: minutes on two cores
 	@$(PYTEST) $(DOORS)
-	@$(PYTEST) tests/bench tests/operations tests/engines tests $(DOORS:%=--ignore=%)
+	@$(PYTEST) $(OTHERS)
 
 test-long: setup   ## crash, power-loss and differential tests in full length
 	@$(PYTEST) -m "long or not long" $(DOORS)
-	@$(PYTEST) -m "long or not long" tests/bench tests/operations tests/engines tests $(DOORS:%=--ignore=%)
+	@$(PYTEST) -m "long or not long" $(OTHERS)
 
 lint: setup
 	@$(BIN)/ruff check .

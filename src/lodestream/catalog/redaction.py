@@ -26,7 +26,6 @@ _KEPT = ("quoted", "parameter", "name")
 
 
 @functools.lru_cache(maxsize=512)
-@functools.lru_cache(256)
 def without_values(sql: str) -> str:
     """A query with `?` for each number and each text in it, without comments, on one line.
 

@@ -37,6 +37,7 @@ def postgres(
     for development is printed, the password of the user `dev`, and only this machine can connect. Ctrl-C ends it.
     """
     from lodestream.cli.parent import handed_token
+    from lodestream.cli.tuning import tune_for_requests
     from lodestream.errors import MissingDriverError
 
     try:
@@ -52,6 +53,7 @@ def postgres(
         update={key: value for key, value in (("port", port), ("processes", processes)) if value is not None}
     )
     settings = settings.model_copy(update={"postgres": changed})
+    tune_for_requests()
     if part is not None:
         _part(app, settings, part)
         return
@@ -109,14 +111,12 @@ def _listening(call: Call, settings: ServingSettings, port: int, token: str | No
 def _alone(call: Call, app: App, settings: ServingSettings, token: str | None) -> None:
     from lodestream.apis.postgres.server import Place
     from lodestream.cli.interrupt import Interrupt
-    from lodestream.cli.tuning import tune_for_requests
 
-    tune_for_requests()
     with _bound(settings, shared=False) as listener:
         server = app.postgres(settings, token, listener, Place())
         port = listener.getsockname()[1]
         policies = app.follow_policies("postgres", call.say).start()
-        with policies, Interrupt(call, server.stop, what="connections"), contextlib.closing(app.query):
+        with policies, Interrupt(call, server.stop, what="connections"):
             server.run(lambda: _listening(call, settings, port, token))
 
 
@@ -175,9 +175,7 @@ def _part(app: App, settings: ServingSettings, part: str) -> None:
     import signal
 
     from lodestream.apis.postgres.server import Place, bind
-    from lodestream.cli.tuning import tune_for_requests
 
-    tune_for_requests()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     token = sys.stdin.readline().strip() or None
     index, _, sockets = part.partition(":")
@@ -190,5 +188,5 @@ def _part(app: App, settings: ServingSettings, part: str) -> None:
 
         threading.Thread(target=watch, name="parent", daemon=True).start()
         policies = app.follow_policies("postgres", lambda text: print(text, file=sys.stderr)).start()
-        with policies, contextlib.closing(app.query):
+        with policies:
             server.run(lambda: print("ready", flush=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,8 +48,7 @@ def serve(
     if run:
         app.apply()
     server = HttpServer(settings, app.project.root)
-    with contextlib.closing(app.query):
-        _serve(call, app, server, app.http(settings, token), token, run=run)
+    _serve(call, app, server, app.http(settings, token), token, run=run)
 
 
 def _serve(

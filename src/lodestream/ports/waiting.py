@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -15,26 +14,18 @@ class WouldWaitError(Exception):
     """What is tried at once cannot be done without waiting; nothing was done or recorded."""
 
 
-@contextlib.contextmanager
-def at_once() -> Iterator[None]:
-    """Within, whoever is about to wait raises WouldWaitError instead."""
-    token = _MUST_NOT.set(True)
-    try:
-        yield
-    finally:
-        _MUST_NOT.reset(token)
-
-
 def tried(work: Callable[[], T]) -> T | None:
     """What `work` returns when it need not wait, so that it may run on this thread; None when it must.
 
     It is to be called again on another thread then, so it leaves nothing behind when WouldWaitError passes it.
     """
+    token = _MUST_NOT.set(True)
     try:
-        with at_once():
-            return work()
+        return work()
     except WouldWaitError:
         return None
+    finally:
+        _MUST_NOT.reset(token)
 
 
 def before_waiting() -> None:

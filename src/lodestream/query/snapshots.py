@@ -34,12 +34,12 @@ class Snapshots:
     def __init__(self, disk: Disk, lake: str) -> None:
         self.disk, self.lake = disk, lake
         self._lock = threading.Lock()
-        self._tables: dict[TableName, DeltaTable] = {}
-        self._looked: dict[TableName, tuple[DeltaTable, float]] = {}
+        self._tables: dict[TableName, tuple[DeltaTable, float]] = {}
         self._old: OrderedDict[tuple[TableName, str, int], Snapshot] = OrderedDict()
 
     def tables(self) -> list[TableName]:
         """All tables of the lake, quarantines included, by layer and name."""
+        before_waiting()
         return [
             TableName(layer, name)
             for layer in LAYERS
@@ -63,7 +63,7 @@ class Snapshots:
         """
         if version is not None and version < 0:
             raise ConfigError("no such version", table=str(name), version=version)
-        table, looked = self._looked.get(name, (None, 0.0))
+        table, looked = self._held(name)
         if version is not None and table is not None and time.monotonic() - looked < _SURE_S:
             snapshot = table.snapshot
             if snapshot.version == version:
@@ -71,7 +71,6 @@ class Snapshots:
         table = self._newest(name)
         if table is None:
             raise no_such_table(name, (known or self.tables)())
-        self._looked[name] = table, time.monotonic()
         snapshot = table.snapshot
         if version is None or version == snapshot.version:
             return table, snapshot
@@ -93,6 +92,7 @@ class Snapshots:
         Raises:
             ConfigError: there is no such table, or it was made later than that, or its log is gone.
         """
+        before_waiting()
         table, _ = self.pin(name)
         for version in sorted(list_log(self.disk, table.path).commits, reverse=True):
             try:
@@ -103,21 +103,26 @@ class Snapshots:
                 return version
         raise ConfigError("there was no version of the table at that time, or its log is gone", table=str(name))
 
-    def _newest(self, name: TableName) -> DeltaTable | None:
+    def _held(self, name: TableName) -> tuple[DeltaTable | None, float]:
+        """A table that is kept open, and when it was looked at."""
         with self._lock:
-            table = self._tables.get(name)
+            return self._tables.get(name, (None, 0.0))
+
+    def _newest(self, name: TableName) -> DeltaTable | None:
+        table, _ = self._held(name)
         if table is not None:
             try:
                 table.refresh()
-                return table
             except CorruptionError:  # made anew under its name, or really damaged: opening it tells
                 with self._lock:
                     self._tables.pop(name, None)
-        before_waiting()
-        table = DeltaTable.open(self.disk, table_path(self.lake, name))
+                table = None
+        if table is None:
+            before_waiting()
+            table = DeltaTable.open(self.disk, table_path(self.lake, name))
         if table is not None:
             with self._lock:
-                self._tables[name] = table
+                self._tables[name] = table, time.monotonic()
         return table
 
 

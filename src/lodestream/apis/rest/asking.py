@@ -155,18 +155,19 @@ async def respond(
 async def attended(request: Request, work: Any, cancel: Callable[[], None]) -> Any:
     """What `work` gives, unless the client leaves before: then it is cancelled. Raises ProblemError 400 then."""
     working = asyncio.ensure_future(work)
-    await asyncio.wait({working}, timeout=_SOON_S)
-    if working.done():  # most are, and to listen for a client that leaves takes its time too
-        return working.result()
-    leaving = asyncio.ensure_future(_gone(request))
+    leaving: asyncio.Future[None] | None = None
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working}, timeout=_SOON_S)
+        if not working.done():  # most are, and to listen for a client that leaves takes its time too
+            leaving = asyncio.ensure_future(_gone(request))
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             cancel()
             raise ProblemError(400, "the client left before the answer")
         return await working
     finally:
-        leaving.cancel()
+        if leaving is not None:
+            leaving.cancel()
         if not working.done():  # nobody will ask for its result
             cancel()
             working.add_done_callback(lambda done: done.cancelled() or done.exception())
