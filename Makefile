@@ -36,18 +36,15 @@ console: setup     ## build the console of web/ into the package (needs Node.js 
 demo: setup        ## a year of real flights through bronze, silver and gold
 	@$(BIN)/lodestream demo
 
-# The doors are tested apart: their clients bring libraries after which a process must not fork, and crash tests fork.
 # What takes long comes first, and a third worker fills the time that others wait for servers and clocks.
-DOORS := tests/console tests/cli tests/apis
-OTHERS := tests/bench tests/operations tests/engines tests $(DOORS:%=--ignore=%)
-PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+# A test that hangs or a worker that dies ends the run, with its name.
+FIRST := tests/bench tests/operations tests/engines tests/console tests/cli tests/apis
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 test: setup        ## the default tests: minutes on two cores
-	@$(PYTEST) $(DOORS)
-	@$(PYTEST) $(OTHERS)
+	@$(PYTEST) -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true $(FIRST) tests
 
 test-long: setup   ## crash, power-loss and differential tests in full length
-	@$(PYTEST) -m "long or not long" $(DOORS)
-	@$(PYTEST) -m "long or not long" $(OTHERS)
+	@$(PYTEST) -m "long or not long" $(FIRST) tests
 
 lint: setup
 	@$(BIN)/ruff check .

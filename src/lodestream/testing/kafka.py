@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -29,6 +28,16 @@ _CLUSTER = "bG9kZXN0cmVhbS10ZXN0cw"
 _FAST_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xms128m")
 _START_S = 60.0
 _STOP_S = 20.0
+_END_WITH_PARENT = """
+import contextlib, ctypes, os, signal, sys
+with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Becomes the program in its arguments; the kernel (Linux) ends that when who started it is gone, for any reason.
+
+A program of its own, for nothing may run between fork and exec in a process with threads and native libraries.
+"""
 _LOGIN = "org.apache.kafka.common.security"
 
 
@@ -106,9 +115,9 @@ class KafkaBroker:
         log4j = f"-Dlog4j2.configurationFile={_log_settings(self.folder)}"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                ["java", *flags, log4j, "-cp", path, "kafka.Kafka", str(self._configuration)],
+                [sys.executable, "-ISc", _END_WITH_PARENT,
+                 "java", *flags, log4j, "-cp", path, "kafka.Kafka", str(self._configuration)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-                preexec_fn=_end_with_parent,
             )  # fmt: skip
         deadline = time.monotonic() + _START_S
         while not self._answers():
@@ -246,12 +255,6 @@ def _formatted(path: str) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return template
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end this process when the one that started it is gone, however that came about (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _log_settings(folder: Path) -> Path:
