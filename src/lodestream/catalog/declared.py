@@ -99,6 +99,6 @@ def _flow_entries(flows: Mapping[TableName, FlowPlan], old: Mapping[str, Mapping
             cells = {(str(table), source) for table, source in origins}
             cells |= {(table, source) for table, source in earlier.pop(column, ())}
             columns[column] = sorted([list(cell) for cell in cells])
-        above = {str(table) for table in (plan.upstream, *plan.waits_for) if table is not None}
+        above = {str(table) for table in (*plan.streams, *plan.waits_for)}
         body = {"columns": columns, "inputs": sorted(above | set(before["inputs"])), "gone": earlier}
         yield Entry("flow", str(name), body, FLOWS)

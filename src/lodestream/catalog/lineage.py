@@ -166,7 +166,7 @@ def everything(known: Lineage) -> Sees:
 
 
 def _inputs(plan: FlowPlan) -> frozenset[TableName]:
-    return frozenset([*([plan.upstream] if plan.upstream is not None else []), *plan.waits_for])
+    return frozenset([*plan.streams, *plan.waits_for])
 
 
 def _sink(table: TableName, sink: Publish) -> Reader:

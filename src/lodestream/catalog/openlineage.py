@@ -67,7 +67,7 @@ class _Export:
         return facets
 
     def _inputs(self, plan: FlowPlan) -> list[dict[str, Any]]:
-        tables = [*([plan.upstream] if plan.upstream is not None else []), *plan.waits_for]
+        tables = [*plan.streams, *plan.waits_for]
         found = [self._dataset(table) for table in dict.fromkeys(tables) if self._sees(table) is not None]
         if isinstance(plan.steps[0], ReadSource):
             source = plan.steps[0].source.name

@@ -29,7 +29,7 @@ def explain(
         }
         for column in plan.schema
     }
-    reads = [str(name) for name in dict.fromkeys([*([plan.upstream] if plan.upstream else []), *plan.waits_for])]
+    reads = [str(name) for name in dict.fromkeys([*plan.streams, *plan.waits_for])]
     if call.json:
         call.emit(
             {"table": str(plan.table.name), "definition": plan.definition, "reads": reads, "steps": list(found.steps),

@@ -115,7 +115,7 @@ def _readers(opened: App, name: TableName) -> list[TableName]:
     """The table and every table that streams from it, inputs first."""
     found = [name]
     for reader, plan in opened.flows.items():
-        if plan.upstream in found:
+        if not set(plan.streams).isdisjoint(found):
             found.append(reader)
     return found
 

@@ -70,6 +70,7 @@ class BatchPlan:
         ranges: source ranges to read (ingest flows).
         after: upstream version read before this batch (stream flows), -1 for none.
         upto: last upstream version of this batch, inclusive.
+        joined_after, joined_upto: the same of the stream that is joined.
         pins: versions of lookup tables and query inputs, by table name.
         late_us: W(n-1): a row at or before it is late.
         evict_us: W(n): windows ending at or before it close in this batch; keys expiring by then leave state.
@@ -88,6 +89,8 @@ class BatchPlan:
     ranges: tuple[SourceRange, ...] = ()
     after: int = -1
     upto: int = -1
+    joined_after: int = -1
+    joined_upto: int = -1
     pins: Mapping[str, int] = field(default_factory=dict)
     late_us: int = 0
     evict_us: int = 0

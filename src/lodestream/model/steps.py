@@ -10,6 +10,7 @@ from lodestream.model.table import (
     Dedup,
     Drift,
     EventTime,
+    Join,
     Lookup,
     OnFail,
     PythonStep,
@@ -95,6 +96,20 @@ class LookUp:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinStreams:
+    """Join with the new rows of `join.table`.
+
+    Attributes:
+        reads: columns of the other table that are read.
+        schema: the columns it adds.
+    """
+
+    join: Join
+    reads: Schema
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregation:
     """Group rows by event-time window and keys."""
 
@@ -144,8 +159,8 @@ class Write:
 
 
 Step = (
-    ReadSource | ReadTable | RunPython | Derive | Expect | Watermark | Dedupe | LookUp | Aggregation | RunQuery
-    | Select | Write
+    ReadSource | ReadTable | RunPython | Derive | Expect | Watermark | Dedupe | LookUp | JoinStreams | Aggregation
+    | RunQuery | Select | Write
 )  # fmt: skip
 
 
@@ -198,6 +213,17 @@ class FlowPlan:
     definition: str
     declaration: str = "{}"
     sinks: tuple[Publish, ...] = ()
+
+    @property
+    def join(self) -> JoinStreams | None:
+        """The step that joins another stream, if there is one."""
+        return next((step for step in self.steps if isinstance(step, JoinStreams)), None)
+
+    @property
+    def streams(self) -> tuple[TableName, ...]:
+        """The tables whose new rows it reads: its upstream and the one it joins."""
+        joined = self.join
+        return (*((self.upstream,) if self.upstream else ()), *((joined.join.table,) if joined else ()))
 
     @property
     def partition_columns(self) -> tuple[str, ...]:

@@ -18,6 +18,9 @@ Drift = Literal["add", "widen", "quarantine", "stop"]
 META_COLUMNS = ("_source", "_position", "_ingest_time", "_batch")
 """Provenance columns of every row that comes from one source row."""
 
+JOIN_META = ("_left_source", "_left_position", "_right_source", "_right_position")
+"""Columns of a joined row: the two rows that it was made from, by what each is known as in its own table."""
+
 WINDOW_START, WINDOW_END = "window_start", "window_end"
 WINDOW_META = ("_rows", "_digest", "_batch")
 """Columns of a window row: how many input rows it covers, an order-free digest of their positions, its batch."""
@@ -118,6 +121,28 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """A join with the rows that another table takes in, by key and distance in event time.
+
+    Attributes:
+        table: the other table.
+        kind: `inner`, or `left` to keep rows of this side that meet nobody.
+        on: pairs (column here, column there), equal in rows that meet.
+        event_time: the other side's.
+        low_us, high_us: least and greatest difference of event times, there less here.
+        columns: pairs (column there, name here) of what comes over.
+    """
+
+    table: TableName
+    kind: Literal["inner", "left"]
+    on: tuple[tuple[str, str], ...]
+    event_time: EventTime
+    low_us: int
+    high_us: int
+    columns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """Event-time windows in microseconds, aligned to 1970-01-01 UTC; `slide_us` None means tumbling."""
 
@@ -161,6 +186,7 @@ class Table:
     event_time: EventTime | None = None
     dedup: Dedup | None = None
     lookups: tuple[Lookup, ...] = ()
+    join: Join | None = None
     python: PythonStep | None = None
     window: Window | None = None
     group_by: tuple[Named, ...] = ()

@@ -341,4 +341,4 @@ def _inputs(plan: FlowPlan) -> set[TableName]:
     """Tables that a flow reads."""
     first = plan.steps[0]
     queried = set(first.inputs) if isinstance(first, RunQuery) else set()
-    return queried | ({plan.upstream} if plan.upstream is not None else set())
+    return queried | set(plan.streams)

@@ -17,7 +17,7 @@ from lodestream.planning.partitions import compile_partitions
 from lodestream.planning.policies import Schemas, check_policies, policy_notes
 from lodestream.planning.queries import compile_sql
 from lodestream.planning.rows import compile_stages
-from lodestream.planning.scope import BATCH, PROVENANCE, Describe, Scope, Shape
+from lodestream.planning.scope import BATCH, JOINED, PROVENANCE, Describe, Scope, Shape
 from lodestream.planning.sinks import compile_sinks
 from lodestream.planning.windows import WINDOW_META_COLUMNS, compile_window
 from lodestream.project.graph import edges, ordered
@@ -211,6 +211,7 @@ class _Compilation:
             else:
                 unknown.add(name)
         looked_up = [here for lookup in self.table.lookups for _, here in lookup.columns]
+        looked_up += [here for _, here in self.table.join.columns] if self.table.join else []
         chosen += [
             column
             for name in looked_up
@@ -228,7 +229,7 @@ class _Compilation:
         elif self.table.sql is not None:
             meta = (BATCH,)
         else:
-            meta = (*((_RAW,) if shape.raw else ()), *PROVENANCE, BATCH)
+            meta = (*((_RAW,) if shape.raw else ()), *PROVENANCE, *(JOINED if self.table.join else ()), BATCH)
         # What a compiler says of NULL is a promise to other expressions; what a table refuses is the user's to say.
         computed = {named.name for named in (*self.table.derive, *self.table.group_by, *self.table.measures)}
         loose = self.table.sql is not None

@@ -48,6 +48,13 @@ def declaration(table: Table, steps: Sequence[Step], schema: Schema) -> dict[str
         }
         for one in table.lookups
     ]
+    if table.join is not None:
+        found["join"] = {
+            "table": str(table.join.table), "kind": table.join.kind, "on": [list(pair) for pair in table.join.on],
+            "event_time": {"column": table.join.event_time.column, "delay": table.join.event_time.delay_us},
+            "within": [table.join.low_us, table.join.high_us],
+            "columns": [list(pair) for pair in table.join.columns],
+        }  # fmt: skip
     found["python"] = table.python.function if table.python else None
     if table.window is not None:
         found["window"] = {"every": table.window.every_us, "slide": table.window.slide_us}

@@ -11,6 +11,7 @@ from lodestream.model.steps import (
     Derive,
     Expect,
     FlowPlan,
+    JoinStreams,
     LookUp,
     Publish,
     ReadSource,
@@ -22,7 +23,7 @@ from lodestream.model.steps import (
     Watermark,
     Write,
 )
-from lodestream.model.table import META_COLUMNS, WINDOW_END, WINDOW_META, WINDOW_START, TableName
+from lodestream.model.table import JOIN_META, META_COLUMNS, WINDOW_END, WINDOW_META, WINDOW_START, TableName
 from lodestream.planning.queries import deciding_words
 from lodestream.planning.words import duration_text
 
@@ -107,6 +108,9 @@ def influences(plan: FlowPlan) -> frozenset[tuple[TableName, str, str]]:
             found |= {(*origin, how) for column in columns for origin in known.get(column, frozenset())}
         if isinstance(step, LookUp):
             found |= {(step.lookup.table, there, "join") for _, there in step.lookup.on}
+        if isinstance(step, JoinStreams):
+            there = [*(name for _, name in step.join.on), step.join.event_time.column]
+            found |= {(step.join.table, name, "join") for name in there}
         if isinstance(step, RunQuery):
             words = deciding_words(step.text)
             read = {(TableName.parse(table), column) for table, columns in step.columns for column in columns}
@@ -125,6 +129,9 @@ def _deciding(step: Step, plan: FlowPlan) -> list[tuple[str, Iterable[str]]]:
         return [("dedup", step.dedup.keys)]
     if isinstance(step, LookUp):
         return [("join", [here for here, _ in step.lookup.on])]
+    if isinstance(step, JoinStreams):
+        assert plan.table.event_time is not None
+        return [("join", [*(here for here, _ in step.join.on), plan.table.event_time.column])]
     if isinstance(step, Aggregation):
         time = [plan.table.event_time.column] if plan.table.event_time is not None else []
         return [("window", time), *(("group", compiled.columns) for _, compiled in step.group_by)]
@@ -154,6 +161,12 @@ def _after(step: Step, known: dict[str, Origins], plan: FlowPlan) -> dict[str, O
         return known | {name: of(compiled.columns) for name, compiled in step.columns}
     if isinstance(step, LookUp):
         return known | {here: frozenset({(step.lookup.table, there)}) for there, here in step.lookup.columns}
+    if isinstance(step, JoinStreams):
+        join, own = step.join, ("_source", "_position")
+        both = {name: known.get(name, frozenset()) | frozenset({(join.table, name)}) for name in (*own, "_ingest_time")}
+        places = dict.fromkeys(JOIN_META[:2], known.get("_position", frozenset()))
+        places |= {there: frozenset({(join.table, name)}) for there, name in zip(JOIN_META[2:], own, strict=True)}
+        return known | both | places | {here: frozenset({(join.table, there)}) for there, here in join.columns}
     if isinstance(step, Aggregation):
         assert plan.table.event_time is not None
         time = of(frozenset({plan.table.event_time.column}))
@@ -195,6 +208,20 @@ def _look_up(step: LookUp) -> list[str]:
     return [f"look up {', '.join(named)} in {step.lookup.table} on {on}"]
 
 
+def _join(step: JoinStreams) -> list[str]:
+    join = step.join
+    on = ", ".join(here if here == there else f"{here} = {there}" for here, there in join.on)
+    named = ", ".join(there if there == here else f"{there} as {here}" for there, here in join.columns)
+    bounds = f"{duration_text(-join.low_us)} before to {duration_text(join.high_us)} after"
+    kept = "rows that meet nobody are kept" if join.kind == "left" else "rows that meet nobody are left out"
+    column, delay = join.event_time.column, duration_text(join.event_time.delay_us)
+    return [
+        f"quarantine rows of {join.table} without {column}",
+        f"watermark: the lower one of both, there newest {column} less {delay}",
+        f"join {named} of new rows of {join.table} on {on}, {column} from {bounds}; {kept}",
+    ]
+
+
 def _aggregation(step: Aggregation) -> list[str]:
     size = duration_text(step.window.every_us)
     if step.window.slide_us is not None:
@@ -234,6 +261,7 @@ _WORDS: dict[type, Callable[..., list[str]]] = {
     Watermark: _watermark,
     Dedupe: lambda step: [f"drop repeats of {', '.join(step.dedup.keys)} within {duration_text(step.expiry_us)}"],
     LookUp: _look_up,
+    JoinStreams: _join,
     Aggregation: _aggregation,
     RunQuery: _run_query,
     Select: lambda step: [f"keep {', '.join(step.columns)}"],

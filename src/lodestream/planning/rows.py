@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from lodestream.model.expression import Expression
-from lodestream.model.steps import Dedupe, Derive, Expect, LookUp, Rule, RunPython, Step, Watermark
-from lodestream.model.table import Lookup, TableName
+from lodestream.model.steps import Dedupe, Derive, Expect, JoinStreams, LookUp, Rule, RunPython, Step, Watermark
+from lodestream.model.table import Join, Lookup, TableName
 from lodestream.model.types import Column, DataType, Schema
-from lodestream.planning.scope import Scope, Shape
+from lodestream.planning.scope import PROVENANCE, Scope, Shape
 
 NESTED = ("array", "map", "struct")
 
@@ -31,6 +31,8 @@ def compile_stages(scope: Scope, shapes: Mapping[TableName, Shape]) -> list[Step
     steps += _dedup(scope)
     for i, lookup in enumerate(table.lookups):
         steps.append(_lookup(scope, i, lookup, shapes.get(lookup.table, Shape(lost=True))))
+    if table.join is not None:
+        steps.append(compile_join(scope, table.join, shapes.get(table.join.table, Shape(lost=True))))
     return steps
 
 
@@ -118,21 +120,32 @@ def comparable(scope: Scope, column: Column, path: tuple[str | int, ...]) -> boo
 
 
 def _lookup(scope: Scope, i: int, lookup: Lookup, there: Shape) -> LookUp:
-    for here_name, there_name in lookup.on:
-        here = scope.column(here_name, ("lookups", i, "on"))
+    check_keys(scope, ("lookups", i, "on"), lookup.on, there)
+    return LookUp(lookup, Schema(tuple(brought(scope, ("lookups", i, "columns"), lookup.columns, there))))
+
+
+def check_keys(scope: Scope, path: tuple[str | int, ...], on: Iterable[tuple[str, str]], there: Shape) -> None:
+    """Note pairs of key columns that are not there or cannot be equal."""
+    for here_name, there_name in on:
+        here = scope.column(here_name, path)
         if there.lost or there_name in there.unknown:
             continue
-        other = scope.column(there_name, ("lookups", i, "on"), within=there.schema)
-        if here is None or other is None or not comparable(scope, here, ("lookups", i, "on")):
+        other = scope.column(there_name, path, within=there.schema)
+        if here is None or other is None or not comparable(scope, here, path):
             continue
         if not _joinable(here.type, other.type):
-            place, near = scope.place("lookups", i, "on"), f"{there_name} {other.type}"
-            message = "lookup key types differ"
+            place, near = scope.place(*path), f"{there_name} {other.type}"
+            message = f"{'join' if path[0] == 'join' else 'lookup'} key types differ"
             scope.mistakes.add(place, "D303", message, column=here_name, type=here.type, other=near)
+
+
+def brought(
+    scope: Scope, path: tuple[str | int, ...], columns: Iterable[tuple[str, str]], there: Shape
+) -> list[Column]:
+    """The columns that come over from another table; the scope has them from now on."""
     added: list[Column] = []
     unknown: set[str] = set()
-    for there_name, here_name in lookup.columns:
-        path = ("lookups", i, "columns")
+    for there_name, here_name in columns:
         taken = {one.lower(): one for one in (*scope.shape.schema.names, *(c.name for c in added))}
         if here_name.lower() in taken:
             fix = f"rename it: columns: {{{there_name}: another_name}}"
@@ -146,7 +159,23 @@ def _lookup(scope: Scope, i: int, lookup: Lookup, there: Shape) -> LookUp:
         else:
             added.append(Column(here_name, column.type, nullable=True))
     scope.add(added, unknown)
-    return LookUp(lookup, Schema(tuple(added)))
+    return added
+
+
+def compile_join(scope: Scope, join: Join, there: Shape) -> JoinStreams:
+    """The join; the scope then holds the columns that come over."""
+    check_keys(scope, ("join", "on"), join.on, there)
+    names = {there_name for _, there_name in join.on} | {there_name for there_name, _ in join.columns}
+    if not there.lost and join.event_time.column not in there.unknown:
+        path = ("join", "event_time", "column")
+        time = scope.column(join.event_time.column, path, within=there.schema)
+        if time is not None and time.type.name != "timestamp":
+            place = scope.place(*path)
+            scope.mistakes.add(place, "D301", "event time is not a timestamp", column=time.name, type=time.type)
+        names.add(join.event_time.column)
+    added = brought(scope, ("join", "columns"), join.columns, there)
+    read = [column for column in there.schema if column.name in names]
+    return JoinStreams(join, Schema(tuple(read)).with_columns(*PROVENANCE), Schema(tuple(added)))
 
 
 def _joinable(here: DataType, there: DataType) -> bool:

@@ -14,7 +14,7 @@ from lodestream.expressions.scalar import compile_scalar
 from lodestream.model.diagnostic import Place
 from lodestream.model.expression import Aggregate, Expression
 from lodestream.model.project import Path, Project
-from lodestream.model.table import Named, Table
+from lodestream.model.table import JOIN_META, Named, Table
 from lodestream.model.types import BIGINT, STRING, TIMESTAMP, Column, DataType, Schema
 from lodestream.project.mistakes import Mistakes, nearest
 
@@ -26,6 +26,7 @@ PROVENANCE = (
     Column("_position", BIGINT, nullable=False),
     Column("_ingest_time", TIMESTAMP, nullable=False),
 )
+JOINED = tuple(Column(name, STRING if name.endswith("source") else BIGINT) for name in JOIN_META)
 BATCH = Column("_batch", BIGINT, nullable=False)
 _WORD = re.compile(r"\w+")
 

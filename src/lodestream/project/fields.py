@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from lodestream.model.diagnostic import Place
@@ -9,6 +10,8 @@ from lodestream.model.table import TableName
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
 from lodestream.project.values import COLUMN, parse_duration
+
+_STREAM = re.compile(r"stream\(\s*([^()\s]+)\s*\)")
 
 
 class Fields:
@@ -120,6 +123,20 @@ class Fields:
         """A table's name, or None."""
         text = self.text(key)
         return None if text is None else table_name(self.mistakes, self.nodes[key].place, text)
+
+    def stream(self, key: str) -> TableName | None:
+        """The table in `stream(layer.name)`, or None."""
+        text = self.text(key)
+        if text is None:
+            return None
+        place = self.nodes[key].place
+        match = _STREAM.fullmatch(text.strip())
+        if match is None:
+            inner = text.strip().removeprefix("stream(").removesuffix(")").strip()
+            near = f"stream({inner})" if re.fullmatch(r"[\w.]+", inner) else None
+            self.mistakes.add(place, "D104", f"{key} must be stream(layer.name)", value=text, nearest=near)
+            return None
+        return table_name(self.mistakes, place, match[1])
 
     def strings(self, key: str) -> list[tuple[str, Node]]:
         """A list of texts with their nodes; empty when not written."""

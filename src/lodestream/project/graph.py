@@ -19,10 +19,12 @@ class Edge:
 
 
 def edges(table: Table, query_inputs: Callable[[str], Iterable[TableName]]) -> list[Edge]:
-    """What a table reads: its upstream, its lookups, the inputs of its query (as `query_inputs` finds them)."""
+    """What a table reads: upstream, joined stream, lookups, and inputs of its query as `query_inputs` finds them."""
     found: list[Edge] = []
     if table.from_ is not None:
         found.append(Edge(table.name, table.from_, ("from",)))
+    if table.join is not None:
+        found.append(Edge(table.name, table.join.table, ("join", "from")))
     found += [Edge(table.name, lookup.table, ("lookups", i, "table")) for i, lookup in enumerate(table.lookups)]
     if table.sql is not None:
         found += [Edge(table.name, name, ("sql",)) for name in query_inputs(table.sql)]

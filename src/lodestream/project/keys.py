@@ -7,7 +7,7 @@ from lodestream.project.fields import Fields
 EVERY = ("comment", "engine", "partition_by", "retention", "sink")
 ROWS = ("derive", "expect", "event_time", "dedup", "enrich")
 INGEST = (*EVERY, "source", "format", "columns", "keep_raw", "drift", *ROWS, "select")
-STREAM = (*EVERY, "from", "python", "columns", *ROWS, "select", "skip_silver")
+STREAM = (*EVERY, "from", "python", "columns", *ROWS, "join", "select", "skip_silver")
 WINDOWED = (*EVERY, "from", "python", "columns", *ROWS, "window", "group_by", "measures", "emit", "skip_silver")
 QUERY = ("comment", "engine", "partition_by", "sink", "sql", "schedule", "skip_silver")
 KEYS = tuple(dict.fromkeys((*EVERY, *INGEST, *STREAM, *WINDOWED, *QUERY)))
@@ -34,6 +34,11 @@ def check_keys(fields: Fields) -> bool:
     if inputs[0] == "from" and "window" in fields:
         what, allowed = "windows", WINDOWED
     for key in [key for key in fields.nodes if key not in allowed]:
+        if inputs[0] == "from" and key == "join":
+            fix = "join in a table of its own, and make windows of that one"
+            mistakes.add(fields.place(key), "D207", "a join in a table with windows", key=key, fix=fix)
+            del fields.nodes[key]
+            continue
         if inputs[0] == "from" and key in _WINDOW_ONLY:
             fix = "add window: {every: …}, or remove it"
             mistakes.add(fields.place(key), "D207", "key without a window", key=key, fix=fix)

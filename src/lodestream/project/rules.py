@@ -40,10 +40,10 @@ def _check_edge(project: Project, edge: Edge, mistakes: Mistakes) -> bool:
         mistakes.add(place, "D208", f"{edge.reader.layer} reads from {edge.table.layer}", table=edge.table)
     if "*" in project.unsure.get(edge.table, ()):
         return True
-    if edge.path == ("from",) and (table.window is not None or table.sql is not None):
+    if edge.path in (("from",), ("join", "from")) and (table.window is not None or table.sql is not None):
         kind = f"windows with emit: {table.emit}" if table.window is not None else "a batch table"
         fix = f"use sql: select … from {edge.table}"
-        if table.from_ is not None:
+        if table.from_ is not None and edge.path == ("from",):
             fix += f", or stream({table.from_})"
         mistakes.add(place, "D210", f"{kind} cannot be streamed from", table=edge.table, fix=fix)
         return False
@@ -63,6 +63,9 @@ def _check_table(project: Project, table: Table, mistakes: Mistakes) -> None:
     elif table.window is not None and not timed:
         fix = "add event_time: {column, delay}: it says which window a row belongs to"
         mistakes.add(project.place(name, "window"), "D105", "window without event_time", key="event_time", fix=fix)
+    if table.join is not None and not timed:
+        fix = "add event_time: {column, delay}: rows are joined by their distance in event time"
+        mistakes.add(project.place(name, "join"), "D105", "join without event_time", key="event_time", fix=fix)
     if table.dedup is not None and not timed:
         mistakes.add(project.place(name, "dedup"), "P202", "dedup without event_time")
     if table.dedup is not None and table.event_time is not None:

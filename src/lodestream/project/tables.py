@@ -22,7 +22,8 @@ from lodestream.model.table import (
 )
 from lodestream.project.columns import read_columns
 from lodestream.project.components import read_component
-from lodestream.project.fields import Fields, column_name, expression, table_name, wrong_kind
+from lodestream.project.fields import Fields, column_name, expression, wrong_kind
+from lodestream.project.joins import read_join
 from lodestream.project.keys import INPUTS, KEYS, check_keys
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
@@ -30,7 +31,6 @@ from lodestream.project.steps import distinct, read_dedup, read_event_time, read
 from lodestream.project.values import COLUMN, check_schedule
 
 ENGINES = ("any", "embedded", "spark")
-_STREAM = re.compile(r"stream\(\s*([^()\s]+)\s*\)")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -80,7 +80,7 @@ class _TableReader:
                 values[key] = read_component(nodes[key], room, self.mistakes)
         values["sinks"] = self.sinks()
         values["columns"] = self.columns()
-        values["from_"] = self.upstream()
+        values["from_"] = fields.stream("from")
         chosen = fields.strings("select")
         values["select"] = distinct(chosen, self.mistakes, "select")
         if "select" in nodes and not (
@@ -94,6 +94,9 @@ class _TableReader:
         if "dedup" in nodes:
             values["dedup"] = read_dedup(nodes["dedup"], self.mistakes)
         values["lookups"] = self.lookups()
+        if "join" in nodes:
+            values["join"], broken = read_join(nodes["join"], self.mistakes)
+            self.unsure |= broken if values["join"] is None else set()
         values["python"] = self.python()
         if "window" in nodes:
             values["window"] = read_window(nodes["window"], self.mistakes)
@@ -132,19 +135,6 @@ class _TableReader:
         schema, broken = read_columns(self.fields.nodes["columns"], self.mistakes)
         self.unsure |= broken if schema is not None else {"*"}
         return schema
-
-    def upstream(self) -> TableName | None:
-        text = self.fields.text("from")
-        if text is None:
-            return None
-        place = self.fields.nodes["from"].place
-        match = _STREAM.fullmatch(text.strip())
-        if match is None:
-            inner = text.strip().removeprefix("stream(").removesuffix(")").strip()
-            near = f"stream({inner})" if re.fullmatch(r"[\w.]+", inner) else None
-            self.mistakes.add(place, "D104", "from must be stream(layer.name)", value=text, nearest=near)
-            return None
-        return table_name(self.mistakes, place, match[1])
 
     def named(self, key: str, *, strict: bool) -> tuple[Named, ...]:
         """`{name: expression}`."""

@@ -123,12 +123,14 @@ class Maintenance:
         needed = [own.version if own else table.snapshot.version]
         for reader, plan in self._flows.items():
             if plan.upstream == name:
-                needed.append(self._read_upto(reader) + 1)
+                needed.append(self._read_upto(reader, "upto") + 1)
+            if plan.join is not None and plan.join.join.table == name:
+                needed.append(self._read_upto(reader, "joined_upto") + 1)
         return min(needed)
 
-    def _read_upto(self, reader: TableName) -> int:
+    def _read_upto(self, reader: TableName, which: str) -> int:
         table = DeltaTable.open(self._around.disk, table_path(self._around.lake, reader))
         if table is None:
             return -1
         commit = flow_commit(table, reader)
-        return int(commit.info.get("upto", -1)) if commit else -1
+        return int(commit.info.get(which, -1)) if commit else -1

@@ -196,7 +196,7 @@ class Pipeline:
         on_error: Callable[[FlowStatus], None],
     ) -> Worker:
         plan = self.flows[name]
-        reads = [plan.upstream] if plan.upstream else []
+        reads = list(plan.streams)
         first = plan.steps[0]
         if isinstance(first, RunQuery):
             reads += first.inputs

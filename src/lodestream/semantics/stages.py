@@ -13,8 +13,9 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from lodestream.errors import LodestreamError
-from lodestream.model.table import Dedup, EventTime, Lookup, OnFail, TableName, Window
+from lodestream.model.table import JOIN_META, Dedup, EventTime, Join, Lookup, OnFail, TableName, Window
 from lodestream.semantics.dedup import Key, deduplicate, key_of
+from lodestream.semantics.joins import Held, join_streams
 from lodestream.semantics.lookups import Row, look_up
 from lodestream.semantics.watermark import Watermark
 from lodestream.semantics.windows import Rows, fold, open_starts, starts_of
@@ -58,6 +59,7 @@ class Spec:
     event_time: EventTime | None = None
     dedup: Dedup | None = None
     lookups: tuple[Lookup, ...] = ()
+    join: Join | None = None
     window: Window | None = None
     group_by: Mapping[str, Compute] = field(default_factory=dict)
     measures: Mapping[str, Measure] = field(default_factory=dict)
@@ -68,11 +70,13 @@ class Spec:
 class Batch:
     """Input rows in arrival order, each with `_source` and `_position`; none in a no-data batch.
 
-    `pins` are the rows of each lookup table in the version pinned for this batch.
+    `joined` are those of the other stream of a join, which are known as `table/_source`, `_position` to it. `pins` are
+    the rows of each lookup table in the version pinned for this batch.
     """
 
     rows: Sequence[Row] = ()
     pins: Mapping[TableName, Sequence[Row]] = field(default_factory=dict)
+    joined: Sequence[Row] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,16 @@ class State:
         expiries: dedup keys remembered.
         opened: rows of the open windows.
         table: rows of the window table, by window and group.
+        newest: newest event time of each side of a join, None before the first row.
+        held: rows of both sides of a join that wait.
     """
 
     mark: Watermark = field(default_factory=Watermark)
     expiries: Mapping[Key, int] = field(default_factory=dict)
     opened: Mapping[WindowKey, Rows[Row]] = field(default_factory=dict)
     table: Mapping[WindowKey, Row] = field(default_factory=dict)
+    newest: tuple[int | None, int | None] = (None, None)
+    held: Held = field(default_factory=Held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +115,9 @@ class Outcome:
     Attributes:
         mark: the watermarks it ran with.
         accepted: rows that passed every stage, with their derived and looked-up columns: what a row-level table
-            appends, and what a window table has counted.
-        dispositions: one for each input position.
+            appends, and what a window table has counted. Those of a join are known by `JOIN_META`.
+        dispositions: one for each input position; for a join those of rows that left in this batch, and what stays is
+            in a pair or waits for one.
         missed: of rows that some hopping windows took, starts of those that no longer did, by position.
         after: state after the batch, which holds the window table and the open windows.
     """
@@ -141,9 +150,12 @@ def run_batch(spec: Spec, state: State, batch: Batch) -> Outcome:
         else:
             gone[position_of(row)] = disposition
 
-    mark, state = state.mark, _advance(spec, state, rows)
+    joined = _judge_joined(spec.join, batch.joined, gone) if spec.join is not None else []
+    mark, state = state.mark, _advance(spec, state, rows, joined)
     rows, state = _dedup(spec, rows, state, mark, gone)
     rows = _join(spec, rows, batch.pins, gone)
+    if spec.join is not None:
+        return _join_streams(spec, spec.join, (rows, joined), state, mark, gone)
     rows = _compute_groups(spec, rows, gone)
     missed: dict[Position, tuple[int, ...]] = {}
     rows, state = _window(spec, rows, state, mark, gone, missed)
@@ -198,12 +210,21 @@ def _attempt(compute: Compute, row: Row) -> tuple[Any, bool]:
         return None, True
 
 
-def _advance(spec: Spec, state: State, rows: Sequence[Row]) -> State:
-    """Watermarks of the next batch: every row that got this far counts, late ones and duplicates too."""
+def _advance(spec: Spec, state: State, rows: Sequence[Row], joined: Sequence[Row]) -> State:
+    """Watermarks of the next batch: every row that got this far counts, late ones and duplicates too.
+
+    The side of a join that is further behind decides; while it has given no row, the watermark stays where it is.
+    """
     if spec.event_time is None:
         return state
     times_us = [row[spec.event_time.column] for row in rows]
-    return replace(state, mark=state.mark.after(times_us, spec.event_time.delay_us))
+    if spec.join is None:
+        return replace(state, mark=state.mark.after(times_us, spec.event_time.delay_us))
+    other = spec.join.event_time
+    here = max((*times_us, *(t for t in state.newest[:1] if t is not None)), default=None)
+    there = max((*(row[other.column] for row in joined), *(t for t in state.newest[1:] if t is not None)), default=None)
+    reached = [] if here is None or there is None else [min(here - spec.event_time.delay_us, there - other.delay_us)]
+    return replace(state, mark=state.mark.after(reached, 0), newest=(here, there))
 
 
 def _dedup(
@@ -234,6 +255,46 @@ def _join(
                 joined.append(found)
         rows = joined
     return rows
+
+
+def _judge_joined(join: Join, rows: Sequence[Row], gone: dict[Position, Disposition]) -> list[Row]:
+    """The other stream's rows that have an event time."""
+    missing = [row for row in rows if row[join.event_time.column] is None]
+    gone |= {_joined_position(join, row): Disposition("quarantine", ("null_event_time",)) for row in missing}
+    return [row for row in rows if row[join.event_time.column] is not None]
+
+
+def _joined_position(join: Join, row: Row) -> Position:
+    return f"{join.table}/{row['_source']}", row["_position"]
+
+
+def _join_streams(
+    spec: Spec,
+    join: Join,
+    rows: tuple[Sequence[Row], Sequence[Row]],
+    state: State,
+    mark: Watermark,
+    gone: dict[Position, Disposition],
+) -> Outcome:
+    assert spec.event_time is not None
+    here = [(row, row[spec.event_time.column]) for row in rows[0]]
+    there = [(row, row[join.event_time.column]) for row in rows[1]]
+    found = join_streams(here, there, state.held, mark, join)
+    late, unmatched = Disposition("late", ("late",)), Disposition("dropped", ("unmatched",))
+    for disposition, (left, right) in ((late, found.late), (unmatched, found.alone)):
+        gone |= {position_of(row): disposition for row in left}
+        gone |= {_joined_position(join, row): disposition for row in right}
+    pairs = tuple(_pair(join, *pair) for pair in found.pairs)
+    return Outcome(mark, pairs, gone, {}, replace(state, held=found.after))
+
+
+def _pair(join: Join, here: Row, there: Row | None) -> Row:
+    """A joined row; it is known by the two rows that it was made from."""
+    places = (here["_source"], here["_position"], there and there["_source"], there and there["_position"])
+    taken = {name: there and there[other] for other, name in join.columns}
+    later = max(row["_ingest_time"] for row in (here, there) if row is not None)
+    kept = {name: value for name, value in here.items() if name not in ("_source", "_position")}
+    return {**kept, **taken, "_ingest_time": later, **dict(zip(JOIN_META, places, strict=True))}
 
 
 def _compute_groups(spec: Spec, rows: list[Row], gone: dict[Position, Disposition]) -> list[Row]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from lodestream.model.batch import BatchPlan
 from lodestream.model.digest import fold, position_digest
-from lodestream.model.table import TableName
+from lodestream.model.table import JOIN_META, TableName
 from lodestream.semantics.lookups import Row
 from lodestream.semantics.stages import Batch, Outcome, Position, Spec, position_of, run_stream
 from lodestream.testing.streams import BRONZE, USERS, File, Stream
@@ -86,11 +86,16 @@ def differences(stream: Stream, lake: Path) -> list[Mistake]:
     for name, spec in stream.specs.items():
         upstream = stream.upstream[name]
         batches = list(_batches(flows[name], flows[upstream], accepted[upstream], flows[USERS], accepted[USERS]))
+        if spec.join is not None:
+            other = spec.join.table
+            batches = _with_joined(flows[name], batches, flows[other], accepted[other])
         outcomes = run_stream(spec, batches)
         accepted[name] = [out.accepted for out in outcomes]
         _compare_plans(flows[name], spec, outcomes, found)
         _compare_rejects(flows[name], batches, outcomes, found)
-        if spec.window is None:
+        if spec.join is not None:
+            _compare_joined(flows[name], outcomes, found)
+        elif spec.window is None:
             _compare_rows(flows[name], accepted[name], found)
         else:
             _compare_windows(flows[name], spec, outcomes, found)
@@ -140,13 +145,23 @@ def _batches(
         yield Batch([row for number in numbers for row in rows[number - 1]], pins)
 
 
+def _with_joined(flow: _Flow, batches: Sequence[Batch], other: _Flow, rows: Sequence[Sequence[Row]]) -> list[Batch]:
+    """The batches with the rows that their plans take from the other stream."""
+    made = []
+    for plan, batch in zip(flow.plans, batches, strict=True):
+        versions = range(plan.joined_after + 1, plan.joined_upto + 1)
+        numbers = [other.table.batch_of[v] for v in versions if v in other.table.batch_of]
+        made.append(replace(batch, joined=[row for number in numbers for row in rows[number - 1]]))
+    return made
+
+
 def _compare_plans(flow: _Flow, spec: Spec, outcomes: Sequence[Outcome], found: list[Mistake]) -> None:
     _same(found, f"{flow.name} batches", list(range(1, len(flow.plans) + 1)), sorted(flow.table.version_of))
     if spec.event_time is None:
         return
     expected = [(out.mark.late_us, out.mark.evict_us) for out in outcomes]
     _same(found, f"{flow.name} watermarks", expected, [(plan.late_us, plan.evict_us) for plan in flow.plans])
-    stateful = spec.dedup is not None or spec.window is not None
+    stateful = any(part is not None for part in (spec.dedup, spec.window, spec.join))
     if stateful and outcomes and outcomes[-1].mark != outcomes[-1].after.mark:
         late_us, evict_us = outcomes[-1].after.mark.late_us, outcomes[-1].after.mark.evict_us
         if evict_us > late_us:
@@ -156,6 +171,7 @@ def _compare_plans(flow: _Flow, spec: Spec, outcomes: Sequence[Outcome], found: 
 def _compare_rejects(flow: _Flow, batches: Sequence[Batch], outcomes: Sequence[Outcome], found: list[Mistake]) -> None:
     expected: Counter[tuple[Any, ...]] = Counter()
     inputs = {position_of(row): row for batch in batches for row in batch.rows}
+    others = {(f"{BRONZE}/{r['_source']}", r["_position"]): r for batch in batches for r in batch.joined}
     for plan, out in zip(flow.plans, outcomes, strict=True):
         for position, disposition in out.dispositions.items():
             if disposition.kind != "output":
@@ -167,6 +183,8 @@ def _compare_rejects(flow: _Flow, batches: Sequence[Batch], outcomes: Sequence[O
     for row in set_aside:
         kept = None if row["row"] is None else json.loads(row["row"])
         given = inputs.get(position_of(row), {})
+        if position_of(row) in others and kept is not None:  # of the other stream only what is read
+            given = {name: others[position_of(row)].get(name) for name in kept}
         if row["kind"] in ("duplicate", "dropped"):
             if kept is not None:
                 found.append(f"{flow.name}: keeps a row for nothing: {row}")
@@ -185,6 +203,21 @@ def _compare_rows(flow: _Flow, accepted: Sequence[Sequence[Row]], found: list[Mi
     )
     if len(rows) != len({position_of(row) for row in rows}):
         found.append(f"{flow.name}: a row is there twice")
+
+
+def _compare_joined(flow: _Flow, outcomes: Sequence[Outcome], found: list[Mistake]) -> None:
+    """Joined rows, by the two rows that each was made from; their own positions count from 0 on."""
+    rows = flow.table.at()
+    expected = {}
+    for plan, out in zip(flow.plans, outcomes, strict=True):
+        for row in out.accepted:
+            expected[tuple(row[name] for name in JOIN_META)] = {**row, "_batch": plan.batch, "_source": str(flow.name)}
+    columns = list(next(iter(expected.values()), {}))
+    actual = {tuple(r[name] for name in JOIN_META): {c: r.get(c, "absent") for c in columns} for r in rows}
+    _same(found, f"{flow.name} rows", expected, actual)
+    _same(found, f"{flow.name} positions", list(range(len(rows))), sorted(row["_position"] for row in rows))
+    if len(rows) != len(actual):
+        found.append(f"{flow.name}: two rows are there twice as a pair")
 
 
 def _compare_windows(flow: _Flow, spec: Spec, outcomes: Sequence[Outcome], found: list[Mistake]) -> None:

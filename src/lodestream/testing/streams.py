@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from lodestream.model.table import Dedup, EventTime, Lookup, OnFail, TableName, Window
+from lodestream.model.table import Dedup, EventTime, Join, Lookup, OnFail, TableName, Window
 from lodestream.semantics.lookups import Row
 from lodestream.semantics.stages import Compute, Measure, Position, Rule, Spec
 
 SECOND_US = 1_000_000
 BRONZE, USERS = TableName("bronze", "events"), TableName("bronze", "users")
 SILVER, GOLD, DIRECT = TableName("silver", "events"), TableName("gold", "windows"), TableName("gold", "direct")
+PAIRS = TableName("silver", "pairs")
 
 EVENT_COLUMNS = {
     "key": "string", "at": "timestamp", "seen": "timestamp", "region": "string", "user_id": "bigint",
@@ -79,7 +80,7 @@ class Stream:
 
 
 def make_stream(seed: int) -> Stream:
-    """The stream of that seed: 3 to 5 files, some 20 to 120 rows, and three to five tables."""
+    """The stream of that seed: 3 to 5 files, some 20 to 120 rows, and three to six tables."""
     rng = random.Random(seed)
     delay_s = rng.choice([0, 2, 10, 10, 30, 60])
     files = tuple(
@@ -97,6 +98,10 @@ def make_stream(seed: int) -> Stream:
         direct.draw_rows(rng)
         direct.draw_window(rng)
         drafts.append(direct)
+    if seed % 3 == 0:
+        pairs = _Draft(PAIRS, SILVER, delay_s)
+        pairs.draw_join(random.Random(f"join {seed}"), BRONZE)
+        drafts.append(pairs)
     declarations = {
         "lodestream.yaml": "project: random\nlake: lake\n",
         "tables/bronze/events.yaml": _bronze("events", EVENT_COLUMNS, keep_raw=rng.random() < 0.3),
@@ -289,6 +294,28 @@ class _Draft:
         """Event time with this table's delay."""
         self.lines.append(f"event_time: {{column: {column}, delay: {self.delay_s} seconds}}")
         self.parts["event_time"] = EventTime(column, self.delay_s * SECOND_US)
+
+    def draw_join(self, rng: random.Random, table: TableName) -> None:
+        """A join with the rows of `table`, by one or two keys and a distance that may lie on one side only."""
+        self.declare_event_time("time")
+        kind: Literal["inner", "left"] = rng.choice(["inner", "left"])
+        on = rng.choice([("user_id",), ("key",), ("user_id", "key")])
+        before_s, after_s = rng.choice([(0, 0), (0, 5), (3, 0), (10, 20), (60, 60)])
+        delay_s = rng.choice([self.delay_s, 0, 20])
+        self.lines += [
+            "join:",
+            f"  from: stream({table})",
+            f"  kind: {kind}",
+            f"  on: [{', '.join(on)}]",
+            f"  event_time: {{column: at, delay: {delay_s} seconds}}",
+            f"  within: {{before: {before_s} s, after: {after_s} s}}",
+            "  columns: {amount: other_amount, key: other_key, at: other_at}",
+        ]
+        self.parts["join"] = Join(
+            table, kind, tuple((name, name) for name in on), EventTime("at", delay_s * SECOND_US),
+            -before_s * SECOND_US, after_s * SECOND_US,
+            (("amount", "other_amount"), ("key", "other_key"), ("at", "other_at")),
+        )  # fmt: skip
 
     def draw_window(self, rng: random.Random) -> None:
         """A tumbling or hopping window with groups and measures."""

@@ -54,8 +54,7 @@ def graph(flows: Mapping[TableName, FlowPlan], sight: Sight, seen: Frame) -> dic
 
 def _inputs(plan: FlowPlan) -> list[tuple[TableName, str]]:
     found: list[tuple[TableName, str]] = []
-    if plan.upstream is not None:
-        found.append((plan.upstream, "stream"))
+    found += [(table, "stream") for table in plan.streams]
     first = plan.steps[0]
     if isinstance(first, RunQuery):
         found += [(name, "query") for name in first.inputs]

@@ -116,4 +116,4 @@ class Sights:
 def _inputs(plan: FlowPlan) -> tuple[TableName, ...]:
     first = plan.steps[0]
     read: Iterable[TableName] = first.inputs if isinstance(first, RunQuery) else ()
-    return (*read, *((plan.upstream,) if plan.upstream is not None else ()))
+    return (*read, *plan.streams)

@@ -27,12 +27,14 @@ from lodestream.engines.embedded.inputs import (
     SourceInput,
     StreamInput,
 )
+from lodestream.engines.embedded.joins import is_right
 from lodestream.engines.embedded.lookups import LookupTable
 from lodestream.engines.embedded.outputs import Output, Prepared, QueryOutput, RowOutput, WindowOutput
 from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.replay import replayed_rows, resolutions
+from lodestream.engines.embedded.sides import JoinState
 from lodestream.engines.embedded.stages import RowStages
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.store import FlowStore, StateFile
@@ -50,8 +52,8 @@ from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.table import DeltaTable, Staged
-from lodestream.model.batch import BatchPlan, Mend
-from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, RunQuery, Watermark
+from lodestream.model.batch import BatchKind, BatchPlan, Mend
+from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, ReadTable, RunQuery, Watermark
 from lodestream.model.types import Schema
 from lodestream.ports.source import Acknowledges, Marks, Source
 
@@ -70,6 +72,7 @@ class Flow:
         self.plan = plan
         self.around = around
         self.input: Input | None = None
+        self._other: StreamInput | None = None
         self._make_source = make_source
         self.name = plan.table.name
         self.member = ""
@@ -78,6 +81,7 @@ class Flow:
         self._dedupe = next((s for s in plan.steps if isinstance(s, Dedupe)), None)
         self._window = next((s for s in plan.steps if isinstance(s, Aggregation)), None)
         self._watermark = next((s for s in plan.steps if isinstance(s, Watermark)), None)
+        self._join = plan.join
         self._lookups = [s for s in plan.steps if isinstance(s, LookUp)]
         self._readers = Readers(around.disk, around.lake)
         self._pinned: dict[str, tuple[int, LookupTable]] = {}
@@ -109,6 +113,8 @@ class Flow:
         self._load_state()
         self.close_source()
         self.input = self._make_input()
+        join = self._join
+        self._other = StreamInput(join.join.table, join.reads, self.name, self.around) if join else None
         self.output: Output = self._make_output()
 
     def _open_table(self, path: str, *, main: bool) -> DeltaTable:
@@ -155,6 +161,7 @@ class Flow:
         state = FlowState()
         state.dedup = DedupMap() if self._dedupe else None
         state.windows = OpenWindows(self._connection, self._window) if self._window else None
+        state.join = JoinState(self._join.join) if self._join else None
         if batch:
             named = str(self._commit_of(batch).info["state"])
             for link in self.store.chain(named, self.table.snapshot.metadata.id, self.epoch, batch):
@@ -176,7 +183,8 @@ class Flow:
             return SourceInput(self._open_source, columns, self.around)
         if isinstance(first, RunQuery):
             return RefreshInput(first, self._readers)
-        return StreamInput(self.plan, self.around)
+        assert isinstance(first, ReadTable)
+        return StreamInput(first.table, first.schema, self.name, self.around)
 
     def _open_source(self, columns: Schema) -> Source:
         assert self._make_source is not None
@@ -218,6 +226,12 @@ class Flow:
         Raises:
             ConfigError: a row is to be mended that windows are made from: they are made again from rows as they came.
         """
+        if any(is_right(self._join, source) for source, _ in positions):
+            assert self._join is not None
+            raise ConfigError(
+                "a row of the joined stream cannot be taken again here; mend it where it came from",
+                table=str(self.name), source=str(self._join.join.table),
+            )  # fmt: skip
         if mends and self._window is not None:
             raise ConfigError("mend the row in the table that windows are made from", table=str(self.name))
         texts = tuple((*key, mends[key].to_json()) for key in positions if key in mends)
@@ -226,6 +240,7 @@ class Flow:
             plan = BatchPlan(
                 epoch=self.epoch, batch=number, kind="replay", clock_us=self.around.clock(),
                 definition=self.plan.definition, after=self.state.upto, upto=self.state.upto,
+                joined_after=self.state.joined_upto, joined_upto=self.state.joined_upto,
                 pins=self._pins(), late_us=self.state.late_us, evict_us=self.state.late_us,
                 replay=tuple(positions), accept_late=accept_late, mended=texts,
             )  # fmt: skip
@@ -239,12 +254,14 @@ class Flow:
             return None
         assert self.input is not None
         planned = self.input.next(self.state)
-        evict_us = self.state.watermark(self._watermark.event_time.delay_us) if self._watermark else 0
+        joined = self._other.next_after(self.state.joined_upto) if self._other else None
+        evict_us = self._next_watermark()
         if planned is None:
-            stateful = self._dedupe is not None or self._window is not None
-            if not idle or not stateful or evict_us <= self.state.late_us:
+            stateful = any(step is not None for step in (self._dedupe, self._window, self._join))
+            if joined is None and (not idle or not stateful or evict_us <= self.state.late_us):
                 return None
-            planned = Planned("no_data", after=self.state.upto, upto=self.state.upto)
+            kind: BatchKind = "no_data" if joined is None else "data"
+            planned = Planned(kind, after=self.state.upto, upto=self.state.upto)
         return BatchPlan(
             epoch=self.epoch,
             batch=self.state.batch + 1,
@@ -254,10 +271,19 @@ class Flow:
             ranges=planned.ranges,
             after=planned.after,
             upto=planned.upto,
+            joined_after=joined.after if joined else self.state.joined_upto,
+            joined_upto=joined.upto if joined else self.state.joined_upto,
             pins=planned.pins or self._pins(),
             late_us=self.state.late_us,
             evict_us=evict_us,
         )
+
+    def _next_watermark(self) -> int:
+        """W of the next batch; 0 without event time."""
+        if self._watermark is None:
+            return 0
+        joined_delay_us = self._join.join.event_time.delay_us if self._join else None
+        return self.state.watermark(self._watermark.event_time.delay_us, joined_delay_us)
 
     def _pins(self) -> dict[str, int]:
         """Current versions of the lookup tables."""
@@ -282,7 +308,7 @@ class Flow:
             batch, outcome = self._refreshed(batch, self.input) or (batch, self._compute(batch))
         self._commit_quarantine(batch, attempt, outcome)
         state.batch, state.clock_us, state.late_us = batch.batch, batch.clock_us, batch.evict_us
-        state.upto, state.pins = batch.upto, dict(batch.pins)
+        state.upto, state.joined_upto, state.pins = batch.upto, batch.joined_upto, dict(batch.pins)
         for planned in batch.ranges:
             state.consumed[planned.unit] = planned
         outcome.changes.ledger = batch.ranges
@@ -323,6 +349,8 @@ class Flow:
             "max_event_us": self.state.max_event_us, "upto": batch.upto, "pins": dict(batch.pins),
             "code": self.around.code,
         }  # fmt: skip
+        if self._join is not None:
+            info["joined_upto"] = batch.joined_upto
         return self.table.commit(
             adds=staged.adds, removes=staged.removes, txn={self.app_id: batch.batch, **self._marks(batch)}, info=info,
             metadata=staged.metadata, clock_us=batch.clock_us, operation=staged.operation,
@@ -384,11 +412,12 @@ class Flow:
         else:
             assert self.input is not None
             rows, rejects = self.input.read(batch)
-        outcome = self._stages.run(rows, batch, self.state, self._lookup_tables(batch))
+        joined = self._other.between(batch.joined_after, batch.joined_upto) if self._other else None
+        outcome = self._stages.run(rows, batch, self.state, self._lookup_tables(batch), joined)
         if rejects is not None and len(rejects):
             outcome.rejects.insert(0, rejects)
             outcome.count("quarantine", len(rejects))
-        outcome.count("input", len(rows) + (len(rejects) if rejects is not None else 0))
+        outcome.count("input", sum(len(part) for part in (rows, rejects, joined) if part is not None))
         if self._window is None:
             outcome.count("output", len(outcome.rows))
         if outcome.reopened:

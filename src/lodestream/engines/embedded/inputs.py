@@ -24,8 +24,8 @@ from lodestream.lake.log import commit_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchKind, BatchPlan, SourceRange
-from lodestream.model.steps import FlowPlan, ReadTable, RunQuery
-from lodestream.model.table import META_COLUMNS, TableName
+from lodestream.model.steps import RunQuery
+from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 from lodestream.model.widening import unify_schemas
 from lodestream.ports.source import Decoded, Decoder, RawRecord, ReadsTogether, Source
@@ -137,30 +137,38 @@ def _pieces(source: Source, ranges: Sequence[SourceRange]) -> Iterator[Decoded]:
 
 
 class StreamInput:
-    """Rows that the upstream table's commits added."""
+    """Rows that a table's commits added.
 
-    def __init__(self, plan: FlowPlan, around: Surroundings) -> None:
-        first = plan.steps[0]
-        assert isinstance(first, ReadTable)
+    Args:
+        table: the table.
+        schema: its columns that are read, those of provenance among them.
+        reader: the table whose flow reads it.
+        around: the flow's surroundings.
+    """
+
+    def __init__(self, table: TableName, schema: Schema, reader: TableName, around: Surroundings) -> None:
         self._around = around
-        self._name = first.table
-        self._reader = plan.table.name
-        self._path = table_path(around.lake, first.table)
-        meta = [c for c in META_COLUMNS if c != "_batch"]
-        wanted = [*first.schema.names, *(c for c in meta if c not in first.schema)]
-        self._columns = [c for c in dict.fromkeys(wanted) if c != "_batch"]
+        self._name = table
+        self._reader = reader
+        self._path = table_path(around.lake, table)
+        self._schema = to_arrow(schema)
+        self._columns = list(schema.names)
         self._table: DeltaTable | None = None
         self._looked = -1
         self._begun: int | None = None
 
     def next(self, state: FlowState) -> Planned | None:
         """The upstream commits after `state.upto` that added rows, up to the batch limit."""
+        return self.next_after(state.upto)
+
+    def next_after(self, taken: int) -> Planned | None:
+        """The commits after version `taken`, -1 for none, that added rows, up to the batch limit."""
         table = self._upstream()
         if table is None:
             return None
         table.refresh()
         rows, upto = 0, -1
-        after = state.upto if state.upto >= 0 else self._begin(table)
+        after = taken if taken >= 0 else self._begin(table)
         if after is None:
             anything = any(add.num_records for add in table.files())
             return Planned("data", after=-1, upto=table.snapshot.version) if anything else None
@@ -176,30 +184,32 @@ class StreamInput:
         return Planned("data", after=after, upto=upto) if rows else None
 
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
+        """The rows added by the batch's versions of the upstream table."""
+        return self.between(batch.after, batch.upto), None
+
+    def between(self, after: int, upto: int) -> pa.Table:
         """The rows added by versions `after` < v <= `upto`, in commit order.
 
         Where the log no longer tells the first ones, the rows that are live at `upto`: they are the same, all at once.
         """
+        if upto <= after:
+            return self._schema.empty_table()
         table = self._upstream()
         if table is None:
             raise DataLossRefused("upstream table is gone", table=str(self._name))
-        if batch.after < 0 and not self._tells(0):
-            rows = table.read(table.read_version(batch.upto), columns=[*self._columns, "_batch"])
-            return rows.sort_by("_batch").select(self._columns), None
+        if after < 0 and not self._tells(0):
+            rows = table.read(table.read_version(upto), columns=[*self._columns, "_batch"])
+            return rows.sort_by("_batch").select(self._columns)
         parts: list[pa.Table] = []
-        if batch.upto > batch.after:
-            table.refresh()
-            for commit in table.commits(batch.after, batch.upto):
-                adds = [a for a in commit.adds if a.data_change]
-                if not adds:
-                    continue
-                cached = self._around.handover.take(self._path, commit.version) if self._around.handover else None
-                rows = cached.select(self._columns) if cached is not None else table.read(adds, columns=self._columns)
-                parts.append(rows)
-        if not parts:
-            kinds = {f.name: f for f in to_arrow(table.snapshot.metadata.schema)}
-            return pa.schema([kinds[c] for c in self._columns]).empty_table(), None
-        return pa.concat_tables(parts, promote_options="permissive"), None
+        table.refresh()
+        for commit in table.commits(after, upto):
+            adds = [a for a in commit.adds if a.data_change]
+            if not adds:
+                continue
+            cached = self._around.handover.take(self._path, commit.version) if self._around.handover else None
+            rows = cached.select(self._columns) if cached is not None else table.read(adds, columns=self._columns)
+            parts.append(rows)
+        return pa.concat_tables(parts, promote_options="permissive") if parts else self._schema.empty_table()
 
     def everything(self, version: int) -> pa.Table:
         """All rows of the upstream table at a version."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lodestream.engines.embedded.correction import Correction
 from lodestream.engines.embedded.rejects import rejected
 from lodestream.engines.embedded.state import Changes, FlowState
 from lodestream.model.batch import BatchPlan
+from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 
 INDEX = "_index"
@@ -59,6 +61,7 @@ class Pass:
         batch: the batch's plan.
         state: that of the batch before; stages move it on.
         out: what became of the rows so far.
+        table: the flow's table.
         event_column: name of the event-time column, empty before the watermark stage.
     """
 
@@ -69,12 +72,14 @@ class Pass:
         batch: BatchPlan,
         state: FlowState,
         out: Outcome,
+        table: TableName,
     ) -> None:
         self.connection = connection
         self.given = given
         self.batch = batch
         self.state = state
         self.out = out
+        self.table = table
         self.event_column = ""
         self._alive: np.ndarray | None = None
 
@@ -143,6 +148,13 @@ class Pass:
             )
         )  # fmt: skip
         self.out.count(kind, len(bad))
+
+    def reject_missing_time(self) -> None:
+        """Set aside the rows without event time."""
+        missing = pc.is_null(self.column(self.event_column))
+        if pc.any(missing).as_py():
+            mask = mask_of(missing)
+            self.reject(mask, "quarantine", [["null_event_time"]] * int(mask.sum()))
 
     def reject_late(self, late: np.ndarray) -> None:
         """Set aside the flagged rows as late."""

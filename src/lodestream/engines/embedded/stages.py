@@ -8,13 +8,13 @@ from dataclasses import replace
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lodestream.engines.embedded.aggregate import aggregate
 from lodestream.engines.embedded.expect import derive_and_expect
+from lodestream.engines.embedded.joins import join_streams
 from lodestream.engines.embedded.keys import hash_keys
 from lodestream.engines.embedded.lookups import LookupTable
-from lodestream.engines.embedded.passing import INDEX, Outcome, Pass, mask_of
+from lodestream.engines.embedded.passing import INDEX, Outcome, Pass
 from lodestream.engines.embedded.python_step import PythonFunction, run_python
 from lodestream.engines.embedded.state import DEDUP_SCHEMA, FlowState
 from lodestream.model.arrow import to_arrow_type
@@ -25,12 +25,13 @@ from lodestream.model.steps import (
     Derive,
     Expect,
     FlowPlan,
+    JoinStreams,
     LookUp,
     RunPython,
     Select,
     Watermark,
 )
-from lodestream.model.table import META_COLUMNS
+from lodestream.model.table import JOIN_META, META_COLUMNS
 
 
 class RowStages:
@@ -49,10 +50,20 @@ class RowStages:
         self._plan = plan
         self._functions = functions
 
-    def run(self, rows: pa.Table, batch: BatchPlan, state: FlowState, lookups: Mapping[str, LookupTable]) -> Outcome:
-        """Take n input rows through all stages; `state` is moved on, so it must be that of the batch before."""
+    def run(
+        self,
+        rows: pa.Table,
+        batch: BatchPlan,
+        state: FlowState,
+        lookups: Mapping[str, LookupTable],
+        joined: pa.Table | None = None,
+    ) -> Outcome:
+        """Take n input rows through all stages; `state` is moved on, so it must be that of the batch before.
+
+        `joined` are the batch's rows of the other stream, where there is one.
+        """
         out = Outcome(rows.append_column(INDEX, pa.array(np.arange(len(rows), dtype=np.int64))))
-        passing = Pass(self._connection, rows, batch, state, out)
+        passing = Pass(self._connection, rows, batch, state, out, self._plan.table.name)
         derive: Derive | None = None
         for step in self._plan.steps:
             match step:
@@ -68,6 +79,9 @@ class RowStages:
                     if derive is not None:
                         derive_and_expect(passing, derive, None)
                         derive = None
+                    if isinstance(step, JoinStreams):
+                        assert joined is not None
+                        join_streams(passing, step, joined)
                     _run(passing, step, lookups)
         if derive is not None:
             derive_and_expect(passing, derive, None)
@@ -93,7 +107,10 @@ def _run(passing: Pass, step: object, lookups: Mapping[str, LookupTable]) -> Non
         case Aggregation():
             aggregate(passing, step)
         case Select():
-            kept = [*step.columns, *(c for c in (*META_COLUMNS, "_raw") if c in passing.out.rows.column_names)]
+            kept = [
+                *step.columns,
+                *(c for c in (*META_COLUMNS, *JOIN_META, "_raw") if c in passing.out.rows.column_names),
+            ]
             passing.out.rows = passing.out.rows.select([*dict.fromkeys([*kept, INDEX])])
         case _:
             pass  # reading and writing are the flow's
@@ -101,10 +118,7 @@ def _run(passing: Pass, step: object, lookups: Mapping[str, LookupTable]) -> Non
 
 def _watermark(passing: Pass, step: Watermark) -> None:
     passing.event_column = step.event_time.column
-    missing = pc.is_null(passing.column(passing.event_column))
-    if pc.any(missing).as_py():
-        mask = mask_of(missing)
-        passing.reject(mask, "quarantine", [["null_event_time"]] * int(mask.sum()))
+    passing.reject_missing_time()
     events = passing.events()
     if len(events):
         newest = int(events.max())

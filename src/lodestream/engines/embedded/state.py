@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from lodestream.engines.embedded.dedup import DedupMap
+from lodestream.engines.embedded.sides import JoinState
 from lodestream.engines.embedded.store import StateFile
 from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.model.batch import SourceRange
@@ -27,6 +28,7 @@ class Changes:
 
     dedup: pa.Table | None = None
     windows: pa.Table | None = None
+    join: dict[str, pa.Table] = field(default_factory=dict)
     ledger: tuple[SourceRange, ...] = ()
 
 
@@ -38,6 +40,7 @@ class FlowState:
         max_event_us: largest event time of all batches so far, None before the first.
         late_us: W(batch): rows of the next batch at or before it are late.
         upto: last upstream version taken in, -1 before the first.
+        joined_max_event_us, joined_upto: the same of the stream that is joined.
         pins: versions that the last refresh read.
         clock_us: time of the last batch.
         consumed: per source unit, where reading goes on.
@@ -47,28 +50,40 @@ class FlowState:
     max_event_us: int | None = None
     late_us: int = 0
     upto: int = -1
+    joined_max_event_us: int | None = None
+    joined_upto: int = -1
     pins: dict[str, int] = field(default_factory=dict)
     clock_us: int = 0
     consumed: dict[str, SourceRange] = field(default_factory=dict)
     dedup: DedupMap | None = None
     windows: OpenWindows | None = None
+    join: JoinState | None = None
     chain_length: int = 0
     chain_bytes: int = 0
     base_bytes: int = 0
     last: str | None = None
     base: str | None = None
 
-    def watermark(self, delay_us: int) -> int:
-        """W of the next batch: what has been seen so far less the delay, in whole milliseconds, never backwards."""
-        if self.max_event_us is None:
-            return self.late_us
-        return max(self.late_us, (self.max_event_us - delay_us) // 1000 * 1000)
+    def watermark(self, delay_us: int, joined_delay_us: int | None = None) -> int:
+        """W of the next batch: what has been seen so far less the delay, in whole milliseconds, never backwards.
+
+        Of two streams the one that is further behind counts, and one that has given nothing yet holds it where it is.
+        """
+        reached = [(self.max_event_us, delay_us)]
+        if joined_delay_us is not None:
+            reached.append((self.joined_max_event_us, joined_delay_us))
+        marks = [(newest - delay) // 1000 * 1000 for newest, delay in reached if newest is not None]
+        return max(self.late_us, min(marks)) if len(marks) == len(reached) else self.late_us
 
     def facts(self) -> dict[str, Any]:
         """The small values as JSON; the sections hold the rest."""
         return {
             "max_event_us": self.max_event_us, "late_us": self.late_us, "upto": self.upto, "pins": self.pins,
             "clock_us": self.clock_us,
+            **({} if self.join is None else {
+                "joined_max_event_us": self.joined_max_event_us, "joined_upto": self.joined_upto,
+                "joined_given": self.join.given,
+            }),
         }  # fmt: skip
 
     def link(self, table_id: str, epoch: int, attempt: str, changes: Changes) -> StateFile:
@@ -83,6 +98,7 @@ class FlowState:
             sections["dedup"] = changes.dedup
         if changes.windows is not None and len(changes.windows):
             sections["windows"] = changes.windows
+        sections |= {name: table for name, table in changes.join.items() if len(table)}
         if changes.ledger:
             sections["ledger"] = _ledger_table(changes.ledger)
         previous = None if make_base else self.last
@@ -101,7 +117,8 @@ class FlowState:
         if self.dedup is not None:
             dedup = pa.table(list(self.dedup.live(self.late_us)), schema=DEDUP_SCHEMA)
         windows = self.windows.table if self.windows is not None else None
-        return Changes(dedup, windows, tuple(self.consumed.values()))
+        join = self.join.everything() if self.join is not None else {}
+        return Changes(dedup, windows, join, tuple(self.consumed.values()))
 
     def apply(self, link: StateFile) -> None:
         """Take in one stored link; called for each link of a chain in order."""
@@ -122,6 +139,10 @@ class FlowState:
             if "windows" in link.sections:
                 self.windows.upsert(link.sections["windows"])
             self.windows.close(self.late_us)
+        if self.join is not None:
+            self.joined_max_event_us, self.joined_upto = facts["joined_max_event_us"], facts["joined_upto"]
+            self.join.given = facts["joined_given"]
+            self.join.apply(link.sections, self.late_us)
         self.linked(link, 0)
 
 
