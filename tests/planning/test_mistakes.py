@@ -13,6 +13,11 @@ CONFIG = "lodestream.yaml"
 BRONZE, CUSTOMERS = "tables/bronze/orders.yaml", "tables/bronze/customers.yaml"
 SILVER, GOLD = "tables/silver/orders.yaml", "tables/gold/revenue.yaml"
 
+JOIN = (
+    "join: {from: stream(bronze.customers), kind: inner, on: customer_id, event_time: {column: since, delay: 1 s},"
+    " within: {after: 1 hour}, columns: [score]}"
+)
+
 # id, file, text to replace, its replacement, line, code, nearest
 EDITS = [
     ("config-unknown-key", CONFIG, "lake: lake", "lakes: lake", 2, "D103", "lake"),
@@ -127,6 +132,24 @@ EDITS = [
     ("measure-unknown-column", GOLD, "sum(amount)", "sum(amuont)", 5, "P110", "amount"),
     ("measure-not-aggregate", GOLD, "sum(amount)", "amount", 5, "P113", "max(amount)"),
     ("select-unknown-column", SILVER, "partition_by: [date(ordered_at)]", "select: [order_id, contry, ordered_at, amount, country]", 9, "P110", "country"),
+    ("join-unknown-key", SILVER, "retention: 2 years", JOIN.replace("kind", "knd"), 10, "D103", "kind"),
+    ("join-without-keys", SILVER, "retention: 2 years", JOIN.replace("on: customer_id, ", ""), 10, "D105", None),
+    ("join-of-no-stream", SILVER, "retention: 2 years", JOIN.replace("stream(bronze.customers)", "bronze.customers"), 10, "D104", "stream(bronze.customers)"),
+    ("join-of-unknown", SILVER, "retention: 2 years", JOIN.replace("bronze.customers", "bronze.customer"), 10, "D201", "bronze.customers"),
+    ("join-of-itself", SILVER, "retention: 2 years", JOIN.replace("bronze.customers", "silver.orders"), 10, "D209", None),
+    ("join-kind", SILVER, "retention: 2 years", JOIN.replace("inner", "iner"), 10, "D106", "inner"),
+    ("join-without-bounds", SILVER, "retention: 2 years", JOIN.replace("{after: 1 hour}", "{}"), 10, "D105", None),
+    ("join-bound", SILVER, "retention: 2 years", JOIN.replace("1 hour", "soon"), 10, "D107", None),
+    ("join-key-unknown", SILVER, "retention: 2 years", JOIN.replace("on: customer_id", "on: custmer_id"), 10, "P110", "customer_id"),
+    ("join-key-types", SILVER, "retention: 2 years", JOIN.replace("on: customer_id", "on: {amount: customer_id}"), 10, "D303", None),
+    ("join-key-nested", SILVER, "retention: 2 years", JOIN.replace("on: customer_id", "on: {items: customer_id}"), 10, "D306", None),
+    ("join-column-unknown", SILVER, "retention: 2 years", JOIN.replace("[score]", "[scor]"), 10, "P110", "score"),
+    ("join-column-twice", SILVER, "retention: 2 years", JOIN.replace("[score]", "{score: country}"), 10, "D307", None),
+    ("join-column-is-ours", SILVER, "retention: 2 years", JOIN.replace("[score]", "{score: _score}"), 10, "D111", "score"),
+    ("join-time-is-no-timestamp", SILVER, "retention: 2 years", JOIN.replace("column: since", "column: tier"), 10, "D301", None),
+    ("join-time-unknown", SILVER, "retention: 2 years", JOIN.replace("column: since", "column: sinc"), 10, "P110", "since"),
+    ("join-of-a-source", BRONZE, "format: json", JOIN, 2, "D207", None),
+    ("join-with-windows", GOLD, "emit: updates", JOIN, 6, "D207", None),
     ("python-name", SILVER, "retention: 2 years", "python: clean.orders\ncolumns: {order_id: string, amount: double, country: string, customer_id: string, ordered_at: timestamp}", 10, "D211", "clean:orders"),
 ]  # fmt: skip
 

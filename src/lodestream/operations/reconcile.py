@@ -37,6 +37,7 @@ from lodestream.operations.positions import (
     open_table,
     read_columns,
 )
+from lodestream.operations.reconcile_joins import check_join
 
 if TYPE_CHECKING:
     from lodestream.ports.plugins import Resolve
@@ -114,6 +115,8 @@ class _Check:
         application = app_id(self.name, epoch)
         batch = last_batch(table, application)
         info = batch_info(path, batch, application)
+        if self.plan.join is not None:
+            return self.joined(table, batch, info)
         given = self.input_positions(epoch, batch, info)
         report.input = len(given)
         if len(np.unique(given)) != len(given):
@@ -127,6 +130,18 @@ class _Check:
         else:
             self.compare(given, np.setdiff1d(given, _all(aside)), aside)
             _Windows(self, window, info).check(table, given, aside, notes)
+        return report
+
+    def joined(self, table: DeltaTable, batch: int, info: Mapping[str, object]) -> Report:
+        """The rows of both streams of a join."""
+        report, (aside, _) = self.report, self.set_aside(batch)
+        found = check_join(self.lake, self.plan, table, info, self.coder, aside)
+        report.input = len(found.given)
+        self.compare(np.setdiff1d(found.given, np.union1d(found.waiting, found.lost)), found.paired, aside)
+        report.counts["open"] = len(found.waiting)
+        self.problem("input position is neither in output nor in quarantine, and its time is over", found.lost)
+        report.problems += found.problems
+        report.notes += found.notes
         return report
 
     def input_positions(self, epoch: int, batch: int, info: Mapping[str, object]) -> I64:

@@ -8,6 +8,7 @@ from lodestream.errors import ConfigError
 from lodestream.model.table import Drift, OnFail
 from lodestream.ports import plugins
 from lodestream.project.config import SERVER_KEYS
+from lodestream.project.joins import KINDS as JOIN_KINDS
 from lodestream.project.keys import KEYS
 from lodestream.project.policy_schema import policies_schema
 from lodestream.project.tables import ENGINES
@@ -102,6 +103,7 @@ def _table() -> dict[str, Any]:
         "from": _text(
             "The table above, as a stream.", pattern=r"^stream\( *(bronze|silver|gold)\.[a-z][a-z0-9_]* *\)$"
         ),
+        "join": _join(),
         "python": _text("A function `(pyarrow.Table) -> pyarrow.Table`, module:function.", pattern=r"^[\w.]+:\w+$"),
         "select": _ref("names", "Columns to keep."),
         "derive": _ref("expressions", "Columns computed from the input row."),
@@ -162,6 +164,26 @@ def _enrich() -> dict[str, Any]:
     lookup = _block(parts, "A left join to a table with a unique key.", ("table", "on", "columns"))
     one = _block({"lookup": {"anyOf": [lookup, {"type": "array", "items": lookup}]}}, "Lookups.", ("lookup",))
     return {"anyOf": [one, {"type": "array", "items": one}], "description": "Columns from other tables."}
+
+
+def _join() -> dict[str, Any]:
+    zero = "Least and greatest distance of a partner in event time."
+    parts = {
+        "from": _text("The other stream.", pattern=r"^stream\( *(bronze|silver|gold)\.[a-z][a-z0-9_]* *\)$"),
+        "kind": {"enum": list(JOIN_KINDS), "description": "`left` keeps rows that meet nobody.", "default": "inner"},
+        "on": _ref("pairs", "Key columns; {here: there} when they are named differently."),
+        "event_time": _block(
+            {"column": {"type": "string"}, "delay": _ref("duration", "How far a row may lag the newest one.")},
+            "The event time of the other stream.", ("column", "delay"),
+        ),
+        "within": _block(
+            {"before": _ref("duration", "A partner may be this much earlier."),
+             "after": _ref("duration", "A partner may be this much later.")}, zero,
+        ),
+        "columns": _ref("pairs", "Columns to add; {there: here} to rename them."),
+    }  # fmt: skip
+    needed = ("from", "on", "event_time", "within", "columns")
+    return _block(parts, "A join with the new rows of another table, by key and distance in event time.", needed)
 
 
 def _sink() -> dict[str, Any]:

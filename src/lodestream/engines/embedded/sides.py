@@ -38,11 +38,12 @@ class Side:
         flat = [c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in rows.columns]
         serials = np.arange(self.next_serial, self.next_serial + len(rows), dtype=np.int64)
         columns = [*flat, pa.array(time_us, pa.int64()), pa.array(serials), pa.array(np.zeros(len(rows), np.bool_))]
-        self.next_serial += len(rows)
         self.put(pa.table(columns, names=[*rows.column_names, TIME, SERIAL, MATCHED]))
 
     def put(self, rows: pa.Table) -> None:
-        """Append rows in the form of `rows`."""
+        """Append rows in the form of `rows`, as they were stored or are about to be."""
+        if len(rows):
+            self.next_serial = int(rows.column(SERIAL)[-1].as_py()) + 1
         if not self.rows.num_columns:
             self.rows = rows
             return

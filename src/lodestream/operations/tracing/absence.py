@@ -63,6 +63,9 @@ def set_aside(view: View, plan: FlowPlan, entries: tuple[Entry, ...]) -> Absence
             message = f"{name} left it out as a repeat of a row that came before"
             return Absence(str(name), "duplicate", message, entries, (twin,) if twin else ())
         case "dropped":
+            if entry.reasons == ("unmatched",):
+                message = f"{name} left it out: no partner came in its time, as declared"
+                return Absence(str(name), "dropped", message, entries, ())
             rule = f"rule {entry.rule}" if entry.rule and entry.rule != "python" else "the python step"
             message = f"{name} dropped it by {rule}, as declared"
             steps = ("lodestream plan  # after changing the rule; a dropped row comes back with a rebuild only",)

@@ -8,7 +8,8 @@ from typing import Any
 from lodestream.errors import ConfigError
 from lodestream.model.batch import SourceRange
 from lodestream.model.steps import FlowPlan, LookUp, ReadSource
-from lodestream.model.table import META_COLUMNS, TableName
+from lodestream.model.table import JOIN_META, META_COLUMNS, Join, TableName
+from lodestream.model.types import BIGINT, STRING
 from lodestream.operations.tracing.findings import Hop, LookedUp, Record
 from lodestream.operations.tracing.keys import equal
 from lodestream.operations.tracing.origin import Origin
@@ -21,12 +22,16 @@ def walk(view: View, name: TableName, source: str, position: int) -> tuple[tuple
     hops = []
     while True:
         plan = view.flows[name]
-        row = view.at(name, source, position)
+        row = view.at(name, source, position) or _pair(view, plan, source, position)
         hops.append(hop(view, plan, row) if row else Hop(str(name), source, position))
         if isinstance(plan.steps[0], ReadSource):
             return tuple(hops), record(view, plan, source, position, row)
         assert plan.upstream is not None
         name = plan.upstream
+        if plan.join is not None and source.startswith(prefix := f"{plan.join.join.table}/"):
+            name, source = plan.join.join.table, source.removeprefix(prefix)
+        elif plan.join is not None and row:
+            source, position = row[JOIN_META[0]], row[JOIN_META[1]]
 
 
 def hop(view: View, plan: FlowPlan, row: Mapping[str, Any]) -> Hop:
@@ -61,6 +66,8 @@ def _range(view: View, plan: FlowPlan, batch: int, source: str, position: int) -
 def _lookups(view: View, plan: FlowPlan, row: Mapping[str, Any], pins: Mapping[str, int]) -> tuple[LookedUp, ...]:
     """The rows that this one was joined with, where it still has the columns that it was joined by."""
     found = []
+    if plan.join is not None:
+        found.append(_partner(view, plan.join.join, row))
     for step in plan.steps:
         if not isinstance(step, LookUp) or str(step.lookup.table) not in pins:
             continue
@@ -83,6 +90,29 @@ def _lookups(view: View, plan: FlowPlan, row: Mapping[str, Any], pins: Mapping[s
         shown = {k: v for k, v in there.items() if k not in META_COLUMNS} if there else None
         found.append(LookedUp(str(name), version, on, shown, trace_of(view, name, there) if there else None, note))
     return tuple(found)
+
+
+def _pair(view: View, plan: FlowPlan, source: str, position: int) -> dict[str, Any] | None:
+    """A joined row that was made from a row of either side, by what that is known as in the joining table."""
+    table = view.table(plan.table.name)
+    if plan.join is None or table is None:
+        return None
+    prefix = f"{plan.join.join.table}/"
+    columns = JOIN_META[2:] if source.startswith(prefix) else JOIN_META[:2]
+    asked = zip(columns, (source.removeprefix(prefix), position), (STRING, BIGINT), strict=True)
+    _, rows = view.find(table, [equal(column, value, kind) for column, value, kind in asked], limit=1)
+    return rows[0] if rows else None
+
+
+def _partner(view: View, join: Join, row: Mapping[str, Any]) -> LookedUp:
+    """The row of the other stream that this one was joined with."""
+    source, position = row[JOIN_META[2]], row[JOIN_META[3]]
+    on = {here: row[here] for here, _ in join.on if here in row}
+    table = view.table(join.table)
+    version = table.snapshot.version if table is not None else -1
+    there = view.at(join.table, source, position) if source is not None else None
+    shown = {k: v for k, v in there.items() if k not in META_COLUMNS} if there else None
+    return LookedUp(str(join.table), version, on, shown, trace_of(view, join.table, there) if there else None)
 
 
 def trace_of(view: View, name: TableName, row: Mapping[str, Any]) -> str:
