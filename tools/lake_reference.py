@@ -29,6 +29,12 @@ PROJECT = {
         event_time: {column: ordered_at, delay: 10 seconds}
         dedup: {keys: [order_id]}
     """,
+    "tables/silver/pairs.yaml": """
+        from: stream(silver.orders)
+        event_time: {column: ordered_at, delay: 10 seconds}
+        join: {from: stream(silver.orders), on: order_id, event_time: {column: ordered_at, delay: 10 seconds}, \
+            within: {after: 0 s}, columns: {ordered_at: other_at}}
+    """,
     "tables/gold/per_minute.yaml": """
         from: stream(silver.orders)
         event_time: {column: ordered_at, delay: 10 seconds}
@@ -69,6 +75,7 @@ COMMIT = {
     "watermark_us": "the watermark after the batch, microseconds since 1970",
     "max_event_us": "the newest event time taken in",
     "upto": "version of the upstream table that was read up to",
+    "joined_upto": "the same of the stream that is joined",
     "pins": "versions of lookup tables and of a query's inputs",
     "code": "version of Lodestream",
 }
@@ -116,6 +123,9 @@ After the declared columns, in this order:
 A silver table has the same, without `_raw`: {silver}. `_source` and `_position` together name a row: they are unique
 in a table and stay the same from bronze to silver. [Where a row comes from](../guides/provenance.md) shows how to
 follow them.
+
+Rows of a table with `join:` have positions of their own (`_source` is its name, `_position` counts from 0), and
+{joined} say what two rows each was made from; those of the right are NULL where a left join met nobody.
 
 ## Columns of tables of windows
 
@@ -168,6 +178,7 @@ def tables(note: str) -> str:
             suffix=QUARANTINE_SUFFIX,
             bronze=_table(says, _described(ours("bronze.orders"))),
             silver=", ".join(f"`{c.name}`" for c in ours("silver.orders")),
+            joined=", ".join(f"`{c.name}`" for c in ours("silver.pairs") if c.name.startswith(("_left", "_right"))),
             windows=_table(says, _described(ours("gold.per_minute"))),
             query=", ".join(f"`{c.name}`" for c in ours("gold.totals")),
             quarantine=_table(says, ((f"`{c.name}`", f"`{c.type}`", c.comment) for c in QUARANTINE)),
