@@ -210,7 +210,7 @@ class KafkaWriter:
         except ck.KafkaException as error:
             failed = self._seen.failed
             if not failed and error.args[0].code() == _ERROR._STATE:  # it stands for what a report on its way will say
-                self._producer.flush(_FULL_WAIT_S * 20)
+                self._producer.flush(_ANSWER_S)
             reason, message = failed[0] if failed else (error.args[0], None)
             translated = self._translated(error.args[0] if _is_fenced(error.args[0]) else reason, message)
             self._abort()
