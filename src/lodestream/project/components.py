@@ -14,6 +14,7 @@ from lodestream.model.diagnostic import Place
 from lodestream.model.table import Component, Table
 from lodestream.ports import plugins
 from lodestream.ports.settings import Settings
+from lodestream.project.codes import CODES
 from lodestream.project.fields import wrong_kind
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
@@ -86,7 +87,7 @@ def _check(room: str, name: str, plain: Mapping[str, Any], node: Node, place: Pl
 def check_settings(
     settings: type[Settings], name: str, plain: Mapping[str, Any], node: Node, place: Place, mistakes: Mistakes
 ) -> None:
-    """Note what is wrong with settings as written.
+    """Note what is wrong with settings as written; a validator may raise PydanticCustomError with a code of ours.
 
     Args:
         settings: what they should be.
@@ -100,7 +101,8 @@ def check_settings(
         settings.model_validate(dict(plain))
     except ValidationError as error:
         for one in error.errors(include_url=False, include_context=False):
-            if "${" in str(one["input"]):  # a reference is resolved when the system starts
+            named = one["type"] in ("extra_forbidden", "missing") or one["type"] in CODES
+            if not named and "${" in str(one["input"]):  # a reference is resolved when the system starts
                 continue
             loc = one["loc"]
             at, nearest_key = _locate(node, loc), None
@@ -109,6 +111,8 @@ def check_settings(
                 code, message = "D103", f"unknown key in {name}"
             elif one["type"] == "missing":
                 code, message = "D105", f"missing key in {name}"
+            elif one["type"] in CODES:
+                code, message = one["type"], one["msg"]
             else:
                 code, message = "D203", one["msg"][:1].lower() + one["msg"][1:]
             key = ".".join(str(part) for part in loc) or None
