@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from lodestream.ports.settings import Settings
+from lodestream.project.deploying import WarehouseSize
 from lodestream.project.quartz import check_quartz
 
 
@@ -51,14 +52,14 @@ class NewCluster(Part):
     azure_attributes: AzureAttributes
     runtime_engine: Literal["PHOTON", "STANDARD"]
     data_security_mode: Literal["SINGLE_USER", "USER_ISOLATION"]
-    spark_conf: dict[str, str] = {}
-    spark_env_vars: dict[str, str] = {}
-    custom_tags: dict[str, str] = {}
+    spark_conf: dict[str, str] | None = None
+    spark_env_vars: dict[str, str] | None = None
+    custom_tags: dict[str, str] | None = None
     autotermination_minutes: Any = None
 
     @field_validator("autotermination_minutes")
     @classmethod
-    def _none(cls, _: object) -> None:
+    def _auto_stop(cls, _: object) -> Any:
         raise PydanticCustomError("D504", "no auto-stop on job clusters")
 
 
@@ -70,7 +71,7 @@ class Cluster(NewCluster):
 
     @field_validator("autotermination_minutes")
     @classmethod
-    def _none(cls, minutes: int) -> int:  # type: ignore[override]
+    def _auto_stop(cls, minutes: object) -> Any:
         return minutes
 
 
@@ -85,14 +86,14 @@ class PythonWheelTask(Part):
 
     package_name: str
     entry_point: str
-    parameters: list[str] = []
+    parameters: list[str] | None = None
 
 
 class SparkPythonTask(Part):
     """A Python file."""
 
     python_file: str
-    parameters: list[str] = []
+    parameters: list[str] | None = None
 
 
 class Dependency(Part):
@@ -107,9 +108,9 @@ class Task(Part):
     task_key: str = Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")
     description: str | None = None
     job_cluster_key: str
-    depends_on: list[Dependency] = []
+    depends_on: list[Dependency] | None = None
     run_if: Literal["ALL_SUCCESS", "ALL_DONE"] | None = None
-    libraries: list[Library] = []
+    libraries: list[Library] | None = None
     max_retries: int | None = Field(default=None, ge=-1)
     min_retry_interval_millis: int | None = Field(default=None, ge=0)
     python_wheel_task: PythonWheelTask | None = None
@@ -165,13 +166,13 @@ class Job(Part):
 
     name: str
     description: str | None = None
-    tags: dict[str, str] = {}
+    tags: dict[str, str] | None = None
     continuous: Continuous | None = None
     schedule: Schedule | None = None
     max_concurrent_runs: int | None = Field(default=None, ge=0, le=1000)
     timeout_seconds: int | None = Field(default=None, ge=0)
     queue: Queue | None = None
-    job_clusters: list[JobCluster] = []
+    job_clusters: list[JobCluster] | None = None
     tasks: list[Task] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -185,9 +186,7 @@ class SqlWarehouse(Part):
     """A SQL warehouse."""
 
     name: str
-    cluster_size: Literal[
-        "2X-Small", "X-Small", "Small", "Medium", "Large", "X-Large", "2X-Large", "3X-Large", "4X-Large"
-    ]
+    cluster_size: WarehouseSize
     warehouse_type: Literal["PRO", "CLASSIC"]
     min_num_clusters: int = Field(ge=1)
     max_num_clusters: int = Field(ge=1)
@@ -207,10 +206,10 @@ class UnitySchema(Part):
 class Resources(Part):
     """What the bundle makes in a workspace."""
 
-    jobs: dict[str, Job] = {}
-    schemas: dict[str, UnitySchema] = {}
-    sql_warehouses: dict[str, SqlWarehouse] = {}
-    clusters: dict[str, Cluster] = {}
+    jobs: dict[str, Job] | None = None
+    schemas: dict[str, UnitySchema] | None = None
+    sql_warehouses: dict[str, SqlWarehouse] | None = None
+    clusters: dict[str, Cluster] | None = None
 
 
 class Name(Part):
@@ -247,14 +246,14 @@ class Target(Part):
     default: bool | None = None
     workspace: Workspace | None = None
     run_as: RunAs | None = None
-    variables: dict[str, str] = {}
+    variables: dict[str, str] | None = None
 
 
 class BundleFile(Part):
     """A file of a bundle; `bundle` and `targets` are in databricks.yml."""
 
     bundle: Name | None = None
-    include: list[str] = []
-    variables: dict[str, Variable] = {}
-    targets: dict[str, Target] = {}
+    include: list[str] | None = None
+    variables: dict[str, Variable] | None = None
+    targets: dict[str, Target] | None = None
     resources: Resources | None = None

@@ -6,6 +6,7 @@ import fnmatch
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from lodestream.deploy.bundle_schema import BundleFile, NewCluster
@@ -19,6 +20,13 @@ MAIN = "databricks.yml"
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _BUILT_IN = ("bundle.name", "bundle.target", "workspace.file_path", "workspace.root_path",
              "workspace.current_user.short_name", "workspace.current_user.userName")  # fmt: skip
+_FIXES = {
+    "D103": "correct it, or remove it; a key that we do not write is not known here, even if Databricks knows it",
+    "D203": "write what the message asks for",
+    "D207": "keep one of continuous: and schedule:",
+}
+"""What to do in a bundle, where a project would be told otherwise."""
+
 _COMPLEX = re.compile(r"\$\{var\.(\w+)\}")
 
 
@@ -40,7 +48,8 @@ def check_bundle(files: Mapping[str, bytes]) -> tuple[Diagnostic, ...]:
     for path, root in read.items():
         check_settings(BundleFile, path, root.plain() or {}, root, root.place, mistakes)
     _Names(read, files, mistakes).check()
-    return tuple(sorted(set(mistakes.found), key=lambda one: (one.file, one.line, one.column, one.code)))
+    found = {replace(one, fix=_FIXES.get(one.code, one.fix)) for one in mistakes.found}
+    return tuple(sorted(found, key=lambda one: (one.file, one.line, one.column, one.code, one.message)))
 
 
 def _included(root: Node | None) -> list[str]:
@@ -119,7 +128,8 @@ class _Names:
 
     def job(self, path: str, job: Node) -> None:
         """What a job's tasks name."""
-        clusters, tasks = set(), set()
+        clusters: set[str] = set()
+        tasks: set[str] = set()
         for cluster in _list(_at(job, "job_clusters")):
             if (key := _at(cluster, "job_cluster_key")) is not None:
                 clusters.add(str(key.value))

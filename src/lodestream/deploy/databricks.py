@@ -37,6 +37,7 @@ _FOLDERS = {"tables": (".yaml",), "schemas": (), "functions": (".py",)}
 """What of a project's folders goes along; no suffix means every file."""
 
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+_FILE = re.compile(r"\$\{file:([^}]+)\}")
 _NAME = re.compile(r"[^A-Za-z0-9_]+")
 _URL = re.compile(r"abfss://")
 
@@ -84,6 +85,7 @@ def make_bundle(project: Project, plans: Plans) -> Bundle:
     copied = _copied(FilePath(project.root))
     texts = [data.decode("utf-8", "replace") for path, data in copied.items() if path.endswith(".yaml")]
     secrets = sorted({name for text in texts for name in _REFERENCE.findall(text)} - {"DATABRICKS_HOST"})
+    _files_of_this_machine(copied, notes)
     name = settings.name or _NAME.sub("_", project.name)
     scope = settings.secret_scope or name
     jobs = {STREAM: stream_job(project, stream)} if stream else {}
@@ -105,16 +107,14 @@ def make_bundle(project: Project, plans: Plans) -> Bundle:
     written |= {f"project/{path}": data for path, data in copied.items()}
     shares = spot_shares(settings.workers_min, settings.workers_max, settings.spot_ratio)
     found = sorted(notes.found, key=lambda one: (one.file, one.line))
-    return Bundle(
-        name, dict(sorted(written.items())), tuple(jobs), tuple(shares), tuple(found), tuple(secrets), scope
-    )
+    return Bundle(name, dict(sorted(written.items())), tuple(jobs), tuple(shares), tuple(found), tuple(secrets), scope)
 
 
 def _header(project: Project) -> str:
     return (
-        f"# Written by `lodestream deploy databricks` {VERSION} from the project {project.name}. Change the project and\n"
-        f"# write it again; a file that was edited is not overwritten.\n# {NEVER_DEPLOYED[0].upper()}"
-        f"{NEVER_DEPLOYED[1:]}.\n"
+        f"# Written by `lodestream deploy databricks` {VERSION} from the project {project.name}.\n"
+        "# Change the project and write it again; a file that was edited is not overwritten.\n"
+        f"# {NEVER_DEPLOYED[0].upper()}{NEVER_DEPLOYED[1:]}.\n"
     )
 
 
@@ -176,7 +176,7 @@ def _target(key: str, mode: str, chosen: TargetSettings) -> dict[str, Any]:
 
 def _lake(project: Project, target: str, chosen: TargetSettings) -> str | None:
     environment = project.environments.get(target)
-    for url in (chosen.lake, environment and environment.lake, project.lake):
+    for url in (chosen.lake, environment.lake if environment else None, project.lake):
         if url is not None and _URL.match(url):
             return url
     return None
@@ -200,6 +200,14 @@ def _cluster(project: Project, settings: DatabricksSettings, secrets: list[str])
     if secrets:
         cluster["spark_env_vars"] = {one.rpartition("/")[2]: f"{{{{secrets/{one}}}}}" for one in secrets}
     return cluster | {"custom_tags": {"lodestream": project.name}}
+
+
+def _files_of_this_machine(copied: Mapping[str, bytes], notes: Mistakes) -> None:
+    for path, data in copied.items():
+        for i, line in enumerate(data.decode("utf-8", "replace").splitlines() if path.endswith(".yaml") else (), 1):
+            for name in _FILE.findall(line):
+                fix = "read it from the environment, ${env:NAME}: its value comes from the secret of that name"
+                notes.add(Place(path, i), "N106", f"reads a file that clusters do not have: {name}", fix=fix)
 
 
 def _schemas(project: Project) -> dict[str, Any]:

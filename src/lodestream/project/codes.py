@@ -77,9 +77,7 @@ CODES: dict[str, Code] = {
     "D502": Code("fewer workers at most than at least", "make the greatest number of workers at least the smallest"),
     "D503": Code("not the address of a workspace", "write https://…, or leave it out: the CLI takes DATABRICKS_HOST"),
     "D504": Code("no auto-stop on job clusters", "remove it: a job cluster ends with its run"),
-    "D505": Code(
-        "schedule that Quartz cannot say", "restrict the day of the month or the weekday, or write `every …`"
-    ),
+    "D505": Code("schedule that Quartz cannot say", "restrict the day of the month or the weekday, or write `every …`"),
     "D506": Code("table that Spark cannot run", "change it as the message says, or keep this project on one machine"),
     "D507": Code("nothing of this name in the bundle", "declare it, or correct the name"),
     # notes, which refuse nothing

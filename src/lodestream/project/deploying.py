@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from lodestream.model.project import Path
 from lodestream.model.diagnostic import Place
+from lodestream.model.project import Path
 from lodestream.ports.settings import Settings
 from lodestream.project.components import check_settings
 from lodestream.project.fields import Fields
@@ -21,6 +21,10 @@ from lodestream.project.values import parse_duration
 
 _MINUTE, _DAY = 60_000_000, 86_400_000_000
 _HOST = "${env:DATABRICKS_HOST}"
+
+WarehouseSize = Literal[
+    "2X-Small", "X-Small", "Small", "Medium", "Large", "X-Large", "2X-Large", "3X-Large", "4X-Large"
+]
 
 
 class SchedulesSettings(Settings):
@@ -94,17 +98,17 @@ class DatabricksSettings(Settings):
     """Share of spot machines that a cluster has at its largest. Azure knows no share: smaller clusters have less."""
     auto_stop: str = "10 minutes"
     """Idle time after which the SQL warehouse and the shared cluster stop. Job clusters end with their run."""
-    warehouse_size: str = "Small"
+    warehouse_size: WarehouseSize = "Small"
     """Size of the SQL warehouse."""
     shared_cluster: bool = False
     """Whether there is an all-purpose cluster for people, too."""
     secret_scope: str | None = None
     """Scope of the secrets that become the variables of `${env:NAME}` in declarations; without, the bundle's name."""
-    queries: str = Field(default="hourly", pattern="^(hourly|stream)$")
+    queries: Literal["hourly", "stream"] = "hourly"
     """Which job refreshes `sql:` tables without a schedule: the hourly one, or the stream whenever inputs change."""
     schedules: SchedulesSettings = SchedulesSettings()
     """When the batch jobs start."""
-    zorder: dict[str, list[str]] = {}
+    zorder: dict[str, list[str]] = Field(default_factory=dict)
     """Columns to order a table's files by; without, event time and keys, `[]` for none."""
     vacuum_after: str = "7 days"
     """Age from which files that no version needs any more are deleted; 7 days at least."""
@@ -155,7 +159,18 @@ def read_deploy(node: Node | None, mistakes: Mistakes) -> tuple[dict[str, Any], 
         Fields(block, (), mistakes, "databricks")
         return {}, {}
     check_settings(DatabricksSettings, "databricks", plain, block, block.place, mistakes)
+    _refuse_references(block, mistakes)
     return {"databricks": plain}, block.places()
+
+
+def _refuse_references(node: Node, mistakes: Mistakes) -> None:
+    """A bundle is written once for whoever deploys it, so nothing of its own can be looked up."""
+    if isinstance(node.value, str) and "${" in node.value and node.value != _HOST:
+        fix = "write the value; only host: may be ${env:DATABRICKS_HOST}, which the CLI reads"
+        mistakes.add(node.place, "D203", "a bundle is written with values, not references", value=node.value, fix=fix)
+    inner = node.value if isinstance(node.value, list) else node.value.values() if isinstance(node.value, dict) else ()
+    for one in inner:
+        _refuse_references(one, mistakes)
 
 
 def databricks(deploy: Mapping[str, Any]) -> DatabricksSettings:

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 
 from lodestream.project.values import SHORTHANDS
 
-_MONTHS = {name: i for i, name in enumerate("JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split(), 1)}
-_WEEKDAYS = {name: i for i, name in enumerate("SUN MON TUE WED THU FRI SAT".split(), 1)}
+_MONTHS = {
+    "JAN": 1, "FEB": 2, "MAR": 3, "APR": 4, "MAY": 5, "JUN": 6, "JUL": 7, "AUG": 8, "SEP": 9, "OCT": 10, "NOV": 11,
+    "DEC": 12,
+}  # fmt: skip
+_WEEKDAYS = {"SUN": 1, "MON": 2, "TUE": 3, "WED": 4, "THU": 5, "FRI": 6, "SAT": 7}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,9 @@ def _part(field: _Field, text: str) -> set[int]:
     step = int(match[3] or 1)
     if not 1 <= step <= field.high:
         raise ValueError(f"a step of the {field.name} is from 1 to {field.high}: {text!r}")
-    first = field.low if match[1] == "*" else _number(field, match[1])
-    if match[2]:
-        last = _number(field, match[2])
-    else:
-        last = field.high if match[1] == "*" or match[3] else first
+    every = match[1] == "*"
+    first = field.low if every else _number(field, match[1])
+    last = _number(field, match[2]) if match[2] else field.high if every or match[3] else first
     if last < first:  # from Friday to Monday
         last += field.high - field.low + 1
     size = field.high - field.low + 1
