@@ -175,12 +175,6 @@ class Job(Part):
     job_clusters: list[JobCluster] | None = None
     tasks: list[Task] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _one(self) -> Job:
-        if self.continuous is not None and self.schedule is not None:
-            raise PydanticCustomError("D207", "a job that always runs has no schedule")
-        return self
-
 
 class SqlWarehouse(Part):
     """A SQL warehouse."""

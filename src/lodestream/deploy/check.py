@@ -12,6 +12,7 @@ from typing import Any
 from lodestream.deploy.bundle_schema import BundleFile, NewCluster
 from lodestream.model.diagnostic import Diagnostic, Place
 from lodestream.project.components import check_settings
+from lodestream.project.fields import wrong_kind
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node, from_yaml
 
@@ -46,8 +47,12 @@ def check_bundle(files: Mapping[str, bytes]) -> tuple[Diagnostic, ...]:
             roots[path] = from_yaml(files[path], path, mistakes)
     read = {path: root for path, root in roots.items() if root is not None}
     for path, root in read.items():
-        check_settings(BundleFile, path, root.plain() or {}, root, root.place, mistakes)
-    _Names(read, files, mistakes).check()
+        if isinstance(root.value, dict):
+            check_settings(BundleFile, path, root.plain(), root, root.place, mistakes)
+        else:
+            wrong_kind(mistakes, root, path, "a mapping")
+    if all(root is not None and isinstance(root.value, dict) for root in roots.values()):
+        _Names(read, files, mistakes).check()
     found = {replace(one, fix=_FIXES.get(one.code, one.fix)) for one in mistakes.found}
     return tuple(sorted(found, key=lambda one: (one.file, one.line, one.column, one.code, one.message)))
 
@@ -94,7 +99,7 @@ class _Names:
         """Note what leads nowhere."""
         main = self.roots.get(MAIN)
         for key in ("bundle", "targets"):
-            if main is not None and isinstance(main.value, dict) and _at(main, key) is None:
+            if main is not None and _at(main, key) is None:
                 self.mistakes.add(main.place, "D105", f"missing key in {MAIN}", key=key)
         for path, root in self.roots.items():
             self.references(root)
@@ -128,6 +133,8 @@ class _Names:
 
     def job(self, path: str, job: Node) -> None:
         """What a job's tasks name."""
+        if (always := _at(job, "continuous")) is not None and _at(job, "schedule") is not None:
+            self.mistakes.add(always.place, "D207", "a job that always runs has no schedule")
         clusters: set[str] = set()
         tasks: set[str] = set()
         for cluster in _list(_at(job, "job_clusters")):

@@ -61,7 +61,7 @@ class TargetSettings(Settings):
     @field_validator("host")
     @classmethod
     def _host(cls, text: str | None) -> str | None:
-        if text is not None and text != _HOST and not re.fullmatch(r"https://[A-Za-z0-9.-]+/?", text):
+        if text is not None and "${" not in text and not re.fullmatch(r"https://[A-Za-z0-9.-]+/?", text):
             raise PydanticCustomError("D503", "not the address of a workspace")
         return text
 
