@@ -1,4 +1,4 @@
-"""Writes docs/reference/{components,deploy,errors,policies,server,tables}.md from the code: `python -m tools.reference`."""
+"""Writes docs/reference/{components,deploy,errors,…}.md from the code: `python -m tools.reference`."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ DEPLOY = """\
 
 {note}
 
-What may stand under `deploy: {{databricks: …}}` in `lodestream.yaml`, all of it optional. [The guide](../guides/databricks.md)
-says what comes of it.
+What may stand under `deploy: {{databricks: …}}` in `lodestream.yaml`, all of it optional.
+[The guide](../guides/databricks.md) says what comes of it.
 
 | setting | type | default | says |
 |---|---|---|---|
@@ -263,7 +263,8 @@ def _next(error: type[errors.LodestreamError]) -> str:
 
 
 PAGES = {
-    "components.md": components, "deploy.md": deploy, "server.md": server, "errors.md": error_page, "policies.md": lambda: policies(NOTE),
+    "components.md": components, "deploy.md": deploy, "server.md": server,
+    "errors.md": error_page, "policies.md": lambda: policies(NOTE),
     "tables.md": lambda: tables(NOTE), "rest.md": lambda: rest(NOTE),
 }  # fmt: skip
 """File name under docs/reference, and what writes it."""

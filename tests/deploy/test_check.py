@@ -1,5 +1,7 @@
 """Each check of a bundle sees the edit that it is there for, and tells file and line."""
 
+# ruff: noqa: E501 - one edit, one line
+
 import pytest
 
 from lodestream.deploy.check import check_bundle

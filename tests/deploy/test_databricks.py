@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from lodestream.deploy.check import check_bundle
 from lodestream.demo.run import write_project
+from lodestream.deploy.check import check_bundle
 from lodestream.project.mistakes import ProjectError
 from tests.deploy.conftest import bundle_of, parsed
 
@@ -239,20 +239,20 @@ def test_references_become_secrets_and_what_else_is_to_be_done_is_said(shop):
             "columns: {id: string}\nsink: {kafka: {topic: out, servers: '${env:BROKERS}'}}\n",
             "tables/bronze/local.yaml": "source: {files: {path: incoming}}\ncolumns: {id: string}\n",
             "policies.yaml": "grants:\n  - {to: group:a, select: [gold]}\n",
-            "lodestream.yaml": "project: shop\nlake: lake\n"
+            "lodestream.yaml": "project: shop\nlake: lake\nserver: {tls: {certificate: '${env:CERT}', key: k}}\n"
             "connections: {kafka: {user: u, password: '${file:/run/secrets/p}'}}\n",
         }
     )
     bundle = bundle_of(folder)
     cluster = parsed(bundle.files)["databricks.yml"]["variables"]["cluster"]["default"]
     assert cluster["spark_env_vars"] == {"BROKERS": "{{secrets/shop/BROKERS}}"}
-    assert bundle.secrets == ("BROKERS",)
+    assert bundle.secrets == ("BROKERS",), "and not the server's"
     said = {(one.file, one.line, one.message.split(":")[0]) for one in bundle.notes}
     assert {
         ("tables/bronze/clicks.yaml", 3, "sink kafka is not published from there"),
         ("tables/bronze/local.yaml", 1, "source reads a local folder"),
         ("policies.yaml", 1, "policies do not hold in Unity Catalog"),
-        ("lodestream.yaml", 3, "reads a file that clusters do not have"),
+        ("lodestream.yaml", 4, "reads a file that clusters do not have"),
     } <= said
     assert check_bundle(bundle.files) == ()
 

@@ -37,7 +37,7 @@ def test_an_edited_file_is_not_overwritten(tmp_path, path):
     (tmp_path / path).write_bytes(b"mine\n")
     before = contents(tmp_path)
     with pytest.raises(ConfigError, match=path):
-        write_bundle(tmp_path, {one: b"new\n" for one in FILES})
+        write_bundle(tmp_path, dict.fromkeys(FILES, b"new\n"))
     assert contents(tmp_path) == before, "nothing was written"
     assert read_bundle(tmp_path)[1] == [path]
     write_bundle(tmp_path, FILES, force=True)

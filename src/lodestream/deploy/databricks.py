@@ -9,7 +9,7 @@ import inspect
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -36,8 +36,7 @@ MAIN = "databricks.yml"
 _FOLDERS = {"tables": (".yaml",), "schemas": (), "functions": (".py",)}
 """What of a project's folders goes along; no suffix means every file."""
 
-_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
-_FILE = re.compile(r"\$\{file:([^}]+)\}")
+_REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 _NAME = re.compile(r"[^A-Za-z0-9_]+")
 _URL = re.compile(r"abfss://")
 
@@ -83,9 +82,9 @@ def make_bundle(project: Project, plans: Plans) -> Bundle:
     ordered = zorder(project, plans.flows, settings, mistakes)
     mistakes.raise_any()
     copied = _copied(FilePath(project.root))
-    texts = [data.decode("utf-8", "replace") for path, data in copied.items() if path.endswith(".yaml")]
-    secrets = sorted({name for text in texts for name in _REFERENCE.findall(text)} - {"DATABRICKS_HOST"})
-    _files_of_this_machine(copied, notes)
+    referred = {match.groups() for text in _texts(_looked_up(project)) for match in _REFERENCE.finditer(text)}
+    secrets = sorted(name for kind, name in referred if kind == "env")
+    _files_of_this_machine(copied, {name for kind, name in referred if kind == "file"}, notes)
     name = settings.name or _NAME.sub("_", project.name)
     scope = settings.secret_scope or name
     jobs = {STREAM: stream_job(project, stream)} if stream else {}
@@ -99,10 +98,10 @@ def make_bundle(project: Project, plans: Plans) -> Bundle:
     files["resources/schemas.yml"] = head + _yaml({"resources": {"schemas": _schemas(project)}})
     files["resources/compute.yml"] = head + _yaml({"resources": _compute(project, settings)})
     files["maintenance.py"] = inspect.getsource(maintenance)
-    left = [str(one) for one, plan in plans.flows.items() if rewritten(plan.table)]
-    if left:
-        place = project.place(next(one for one, plan in plans.flows.items() if rewritten(plan.table)), "emit")
-        notes.add(place, "N106", "open windows change: not optimized", tables=", ".join(left), fix="nothing to do")
+    for one, plan in plans.flows.items():
+        if rewritten(plan.table):
+            fix = "leave it, or use emit: final"
+            notes.add(project.place(one, "emit"), "N106", "open windows change: not optimized", table=one, fix=fix)
     written = {path: text.encode() for path, text in files.items()}
     written |= {f"project/{path}": data for path, data in copied.items()}
     shares = spot_shares(settings.workers_min, settings.workers_max, settings.spot_ratio)
@@ -202,12 +201,29 @@ def _cluster(project: Project, settings: DatabricksSettings, secrets: list[str])
     return cluster | {"custom_tags": {"lodestream": project.name}}
 
 
-def _files_of_this_machine(copied: Mapping[str, bytes], notes: Mistakes) -> None:
+def _looked_up(project: Project) -> list[object]:
+    """The settings that a run resolves: of what it reads with, not of servers and sinks."""
+    found: list[object] = [project.registries, project.catalog]
+    for table in project.tables.values():
+        found += [one.settings for one in (table.source, table.format) if one is not None]
+    return found
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(one)
+
+
+def _files_of_this_machine(copied: Mapping[str, bytes], names: Set[str], notes: Mistakes) -> None:
     for path, data in copied.items():
         for i, line in enumerate(data.decode("utf-8", "replace").splitlines() if path.endswith(".yaml") else (), 1):
-            for name in _FILE.findall(line):
-                fix = "read it from the environment, ${env:NAME}: its value comes from the secret of that name"
-                notes.add(Place(path, i), "N106", f"reads a file that clusters do not have: {name}", fix=fix)
+            for kind, name in _REFERENCE.findall(line):
+                if kind == "file" and name in names:
+                    fix = "read it from the environment, ${env:NAME}: its value comes from the secret of that name"
+                    notes.add(Place(path, i), "N106", f"reads a file that clusters do not have: {name}", fix=fix)
 
 
 def _schemas(project: Project) -> dict[str, Any]:
