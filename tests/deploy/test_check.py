@@ -41,6 +41,8 @@ EDITS = [
     (HOURLY, "max_retries: 2", "max_retries: -2", "D203", "greater than or equal to -1", None),
     (HOURLY, "tags:", "continuous: {pause_status: PAUSED}\n      tags:", "D207", "has no schedule", None),
     (COMPUTE, "auto_stop_mins: 10", "auto_stop_mins: 5", "D203", "greater than or equal to 10", None),
+    (COMPUTE, "min_num_clusters: 1", "min_num_clusters: 0", "D203", "greater than or equal to 1", None),
+    (DAILY, "- task_key: optimize", "- task_key: opti mize", "D203", "match pattern", None),
     (COMPUTE, "cluster_size: Small", "cluster_size: Tiny", "D203", "input should be", None),
     (SCHEMAS, "catalog_name: ${var.catalog}\n      name: bronze", "name: bronze", "D105", "missing key", None),
     (SCHEMAS, "resources:", "resources: ]", "D101", "not valid YAML", None),
@@ -54,6 +56,19 @@ SEVERAL = {
     "package_name: lodestream": {"D103", "D105"},
     "    bronze:": {"D102", "D507"},
 }
+SHARED = b"""\
+resources:
+  clusters:
+    shared:
+      cluster_name: x
+      spark_version: 17.3.x-scala2.13
+      node_type_id: Standard_E8ds_v5
+      autoscale: {min_workers: 1, max_workers: 2}
+      azure_attributes: {availability: ON_DEMAND_AZURE}
+      runtime_engine: PHOTON
+      data_security_mode: USER_ISOLATION
+      autotermination_minutes: 10
+"""
 
 
 def edited(files, file, old, new):
@@ -105,6 +120,37 @@ def test_a_cluster_that_stands_in_the_job_is_held_to_the_same(demo_files):
     found = check_bundle(files)
     assert {one.code for one in found} == {"D504", "D105"}
     assert {one.line for one in found} == {line}
+
+
+@pytest.mark.parametrize(("minutes", "codes"), [("10", []), ("5", ["D203"]), ("20000", ["D203"]), ("", ["D203"])])
+def test_a_shared_cluster_stops_by_itself(demo_files, minutes, codes):
+    text = SHARED.replace(b"minutes: 10", f"minutes: {minutes}".encode())
+    assert [one.code for one in check_bundle(demo_files | {"resources/more.yml": text})] == codes
+
+
+def test_a_shared_cluster_that_never_stops_is_refused(demo_files):
+    text = SHARED.replace(b"      autotermination_minutes: 10\n", b"")
+    (found,) = check_bundle(demo_files | {"resources/more.yml": text})
+    assert (found.code, dict(found.facts)["key"]) == ("D105", "resources.clusters.shared.autotermination_minutes")
+
+
+def test_a_resource_of_two_files_is_told_at_the_second(demo_files):
+    (found,) = check_bundle(demo_files | {"resources/twice.yml": demo_files[COMPUTE]})
+    assert (found.file, found.code) == ("resources/twice.yml", "D102")
+    assert dict(found.facts)["first"] == COMPUTE
+
+
+def test_a_job_has_tasks_and_a_task_does_something(demo_files):
+    job = b"resources: {jobs: {x: {name: x, tasks: []}}}\n"
+    (found,) = check_bundle(demo_files | {"resources/x.yml": job})
+    assert found.code == "D203"
+    task = b"resources: {jobs: {x: {name: x, tasks: [{task_key: a, job_cluster_key: c%s}], job_clusters: [%s]}}}\n"
+    cluster = b"{job_cluster_key: c, new_cluster: '${var.cluster}'}"
+    (found,) = check_bundle(demo_files | {"resources/x.yml": task % (b"", cluster)})
+    assert (found.code, found.message) == ("D105", "a task is one of python_wheel_task and spark_python_task")
+    both = b", python_wheel_task: {package_name: a, entry_point: b}, spark_python_task: {python_file: ../maintenance.py}"
+    (found,) = check_bundle(demo_files | {"resources/x.yml": task % (both, cluster)})
+    assert found.code == "D105"
 
 
 def test_files_that_are_not_included_are_not_looked_at(demo_files):
