@@ -148,7 +148,9 @@ def test_a_job_has_tasks_and_a_task_does_something(demo_files):
     cluster = b"{job_cluster_key: c, new_cluster: '${var.cluster}'}"
     (found,) = check_bundle(demo_files | {"resources/x.yml": task % (b"", cluster)})
     assert (found.code, found.message) == ("D105", "a task is one of python_wheel_task and spark_python_task")
-    both = b", python_wheel_task: {package_name: a, entry_point: b}, spark_python_task: {python_file: ../maintenance.py}"
+    both = (
+        b", python_wheel_task: {package_name: a, entry_point: b}, spark_python_task: {python_file: ../maintenance.py}"
+    )
     (found,) = check_bundle(demo_files | {"resources/x.yml": task % (both, cluster)})
     assert found.code == "D105"
 

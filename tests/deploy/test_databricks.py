@@ -43,7 +43,11 @@ def test_the_demo_needs_no_settings(demo):
         "azure_attributes": {"availability": "SPOT_WITH_FALLBACK_AZURE", "first_on_demand": 15},
         "runtime_engine": "PHOTON",
         "data_security_mode": "SINGLE_USER",
-        "spark_conf": {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"},
+        "spark_conf": {
+            "spark.sql.session.timeZone": "UTC",
+            "spark.sql.ansi.enabled": "true",
+            "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        },
         "custom_tags": {"lodestream": "flights"},
     }
     assert main["targets"] == {

@@ -36,6 +36,13 @@ MAIN = "databricks.yml"
 _FOLDERS = {"tables": (".yaml",), "schemas": (), "functions": (".py",)}
 """What of a project's folders goes along; no suffix means every file."""
 
+_SPARK = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    # Spark's own default, INT96, has no time zone: other readers of the lake take it for another type
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+}
+
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 _NAME = re.compile(r"[^A-Za-z0-9_]+")
 _URL = re.compile(r"abfss://")
@@ -194,7 +201,7 @@ def _cluster(project: Project, settings: DatabricksSettings, secrets: list[str])
         "azure_attributes": azure,
         "runtime_engine": "PHOTON" if settings.photon else "STANDARD",
         "data_security_mode": "SINGLE_USER",
-        "spark_conf": {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"},
+        "spark_conf": dict(_SPARK),
     }
     if secrets:
         cluster["spark_env_vars"] = {one.rpartition("/")[2]: f"{{{{secrets/{one}}}}}" for one in secrets}
