@@ -1,4 +1,4 @@
-"""Writes docs/reference/{components,errors,policies,server,tables}.md from the code: `python -m tools.reference`."""
+"""Writes docs/reference/{components,deploy,errors,…}.md from the code: `python -m tools.reference`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lodestream.cli.call import _NEXT, EXIT_CODES
 from lodestream.ports.plugins import load, names
 from lodestream.ports.settings import Settings
 from lodestream.project.codes import CODES
+from lodestream.project.deploying import DatabricksSettings
 from lodestream.project.serving import ServingSettings
 from tools.lake_reference import tables
 from tools.policy_reference import policies
@@ -55,6 +56,7 @@ KINDS = {
     "D2": "Declarations: the parts of a table",
     "D3": "Declarations: columns and expressions",
     "D4": "Declarations: policies",
+    "D5": "Declarations: deployment, and bundles",
     "P1": "Expressions",
     "P2": "Plans",
     "N1": "Notes, which refuse nothing",
@@ -113,6 +115,27 @@ def server() -> str:
     rows = [metrics, *fields(ServingSettings)]
     lines = [f"| `{field}` | {kind} | {default} | {text} |" for field, kind, default, text in rows]
     return SERVER.format(note=NOTE, rows="\n".join(lines))
+
+
+DEPLOY = """\
+# Settings of deployments
+
+{note}
+
+What may stand under `deploy: {{databricks: …}}` in `lodestream.yaml`, all of it optional.
+[The guide](../guides/databricks.md) says what comes of it.
+
+| setting | type | default | says |
+|---|---|---|---|
+{rows}
+"""
+
+
+def deploy() -> str:
+    """docs/reference/deploy.md: what may stand under `deploy:`."""
+    rows = fields(DatabricksSettings)
+    lines = [f"| `{field}` | {kind} | {default} | {text} |" for field, kind, default, text in rows]
+    return DEPLOY.format(note=NOTE, rows="\n".join(lines))
 
 
 def fields(settings: type[Settings], prefix: str = "") -> list[tuple[str, str, str, str]]:
@@ -240,7 +263,8 @@ def _next(error: type[errors.LodestreamError]) -> str:
 
 
 PAGES = {
-    "components.md": components, "server.md": server, "errors.md": error_page, "policies.md": lambda: policies(NOTE),
+    "components.md": components, "deploy.md": deploy, "server.md": server,
+    "errors.md": error_page, "policies.md": lambda: policies(NOTE),
     "tables.md": lambda: tables(NOTE), "rest.md": lambda: rest(NOTE),
 }  # fmt: skip
 """File name under docs/reference, and what writes it."""

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -108,8 +108,12 @@ class App:
     @cached_property
     def plans(self) -> Plans:
         """The compiled flows. Raises ProjectError with every mistake at once."""
+        return self.compiled_for("embedded")
+
+    def compiled_for(self, engine: Literal["embedded", "spark"]) -> Plans:
+        """The flows, compiled for an engine. Raises ProjectError with every mistake at once."""
         existing = {name: table.schema for name, table in self.deployed.items()}
-        return compile_project(self.project, existing, self._sample, describe=describe)
+        return compile_project(self.project, existing, self._sample, engine=engine, describe=describe)
 
     @property
     def flows(self) -> Mapping[TableName, FlowPlan]:

@@ -18,6 +18,7 @@ from lodestream.cli.call import DEBUG, ENV, JSON, LAKE, PROJECT, verb
 from lodestream.cli.catalog import app as catalog
 from lodestream.cli.chaos import chaos
 from lodestream.cli.demo import demo
+from lodestream.cli.deploy import app as deploy
 from lodestream.cli.doctor import doctor
 from lodestream.cli.explain import explain
 from lodestream.cli.grant import grant, revoke
@@ -57,6 +58,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
         "keys": (keys, "Make, list and revoke keys of the API."),
         "registry": (registry, "Serve a schema registry, with the Confluent API."),
         "test": (check, "Run the unit tests of the project's tables."),
+        "deploy": (deploy, "Write the project as a bundle for Databricks."),
     },
     "Govern": {
         "users": (users, "List, add, change and disable users."),

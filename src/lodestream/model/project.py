@@ -48,6 +48,8 @@ class Project:
         registries: schema registries by name, with their settings as written.
         connections: settings by component name that every table's source, format and sink of that name begins with.
         catalog: settings of the catalog as written: `url` of its database.
+        deploy: settings of deployments as written.
+        deploy_locations: place of each value of `deploy.databricks`.
         policies: who may see what, as `policies.yaml` declares it.
         policy_locations: place of each value of that file.
         mistakes: what is wrong so far; `load_project` refuses when there are any, `read_project` hands them on so
@@ -67,6 +69,8 @@ class Project:
     registries: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     connections: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     catalog: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    deploy: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    deploy_locations: Mapping[Path, Place] = field(default_factory=lambda: MappingProxyType({}))
     policies: Policies = field(default_factory=Policies)
     policy_locations: Mapping[Path, Place] = field(default_factory=lambda: MappingProxyType({}))
     mistakes: tuple[Diagnostic, ...] = ()

@@ -69,6 +69,17 @@ CODES: dict[str, Code] = {
     ),
     "D403": Code("two masks on one column", "keep one of them"),
     "D404": Code("not a column", "write layer.table.column"),
+    # deployment
+    "D501": Code(
+        "not a Quartz schedule",
+        "write second minute hour day month weekday [year], with ? for the day or the weekday: 0 30 2 * * ?",
+    ),
+    "D502": Code("fewer workers at most than at least", "make the greatest number of workers at least the smallest"),
+    "D503": Code("not the address of a workspace", "write https://…, or leave it out: the CLI takes DATABRICKS_HOST"),
+    "D504": Code("no auto-stop on job clusters", "remove it: a job cluster ends with its run"),
+    "D505": Code("schedule that Quartz cannot say", "restrict the day of the month or the weekday, or write `every …`"),
+    "D506": Code("table that Spark cannot run", "change it as the message says, or keep this project on one machine"),
+    "D507": Code("nothing of this name in the bundle", "declare it, or correct the name"),
     # notes, which refuse nothing
     "N102": Code("a sink does less than its reader may expect", "see that readers of the sink cope with it"),
     "N103": Code("policy without effect", "correct the name, or remove it"),
@@ -76,6 +87,7 @@ CODES: dict[str, Code] = {
         "a computed column shows what a mask hides", "mask it too, or tag the masked column: tags are inherited"
     ),
     "N105": Code("gold reads bronze", "read the silver table, or write skip_silver: true when it is meant so"),
+    "N106": Code("not carried to Databricks as it is", "see that what the message says is done there"),
     "N101": Code("will not run on Spark", "keep engine: embedded, or use portable functions only"),
     # plans
     "P201": Code("emit: final without event_time", "add event_time: {column, delay}, or use emit: updates"),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, UnionType
+from typing import Any, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lodestream.errors import ConfigError, MissingDriverError
 from lodestream.model.diagnostic import Place
 from lodestream.model.table import Component, Table
 from lodestream.ports import plugins
 from lodestream.ports.settings import Settings
+from lodestream.project.codes import CODES
 from lodestream.project.fields import wrong_kind
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
@@ -86,7 +88,7 @@ def _check(room: str, name: str, plain: Mapping[str, Any], node: Node, place: Pl
 def check_settings(
     settings: type[Settings], name: str, plain: Mapping[str, Any], node: Node, place: Place, mistakes: Mistakes
 ) -> None:
-    """Note what is wrong with settings as written.
+    """Note what is wrong with settings as written; a validator may raise PydanticCustomError with a code of ours.
 
     Args:
         settings: what they should be.
@@ -100,19 +102,41 @@ def check_settings(
         settings.model_validate(dict(plain))
     except ValidationError as error:
         for one in error.errors(include_url=False, include_context=False):
-            if "${" in str(one["input"]):  # a reference is resolved when the system starts
+            named = one["type"] in ("extra_forbidden", "missing") or one["type"] in CODES
+            if not named and "${" in str(one["input"]):  # a reference is resolved when the system starts
                 continue
             loc = one["loc"]
             at, nearest_key = _locate(node, loc), None
             if one["type"] == "extra_forbidden":
-                nearest_key = nearest(str(loc[-1]), (one.alias or name for name, one in settings.model_fields.items()))
+                block = _block(settings, loc[:-1]).model_fields.items()
+                nearest_key = nearest(str(loc[-1]), (one.alias or name for name, one in block))
                 code, message = "D103", f"unknown key in {name}"
             elif one["type"] == "missing":
                 code, message = "D105", f"missing key in {name}"
+            elif one["type"] in CODES:
+                code, message = one["type"], one["msg"]
             else:
                 code, message = "D203", one["msg"][:1].lower() + one["msg"][1:]
             key = ".".join(str(part) for part in loc) or None
             mistakes.add(at if loc else place, code, message, key=key, nearest=nearest_key)
+
+
+def _block(settings: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """The settings of the block at `loc`; those around it where it is not one of ours."""
+    held: Any = settings
+    for part in loc:
+        if _is_block(held):
+            settings = held
+            held = next((one.annotation for name, one in held.model_fields.items() if part in (name, one.alias)), None)
+        else:  # an item of a list or mapping
+            held = get_args(held)[-1] if get_args(held) else None
+        if get_origin(held) in (Union, UnionType):
+            held = next((one for one in get_args(held) if one is not type(None)), None)
+    return held if _is_block(held) else settings
+
+
+def _is_block(held: Any) -> bool:
+    return inspect.isclass(held) and issubclass(held, BaseModel)
 
 
 def _locate(node: Node, loc: tuple[int | str, ...]) -> Place:

@@ -12,12 +12,13 @@ from lodestream.model.batch import BatchLimit
 from lodestream.model.project import BatchSettings, Environment, Project
 from lodestream.ports import plugins
 from lodestream.project.components import check_settings, component_class
+from lodestream.project.deploying import read_deploy
 from lodestream.project.fields import Fields, wrong_kind
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
 from lodestream.project.serving import ServingSettings
 
-CONFIG_KEYS = ("project", "lake", "environments", "batch", "server", "registries", "connections", "catalog")
+CONFIG_KEYS = ("project", "lake", "environments", "batch", "server", "registries", "connections", "catalog", "deploy")
 REGISTRY_KEYS = ("url", "user", "password", "ca", "certificate", "key")
 CATALOG_KEYS = ("url",)
 SERVER_KEYS = ("metrics_port", *ServingSettings.model_fields)
@@ -32,6 +33,7 @@ def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Proj
     fields = Fields(node, CONFIG_KEYS, mistakes, "the project")
     fields.need("project")
     lake = resolve(folder, _lake(fields) or "lake")
+    deploy, places = read_deploy(fields.nodes.get("deploy"), mistakes)
     return Project(
         name=fields.text("project") or folder.name,
         root=root,
@@ -42,6 +44,8 @@ def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Proj
         registries=MappingProxyType(_registries(fields, mistakes)),
         connections=MappingProxyType(_connections(fields, mistakes)),
         catalog=MappingProxyType(_catalog(fields, mistakes)),
+        deploy=MappingProxyType(deploy),
+        deploy_locations=MappingProxyType(places),
     )
 
 

@@ -11,13 +11,13 @@ from lodestream.project.codes import remedy
 
 
 class ProjectError(ConfigError):
-    """A project with mistakes; `diagnostics` are all of them, sorted by file and line."""
+    """A project with mistakes; `diagnostics` are all of them, sorted by file and line; `where` is what has them."""
 
-    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+    def __init__(self, diagnostics: Sequence[Diagnostic], where: str = "project") -> None:
         self.diagnostics = tuple(sorted(set(diagnostics), key=lambda d: (d.file, d.line, d.column, d.code, d.message)))
         lines = [f"{d}\n    fix: {d.fix}" if d.fix else str(d) for d in self.diagnostics]
         count = len(self.diagnostics)
-        super().__init__("\n".join([f"{count} mistake{'s' if count != 1 else ''} in the project", *lines]))
+        super().__init__("\n".join([f"{count} mistake{'s' if count != 1 else ''} in the {where}", *lines]))
 
 
 class Mistakes:

@@ -7,7 +7,9 @@ from typing import Any, get_args
 from lodestream.errors import ConfigError
 from lodestream.model.table import Drift, OnFail
 from lodestream.ports import plugins
+from lodestream.ports.settings import Settings
 from lodestream.project.config import SERVER_KEYS
+from lodestream.project.deploying import DatabricksSettings
 from lodestream.project.joins import KINDS as JOIN_KINDS
 from lodestream.project.keys import KEYS
 from lodestream.project.policy_schema import policies_schema
@@ -83,6 +85,7 @@ def _project() -> dict[str, Any]:
         "environments": {**environments, "description": "Other lakes for the same tables, by name."},
         "batch": _block(batch, "Bounds of one batch."),
         "server": _block(server, "Where the server listens."),
+        "deploy": _block({"databricks": _inlined_settings(DatabricksSettings)}, "How it runs elsewhere."),
         "catalog": _block(
             {"url": _text("PostgreSQL database of the catalog.")}, "Where the catalog is kept.", ("url",)
         ),
@@ -208,10 +211,14 @@ def _component(room: str, description: str) -> dict[str, Any]:
 
 def _settings(room: str, name: str) -> dict[str, Any]:
     try:
-        settings: dict[str, Any] = plugins.load(room, name).settings.model_json_schema()
+        return _inlined_settings(plugins.load(room, name).settings)
     except ConfigError:  # its package is not installed
         return {"type": ["object", "null"]}
-    inlined: dict[str, Any] = _inlined(settings, settings.pop("$defs", {}))
+
+
+def _inlined_settings(settings: type[Settings]) -> dict[str, Any]:
+    told = settings.model_json_schema()
+    inlined: dict[str, Any] = _inlined(told, told.pop("$defs", {}))
     return inlined
 
 

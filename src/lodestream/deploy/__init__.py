@@ -1,0 +1,1 @@
+"""Definitions to elsewhere: a project as a bundle for Databricks."""
