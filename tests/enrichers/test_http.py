@@ -18,6 +18,7 @@ from lodestream.enrichers.http import HttpEnricher, HttpEnricherSettings
 from lodestream.errors import ConfigError
 from lodestream.model.table import TableName
 from lodestream.project.mistakes import ProjectError
+from lodestream.testing.pipeline import find_cases, run_case
 from tests.enrichers.service import Reply, Reviews, Service, free_port, good, score, serving
 
 
@@ -331,7 +332,25 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, settings: dict[str, An
     assert reviews
 
 
+def test_a_unit_test_asks_nobody(tmp_path: Path) -> None:
+    Reviews(tmp_path, "http://127.0.0.1:1/")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/scored.yaml").write_text(
+        "name: scored\ntable: silver.scored\ngiven: {bronze.reviews: [{id: 1, text: x}]}\nexpect: {rows: [{id: 1}]}\n"
+    )
+    with open_project(str(tmp_path)) as app:
+        verdict = run_case(app.project, app.flows, find_cases(str(tmp_path))[0])
+    assert "asks nobody" in verdict.differences[0]
+
+
 TABLES = [
+    (
+        "from: stream(bronze.reviews)\nderive: {{at: cast(text as timestamp)}}\n"
+        "event_time: {{column: at, delay: 1 second}}\n"
+        "join: {{from: stream(bronze.times), on: id, columns: [at2], within: {{before: 1 minute}},\n"
+        "       event_time: {{column: at2, delay: 1 second}}}}\n"
+        "enrich: {{http: {http}}}\n", 6,
+    ),
     ("from: stream(bronze.reviews)\nenrich:\n  - http: {http}\n  - http: {http}\n", 4),
     (
         "from: stream(bronze.reviews)\nderive: {{at: cast(text as timestamp)}}\n"
@@ -345,6 +364,9 @@ TABLES = [
 @pytest.mark.parametrize(("text", "line"), TABLES)
 def test_what_cannot_wait_is_refused(tmp_path: Path, text: str, line: int) -> None:
     Reviews(tmp_path, "http://127.0.0.1:1/")
+    (tmp_path / "tables/bronze/times.yaml").write_text(
+        "source: {files: {path: times}}\nformat: json\ncolumns: {id: bigint, at2: timestamp}\n"
+    )
     http = json.dumps({"url": "http://127.0.0.1:1/", "send": ["text"], "receive": {"score": "double"}})
     (tmp_path / "tables/silver/scored.yaml").write_text(text.format(http=http))
     with pytest.raises(ProjectError) as told, open_project(str(tmp_path)) as app:
