@@ -25,6 +25,7 @@ from lodestream.lake.disk import LocalDisk
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 from lodestream.operations.reconcile import reconcile
+from lodestream.operations.trace import trace
 from tests.engines.workloads import unsynced
 from tests.enrichers.service import SCORED, Reviews, Service, free_port, good, score, serving
 from tests.sinks.crashing import Children
@@ -301,3 +302,26 @@ def test_reconcile_sees_a_state_that_is_not_right(
         flow.close()
         report = reconcile(str(tmp_path), reviews.lake, app.flows[SCORED])
         assert [one.split(", such")[0] for one in report.problems] == [problem]
+
+
+def test_whoever_looks_for_a_row_that_waits_is_told(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path, f"http://127.0.0.1:{free_port()}/")
+    reviews.add({i: f"t{i}" for i in range(3)})
+    with open_project(str(tmp_path)) as app:
+        app.apply()
+        bronze(app)
+        flow = opened(app)
+        assert flow.step() is not None
+        tell(reviews, "t0")
+        assert flow.step() is not None
+        flow.close()
+    with open_project(str(tmp_path)) as app:
+        position = reviews.rows("bronze/reviews")[1]["_position"]
+        found = trace(app, SCORED, f"00001.json:{position}")
+        assert found.absence is not None
+        assert (found.absence.reason, found.absence.table) == ("waits_for_answer", "silver.scored")
+        assert trace(app, SCORED, "00001.json:0").found
+        app.live.step(5.0)
+        standing = app.live.tables()[SCORED]
+        assert standing.accounted
+        assert (standing.counts["input"], standing.counts["output"], standing.counts["open"]) == (3, 1, 2)

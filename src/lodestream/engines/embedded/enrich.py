@@ -181,6 +181,7 @@ class _Desk:
         )
         passing.out.changes.waiting, passing.out.changes.left = stayed, left
         state.answers = batch.answers
+        passing.out.count("open", len(stayed) - len(left))
         self._count(passing, known, sum(self._ledger.known(key, batch.answers) is not None for key in keys))
         stay = ~leaving[before:]
         self._fresh = {key: text for key, text, stays in zip(keys, texts, stay.tolist(), strict=True) if stays}
