@@ -264,6 +264,41 @@ def test_a_dead_service_is_left_alone(tmp_path: Path) -> None:
         assert sum(service.asked.values()) < 20
 
 
+def test_all_other_stages_come_before_the_question(tmp_path: Path) -> None:
+    """Derived, looked up, checked, deduplicated; what is left out is not asked."""
+    with serving() as service:
+        reviews = Reviews(tmp_path, service.url)
+        (tmp_path / "tables/bronze/people.yaml").write_text(
+            "source: {files: {path: people, settle: 0 seconds}}\nformat: json\ncolumns: {id: bigint, team: string}\n"
+        )
+        (tmp_path / "people").mkdir()
+        (tmp_path / "people/a.json").write_text('{"id": 1, "team": "red"}\n{"id": 2, "team": "blue"}\n')
+        http = {"url": service.url, "send": {"text": "loud", "team": "team"}, "receive": {"score": "double"}}
+        (tmp_path / "tables/silver/scored.yaml").write_text(
+            "from: stream(bronze.reviews)\n"
+            "derive: {loud: upper(text), at: cast('2024-05-01 12:00:00' as timestamp)}\n"
+            "expect: {has_text: text is not null}\n"
+            "event_time: {column: at, delay: 10 seconds}\ndedup: {keys: [id]}\n"
+            "enrich:\n"
+            f"  - http: {json.dumps(http)}\n"
+            "  - lookup: {table: bronze.people, on: id, columns: [team]}\n"
+            "  - language: {column: text}\n"
+            "select: [id]\n"
+        )
+        reviews.add({1: "a text in English", 2: None, 3: "and another text"})
+        reviews.add({1: "a text in English"})
+        reviews.run()
+        assert sorted(map(json.loads, service.asked), key=str) == [
+            {"text": "A TEXT IN ENGLISH", "team": "red"}, {"text": "AND ANOTHER TEXT", "team": None},
+        ]  # fmt: skip
+        rows = reviews.rows()
+        assert [(row["id"], row["team"], row["language"], row["score"]) for row in rows] == [
+            (1, "red", "en", 8.5), (3, None, "en", 8.0),
+        ]  # fmt: skip
+        assert list(rows[0])[:5] == ["id", "team", "language", "score", "_enrich_error"]
+        reviews.reconciled(output=2, quarantine=1, duplicate=1, open=0)
+
+
 # --- what is declared ------------------------------------------------------------------------------------------------
 
 

@@ -49,7 +49,7 @@ class Enrichment:
         """Ask for what waits in a state that was just loaded, and for nothing else."""
         if self._step is None:
             return
-        if self._desk is not None and self._desk.epoch != epoch:
+        if self._desk is not None and (self._desk.epoch != epoch or self._desk.broken):
             self._desk.close()
             self._desk = None
         if self._desk is None:
@@ -132,6 +132,11 @@ class _Desk:
         self._asker = Asker(step, enricher, self._ledger, folder, around.disk, told)
         self._fresh: dict[str, str] = {}
         self._answered: set[str] = set()
+
+    @property
+    def broken(self) -> bool:
+        """Whether asking has ended because of an error."""
+        return self._asker.error is not None
 
     def begin(self, state: FlowState) -> None:
         """Ask for all that waits in a state that was just loaded, and for nothing else."""
