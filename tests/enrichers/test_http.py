@@ -165,7 +165,7 @@ def test_rows_wait_while_nobody_is_there_and_arrive_when_somebody_is(tmp_path: P
         running = threading.Thread(target=lambda: pipeline.run(until_idle=True))
         running.start()
         try:
-            reviews.wait_for(lambda status: status["trouble"] == "http:connection")
+            reviews.wait_for(lambda status: "refused" in (status["trouble"] or ""))
             standing = reviews.status()
             assert (standing["waiting"], standing["questions"]) == (20, 0)
             reviews.reconciled(output=0, open=20)
@@ -331,6 +331,13 @@ def test_answers_outlive_a_rebuild_and_another_version_asks_anew(tmp_path: Path)
         reviews.run(accept=reviews.pending())
         assert [(row["score"], row["_enrich_error"]) for row in reviews.rows()] == [(1.0, None)] * 4
         assert service.asked == {asked("t0"): 1, asked("t1"): 2, asked("t2"): 1, asked("t3"): 1}
+        reviews.declare(service.url, receive={"score": "double", "more": "array<int>", "why": "string"})
+        reviews.run(accept=reviews.pending())
+        assert {row["_enrich_error"] for row in reviews.rows()} == {"answer:why:missing"}, "of an answer that is kept"
+        reviews.declare(service.url, receive={"more": "array<int>"})
+        reviews.run(accept=reviews.pending())
+        assert [row["more"] for row in reviews.rows()] == [[1]] * 4, "an answer is kept whole"
+        assert sum(service.asked.values()) == 5
         reviews.declare(service.url, receive={"score": "double"}, version="2")
         reviews.run(accept=reviews.pending())
         assert service.asked == {asked("t0"): 2, asked("t1"): 3, asked("t2"): 2, asked("t3"): 2}

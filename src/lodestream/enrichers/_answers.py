@@ -11,6 +11,7 @@ from lodestream.formats._parse import BadRecordError, Parser
 from lodestream.formats._values import BadValueError, converter
 from lodestream.model.arrow import to_arrow
 from lodestream.model.types import DataType, Schema
+from lodestream.ports.enricher import Enriched
 
 _DEPTH_MAX = 64
 
@@ -51,11 +52,18 @@ class Answers:
                 raise BadAnswerError(f"answer:{name}{error.path}:{error.what}") from None
         return found
 
-    def table(self, texts: Sequence[str]) -> pa.Table:
-        """Answers that `values` has taken, as a table."""
-        rows = [self.values(text.encode()) for text in texts]
+    def table(self, texts: Sequence[str]) -> Enriched:
+        """Answers as a table; one that `values` does not take is NULL, with its reason among the errors."""
+        rows: list[list[Any]] = []
+        errors: list[tuple[int, str]] = []
+        for i, text in enumerate(texts):
+            try:
+                rows.append(self.values(text.encode()))
+            except BadAnswerError as error:
+                rows.append([None] * len(self._columns))
+                errors.append((i, str(error)))
         columns = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(self._schema)]
-        return pa.table(columns, schema=self._schema)
+        return Enriched(pa.table(columns, schema=self._schema), tuple(errors))
 
 
 def _has_decimal(kind: DataType) -> bool:

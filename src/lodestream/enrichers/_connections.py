@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 _LOOK_S = 0.05
+_CAUSE_MAX = 200
 _IDLE_S = 4.0
 """A kept connection that nobody used for so long is not trusted any more: many servers close after five seconds."""
 
 
 class NoAnswerError(Exception):
-    """The exchange did not take place, or nobody knows whether it did: `connection`, `timeout` or `protocol`."""
+    """The exchange did not take place, or nobody knows whether it did.
+
+    The text is `connection`, `timeout` or `protocol`, with the cause behind it where there is more to say.
+    """
 
 
 class TooLargeError(Exception):
@@ -117,10 +121,10 @@ class Connections:
             good = not answer.will_close and answer.isclosed()
             return answer.status, {name.lower(): value for name, value in answer.getheaders()}, data
         except (OSError, http.client.HTTPException, ValueError) as error:
-            late = isinstance(error, TimeoutError) or time.monotonic() >= deadline
-            known = "protocol" if isinstance(error, http.client.HTTPException | ValueError) else "connection"
-            gone = isinstance(error, http.client.RemoteDisconnected)
-            raise NoAnswerError("timeout" if late else "connection" if gone else known) from error
+            if isinstance(error, TimeoutError) or time.monotonic() >= deadline:
+                raise NoAnswerError("timeout") from error
+            kind = "connection" if isinstance(error, OSError) else "protocol"
+            raise NoAnswerError(f"{kind}: {error}"[:_CAUSE_MAX] if isinstance(error, OSError) else kind) from error
         finally:
             with self._lock:
                 self._under_way.pop(connection, None)

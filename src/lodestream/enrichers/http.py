@@ -16,7 +16,7 @@ from lodestream.errors import ConfigError
 from lodestream.formats._json_text import json_objects
 from lodestream.model.types import Column, Schema
 from lodestream.ports import settings as base
-from lodestream.ports.enricher import Answer, Asking, EnricherWants
+from lodestream.ports.enricher import Answer, Asking, Enriched, EnricherWants
 from lodestream.project.values import COLUMN, parse_column_type, parse_duration
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?) per (second|minute|hour)")
@@ -186,8 +186,8 @@ class HttpEnricher:
             return Answer(later=reason, retry_after_s=_seconds(told), outage=status not in _AGAIN)
         return Answer(refusal=reason)
 
-    def decode(self, texts: Sequence[str]) -> pa.Table:
-        """Answers as rows."""
+    def decode(self, texts: Sequence[str]) -> Enriched:
+        """Answers as rows; one that an earlier declaration took may lack a column of this one."""
         return self._answers.table(texts)
 
     def close(self) -> None:

@@ -56,11 +56,11 @@ class EnricherWants:
 
 @dataclass(frozen=True, slots=True)
 class Enriched:
-    """What an in-line enricher found for n rows.
+    """What an enricher found for n rows.
 
     Attributes:
         columns: n rows with the columns that it adds, in their types.
-        errors: row numbers for which it has no value, each with a reason such as `too_long`; such rows are set aside.
+        errors: row numbers for which it has no value, each with a reason such as `too_long`.
     """
 
     columns: pa.Table
@@ -124,5 +124,5 @@ class SlowEnricher(Enricher, Protocol):
             key: 32 hex digits that stand for the question, the same whenever it is asked.
         """
 
-    def decode(self, texts: Sequence[str]) -> pa.Table:
-        """Answers that `ask` gave out, as n rows of the columns that it adds."""
+    def decode(self, texts: Sequence[str]) -> Enriched:
+        """N answers that `ask` gave out, now or under other settings, as n rows; what does not fit has an error."""

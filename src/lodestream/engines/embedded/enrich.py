@@ -220,9 +220,11 @@ class _Desk:
         taken = pa.array(at, mask=at < 0)
         decoded = self._enricher.decode(texts)
         for field in to_arrow(step.schema.without(ENRICH_ERROR)):
-            column = decoded.column(field.name).combine_chunks().take(taken)
+            column = decoded.columns.column(field.name).combine_chunks().take(taken)
             rows = _with(rows, field.name, column)
         reasons = [TIMEOUT if one is None else one.refusal for one in known]
+        for i, reason in decoded.errors:
+            reasons[places[i]] = reason
         return _with(rows, ENRICH_ERROR, pa.array(reasons, pa.string()))
 
     def _count(self, passing: Pass, known: list[Known | None], at_once: int) -> None:
