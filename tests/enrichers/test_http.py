@@ -455,3 +455,20 @@ def test_connections_are_kept_and_a_closed_one_is_made_anew(monkeypatch: pytest.
         enricher.close()
         assert enricher.ask(asked("late"), "0" * 32).later == "http:connection"
         enricher.close()
+
+
+def test_a_rebuild_asks_what_came_too_late_and_nothing_else(tmp_path: Path) -> None:
+    late = {"t1"}
+    with serving(lambda told: (500, {}, b"") if told["text"] in late else good(told)) as service:
+        reviews = Reviews(tmp_path, service.url, timeout="600 ms")
+        reviews.add({i: f"t{i}" for i in range(3)})
+        reviews.run()
+        assert [row["_enrich_error"] for row in reviews.rows()] == [None, "timeout", None]
+        late.clear()
+        reviews.declare(service.url, timeout="600 ms", receive={"score": "double"})
+        before = dict(service.asked)
+        reviews.run(accept=reviews.pending())
+        assert [row["_enrich_error"] for row in reviews.rows()] == [None] * 3
+        assert {body: count - before[body] for body, count in service.asked.items() if count != before[body]} == {
+            asked("t1"): 1
+        }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 _LOOK_S = 0.05
+_CONNECT_S = 3.0
 _CAUSE_MAX = 200
 _IDLE_S = 4.0
 """A kept connection that nobody used for so long is not trusted any more: many servers close after five seconds."""
@@ -93,9 +94,16 @@ class Connections:
                 _shut(connection)
 
     def _new(self) -> http.client.HTTPConnection:
+        bound_s = min(_CONNECT_S, self._time_s)
         if self._secure:
-            return http.client.HTTPSConnection(self._host, self._port, timeout=self._time_s, context=self._context)
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._time_s)
+            return http.client.HTTPSConnection(self._host, self._port, timeout=bound_s, context=self._context)
+        return http.client.HTTPConnection(self._host, self._port, timeout=bound_s)
+
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        """Connecting has a bound of its own: what is not connected cannot be shut from another thread."""
+        connection.connect()
+        if connection.sock is not None:
+            connection.sock.settimeout(self._time_s)
 
     def _taken(self) -> http.client.HTTPConnection | None:
         fresh = time.monotonic() - _IDLE_S
@@ -113,6 +121,8 @@ class Connections:
         self._begin(connection, deadline)
         good = False
         try:
+            if connection.sock is None:
+                self._connect(connection)
             connection.request("POST", self._path, body, dict(headers))
             answer = connection.getresponse()
             data = answer.read(self._bytes_max + 1)
