@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lodestream.engines.embedded.asking import Asker, trouble
+from lodestream.engines.embedded.asking import Asker, trouble, trouble_path
 from lodestream.engines.embedded.ledger import Ledger, ledger_path
 from lodestream.errors import LodestreamError, TransientError
 from lodestream.lake.disk import Disk
@@ -133,6 +133,17 @@ def test_an_outage_is_noted_and_ends(office: Callable[..., Office]) -> None:
     assert len(one.enricher.asked) <= 5 + STEP.parallel, "nothing is asked for a while"
     there.set()
     one.until(lambda: one.ledger.refresh() and all(one.ledger.has(f"k{i}") for i in range(30)))
+    assert trouble(one.disk, one.folder) is None
+
+
+def test_a_note_of_who_died_during_an_outage_is_taken_away(office: Callable[..., Office]) -> None:
+    one = office(right)
+    one.disk.write(trouble_path(one.folder), b'{"trouble": "gone"}')
+    assert trouble(one.disk, one.folder) == "gone"
+    one.asker.want({"k": "q"})
+    one.until(lambda: one.ledger.refresh() and one.ledger.has("k"))
+    assert trouble(one.disk, one.folder) is None
+    one.disk.write(trouble_path(one.folder), b"{torn")
     assert trouble(one.disk, one.folder) is None
 
 

@@ -138,6 +138,7 @@ class Asker:
             return
 
     def _finish(self) -> None:
+        self._note(None)
         until = time.monotonic() + _GRACE_S
         for future in self._under_way.values():
             future.cancel()
@@ -183,6 +184,7 @@ class Asker:
         else:
             self._claimed = descriptor
             self._ledger.refresh()  # whoever asked before us may have recorded since
+            self._noted = trouble(self._disk, self._folder)  # and died during an outage
 
     def _begin(self) -> None:
         """Put as many questions under way as is allowed now."""
