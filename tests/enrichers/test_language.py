@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 
 from lodestream.app import open_project
+from lodestream.cli.schema import table_schema
 from lodestream.enrichers._texts import TEXT_CHARS_MAX
 from lodestream.enrichers.language import LanguageEnricher, LanguageSettings
 from lodestream.planning.explain import explain
@@ -65,3 +67,15 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, enrich: str, code: str
     with pytest.raises(ProjectError) as told, open_project(str(tmp_path)) as app:
         _ = app.plans
     assert [(one.code, one.line) for one in told.value.diagnostics] == [(code, line)], told.value
+
+
+def test_the_schema_for_editors_knows_enrichers(tmp_path: Path) -> None:
+    check = jsonschema_rs.Draft7Validator(table_schema())
+    good = {"from": "stream(bronze.notes)", "enrich": [{"language": {"column": "text"}}, {"pii": {"column": "text"}}]}
+    both = {"from": "stream(bronze.notes)", "enrich": {"language": {"column": "text"}, "pii": {"column": "text"}}}
+    lookup = {"lookup": {"table": "bronze.x", "on": "id", "columns": ["y"]}}
+    assert check.is_valid(good)
+    assert check.is_valid(both)
+    assert check.is_valid({"from": "stream(bronze.notes)", "enrich": lookup})
+    assert not check.is_valid({"from": "stream(bronze.notes)", "enrich": {"language": {}}})
+    assert not check.is_valid({"from": "stream(bronze.notes)", "enrich": {"langage": {"column": "text"}}})
