@@ -220,6 +220,21 @@ _PROPERTIES: dict[str, Any] = {
         "Rows with equal keys are one row.",
         {"type": "object", "required": ["keys"], "properties": {"keys": _TEXTS, "within": _DURATION}},
     ),
+    "join": _described(
+        "New rows of another stream that have the same key, within a time of each other.",
+        {
+            "type": "object",
+            "required": ["from", "on", "event_time", "within", "columns"],
+            "properties": {
+                "from": {"type": "string"},
+                "kind": {"enum": ["inner", "left"]},
+                "on": {"anyOf": [{"type": "string"}, _TEXTS, _MAPPING]},
+                "event_time": {"type": "object"},
+                "within": {"type": "object"},
+                "columns": {"anyOf": [_TEXTS, _MAPPING]},
+            },
+        },
+    ),
     "python": _described(
         "module:function in functions/, from Arrow table to Arrow table.", {"type": ["string", "object"]}
     ),
