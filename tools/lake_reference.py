@@ -95,6 +95,7 @@ FILES = {
     "_lodestream/flows/<layer>.<table>/caught_up": "who looks up in this table may begin",
 }
 RARE = {
+    "_lodestream/flows/<layer>.<table>/answers/": "answers of services, as a Delta table; rebuilds keep it",
     f"_lodestream/flows/<layer>.<table>/<epoch>/plans/{FOLDED}": "how far plans that were deleted had read",
     "_lodestream/ingest/<stream>/<number>.log": "records of an HTTP stream from that number on, one request per entry",
     "_lodestream/ingest/<stream>/id": "which log this is, so that another one of the same name is noticed",

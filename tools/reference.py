@@ -40,6 +40,9 @@ says what each reason means.""",
     "sinks": """\
 Where a table of any layer is published to: `sink: {name: {setting: value}}`, or a list of such.
 [The guide](../guides/kafka-out.md) says what is published and what holds.""",
+    "enrichers": """\
+What a row is told: `enrich: {name: {setting: value}}`, or a list of such; `lookup` is described in
+[declaring tables](../guides/declaring.md). [The guide](../guides/enrichment.md) says what holds.""",
 }
 TRAITS = {
     "replayable": ("the same range gives the same rows again", "a range may give other rows when it is read again"),
@@ -64,8 +67,8 @@ KINDS = {
 
 
 def components() -> str:
-    """docs/reference/components.md: every source, format and sink with its settings."""
-    parts = ["# Sources, formats and sinks", NOTE, "`lodestream schema` gives the same to an editor."]
+    """docs/reference/components.md: every source, format, sink and enricher with its settings."""
+    parts = ["# Sources, formats, sinks and enrichers", NOTE, "`lodestream schema` gives the same to an editor."]
     for room, words in ROOMS.items():
         parts += [f"## {room.capitalize()}", words]
         parts += [part for name in names(room) for part in _component(room, name)]
@@ -77,7 +80,8 @@ def _component(room: str, name: str) -> list[str]:
     rows = fields(component.settings)
     needed = [field for field, _, default, _ in rows if default == "required" and "." not in field]
     shown = f"{{{name}: {{{', '.join(f'{field}: …' for field in needed)}}}}}" if needed else name
-    parts = [f"### `{room.removesuffix('s')}: {shown}`", inspect.getdoc(component) or ""]
+    key = "enrich" if room == "enrichers" else room.removesuffix("s")
+    parts = [f"### `{key}: {shown}`", inspect.getdoc(component) or ""]
     if room == "sources":
         parts.append("\n".join(f"- {TRAITS[trait][not value]}" for trait, value in _traits(component)))
     elif room == "formats":

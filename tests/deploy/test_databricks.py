@@ -271,6 +271,13 @@ REFUSED = [
         "D506",
         "derive.d uses what only the embedded engine has",
     ),
+    (
+        "tables/silver/x.yaml",
+        "from: stream(bronze.orders)\nenrich:\n  language: {column: country}\n",
+        3,
+        "D506",
+        "enricher language",
+    ),
     ("tables/silver/x.yaml", "from: stream(bronze.orders)\nengine: embedded\n", 2, "D506", "marked engine"),
     ("tables/gold/x.yaml", "sql: select 1 as a from silver.orders\nschedule: 0 0 1 * 1\n", 2, "D505", "not both"),
 ]

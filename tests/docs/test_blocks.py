@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from lodestream.project.load import load_project
 from tests.docs.demo import make_small_demo
 from tests.docs.pages import LANGUAGES, OUTPUT, ROOT, Block, blocks, pages, split
 from tests.docs.shell import Shell, bare
+from tests.enrichers.service import serving
 
 INSTEAD = {
     "lodestream run": "lodestream run --until-idle",
@@ -69,6 +71,9 @@ COMMANDS_TOO = {"docs/guides/postgres.md", "docs/guides/rest.md"}
 
 NEEDS_KAFKA = {"docs/guides/kafka.md", "docs/guides/kafka-out.md"}
 """Pages that are run with a broker, whose address is in `KAFKA`."""
+
+ASKS = {"docs/guides/enrichment.md"}
+"""Pages that ask a service on loopback, whose address is in `SCORE_URL`."""
 
 SHOWN = [page for page in pages() if page not in PAGES_ELSEWHERE and blocks(page)]
 
@@ -135,10 +140,13 @@ def test_what_the_page_shows_works(page, tmp_path, monkeypatch, request):
         make_small_demo(tmp_path / "demo-lake")
     if page in NEEDS_KAFKA:
         monkeypatch.setenv("KAFKA", request.getfixturevalue("kafka").plain)
-    shown = Page(tmp_path)
-    for block in blocks(page):
-        shown.show(block)
-    shown.compile(page)
+    with serving() if page in ASKS else nullcontext() as service:
+        if service is not None:
+            monkeypatch.setenv("SCORE_URL", service.url)
+        shown = Page(tmp_path)
+        for block in blocks(page):
+            shown.show(block)
+        shown.compile(page)
 
 
 @pytest.mark.parametrize("page", pages())

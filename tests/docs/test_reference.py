@@ -29,7 +29,7 @@ def test_the_page_is_what_the_code_says(written, name):
     assert (FOLDER / name).read_text(encoding="utf-8") == written[name], "run: python -m tools.reference"
 
 
-@pytest.mark.parametrize("room", ["sources", "formats", "sinks"])
+@pytest.mark.parametrize("room", ["sources", "formats", "sinks", "enrichers"])
 def test_every_component_and_setting_is_described(written, room):
     assert names(room)
     for name in names(room):

@@ -36,6 +36,7 @@ ROOMS = {
     "sources": {"files": SimpleNamespace(settings=FilesSettings), "generator": Generator, "kafka": None},
     "formats": {"json": SimpleNamespace(settings=Empty), "csv": SimpleNamespace(settings=Empty)},
     "sinks": {},
+    "enrichers": {},
 }
 
 FILES = {

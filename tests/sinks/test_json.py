@@ -9,10 +9,10 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 
+from lodestream.formats._json_text import json_objects, texts
 from lodestream.formats.json import component as JsonFormat  # noqa: N812 - a class under its room's name
 from lodestream.model.arrow import from_arrow
 from lodestream.ports.source import Reading
-from lodestream.sinks._json import json_objects, texts
 
 ROWS = pa.table({
     "flag": pa.array([True, False, None]),

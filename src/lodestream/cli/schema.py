@@ -115,6 +115,7 @@ def table_schema() -> dict[str, Any]:
         "source": _components("sources", definitions),
         "format": _components("formats", definitions),
         "sink": _one_or_more(_components("sinks", definitions)),
+        "enrich": _enrich(definitions),
         **_PROPERTIES,
     }
     return {
@@ -128,8 +129,8 @@ def table_schema() -> dict[str, Any]:
     }
 
 
-def _components(room: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """`name` or `{name: settings}` for each installed component of a room."""
+def _settings(room: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The settings of each installed component of a room, by its name."""
     from lodestream.ports import plugins
     from lodestream.project.components import component_class
 
@@ -143,6 +144,12 @@ def _components(room: str, definitions: dict[str, Any]) -> dict[str, Any]:
             definitions[f"{room}.{name}.{inner}"] = definition
         told.setdefault("description", (component.__doc__ or "").strip().splitlines()[0])
         properties[name] = {"anyOf": [told, {"type": "null"}]}
+    return properties
+
+
+def _components(room: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """`name` or `{name: settings}` for each installed component of a room."""
+    properties = _settings(room, definitions)
     return {
         "description": f"One of the {room}, with its settings.",
         "anyOf": [
@@ -151,6 +158,14 @@ def _components(room: str, definitions: dict[str, Any]) -> dict[str, Any]:
              "minProperties": 1},
         ],
     }  # fmt: skip
+
+
+def _enrich(definitions: dict[str, Any]) -> dict[str, Any]:
+    """Lookups and enrichers by name, in one block or a list of them."""
+    parts = {"lookup": _LOOKUP, **_settings("enrichers", definitions)}
+    one = {"type": "object", "properties": parts, "additionalProperties": False, "minProperties": 1}
+    text = "Columns looked up in other tables, computed from the row, or asked from a service."
+    return _described(text, {"anyOf": [one, {"type": "array", "items": one}]})
 
 
 def _one_or_more(component: dict[str, Any]) -> dict[str, Any]:
@@ -172,16 +187,11 @@ _RULE = {
     ]
 }  # fmt: skip
 _LOOKUP = {
-    "type": "object", "required": ["lookup"],
+    "type": "object", "required": ["table", "on", "columns"],
     "properties": {
-        "lookup": {
-            "type": "object", "required": ["table", "on", "columns"],
-            "properties": {
-                "table": {"type": "string"},
-                "on": {"anyOf": [{"type": "string"}, _TEXTS, _MAPPING]},
-                "columns": {"anyOf": [_TEXTS, _MAPPING]},
-            },
-        }
+        "table": {"type": "string"},
+        "on": {"anyOf": [{"type": "string"}, _TEXTS, _MAPPING]},
+        "columns": {"anyOf": [_TEXTS, _MAPPING]},
     },
 }  # fmt: skip
 _PROPERTIES: dict[str, Any] = {
@@ -210,8 +220,20 @@ _PROPERTIES: dict[str, Any] = {
         "Rows with equal keys are one row.",
         {"type": "object", "required": ["keys"], "properties": {"keys": _TEXTS, "within": _DURATION}},
     ),
-    "enrich": _described(
-        "Columns looked up in other tables.", {"anyOf": [_LOOKUP, {"type": "array", "items": _LOOKUP}]}
+    "join": _described(
+        "New rows of another stream that have the same key, within a time of each other.",
+        {
+            "type": "object",
+            "required": ["from", "on", "event_time", "within", "columns"],
+            "properties": {
+                "from": {"type": "string"},
+                "kind": {"enum": ["inner", "left"]},
+                "on": {"anyOf": [{"type": "string"}, _TEXTS, _MAPPING]},
+                "event_time": {"type": "object"},
+                "within": {"type": "object"},
+                "columns": {"anyOf": [_TEXTS, _MAPPING]},
+            },
+        },
     ),
     "python": _described(
         "module:function in functions/, from Arrow table to Arrow table.", {"type": ["string", "object"]}

@@ -63,6 +63,12 @@ def status(call: Call) -> None:
     if sinks:
         call.print("")
         call.table(["sink", "published", "behind", "messages", ""], sinks, right={"published", "behind", "messages"})
+    asking = [(one.table, *(count(n) for n in (a.waiting, a.questions, a.answers, a.refusals, a.tries, a.from_ledger,
+               a.timeouts)), a.trouble or "") for one in tables if (a := one.asking) is not None]  # fmt: skip
+    if asking:
+        columns = ["asks", "waiting", "questions", "answers", "refusals", "tries", "from ledger", "timeouts"]
+        call.print("")
+        call.table([*columns, ""], asking, right=set(columns[1:]))
     for one in tables:
         if one.error:
             call.print(f"{one.table}: {one.error}")

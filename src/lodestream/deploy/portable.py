@@ -29,7 +29,13 @@ def refusals(project: Project, plans: Plans, mistakes: Mistakes) -> None:
                 project.place(name, "source"), "D506", f"source {table.source.name} is of the embedded engine only",
                 table=name, fix=f"read {' or '.join(SOURCES)}, or keep this project on one machine",
             )  # fmt: skip
-        if table.engine != "embedded":
+        for i, enricher in enumerate(table.enrichers):
+            mistakes.add(
+                project.place(name, "enrichers", i, enricher.name),
+                "D506", f"enricher {enricher.name} is of the embedded engine only",
+                table=name, fix="keep this table on one machine, or enrich without it",
+            )  # fmt: skip
+        if table.engine != "embedded" or table.enrichers:
             continue
         for note in functions.get(name, []):
             told = dict(note.facts).get("at")

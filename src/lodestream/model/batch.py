@@ -78,6 +78,8 @@ class BatchPlan:
         definition: `FlowPlan.definition` it was made for.
         replay: positions to take again from quarantine, as (source, position), and options.
         mended: rows of `replay` that are taken in another form, as (source, position, `Mend.to_json`).
+        answers: how many entries of the flow's answers count in this batch, for a flow that asks; -1 for others.
+        expired_us: rows that wait since then or longer go on without an answer.
         owner: member who made it, in a flow that processes share, and runs it while it lives; empty for anybody.
     """
 
@@ -97,6 +99,8 @@ class BatchPlan:
     replay: tuple[tuple[str, int], ...] = ()
     accept_late: bool = False
     mended: tuple[tuple[str, int, str], ...] = ()
+    answers: int = -1
+    expired_us: int = 0
     owner: str = ""
 
     def to_json(self) -> bytes:

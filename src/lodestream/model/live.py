@@ -18,7 +18,7 @@ it and nothing moves, as when no pipeline runs. `failed`: its pipeline said so. 
 `missing`: it is declared and not in the lake.
 """
 FATES = ("output", "quarantine", "late", "duplicate", "dropped")
-"""What becomes of an input row; their counts add up to `input`."""
+"""What becomes of an input row; their counts, and that of the rows that are `open`, add up to `input`."""
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
@@ -68,10 +68,10 @@ class TableLive:
 
     @property
     def accounted(self) -> bool | None:
-        """Whether every row that came in has a fate; None for a table that takes no rows in, such as a query's."""
+        """Whether every row that came in has a fate or is open; None for a table that takes none, such as a query's."""
         if "input" not in self.counts:
             return None
-        return self.counts["input"] == sum(self.counts.get(fate, 0) for fate in FATES)
+        return self.counts["input"] == sum(self.counts.get(fate, 0) for fate in (*FATES, "open"))
 
 
 @dataclass(frozen=True, slots=True)

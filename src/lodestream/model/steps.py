@@ -110,6 +110,40 @@ class JoinStreams:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotate:
+    """Columns that an in-line enricher computes from the columns `reads`; `schema` are those it adds."""
+
+    enricher: Component
+    reads: tuple[str, ...]
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Rows wait until a slow enricher has answered.
+
+    Attributes:
+        enricher: which, with its settings as written.
+        reads: columns that make the question.
+        schema: columns that the answer adds; the reason why there is none (`ENRICH_ERROR`) comes after them.
+        version: part of the question's identity.
+        timeout_us: how long a row waits at most, microseconds.
+        waiting_max: no further rows are read while so many wait.
+        parallel: how many questions are under way at once.
+        rate_per_s: how many are begun per second at most; None for no bound.
+    """
+
+    enricher: Component
+    reads: tuple[str, ...]
+    schema: Schema
+    version: str
+    timeout_us: int
+    waiting_max: int
+    parallel: int
+    rate_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregation:
     """Group rows by event-time window and keys."""
 
@@ -159,8 +193,8 @@ class Write:
 
 
 Step = (
-    ReadSource | ReadTable | RunPython | Derive | Expect | Watermark | Dedupe | LookUp | JoinStreams | Aggregation
-    | RunQuery | Select | Write
+    ReadSource | ReadTable | RunPython | Derive | Expect | Watermark | Dedupe | LookUp | JoinStreams | Annotate | Ask
+    | Aggregation | RunQuery | Select | Write
 )  # fmt: skip
 
 

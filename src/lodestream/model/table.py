@@ -21,6 +21,9 @@ META_COLUMNS = ("_source", "_position", "_ingest_time", "_batch")
 JOIN_META = ("_left_source", "_left_position", "_right_source", "_right_position")
 """Columns of a joined row: the two rows that it was made from, by what each is known as in its own table."""
 
+ENRICH_ERROR = "_enrich_error"
+"""Column of a table with a slow enricher: why a row has no answer, NULL where it has one."""
+
 WINDOW_START, WINDOW_END = "window_start", "window_end"
 WINDOW_META = ("_rows", "_digest", "_batch")
 """Columns of a window row: how many input rows it covers, an order-free digest of their positions, its batch."""
@@ -187,6 +190,7 @@ class Table:
     dedup: Dedup | None = None
     lookups: tuple[Lookup, ...] = ()
     join: Join | None = None
+    enrichers: tuple[Component, ...] = ()
     python: PythonStep | None = None
     window: Window | None = None
     group_by: tuple[Named, ...] = ()

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from lodestream.drivers.record_log.layout import log_folder
-from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
+from lodestream.lake.layout import app_id, epoch_of, flow_folder, quarantine_name, table_path
 from lodestream.model.digest import position_digest
-from lodestream.model.steps import Aggregation, FlowPlan, ReadSource, RunQuery, Watermark
+from lodestream.model.steps import Aggregation, Ask, FlowPlan, ReadSource, RunQuery, Watermark
 from lodestream.model.table import TableName
 from lodestream.operations.http_positions import positions_between
 from lodestream.operations.kafka_positions import offsets_between
@@ -38,12 +38,14 @@ from lodestream.operations.positions import (
     read_columns,
 )
 from lodestream.operations.reconcile_joins import check_join
+from lodestream.operations.waiting_positions import waiting_positions
 
 if TYPE_CHECKING:
     from lodestream.ports.plugins import Resolve
 
 KINDS = ("quarantine", "late", "duplicate", "dropped")
 _EXAMPLES = 5
+_NONE: I64 = np.empty(0, np.int64)
 _Key = tuple[int, tuple[object, ...]]
 """Start in microseconds, and the groups."""
 
@@ -126,7 +128,7 @@ class _Check:
         if window is None:
             rows = read_columns(table, ("_source", "_position"))
             output = self.coder.encode(rows.column("_source"), rows.column("_position"))
-            self.compare(given, output, aside)
+            self.compare(given, output, aside, self.waiting(epoch, info))
         else:
             self.compare(given, np.setdiff1d(given, _all(aside)), aside)
             _Windows(self, window, info).check(table, given, aside, notes)
@@ -143,6 +145,14 @@ class _Check:
         report.problems += found.problems
         report.notes += found.notes
         return report
+
+    def waiting(self, epoch: int, info: Mapping[str, object]) -> I64:
+        """Positions of the rows that wait for an answer."""
+        if not any(isinstance(step, Ask) for step in self.plan.steps) or "state" not in info:
+            return np.empty(0, np.int64)
+        folder = os.path.join(flow_folder(self.lake, self.name), str(epoch), "state")
+        rows = waiting_positions(folder, str(info["state"]))
+        return self.coder.encode(rows.column("_source"), rows.column("_position"))
 
     def input_positions(self, epoch: int, batch: int, info: Mapping[str, object]) -> I64:
         """Every position that the flow has read by `batch`."""
@@ -274,17 +284,21 @@ class _Check:
             self.report.problems.append("quarantine holds a position twice in one batch")
         return {kind: keys[last[kinds[last] == kind]] for kind in KINDS}, notes
 
-    def compare(self, given: I64, output: I64, aside: Mapping[str, I64]) -> None:
-        """Input against output and quarantine, as sets of positions."""
+    def compare(self, given: I64, output: I64, aside: Mapping[str, I64], waiting: I64 = _NONE) -> None:
+        """Input against output, quarantine and what waits, as sets of positions."""
         report = self.report
-        report.counts = {"output": len(output), **{kind: len(keys) for kind, keys in aside.items()}, "open": 0}
-        unique, counts = np.unique(output, return_counts=True)
-        self.problem("output holds a position more than once", unique[counts > 1])
+        report.counts = {
+            "output": len(output), **{kind: len(keys) for kind, keys in aside.items()}, "open": len(waiting)
+        }  # fmt: skip
+        unique = np.unique(output)
+        self.problem("output holds a position more than once", _repeated(output))
         away = _all(aside)
         if self.vanished:
             given = self.still_given(given, np.union1d(unique, away))
         self.problem("position is in output and in quarantine", np.intersect1d(unique, away))
-        accounted = np.union1d(unique, away)
+        self.problem("position waits more than once", _repeated(waiting))
+        self.problem("position waits and is settled", np.intersect1d(waiting, np.union1d(unique, away)))
+        accounted = np.union1d(np.union1d(unique, away), waiting)
         self.problem("input position is neither in output nor in quarantine", np.setdiff1d(given, accounted))
         self.problem("position was never in the input", np.setdiff1d(accounted, given))
 
@@ -387,6 +401,11 @@ def _missed(notes: pa.Table) -> set[tuple[int, int]]:
         for key, detail in zip(notes.column("key").to_pylist(), notes.column("detail").to_pylist(), strict=True)
         for start in json.loads(detail)["window_starts_us"]
     }
+
+
+def _repeated(keys: I64) -> I64:
+    unique, counts = np.unique(keys, return_counts=True)
+    return unique[counts > 1]
 
 
 def _all(aside: Mapping[str, I64]) -> I64:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
+from lodestream.engines.embedded.asking import trouble
+from lodestream.engines.embedded.ledger import ledger_path, totals
 from lodestream.engines.embedded.sink_memory import known_sinks
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import CorruptionError, DataLossRefused, LodestreamError
@@ -35,6 +37,31 @@ class SinkStatus:
     messages: int
 
 
+@dataclass(frozen=True)
+class AskingStatus:
+    """How a table with a slow enricher stands.
+
+    Attributes:
+        waiting: rows that wait for an answer, as of the last batch.
+        questions: different questions that have come to an end.
+        answers: those that have an answer.
+        refusals: those that have none and will not get one.
+        tries: how often they were asked.
+        from_ledger: rows whose question had been answered before they came, in the batches that are counted.
+        timeouts: rows that went on without an answer, in those batches.
+        trouble: why nobody answers, None when somebody does.
+    """
+
+    waiting: int
+    questions: int
+    answers: int
+    refusals: int
+    tries: int
+    from_ledger: int
+    timeouts: int
+    trouble: str | None
+
+
 @dataclass
 class TableStatus:
     """What is known about one table.
@@ -59,6 +86,7 @@ class TableStatus:
         quarantine_rows: records in its quarantine table, resolutions included.
         pending: what `run` would change first (`create`, `rebuild`, …), None for nothing.
         sinks: how far its sinks are, those that ever began.
+        asking: how asking goes, None for a table that does not ask.
         error: why the table could not be looked at, None when it could.
     """
 
@@ -81,6 +109,7 @@ class TableStatus:
     quarantine_rows: int | None = None
     pending: str | None = None
     sinks: list[SinkStatus] = field(default_factory=list)
+    asking: AskingStatus | None = None
     error: str | None = None
 
     def to_json(self) -> dict[str, object]:
@@ -123,7 +152,13 @@ def _fill(status: TableStatus, disk: Disk, lake: str, name: TableName, now_us: i
     application = app_id(name, status.epoch)
     status.batch = snapshot.txns.get(application, 0)
     status.planned = max(FlowStore(disk, lake, name, status.epoch).last_planned(), status.batch)
-    _sum(status, disk, table.path, application)
+    waiting = _sum(status, disk, table.path, application)
+    found = totals(disk, lake, name)
+    if found is not None:
+        status.asking = AskingStatus(
+            waiting, **found, from_ledger=status.counts.get("from_ledger", 0),
+            timeouts=status.counts.get("timeout", 0), trouble=trouble(disk, ledger_path(lake, name)),
+        )  # fmt: skip
     if status.max_event_us is not None:
         status.freshness_s = (now_us - status.max_event_us) / 1e6
     if status.last_commit_us is not None:
@@ -140,9 +175,10 @@ def _fill(status: TableStatus, disk: Disk, lake: str, name: TableName, now_us: i
         status.quarantine_rows = _rows(quarantine.snapshot.files.values())
 
 
-def _sum(status: TableStatus, disk: Disk, path: str, application: str) -> None:
-    """Sum up the commits of the present epoch that the log still has."""
+def _sum(status: TableStatus, disk: Disk, path: str, application: str) -> int:
+    """Sum up the commits of the present epoch that the log still has; how many rows wait after the last one."""
     first: int | None = None
+    waiting = 0
     for version in sorted(list_log(disk, path).commits):
         commit = _commit(disk, path, version)
         if commit is None or application not in commit.txns:
@@ -153,7 +189,9 @@ def _sum(status: TableStatus, disk: Disk, path: str, application: str) -> None:
         status.watermark_us = commit.info.get("watermark_us") or status.watermark_us
         status.max_event_us = commit.info.get("max_event_us") or status.max_event_us
         status.last_commit_us = commit.timestamp_ms * 1000
+        waiting = int(commit.info.get("waiting") or 0)
     status.counted_from = 1 if first is None else first
+    return waiting
 
 
 def _commit(disk: Disk, path: str, version: int) -> Commit | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lodestream.model.diagnostic import Diagnostic
 from lodestream.model.project import Project
-from lodestream.model.steps import FlowPlan, Partition, ReadSource, ReadTable, Select, Step, Write
+from lodestream.model.steps import Annotate, Ask, FlowPlan, Partition, ReadSource, ReadTable, Select, Step, Write
 from lodestream.model.table import TableName
 from lodestream.model.types import BINARY, Column, Schema
 from lodestream.planning.definition import canonical, declaration, digest
@@ -161,7 +161,7 @@ class _Compilation:
             aggregation = compile_window(self.scope)
             stages += [] if aggregation is None else [aggregation]
         elif self.table.select:
-            stages.append(self.select())
+            stages.append(self.select(stages))
         if first is None:
             return None
         if isinstance(first, ReadTable) and "_raw" in self.scope.read:
@@ -199,8 +199,8 @@ class _Compilation:
             return None
         return ReadTable(upstream, above.schema.with_columns(*PROVENANCE))
 
-    def select(self) -> Select:
-        """The chosen columns, then the looked-up ones that were not chosen."""
+    def select(self, stages: Sequence[Step]) -> Select:
+        """The chosen columns, then those that enriching added and nobody chose."""
         scope = self.scope
         chosen: list[Column] = []
         unknown: set[str] = set()
@@ -212,6 +212,7 @@ class _Compilation:
                 unknown.add(name)
         looked_up = [here for lookup in self.table.lookups for _, here in lookup.columns]
         looked_up += [here for _, here in self.table.join.columns] if self.table.join else []
+        looked_up += [column.name for step in stages if isinstance(step, Annotate | Ask) for column in step.schema]
         chosen += [
             column
             for name in looked_up

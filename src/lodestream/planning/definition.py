@@ -47,7 +47,7 @@ def declaration(table: Table, steps: Sequence[Step], schema: Schema) -> dict[str
             "columns": [list(pair) for pair in one.columns],
         }
         for one in table.lookups
-    ]
+    ] + [_component("enrichers", one) for one in table.enrichers]
     if table.join is not None:
         found["join"] = {
             "table": str(table.join.table), "kind": table.join.kind, "on": [list(pair) for pair in table.join.on],

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from lodestream.model.steps import (
     Aggregation,
+    Annotate,
+    Ask,
     Dedupe,
     Derive,
     Expect,
@@ -167,6 +169,8 @@ def _after(step: Step, known: dict[str, Origins], plan: FlowPlan) -> dict[str, O
         places = dict.fromkeys(JOIN_META[:2], known.get("_position", frozenset()))
         places |= {there: frozenset({(join.table, name)}) for there, name in zip(JOIN_META[2:], own, strict=True)}
         return known | both | places | {here: frozenset({(join.table, there)}) for there, here in join.columns}
+    if isinstance(step, Annotate | Ask):
+        return known | dict.fromkeys(step.schema.names, of(frozenset(step.reads)))
     if isinstance(step, Aggregation):
         assert plan.table.event_time is not None
         time = of(frozenset({plan.table.event_time.column}))
@@ -222,6 +226,19 @@ def _join(step: JoinStreams) -> list[str]:
     ]
 
 
+def _annotate(step: Annotate) -> list[str]:
+    return [f"enrich with {step.enricher.name}: {', '.join(step.schema.names)} from {', '.join(step.reads)}"]
+
+
+def _ask(step: Ask) -> list[str]:
+    rate = "" if step.rate_per_s is None else f", {step.rate_per_s:g} per second"
+    return [
+        f"ask {step.enricher.name} about {', '.join(step.reads)}: {', '.join(step.schema.names)}",
+        f"wait for the answer {duration_text(step.timeout_us)} at most, {step.waiting_max} rows at a time,"
+        f" {step.parallel} questions at once{rate}",
+    ]
+
+
 def _aggregation(step: Aggregation) -> list[str]:
     size = duration_text(step.window.every_us)
     if step.window.slide_us is not None:
@@ -262,6 +279,8 @@ _WORDS: dict[type, Callable[..., list[str]]] = {
     Dedupe: lambda step: [f"drop repeats of {', '.join(step.dedup.keys)} within {duration_text(step.expiry_us)}"],
     LookUp: _look_up,
     JoinStreams: _join,
+    Annotate: _annotate,
+    Ask: _ask,
     Aggregation: _aggregation,
     RunQuery: _run_query,
     Select: lambda step: [f"keep {', '.join(step.columns)}"],

@@ -1,4 +1,4 @@
-"""Compiles the stages that every row passes on its own: derive, expect, event time, dedup, lookups."""
+"""Compiles the stages that every row passes on its own: derive, expect, event time, dedup, lookups, enrichers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from lodestream.model.expression import Expression
 from lodestream.model.steps import Dedupe, Derive, Expect, JoinStreams, LookUp, Rule, RunPython, Step, Watermark
 from lodestream.model.table import Join, Lookup, TableName
 from lodestream.model.types import Column, DataType, Schema
+from lodestream.planning.enrichers import compile_enrichers
 from lodestream.planning.scope import PROVENANCE, Scope, Shape
 
 NESTED = ("array", "map", "struct")
 
 
 def compile_stages(scope: Scope, shapes: Mapping[TableName, Shape]) -> list[Step]:
-    """The steps from the python function to the lookups, in the fixed order; the scope ends after the last one."""
+    """The steps from the python function to the enrichers, in the fixed order; the scope ends after the last one."""
     steps: list[Step] = []
     table = scope.table
     if table.python is not None and table.columns is not None:
@@ -33,7 +34,7 @@ def compile_stages(scope: Scope, shapes: Mapping[TableName, Shape]) -> list[Step
         steps.append(_lookup(scope, i, lookup, shapes.get(lookup.table, Shape(lost=True))))
     if table.join is not None:
         steps.append(compile_join(scope, table.join, shapes.get(table.join.table, Shape(lost=True))))
-    return steps
+    return [*steps, *compile_enrichers(scope)]
 
 
 def _derive(scope: Scope) -> Derive:

@@ -14,6 +14,7 @@ from typing import Any
 from lodestream.errors import ConfigError, MissingDriverError
 from lodestream.model.table import Component
 from lodestream.model.types import Schema
+from lodestream.ports.enricher import Enricher, EnricherWants
 from lodestream.ports.sink import Publishing, Sink, SinkWants
 from lodestream.ports.source import Reading, Source
 
@@ -108,4 +109,23 @@ def make_sink(sink: Component, publishing: Publishing, resolve: Resolve = lambda
     """
     sink_class = load("sinks", sink.name)
     made: Sink = sink_class(sink_class.settings(**resolve(sink.settings)), publishing)
+    return made
+
+
+def enricher_wants(enricher: Component) -> EnricherWants:
+    """What an enricher asks of its table; settings as written.
+
+    Raises:
+        ConfigError: there is no such component.
+        pydantic.ValidationError: settings that are not possible.
+    """
+    enricher_class = load("enrichers", enricher.name)
+    wants: EnricherWants = enricher_class.wants(enricher_class.settings(**enricher.settings))
+    return wants
+
+
+def make_enricher(enricher: Component, resolve: Resolve = lambda given: given) -> Enricher:
+    """An enricher; raises what `enricher_wants` does, and ConfigError for a reference to nothing."""
+    enricher_class = load("enrichers", enricher.name)
+    made: Enricher = enricher_class(enricher_class.settings(**resolve(enricher.settings)))
     return made

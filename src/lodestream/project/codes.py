@@ -50,6 +50,8 @@ CODES: dict[str, Code] = {
     "D210": Code("not a stream", "read it with sql:, or stream from the table that feeds it"),
     "D211": Code("not a function name", "write python: module:function"),
     "D212": Code("sink without a key", "name the columns that tell the table's rows apart under key:"),
+    "D213": Code("secret written out", "write a reference, such as ${env:NAME} or ${file:/run/secrets/name}"),
+    "D214": Code("enrichers that do not go together", "ask in a table of its own, and read that as a stream"),
     # the columns
     "D301": Code("event time is not a timestamp", "name a timestamp column, or derive one with cast(x as timestamp)"),
     "D302": Code(
@@ -61,6 +63,7 @@ CODES: dict[str, Code] = {
     "D305": Code("rule is not a condition", "write an expression that is true or false"),
     "D306": Code("cannot compare values of this type", "use a column of a simple type, not an array, map or struct"),
     "D307": Code("column appears twice", "name the column differently, such as {there: another_name}"),
+    "D308": Code("enricher cannot read this type", "derive a column of a type that it reads"),
     "D309": Code("not an expression", "write a Spark SQL expression"),
     # policies
     "D401": Code("not an object of the catalog", "write a table as layer.name, a layer, or '*' in quotes"),

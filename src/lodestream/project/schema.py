@@ -165,8 +165,13 @@ def _enrich() -> dict[str, Any]:
         "columns": _ref("pairs", "Columns to add; {there: here} to rename them."),
     }
     lookup = _block(parts, "A left join to a table with a unique key.", ("table", "on", "columns"))
-    one = _block({"lookup": {"anyOf": [lookup, {"type": "array", "items": lookup}]}}, "Lookups.", ("lookup",))
-    return {"anyOf": [one, {"type": "array", "items": one}], "description": "Columns from other tables."}
+    others = {name: _settings("enrichers", name) for name in plugins.names("enrichers")}
+    one = _block({"lookup": {"anyOf": [lookup, {"type": "array", "items": lookup}]}, **others}, "Enrichers by name.")
+    one["minProperties"] = 1
+    return {
+        "anyOf": [one, {"type": "array", "items": one}],
+        "description": "Columns from other tables, computed from the row, or asked from a service.",
+    }
 
 
 def _join() -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from lodestream.model.project import Path
-from lodestream.model.table import Dedup, EventTime, Lookup, Window
+from lodestream.model.table import Component, Dedup, EventTime, Lookup, Window
+from lodestream.ports import plugins
+from lodestream.project.components import read_component
 from lodestream.project.fields import Fields, column_name, texts, wrong_kind
 from lodestream.project.mistakes import Mistakes
 from lodestream.project.nodes import Node
@@ -46,13 +48,11 @@ def read_window(node: Node, mistakes: Mistakes) -> Window | None:
 
 def read_lookups(node: Node, mistakes: Mistakes) -> list[tuple[Lookup | None, set[str], Path]]:
     """The lookups of `enrich`, each with the columns it was meant to add and its path; None for a broken one."""
-    blocks: list[tuple[Node, Path]] = [(node, ("enrich",))]
-    if isinstance(node.value, list):
-        blocks = [(item, ("enrich", i)) for i, item in enumerate(node.value)]
     found: list[tuple[Lookup | None, set[str], Path]] = []
-    for block, path in blocks:
-        fields = Fields(block, ("lookup",), mistakes, "enrich")
-        fields.need("lookup")
+    for block, path in _enrich_blocks(node):
+        fields = Fields(block, ("lookup", *plugins.names("enrichers")), mistakes, "enrich")
+        if not fields.nodes and not fields.meant:
+            fields.need("lookup")
         inner = fields.nodes.get("lookup")
         if inner is None:
             continue
@@ -61,6 +61,24 @@ def read_lookups(node: Node, mistakes: Mistakes) -> list[tuple[Lookup | None, se
         else:
             found.append((*_lookup(inner, mistakes), (*path, "lookup")))
     return found
+
+
+def _enrich_blocks(node: Node) -> list[tuple[Node, Path]]:
+    if isinstance(node.value, list):
+        return [(item, ("enrich", i)) for i, item in enumerate(node.value)]
+    return [(node, ("enrich",))]
+
+
+def read_enrichers(node: Node, mistakes: Mistakes) -> list[tuple[Component | None, Path]]:
+    """The other enrichers of `enrich`, in the order they are written, each with its path; None for a broken one."""
+    known = plugins.names("enrichers")
+    return [
+        (read_component(Node(block.place, {name: inner}, keys={name: block.keys[name]}), "enrichers", mistakes), path)
+        for block, path in _enrich_blocks(node)
+        if isinstance(block.value, dict)
+        for name, inner in block.value.items()
+        if name in known
+    ]
 
 
 def _lookup(node: Node, mistakes: Mistakes) -> tuple[Lookup | None, set[str]]:

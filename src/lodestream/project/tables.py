@@ -27,7 +27,7 @@ from lodestream.project.joins import read_join
 from lodestream.project.keys import INPUTS, KEYS, check_keys
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
-from lodestream.project.steps import distinct, read_dedup, read_event_time, read_lookups, read_window
+from lodestream.project.steps import distinct, read_dedup, read_enrichers, read_event_time, read_lookups, read_window
 from lodestream.project.values import COLUMN, check_schedule
 
 ENGINES = ("any", "embedded", "spark")
@@ -97,6 +97,7 @@ class _TableReader:
         if "join" in nodes:
             values["join"], broken = read_join(nodes["join"], self.mistakes)
             self.unsure |= broken if values["join"] is None else set()
+        values["enrichers"] = self.enrichers()
         values["python"] = self.python()
         if "window" in nodes:
             values["window"] = read_window(nodes["window"], self.mistakes)
@@ -191,6 +192,14 @@ class _TableReader:
         good = [(lookup, path) for lookup, _, path in found if lookup is not None]
         self.aliases |= {("lookups", i): path for i, (_, path) in enumerate(good)}
         return tuple(lookup for lookup, _ in good)
+
+    def enrichers(self) -> tuple[Component, ...]:
+        """Their places are at `("enrichers", i)`, however they were written."""
+        found = read_enrichers(self.fields.nodes["enrich"], self.mistakes) if "enrich" in self.fields else []
+        self.unsure |= {"*"} if any(one is None for one, _ in found) else set()
+        good = [(one, path) for one, path in found if one is not None]
+        self.aliases |= {("enrichers", i): path for i, (_, path) in enumerate(good)}
+        return tuple(one for one, _ in good)
 
     def python(self) -> PythonStep | None:
         text = self.fields.text("python")

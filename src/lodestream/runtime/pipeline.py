@@ -22,7 +22,7 @@ from lodestream.model.batch import BatchLimit
 from lodestream.model.steps import FlowPlan, Publish, ReadSource, RunQuery
 from lodestream.model.table import FlowName, TableName
 from lodestream.model.types import Schema
-from lodestream.ports.plugins import Resolve, make_sink, make_source
+from lodestream.ports.plugins import Resolve, make_enricher, make_sink, make_source
 from lodestream.ports.registry import SchemaRegistry
 from lodestream.ports.sink import Publishing, Sink
 from lodestream.ports.source import Reading, Source
@@ -81,6 +81,7 @@ class Pipeline:
             limit=limit or BatchLimit(),
             functions=self._function,
             code=code,
+            enricher=lambda component: make_enricher(component, self._resolve),
         )
         self._resolve = resolve
         self._registry = registry or registries({}, component_cache(lake))

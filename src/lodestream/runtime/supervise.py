@@ -122,6 +122,8 @@ class Worker:
         self._caught_up = caught_up
         self._refresh_due = refresh_due
         self._standby_s = standby_s
+        if isinstance(flow, Flow):
+            flow.enrichment.wake = self._wake
         self.thread = threading.Thread(target=self._run, name=str(flow.name), daemon=True)
 
     def _run(self) -> None:
@@ -198,8 +200,15 @@ class Worker:
     def _finished(self) -> bool:
         if isinstance(self.flow, SinkFlow):
             return self.flow.caught_up
+        if len(self.flow.state.waiting):
+            return False
         source = self.flow.source
         return source is None or source.finished(self.flow.state.consumed, self.flow.around.clock())
+
+    def _wake(self) -> None:
+        """There is something to do that no table and no source tells of."""
+        with self._board.changed:
+            self._board.changed.notify_all()
 
     def _note(self, committed: Committed, seconds: float) -> None:
         status = self.status

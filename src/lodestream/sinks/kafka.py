@@ -17,10 +17,10 @@ from lodestream.drivers.kafka_connection import Connection
 from lodestream.drivers.kafka_topics import TopicIds
 from lodestream.drivers.kafka_writer import Bookmark, Headers, KafkaWriter, Outgoing
 from lodestream.errors import ConfigError, DataLossRefused, TransientError
+from lodestream.formats._json_text import json_objects, texts
 from lodestream.ports.settings import Settings
 from lodestream.ports.sink import Changes, Publishing, SinkPosition, SinkWants
 from lodestream.sinks._avro import avro_records, avro_schema
-from lodestream.sinks._json import json_objects, texts
 
 _RAW = "_raw"
 _KNOWN_S = 10.0

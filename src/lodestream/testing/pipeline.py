@@ -30,7 +30,7 @@ from lodestream.lake.layout import quarantine_name, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
 from lodestream.model.project import Project
-from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
+from lodestream.model.steps import Ask, FlowPlan, ReadSource, RunQuery
 from lodestream.model.table import META_COLUMNS, Component, TableName
 from lodestream.model.types import Schema
 from lodestream.project.mistakes import Mistakes, ProjectError, nearest
@@ -247,6 +247,8 @@ class _Bench:
         if isinstance(first, RunQuery):
             needed = {str(name) for name in first.inputs}
         facts = {"table": str(self.case.table), "file": self.case.file}
+        if any(isinstance(step, Ask) for step in self.plan.steps):
+            raise ConfigError("this table asks a service, and a test asks nobody; test the tables around it", **facts)
         for name in self.case.given:
             if name not in needed:
                 raise ConfigError("the table does not read this", given=name, reads=", ".join(sorted(needed)), **facts)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow as pa
 from lodestream.engines.embedded.correction import Correction, correct, not_covered
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.drift import evolved, stored_columns
+from lodestream.engines.embedded.enrich import Enrichment
 from lodestream.engines.embedded.frames import connect, new_attempt, positions_of
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import (
@@ -44,7 +44,6 @@ from lodestream.errors import (
     ConfigError,
     ConflictError,
     CorruptionError,
-    DataLossRefused,
     LodestreamError,
     TransientError,
 )
@@ -77,7 +76,8 @@ class Flow:
         self.name = plan.table.name
         self.member = ""
         self._connection = connect()
-        self._stages = RowStages(self._connection, plan, around.functions)
+        self.enrichment = Enrichment(plan, around)
+        self._stages = RowStages(self._connection, plan, around.functions, self.enrichment)
         self._dedupe = next((s for s in plan.steps if isinstance(s, Dedupe)), None)
         self._window = next((s for s in plan.steps if isinstance(s, Aggregation)), None)
         self._watermark = next((s for s in plan.steps if isinstance(s, Watermark)), None)
@@ -111,6 +111,7 @@ class Flow:
         self.app_id = app_id(name, self.epoch)
         self.store = FlowStore(disk, self.around.lake, name, self.epoch)
         self._load_state()
+        self.enrichment.open(self.state, self.epoch)
         self.close_source()
         self.input = self._make_input()
         join = self._join
@@ -242,7 +243,7 @@ class Flow:
                 definition=self.plan.definition, after=self.state.upto, upto=self.state.upto,
                 joined_after=self.state.joined_upto, joined_upto=self.state.joined_upto,
                 pins=self._pins(), late_us=self.state.late_us, evict_us=self.state.late_us,
-                replay=tuple(positions), accept_late=accept_late, mended=texts,
+                replay=tuple(positions), accept_late=accept_late, mended=texts, answers=self.state.answers,
             )  # fmt: skip
             standing = self.store.put_plan(plan)
             committed = self._run(standing)
@@ -253,7 +254,10 @@ class Flow:
         if isinstance(self.input, RefreshInput) and not idle:
             return None
         assert self.input is not None
-        planned = self.input.next(self.state)
+        clock_us = max(self.around.clock(), self.state.clock_us)
+        planned = self.input.next(self.state, self.enrichment.room(self.state))
+        if planned is None and self.enrichment.has_news(self.state, clock_us):
+            planned = Planned("data", after=self.state.upto, upto=self.state.upto)
         joined = self._other.next_after(self.state.joined_upto) if self._other else None
         evict_us = self._next_watermark()
         if planned is None:
@@ -266,7 +270,7 @@ class Flow:
             epoch=self.epoch,
             batch=self.state.batch + 1,
             kind=planned.kind,
-            clock_us=max(self.around.clock(), self.state.clock_us),
+            clock_us=clock_us,
             definition=self.plan.definition,
             ranges=planned.ranges,
             after=planned.after,
@@ -276,6 +280,7 @@ class Flow:
             pins=planned.pins or self._pins(),
             late_us=self.state.late_us,
             evict_us=evict_us,
+            **self.enrichment.counted(clock_us),
         )
 
     def _next_watermark(self) -> int:
@@ -305,7 +310,8 @@ class Flow:
         if ahead is not None:
             outcome = ahead.outcome
         else:
-            batch, outcome = self._refreshed(batch, self.input) or (batch, self._compute(batch))
+            query = self.input if isinstance(self.input, RefreshInput) else None
+            batch, outcome = query.refresh(batch, self._connection) if query else (batch, self._compute(batch))
         self._commit_quarantine(batch, attempt, outcome)
         state.batch, state.clock_us, state.late_us = batch.batch, batch.clock_us, batch.evict_us
         state.upto, state.joined_upto, state.pins = batch.upto, batch.joined_upto, dict(batch.pins)
@@ -327,6 +333,7 @@ class Flow:
             raise
         point("main.after")
         state.linked(link, size)
+        self.enrichment.committed()
         if link.previous is None and state.batch > 1:
             self.store.forget_before(link.name, state.batch)
         if self.around.handover is not None and staged.rows is not None:
@@ -347,7 +354,7 @@ class Flow:
             "batch": batch.batch, "epoch": self.epoch, "attempt": attempt, "state": link.name, "kind": batch.kind,
             "counts": outcome.counts, "definition": batch.definition, "watermark_us": batch.evict_us,
             "max_event_us": self.state.max_event_us, "upto": batch.upto, "pins": dict(batch.pins),
-            "code": self.around.code,
+            "code": self.around.code, **({"waiting": len(self.state.waiting)} if self.state.answers >= 0 else {}),
         }  # fmt: skip
         if self._join is not None:
             info["joined_upto"] = batch.joined_upto
@@ -382,23 +389,6 @@ class Flow:
                 "a batch is half done under the earlier definition; run once with that, then change it",
                 table=str(self.name), batch=batch.batch,
             )  # fmt: skip
-
-    def _refreshed(self, batch: BatchPlan, query: Input | None) -> tuple[BatchPlan, Outcome] | None:
-        """Run the query of a `sql:` table at the planned versions, or at the present ones when those are gone.
-
-        Files of open windows are deleted soon after they are swapped, and a plan may be found long after it was made.
-        The result replaces the whole table in one commit, so nothing hangs on which versions it was.
-        """
-        if not isinstance(query, RefreshInput):
-            return None
-        try:
-            return batch, query.run(batch, self._connection)
-        except (CorruptionError, DataLossRefused):
-            present = query.next(FlowState())
-            if present is None or present.pins == batch.pins:
-                raise
-            batch = replace(batch, pins=present.pins)
-            return batch, query.run(batch, self._connection)
 
     def _compute(self, batch: BatchPlan) -> Outcome:
         if batch.kind == "replay":
@@ -495,4 +485,5 @@ class Flow:
     def close(self) -> None:
         """Let go of the source and the connection."""
         self.close_source()
+        self.enrichment.close()
         self._connection.close()

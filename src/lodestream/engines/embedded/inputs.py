@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import duckdb
@@ -16,7 +16,7 @@ from lodestream.engines.embedded.rebuild import REBUILD
 from lodestream.engines.embedded.rejects import rejected_raw
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.surroundings import Surroundings
-from lodestream.errors import ConfigError, DataLossRefused, TransientError
+from lodestream.errors import ConfigError, CorruptionError, DataLossRefused, TransientError
 from lodestream.lake.actions import Commit
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import epoch_of, table_path
@@ -65,8 +65,8 @@ class Readers:
 class Input(Protocol):
     """One kind of input."""
 
-    def next(self, state: FlowState) -> Planned | None:
-        """What to take in after `state`; None when there is nothing new."""
+    def next(self, state: FlowState, room: int | None = None) -> Planned | None:
+        """What to take in after `state`, `room` rows at most; None when there is nothing new, or it has no room."""
 
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
         """(rows with provenance columns, quarantine rows of records that did not decode)."""
@@ -87,7 +87,7 @@ class SourceInput:
         self.schema = schema
         self.source = open_source(schema)
 
-    def next(self, state: FlowState) -> Planned | None:
+    def next(self, state: FlowState, room: int | None = None) -> Planned | None:
         """Ask the source for ranges after those consumed."""
         return self.next_after(state.consumed)
 
@@ -157,17 +157,24 @@ class StreamInput:
         self._looked = -1
         self._begun: int | None = None
 
-    def next(self, state: FlowState) -> Planned | None:
-        """The upstream commits after `state.upto` that added rows, up to the batch limit."""
-        return self.next_after(state.upto)
+    def next(self, state: FlowState, room: int | None = None) -> Planned | None:
+        """The upstream commits after `state.upto` that added rows, up to the batch limit.
 
-    def next_after(self, taken: int) -> Planned | None:
-        """The commits after version `taken`, -1 for none, that added rows, up to the batch limit."""
+        A commit is taken whole: one that is larger than all the room there is must wait until no row does.
+        """
+        return self.next_after(state.upto, room, whole=not len(state.waiting))
+
+    def next_after(self, taken: int, room: int | None = None, *, whole: bool = True) -> Planned | None:
+        """The commits after version `taken`, -1 for none, that added rows, up to the batch limit or `room`.
+
+        With `whole` one commit is taken in any case.
+        """
         table = self._upstream()
         if table is None:
             return None
         table.refresh()
         rows, upto = 0, -1
+        most = self._around.limit.rows_max if room is None else min(room, self._around.limit.rows_max)
         after = taken if taken >= 0 else self._begin(table)
         if after is None:
             anything = any(add.num_records for add in table.files())
@@ -175,7 +182,7 @@ class StreamInput:
         for commit in table.commits(max(after, self._looked)):
             self._check(commit, first=commit.version == 0)
             added = sum(a.num_records or 0 for a in commit.adds if a.data_change)
-            if rows and rows + added > self._around.limit.rows_max:
+            if (rows or (added and not whole)) and rows + added > most:
                 break
             if added:
                 rows, upto = rows + added, commit.version
@@ -261,7 +268,7 @@ class RefreshInput:
         self._step = step
         self._readers = readers
 
-    def next(self, state: FlowState) -> Planned | None:
+    def next(self, state: FlowState, room: int | None = None) -> Planned | None:
         """A refresh when an input has a version that the last one did not read."""
         pins = {}
         for name in self._step.inputs:
@@ -274,6 +281,21 @@ class RefreshInput:
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
         """Not used: a refresh runs its query instead."""
         raise NotImplementedError
+
+    def refresh(self, batch: BatchPlan, connection: duckdb.DuckDBPyConnection) -> tuple[BatchPlan, Outcome]:
+        """Run the query at the planned versions, or at the present ones when those are gone; and what was run.
+
+        Files of open windows are deleted soon after they are swapped, and a plan may be found long after it was made.
+        The result replaces the whole table in one commit, so nothing hangs on which versions it was.
+        """
+        try:
+            return batch, self.run(batch, connection)
+        except (CorruptionError, DataLossRefused):
+            present = self.next(FlowState())
+            if present is None or present.pins == batch.pins:
+                raise
+            batch = replace(batch, pins=present.pins)
+            return batch, self.run(batch, connection)
 
     def run(self, batch: BatchPlan, connection: duckdb.DuckDBPyConnection) -> Outcome:
         """Run the query over the pinned versions.

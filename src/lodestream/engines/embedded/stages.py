@@ -1,4 +1,4 @@
-"""The row stages of a flow, in their fixed order: python, derive, expect, event time, dedup, lookup, window."""
+"""The row stages of a flow, in their order: python, derive, expect, event time, dedup, lookup, enrich, window."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lodestream.engines.embedded.aggregate import aggregate
+from lodestream.engines.embedded.enrich import Enrichment
 from lodestream.engines.embedded.expect import derive_and_expect
 from lodestream.engines.embedded.joins import join_streams
 from lodestream.engines.embedded.keys import hash_keys
@@ -21,6 +22,8 @@ from lodestream.model.arrow import to_arrow_type
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import (
     Aggregation,
+    Annotate,
+    Ask,
     Dedupe,
     Derive,
     Expect,
@@ -41,14 +44,17 @@ class RowStages:
         connection: the flow's DuckDB.
         plan: the flow.
         functions: finds the user's function of a `python:` step.
+        enrichment: the flow's enrichers.
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, plan: FlowPlan, functions: Callable[[str], PythonFunction]
-    ) -> None:
+        self, connection: duckdb.DuckDBPyConnection, plan: FlowPlan, functions: Callable[[str], PythonFunction],
+        enrichment: Enrichment,
+    ) -> None:  # fmt: skip
         self._connection = connection
         self._plan = plan
         self._functions = functions
+        self._enrichment = enrichment
 
     def run(
         self,
@@ -82,7 +88,7 @@ class RowStages:
                     if isinstance(step, JoinStreams):
                         assert joined is not None
                         join_streams(passing, step, joined)
-                    _run(passing, step, lookups)
+                    self._run(passing, step, lookups)
         if derive is not None:
             derive_and_expect(passing, derive, None)
         out.rows = passing.settle().drop_columns([INDEX])
@@ -92,28 +98,31 @@ class RowStages:
         """The rows as they stand before event time is looked at, without touching any state."""
         stateful = (Watermark, Dedupe, Aggregation)
         steps = tuple(step for step in self._plan.steps if not isinstance(step, stateful))
-        stages = RowStages(self._connection, replace(self._plan, steps=steps), self._functions)
+        stages = RowStages(self._connection, replace(self._plan, steps=steps), self._functions, self._enrichment)
         return stages.run(rows, batch, FlowState(), lookups).rows
 
-
-def _run(passing: Pass, step: object, lookups: Mapping[str, LookupTable]) -> None:
-    match step:
-        case Watermark():
-            _watermark(passing, step)
-        case Dedupe():
-            _dedupe(passing, step)
-        case LookUp():
-            _look_up(passing, step, lookups[str(step.lookup.table)])
-        case Aggregation():
-            aggregate(passing, step)
-        case Select():
-            kept = [
-                *step.columns,
-                *(c for c in (*META_COLUMNS, *JOIN_META, "_raw") if c in passing.out.rows.column_names),
-            ]
-            passing.out.rows = passing.out.rows.select([*dict.fromkeys([*kept, INDEX])])
-        case _:
-            pass  # reading and writing are the flow's
+    def _run(self, passing: Pass, step: object, lookups: Mapping[str, LookupTable]) -> None:
+        match step:
+            case Watermark():
+                _watermark(passing, step)
+            case Dedupe():
+                _dedupe(passing, step)
+            case LookUp():
+                _look_up(passing, step, lookups[str(step.lookup.table)])
+            case Annotate():
+                self._enrichment.annotate(passing, step)
+            case Ask():
+                self._enrichment.ask(passing, step)
+            case Aggregation():
+                aggregate(passing, step)
+            case Select():
+                kept = [
+                    *step.columns,
+                    *(c for c in (*META_COLUMNS, *JOIN_META, "_raw") if c in passing.out.rows.column_names),
+                ]
+                passing.out.rows = passing.out.rows.select([*dict.fromkeys([*kept, INDEX])])
+            case _:
+                pass  # reading and writing are the flow's
 
 
 def _watermark(passing: Pass, step: Watermark) -> None:

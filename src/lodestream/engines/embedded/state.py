@@ -11,6 +11,7 @@ import pyarrow as pa
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.sides import JoinState
 from lodestream.engines.embedded.store import StateFile
+from lodestream.engines.embedded.waiting import WaitingRows
 from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.model.batch import SourceRange
 
@@ -24,11 +25,16 @@ LEDGER_SCHEMA = pa.schema([("unit", pa.string()), ("start", pa.int64()), ("end",
 
 @dataclass
 class Changes:
-    """What one batch adds to the state; proportional to the batch."""
+    """What one batch adds to the state; proportional to the batch.
+
+    `waiting` are rows that came and wait, `left` the numbers of earlier ones that went.
+    """
 
     dedup: pa.Table | None = None
     windows: pa.Table | None = None
     join: dict[str, pa.Table] = field(default_factory=dict)
+    waiting: pa.Table | None = None
+    left: pa.Table | None = None
     ledger: tuple[SourceRange, ...] = ()
 
 
@@ -44,6 +50,8 @@ class FlowState:
         pins: versions that the last refresh read.
         clock_us: time of the last batch.
         consumed: per source unit, where reading goes on.
+        waiting: rows that wait for an answer.
+        answers: how many groups of answers the last batch counted; -1 in a flow that does not ask.
     """
 
     batch: int = 0
@@ -58,6 +66,8 @@ class FlowState:
     dedup: DedupMap | None = None
     windows: OpenWindows | None = None
     join: JoinState | None = None
+    waiting: WaitingRows = field(default_factory=WaitingRows)
+    answers: int = -1
     chain_length: int = 0
     chain_bytes: int = 0
     base_bytes: int = 0
@@ -77,7 +87,7 @@ class FlowState:
 
     def facts(self) -> dict[str, Any]:
         """The small values as JSON; the sections hold the rest."""
-        return {
+        found = {
             "max_event_us": self.max_event_us, "late_us": self.late_us, "upto": self.upto, "pins": self.pins,
             "clock_us": self.clock_us,
             **({} if self.join is None else {
@@ -85,6 +95,7 @@ class FlowState:
                 "joined_given": self.join.given,
             }),
         }  # fmt: skip
+        return found if self.answers < 0 else found | {"answers": self.answers, "entered": self.waiting.entered}
 
     def link(self, table_id: str, epoch: int, attempt: str, changes: Changes) -> StateFile:
         """The chain's next link: the changes, or a new base once the chain outweighs the last base."""
@@ -99,6 +110,8 @@ class FlowState:
         if changes.windows is not None and len(changes.windows):
             sections["windows"] = changes.windows
         sections |= {name: table for name, table in changes.join.items() if len(table)}
+        waiting = {"waiting": changes.waiting, "left": changes.left}
+        sections |= {name: rows for name, rows in waiting.items() if rows is not None and len(rows)}
         if changes.ledger:
             sections["ledger"] = _ledger_table(changes.ledger)
         previous = None if make_base else self.last
@@ -118,7 +131,7 @@ class FlowState:
             dedup = pa.table(list(self.dedup.live(self.late_us)), schema=DEDUP_SCHEMA)
         windows = self.windows.table if self.windows is not None else None
         join = self.join.everything() if self.join is not None else {}
-        return Changes(dedup, windows, join, tuple(self.consumed.values()))
+        return Changes(dedup, windows, join, self.waiting.table, None, tuple(self.consumed.values()))
 
     def apply(self, link: StateFile) -> None:
         """Take in one stored link; called for each link of a chain in order."""
@@ -126,6 +139,9 @@ class FlowState:
         self.batch = link.batch
         self.max_event_us, self.late_us = facts["max_event_us"], facts["late_us"]
         self.upto, self.pins, self.clock_us = facts["upto"], facts["pins"], facts["clock_us"]
+        if "answers" in facts:
+            self.answers = facts["answers"]
+            self.waiting.apply(link.sections.get("waiting"), link.sections.get("left"), facts["entered"])
         if "ledger" in link.sections:
             for row in link.sections["ledger"].to_pylist():
                 self.consumed[row["unit"]] = SourceRange(

@@ -11,6 +11,9 @@ from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.lake.disk import Disk
 from lodestream.model.batch import BatchLimit, BatchPlan
+from lodestream.model.table import Component
+from lodestream.ports.enricher import Enricher
+from lodestream.ports.plugins import make_enricher
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Surroundings:
         limit: bound of one batch.
         functions: finds the user's function of a `python:` step.
         code: version of the software, written into each commit.
+        enricher: makes an enricher, references in its settings resolved.
     """
 
     disk: Disk
@@ -34,6 +38,7 @@ class Surroundings:
     limit: BatchLimit
     functions: Callable[[str], PythonFunction]
     code: str = ""
+    enricher: Callable[[Component], Enricher] = make_enricher
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lodestream.model.steps import Dedupe, FlowPlan, ReadSource
+from lodestream.engines.embedded.asking import trouble
+from lodestream.engines.embedded.frames import positions_of
+from lodestream.engines.embedded.ledger import ledger_path
+from lodestream.lake.layout import flow_folder
+from lodestream.model.steps import Ask, Dedupe, FlowPlan, ReadSource
 from lodestream.model.table import TableName
 from lodestream.operations.tracing.findings import Absence, Entry, Hop, Record
 from lodestream.operations.tracing.keys import equal
@@ -14,6 +19,7 @@ from lodestream.operations.tracing.origin import Origin
 from lodestream.operations.tracing.plain import command, number
 from lodestream.operations.tracing.rows import trace_of
 from lodestream.operations.tracing.view import View
+from lodestream.operations.waiting_positions import waiting_positions
 
 _RUN = "lodestream run --until-idle"
 _STANDING = ("open", "not committed")
@@ -97,7 +103,7 @@ def _not_taken(view: View, plan: FlowPlan, below: Hop, entries: tuple[Entry, ...
     name = plan.table.name
     if view.table(name) is None:
         return Absence(str(name), "not_in_lake", f"{name} is not in the lake yet", next=(_RUN,))
-    if waiting := not_read(view, plan, below):
+    if waiting := not_read(view, plan, below) or _waits_for_answer(view, plan, below):
         return waiting
     return unaccounted(plan, entries)
 
@@ -114,6 +120,19 @@ def not_read(view: View, plan: FlowPlan, below: Hop) -> Absence | None:
     if planned is not None and planned.after < version <= planned.upto:
         message += f"; batch {planned.batch} has it and is under way or was interrupted"
     return Absence(str(name), "not_read_yet", message, next=(_RUN,))
+
+
+def _waits_for_answer(view: View, plan: FlowPlan, below: Hop) -> Absence | None:
+    """Whether the row waits in the flow's state until an enricher has answered."""
+    name, state = plan.table.name, view.last(plan.table.name).get("state")
+    if state is None or not any(isinstance(step, Ask) for step in plan.steps):
+        return None
+    folder = os.path.join(flow_folder(view.app.lake, name), str(view.epoch(name)), "state")
+    if (below.source, below.position) not in positions_of(waiting_positions(folder, str(state))):
+        return None
+    cause = trouble(view.app.disk, ledger_path(view.app.lake, name))
+    message = f"{name} has read it, and it waits there for an answer" + (f": {cause}" if cause else "")
+    return Absence(str(name), "waits_for_answer", message, next=(_RUN, "lodestream status"))
 
 
 def unaccounted(plan: FlowPlan, entries: tuple[Entry, ...] = ()) -> Absence:

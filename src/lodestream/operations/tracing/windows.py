@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.engines.embedded.correction import not_covered
+from lodestream.engines.embedded.enrich import Enrichment
 from lodestream.engines.embedded.frames import connect, select
 from lodestream.engines.embedded.lookups import LookupTable
 from lodestream.engines.embedded.stages import RowStages
@@ -116,7 +117,8 @@ class WindowFlow:
         self.upstream: DeltaTable = upstream
         self.notes: list[str] = []
         self._connection = connect()
-        self._stages = RowStages(self._connection, plan, view.pipeline.around.functions)
+        around = view.pipeline.around
+        self._stages = RowStages(self._connection, plan, around.functions, Enrichment(plan, around))
         self._lookups: dict[str, LookupTable] | None = None
         self._batch = BatchPlan(
             epoch=view.epoch(self.name), batch=view.committed(self.name) + 1, kind="data", clock_us=0,

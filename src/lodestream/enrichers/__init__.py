@@ -1,0 +1,1 @@
+"""One file = one way to know more about a row."""
