@@ -89,7 +89,7 @@ class Forms:
         return SCALARS["position"].build(Call("position", parts, offset_of(node)))
 
     def bracket(self, node: exp.Bracket) -> Typed:
-        """array[index]."""
+        """array[index], map[key]."""
         if len(node.expressions) != 1:
             raise ExpressionError("P112", "one index", offset=offset_of(node))
         return arrays.subscript(self.walk(node.this), self.walk(node.expressions[0]), offset_of(node))

@@ -165,6 +165,23 @@ def let(value: str, body: Callable[[str], str], *, above: int = LET_ABOVE) -> st
     return f"list_transform([{value}], lambda {name}: {body(name)})[1]"
 
 
+def let_all(values: Sequence[str], body: Callable[..., str]) -> str:
+    """`let` over several values at once."""
+    if not values:
+        return body()
+    return let(values[0], lambda first: let_all(values[1:], lambda *rest: body(first, *rest)))
+
+
+def unless_null(operands: Sequence[Typed], body: Callable[..., str]) -> str:
+    """DuckDB text of `body` over the operands; NULL where one is NULL, whatever `body` makes of it."""
+
+    def build(*texts: str) -> str:
+        known = [f"{text} IS NOT NULL" for text, operand in zip(texts, operands, strict=True) if operand.nullable]
+        return f"CASE WHEN {' AND '.join(known)} THEN {body(*texts)} END" if known else body(*texts)
+
+    return let_all([operand.duckdb for operand in operands], build)
+
+
 # Names and literals -------------------------------------------------------------------------------------------------
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*\Z")

@@ -180,7 +180,9 @@ def _try(call: Call) -> Typed:
     return replace(made, spark=call.spark, error=any_of(call[0].error, call[1].error), nullable=True)
 
 
-@scalar(_SECTION, "tinyint smallint int bigint double boolean", "value", "the type named", "as cast(… as type)")
+@scalar(
+    _SECTION, "tinyint smallint int bigint float double boolean binary", "value", "the type named", "as cast(… as type)"
+)
 def _to_type(call: Call) -> Typed:
     call.count(1)
     return cast(call[0], parse_type(call.name), offset=call.offset).with_spark(call.spark)
