@@ -8,6 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from tools.function_compose import expressions
+
 INF, NAN = float("inf"), float("nan")
 EPOCH = dt.date(1970, 1, 1)
 
@@ -666,6 +668,43 @@ DOMAINS: dict[str, tuple[list[tuple[str, str]], list[list[Any]]]] = {
     ),
 }
 
+DOMAINS["composed"] = (
+    [
+        ("i", "int"),
+        ("j", "int"),
+        ("l", "bigint"),
+        ("x", "double"),
+        ("m", "decimal(12,2)"),
+        ("s", "string"),
+        ("u", "string"),
+        ("d", "date"),
+        ("t", "timestamp"),
+        ("p", "boolean"),
+        ("a", "array<int>"),
+        ("b", "array<string>"),
+        ("w", "map<string,int>"),
+    ],
+    _zip(
+        [3, 0, None, -2, 12, 1, 7, -20, 25],
+        [1, 5, -4, None, 2, 0, 9],
+        [0, 4, None, -9, 1_000_000, 77, -1, 5_000_000_000],
+        [1.5, -0.25, None, 100.75, 0.0, NAN, -3.0, 2.5, INF, 1e9, 12.125],
+        [Decimal("1.25"), Decimal("-3.50"), None, Decimal("0.00"), Decimal("99.99"), Decimal("2.05")],
+        ["abc", "a,b", "", None, "Hello X", "12", "ÀÉß", "k=1;z=22", "👧a", "  pad ", "2024-02-29"],
+        ["a", "X", None, "b", ",", "é", "7"],
+        [*DATES[1:8], None, *DATES[12:17]],
+        [*TIMES[1:5], None, *TIMES[7:10], *TIMES[11:]],
+        FLAGS,
+        [[1, 2, 3], [], None, [None, 5], [7, 7, -1], [0], [4, None, 4]],
+        [["a", "b"], None, ["x"], [], [None, "é"], ["b", "a", "b"]],
+        [[("a", 1)], [], None, [("k", 2), ("a", None)], [("b", -5), ("é", 0)]],
+    )[:11]
+    + [
+        [1, 2, 3, 0.5, Decimal("7.00"), "plain", "n", DATES[3], TIMES[3], True, [1], ["a"], [("a", 1)]]
+        for _ in range(1)
+    ],
+)
+
 GROUPS: tuple[list[tuple[str, str]], list[list[Any]]] = (
     [
         ("g", "string"),
@@ -727,7 +766,10 @@ QUERY_TABLES: dict[str, tuple[list[tuple[str, str]], list[list[Any]]]] = {
 
 
 def read_cases() -> dict[str, list[str]]:
-    """The expressions of `function_cases.txt` by input table; `aggregates` and `queries` are two of them."""
+    """The expressions of `function_cases.txt` by input table, and the composed ones.
+
+    `aggregates` and `queries` are two of the tables.
+    """
     cases: dict[str, list[str]] = {}
     name = ""
     for line in Path(__file__).with_suffix(".txt").read_text("utf-8").splitlines():
@@ -735,4 +777,5 @@ def read_cases() -> dict[str, list[str]]:
             name = line[1:-1]
         elif line and not line.startswith("#"):
             cases.setdefault(name, []).append(line.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\"))
+    cases["composed"] = expressions(seed=20261127, count=220)
     return cases

@@ -22,21 +22,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--page", action="store_true", help="write the reference page only; needs no Spark")
     parser.add_argument("--domain", action="append", help="renew only these input tables")
-    parser.add_argument("--ask", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--into", type=Path, help="write the answers into this folder, and no page")
+    parser.add_argument("--ask", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ask:
-        ask(options.domain)
+        ask(options.ask, options.domain or [])
         return
     if not options.page:
-        python = spark_python()
-        command = [str(python), "-m", "tools.function_rows", "--ask"]
-        for name in options.domain or []:
-            command += ["--domain", name]
-        subprocess.run(command, cwd=ROOT, check=True)
+        answer(options.into or ROWS, options.domain or [])
+    if options.into:
+        return
     from lodestream.expressions.reference import page
 
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")
+
+
+def answer(into: Path, domains: list[str]) -> None:
+    """Write the answers of Spark, of all input tables or of those named, into a folder. Takes minutes."""
+    command = [str(spark_python()), "-m", "tools.function_rows", "--ask", str(into)]
+    for name in domains:
+        command += ["--domain", name]
+    subprocess.run(command, cwd=ROOT, check=True)
 
 
 def spark_python() -> Path:
@@ -56,26 +63,26 @@ def spark_python() -> Path:
 # Below runs inside .venv-spark ----------------------------------------------------------------------------------------
 
 
-def ask(only: list[str] | None) -> None:
+def ask(into: Path, only: list[str]) -> None:
     """Evaluate every case in one local Spark session and write one file per input table."""
     from tools.function_cases import DOMAINS, GROUPS, QUERY_TABLES, read_cases
 
     texts = read_cases()
 
     spark = session()
-    ROWS.mkdir(parents=True, exist_ok=True)
+    into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for name, (columns, rows) in DOMAINS.items():
             if only and name not in only:
                 continue
             view(spark, Path(folder) / f"{name}.parquet", name, columns, rows)
             cases = evaluate(spark, name, len(rows), texts[name])
-            write(name, spark.version, columns, rows, cases)
+            write(into / f"{name}.jsonl", spark.version, columns, rows, cases)
             print(f"{name}: {len(cases)} expressions, {len(rows)} rows", flush=True)
         if not only or "aggregates" in only:
-            ask_aggregates(spark, Path(folder), texts["aggregates"], GROUPS)
+            ask_aggregates(spark, into, Path(folder), texts["aggregates"], GROUPS)
         if not only or "queries" in only:
-            ask_queries(spark, Path(folder), texts["queries"], QUERY_TABLES)
+            ask_queries(spark, into, Path(folder), texts["queries"], QUERY_TABLES)
     spark.stop()
 
 
@@ -250,14 +257,14 @@ def encode(value: Any) -> Any:
     return str(value)
 
 
-def write(name: str, version: str, columns: Any, rows: list[list[Any]], cases: list[dict[str, Any]]) -> None:
+def write(path: Path, version: str, columns: Any, rows: list[list[Any]], cases: list[dict[str, Any]]) -> None:
     """One file: the input and, a line each, the cases."""
     head = {"spark": version, "columns": columns, "rows": [[encode(value) for value in row] for row in rows]}
     lines = [json.dumps(case, ensure_ascii=False, separators=(",", ":")) for case in (head, *cases)]
-    (ROWS / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def ask_aggregates(spark: Any, folder: Path, measures: list[str], groups: Any) -> None:
+def ask_aggregates(spark: Any, into: Path, folder: Path, measures: list[str], groups: Any) -> None:
     """Every measure over groups of rows."""
     columns, rows = groups
     view(spark, folder / "groups.parquet", "groups", columns, rows)
@@ -273,11 +280,11 @@ def ask_aggregates(spark: Any, folder: Path, measures: list[str], groups: Any) -
             except Exception as error:
                 values.append({"!": condition(error)})
         cases.append({"text": text, "type": kind, "values": values})
-    write("aggregates", spark.version, columns, rows, cases)
+    write(into / "aggregates.jsonl", spark.version, columns, rows, cases)
     print(f"aggregates: {len(cases)} measures", flush=True)
 
 
-def ask_queries(spark: Any, folder: Path, queries: list[str], tables: Any) -> None:
+def ask_queries(spark: Any, into: Path, folder: Path, queries: list[str], tables: Any) -> None:
     """Every query over small tables; results as sorted rows of text."""
     spark.sql("CREATE DATABASE IF NOT EXISTS silver")
     head: dict[str, Any] = {"spark": spark.version, "tables": {}}
@@ -299,7 +306,7 @@ def ask_queries(spark: Any, folder: Path, queries: list[str], tables: Any) -> No
             types, values = [], {"!": condition(error)}
         cases.append({"text": text, "types": types, "values": values})
     lines = [json.dumps(case, ensure_ascii=False, separators=(",", ":")) for case in (head, *cases)]
-    (ROWS / "queries.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (into / "queries.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"queries: {len(cases)}", flush=True)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lodestream.expressions import conditionals
 from lodestream.expressions.coercion import decimal_type, widen
-from lodestream.expressions.operators import arithmetic, compare, from_unscaled, unscaled
+from lodestream.expressions.functions.numbers import attempted
+from lodestream.expressions.operators import compare, from_unscaled, unscaled
 from lodestream.expressions.registry import Call, scalar
 from lodestream.expressions.typed import VOID, Typed, any_of, duckdb_type, lazy, let, literal, strict
 from lodestream.model.types import BIGINT, BINARY, DOUBLE, INT, STRING, DataType
@@ -141,8 +140,7 @@ def _zeroifnull(call: Call) -> Typed:
 @scalar(_SECTION, "try_mod", "number, number", "as %", "NULL for 0")
 def _try_mod(call: Call) -> Typed:
     call.count(2)
-    made = arithmetic("%", call.number(0), call.number(1), call.offset)
-    return replace(made, spark=call.spark, error=any_of(call[0].error, call[1].error), nullable=True)
+    return attempted(call, "%")
 
 
 @scalar("Choice", "equal_null", "value, value", "boolean", "as <=>")
