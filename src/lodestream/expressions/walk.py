@@ -36,6 +36,7 @@ class Walker(Forms):
         self.schema = schema
         self.portable = portable
         self.describe = describe
+        self.sorting = False
         self._scopes: list[dict[str, Typed]] = []
         self._by_lower: dict[str, list[str]] = {}
         for name in schema.names:
@@ -295,7 +296,11 @@ class Walker(Forms):
                     "P114", f"{function.name}: the unit is a bare word", nearest="month", offset=offset_of(node)
                 )
             return literal(node.name)
-        return self.walk(node)
+        self.sorting = function.name in ("array_sort", "sort_array")
+        try:
+            return self.walk(node)
+        finally:
+            self.sorting = False
 
     def aggregate(self, name: str, node: exp.Expr) -> Typed:
         """An aggregate function; a scalar expression has none."""

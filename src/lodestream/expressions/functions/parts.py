@@ -182,7 +182,7 @@ def _regexp_instr(call: Call) -> Typed:
     before, found = duckdb_text(f"^((?s:.*?))(?:{shape.re2})"), duckdb_text(shape.re2)
 
     def build(s: str) -> str:
-        place = f"CAST(length(regexp_extract({s}, {before}, 1)) AS INTEGER) + 1"
+        place = f"CAST({let(f'regexp_extract({s}, {before}, 1)', _units, above=0)} AS INTEGER) + 1"
         return f"CASE WHEN regexp_matches({s}, {found}) THEN {place} ELSE 0 END"
 
     duckdb = unless_null((value,), build)
@@ -226,6 +226,11 @@ def _format_string(call: Call) -> Typed:
     )  # fmt: skip
 
 
+def _units(text: str) -> str:
+    """The length of a text in Java, which counts what lies beyond the first plane twice."""
+    return f"(length({text}) + len(regexp_extract_all({text}, '[\\x{{10000}}-\\x{{10FFFF}}]')))"
+
+
 def _place(call: Call, value: Typed, left: str, zero: str, width: str, letter: str) -> str:
     """DuckDB text of one value in its place."""
     if not (value.type.is_integer or (letter == "s" and value.type.name in ("string", "boolean", "date"))):
@@ -237,8 +242,7 @@ def _place(call: Call, value: Typed, left: str, zero: str, width: str, letter: s
         return shown
 
     def pad(s: str) -> str:
-        # Java counts what lies beyond the first plane twice
-        size = f"(length({s}) + len(regexp_extract_all({s}, '[\\x{{10000}}-\\x{{10FFFF}}]')))"
+        size = _units(s)
         room = f"repeat(' ', greatest({width} - {size}, 0))"
         if zero:
             zeros = f"repeat('0', greatest({width} - {size}, 0))"

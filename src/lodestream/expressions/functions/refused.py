@@ -18,7 +18,6 @@ refuse(
     "P101", "not equal on both engines", "a struct column in the table's schema", "from_json", "json_tuple", "to_json"
 )
 refuse("P101", "depends on the engine's tables of title case", "upper(left(…, 1))", "initcap")
-refuse("P101", "keeps another order on each engine", "sort in the reader", "collect_list", "collect_set")
 refuse(
     "P104",
     "which row wins depends on the order of rows",
@@ -30,11 +29,15 @@ refuse(
 )
 refuse("P104", "ties decide", "max(…) or row_number() in a query", "max_by", "min_by")
 refuse("P101", "DuckDB has no such hash", "md5(…) or sha2(…, 256)", "hash", "xxhash64", "crc32")
-refuse("P101", "sums of squares do not merge exactly", "avg(…), min(…), max(…)", "stddev", "stddev_samp", "stddev_pop")
 refuse(
-    "P101", "sums of squares do not merge exactly", "avg(…), min(…), max(…)", "std", "variance", "var_samp", "var_pop"
+    "P101",
+    "written with within group",
+    "percentile(…, 0.5) in a sql: table",
+    "percentile_cont",
+    "percentile_disc",
+    "listagg",
 )
-refuse("P101", "engines interpolate differently", "max(…) or avg(…)", "percentile", "percentile_cont", "median")
+refuse("P104", "ties decide", "max(…) or count(*) in a query", "mode", "array_agg")
 refuse("P101", "digits of doubles are written differently", "round(…) or cast(… as decimal)", "format_number")
 refuse("P101", "windows are declared", "window: {every: …} in the table", "window", "session_window", "window_time")
 refuse("P101", "makes rows out of one row", None, "explode", "explode_outer", "posexplode", "inline", "stack")
