@@ -262,17 +262,23 @@ def test_moments_of_a_window_merge_across_batches(lab: Lab) -> None:
 from: stream(bronze.e)
 event_time: {column: at, delay: 30 seconds}
 window: {every: 1 minute}
-measures: {spread: stddev_pop(amount), lean: skewness(amount), r: "covar_pop(amount, length(id))", bits: bit_or(length(id))}
+measures:
+  spread: stddev_pop(amount)
+  lean: skewness(amount)
+  together: covar_pop(amount, length(id))
+  bits: bit_or(length(id))
 """,
     )
-    for batch in ([event(0, amount=2), event(1, amount=4), event(2, amount=4)], [event(3, amount=4), event(4, amount=5)],
-                  [event(5, amount=5), event(6, amount=7), event(7, amount=9), event(8, id="long", amount=5)]):  # fmt: skip
+    amounts = [[2, 4, 4], [4, 5], [5, 7, 9]]
+    batches = [[event(10 * i + k, amount=amount) for k, amount in enumerate(part)] for i, part in enumerate(amounts)]
+    batches[-1].append(event(8, id="long", amount=5))
+    for batch in batches:
         lab.events(batch)
         lab.run()
-    (row,) = lab.rows("gold.w", "spread", "lean", "r", "bits")
+    (row,) = lab.rows("gold.w", "spread", "lean", "together", "bits")
     assert row["spread"] == pytest.approx(1.8856180831641267, rel=1e-12)
     assert row["lean"] == pytest.approx(0.6960582377305078, rel=1e-12)
-    assert row["r"] == pytest.approx(0.0, abs=1e-12)
+    assert row["together"] == pytest.approx(0.0, abs=1e-12)
     assert row["bits"] == 2 | 4
 
 

@@ -106,6 +106,24 @@ def test_only_what_spark_evaluates_can_err(text: str, raises: bool) -> None:
     assert not (erred and value is not None)
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("{'a': 1}", "$.a"),  # Spark reads single quotes
+        ('{"a": 1} x', "$.a"),  # and stops where the first value ends
+        ('{"a": "x\ny"}', "$.a"),
+        ('{"a": "\\ud83d"}', "$.a"),
+        ('{"a": 1e20}', "$.a"),  # 1.0E20 in Java
+        ('{"a": 0.0001}', "$.a"),
+        ('{"a": [1.5]}', "$.a"),
+        ('{"a": {"b": "👧"}}', "$.a"),
+        ('{"a": null, "a": 2}', "$.a"),  # Spark goes on to the second
+    ],
+)
+def test_json_that_spark_reads_in_its_own_way_fails_instead_of_differing(text: str, path: str) -> None:
+    assert run(f"get_json_object(s, '{path}')", s=text) == (None, True)
+
+
 def test_columns_structs_and_names() -> None:
     made = compile_scalar("Q.c + A > 1 and q.n.v = 'x'", SCHEMA)
     assert made.columns == {"q", "a"}
@@ -291,6 +309,11 @@ def test_nothing_raises_whatever_the_row(rows: list[dict[str, Any]]) -> None:
         "transform_keys(map(a, s, b, u), (k, v) -> v)",
         "str_to_map(s)",
         "named_struct('x', a / b).x",
+        "get_json_object(s, '$.a[0].b')",
+        "json_array_length(s)",
+        "json_object_keys(s)",
+        "to_json(named_struct('t', t, 's', s, 'r', r))",
+        "get_json_object(to_json(map(s, d)), '$.a')",
     ]
     for text in texts:
         made = compile_scalar(text, SCHEMA)

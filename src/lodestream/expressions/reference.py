@@ -69,6 +69,13 @@ _RULES = """
 - A cast of a string to a decimal reads ASCII digits only; Spark also reads the digits of other scripts.
 - A cast of a string to a timestamp reads ISO forms with or without `Z`, `UTC` or an offset `+hh:mm`; a bare time of day
   and zones by name, which Spark reads too, fail.
+- `get_json_object`, `json_array_length` and `json_object_keys` read RFC 8259. A row fails where Spark reads on: single
+  quotes, control characters in strings, text after the first value, halves of surrogate pairs, an object that has a
+  name of the path twice. It also fails for a fraction that Java writes with an exponent, and for fractions and
+  characters beyond U+FFFF inside of an object or array that is returned whole.
+- `sequence` raises beyond 10,000 elements, where Spark goes on.
+- `from_unixtime` and `date_format` fail outside the years 1 to 9999; patterns read years of four digits.
+- Moments (`stddev`, `corr`, `regr_slope` and their kin) depend on the order of rows in the last digits, as sums do.
 - `row_number`, `lag`, `lead`, `rows between` and `limit` break ties by all remaining columns, on both engines.
 - Sums and averages of doubles depend on the order of rows in the last digits; money is decimal.
 - The sum of a bigint column raises when the result does not fit; Spark also when an intermediate sum does not.

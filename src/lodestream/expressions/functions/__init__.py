@@ -7,6 +7,7 @@ from lodestream.expressions.functions import (
     calendar,
     formats,
     higher,
+    json,
     logic,
     maps,
     moments,
@@ -22,5 +23,6 @@ from lodestream.expressions.registry import AGGREGATES, REFUSED, SCALARS, Call, 
 
 __all__ = [
     "AGGREGATES", "REFUSED", "SCALARS", "Call", "Function", "aggregates", "arrays", "bits", "calendar", "formats",
-    "higher", "logic", "maps", "moments", "numbers", "parts", "patterns", "refused", "sets", "texts", "trigonometry",
+    "higher", "json", "logic", "maps", "moments", "numbers", "parts", "patterns", "refused", "sets", "texts",
+    "trigonometry",
 ]  # fmt: skip
