@@ -279,7 +279,7 @@ measures:
     assert row["spread"] == pytest.approx(1.8856180831641267, rel=1e-12)
     assert row["lean"] == pytest.approx(0.6960582377305078, rel=1e-12)
     assert row["together"] == pytest.approx(5 / 9, rel=1e-12)
-    assert row["bits"] == 2 | 4
+    assert row["bits"] == 2 | 3 | 4
 
 
 def test_arrays_maps_and_structs_are_derived_and_stored(lab: Lab) -> None:

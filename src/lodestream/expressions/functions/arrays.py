@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lodestream.expressions.coercion import meet, widen
-from lodestream.expressions.functions.nested import element, looked_up
+from lodestream.expressions.functions.nested import column_name, element, looked_up
 from lodestream.expressions.operators import comparable
 from lodestream.expressions.registry import Call, scalar
 from lodestream.expressions.typed import VOID, Typed, duckdb_text, let, strict, unless_null
@@ -32,7 +32,7 @@ def _element_at(call: Call) -> Typed:
     call.count(2)
     if call[0].type.name == "map":
         return looked_up(call, call.spark)
-    value, index = call.array(0), call.int_(1)
+    value, index = _indexed(call)
     own = f"(abs(CAST({index.duckdb} AS BIGINT)) > len({value.duckdb}) OR {index.duckdb} = 0)"
     return strict(element(value), f"{value.duckdb}[{index.duckdb}]", call.spark, (value, index), own=own, nullable=True)
 
@@ -55,15 +55,25 @@ def _get(call: Call) -> Typed:
     return strict(element(value), duckdb, call.spark, (value, index), nullable=True)
 
 
+def _indexed(call: Call) -> tuple[Typed, Typed]:
+    """An array and a place in it. Raises P101 where Spark 4.2 would read a wrong element."""
+    value, index = call.array(0), call.int_(1)
+    if index.nullable and not (value.columns and column_name(value)):
+        # an array that has no NULL in Spark's eyes gives 0 at a NULL place there
+        raise call.error("a place that may be NULL, in an array that is no column", "P101", "get(…, …)")
+    return value, index
+
+
 def subscript(value: Typed, index: Typed, offset: int | None) -> Typed:
     """`array[index]`: from 0; raises outside. `map[key]`: NULL when it is absent."""
     call = Call("[…]", (value, index), offset)
     if value.type.name == "map":
         return looked_up(call, f"{value.spark}[{index.spark}]")
-    value, index = call.array(0), call.int_(1)
+    value, index = _indexed(call)
     own = f"({index.duckdb} < 0 OR {index.duckdb} >= len({value.duckdb}))"
     duckdb = f"CASE WHEN {index.duckdb} >= 0 THEN {value.duckdb}[CAST({index.duckdb} AS BIGINT) + 1] END"
-    spark = f"{value.spark}[{index.spark}]"
+    inner = f"({value.spark})" if value.spark.startswith("array(") else value.spark  # sqlglot takes it for a type
+    spark = f"{inner}[{index.spark}]"
     return strict(element(value), duckdb, spark, (value, index), own=own, nullable=True)
 
 

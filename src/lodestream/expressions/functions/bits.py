@@ -149,10 +149,10 @@ def _equal_null(call: Call) -> Typed:
     return compare("<=>", call[0], call[1], call.offset).with_spark(call.spark)
 
 
-@scalar("Choice", "typeof", "value", "string", "its type as Spark writes it")
+@scalar("Choice", "typeof", "value", "string", "its type as Spark writes it; the value is not evaluated")
 def _typeof(call: Call) -> Typed:
     call.count(1)
     name = str(call[0].type)
-    if call[0].type == VOID or call[0].error:
-        raise call.error("takes a value that has a type and cannot fail")
+    if call[0].type == VOID:
+        raise call.error("takes a value that has a type")
     return literal(name).with_spark(call.spark)

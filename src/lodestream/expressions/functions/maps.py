@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from lodestream.expressions.coercion import meet_all, widen
-from lodestream.expressions.functions.nested import array_of, element, keyed, map_of, parts
-from lodestream.expressions.functions.sets import column_name
+from lodestream.expressions.functions.nested import array_of, column_name, element, keyed, map_of, parts
 from lodestream.expressions.operators import comparable
 from lodestream.expressions.registry import Call, scalar
 from lodestream.expressions.typed import VOID, Typed, duckdb_text, eager, let, let_all, quote, strict, unless_null

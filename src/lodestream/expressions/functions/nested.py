@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lodestream.expressions.coercion import widen
 from lodestream.expressions.registry import Call
 from lodestream.expressions.typed import VOID, Typed, strict, unless_null
@@ -9,6 +11,8 @@ from lodestream.model.types import DataType
 
 EACH, AT = '"→x"', '"→i"'
 """DuckDB parameters of an element and its place beside text of the user's: no column has such a name."""
+
+_PATH = re.compile(r"(?:(?:[A-Za-z_][A-Za-z0-9_]*|`[^`]+`)\.)*(?:([A-Za-z_][A-Za-z0-9_]*)|`([^`]+)`)\Z")
 
 
 def array_of(kind: DataType) -> DataType:
@@ -48,3 +52,9 @@ def looked_up(call: Call, spark: str) -> Typed:
     value, key = keyed(call)
     duckdb = unless_null((value, key), lambda m, k: f"map_extract_value({m}, {k})")
     return strict(parts(value.type)[1], duckdb, spark, (value, key), nullable=True)
+
+
+def column_name(value: Typed) -> str | None:
+    """The name that Spark gives a column, a field or a parameter; None for anything else."""
+    found = None if value.is_literal else _PATH.match(value.spark)
+    return (found[1] or found[2]) if found else None

@@ -90,12 +90,19 @@ def _elt(call: Call) -> Typed:
 # Encodings ----------------------------------------------------------------------------------------------------------
 
 
-@scalar(_SECTION, "base64", "string or binary", "string", "with padding, on one line")
+@scalar(
+    _SECTION, "base64", "string or binary", "string", "with padding, in lines of 76 characters that end with \\r\\n"
+)
 def _base64(call: Call) -> Typed:
     call.count(1)
     value = call[0] if call[0].type == BINARY else call.text(0)
     blob = value.duckdb if value.type == BINARY else f"encode({value.duckdb})"
-    return strict(STRING, f"base64({blob})", call.spark, (value,))
+
+    def build(text: str) -> str:
+        lines = f"regexp_replace({text}, '(.{{76}})', '\\1' || chr(13) || chr(10), 'g')"
+        return f"CASE WHEN length({text}) > 76 THEN regexp_replace({lines}, '\\r\\n$', '') ELSE {text} END"
+
+    return strict(STRING, let(f"base64({blob})", build), call.spark, (value,))
 
 
 @scalar(_SECTION, "encode", "string, 'UTF-8'", "binary", "only UTF-8")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from lodestream.expressions.coercion import meet_all, widen
 from lodestream.expressions.functions.arrays import searched
-from lodestream.expressions.functions.nested import AT, EACH, array_of, element
+from lodestream.expressions.functions.nested import AT, EACH, array_of, column_name, element
 from lodestream.expressions.operators import comparable
 from lodestream.expressions.registry import Call, scalar
 from lodestream.expressions.typed import (
@@ -198,15 +197,6 @@ def _zip(call: Call) -> Typed:
         return f"list_transform(range(greatest({sizes})), lambda {AT}: struct_pack({fields}))"
 
     return strict(array_of(kind), unless_null(values, build), call.spark, values)
-
-
-_PATH = re.compile(r"(?:(?:[A-Za-z_][A-Za-z0-9_]*|`[^`]+`)\.)*(?:([A-Za-z_][A-Za-z0-9_]*)|`([^`]+)`)\Z")
-
-
-def column_name(value: Typed) -> str | None:
-    """The name that Spark gives a column, a field or a parameter; None for anything else."""
-    found = None if value.is_literal else _PATH.match(value.spark)
-    return (found[1] or found[2]) if found else None
 
 
 @scalar(_SECTION, "array_sort", "array", "array", "ascending, NULLs last; no comparator")
