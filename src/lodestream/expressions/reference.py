@@ -16,7 +16,7 @@ A row on which an expression fails (an overflow, a division by zero, a text that
 reason `derive:<column>:error` or `expect:<rule>:error`; in a measure or a `sql:` table the refresh fails.
 
 Types: `boolean`, `tinyint`, `smallint`, `int`, `bigint`, `float`, `double`, `decimal(p,s)`, `string`, `binary`, `date`,
-`timestamp` (microseconds, UTC), arrays, maps and structs of them. Numbers widen by themselves, a date becomes a timestamp,
+`timestamp` (microseconds, UTC), arrays, maps and structs. Numbers widen by themselves, a date becomes a timestamp,
 NULL becomes anything; strings become nothing without a cast, except a literal in ISO form beside a date or timestamp.
 
 ## Operators
