@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlglot import exp
 
 from lodestream.expressions import operators
@@ -29,8 +31,11 @@ class Forms:
             if field is None:
                 found = nearest(part, members)
                 raise ExpressionError("P110", f"no such field: {part!r}", nearest=found, offset=offset)
-            duckdb = f"struct_extract({value.duckdb}, {duckdb_text(field.name)})"
             spark = f"{value.spark}.{spark_name(field.name)}"
+            if value.members:
+                value = replace(value.members[value.type.fields.index(field)], spark=spark)
+                continue
+            duckdb = f"struct_extract({value.duckdb}, {duckdb_text(field.name)})"
             value = strict(field.type, duckdb, spark, (value,), nullable=field.nullable)
         return value
 

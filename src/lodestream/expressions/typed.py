@@ -51,6 +51,7 @@ class Typed:
         constant: the value of a literal.
         portable: whether Spark knows every function in it.
         masked: whether `duckdb` may be other than NULL where it errs.
+        members: what a struct, array or map was just made of: Spark takes a part of it without making the whole.
     """
 
     type: DataType
@@ -62,6 +63,7 @@ class Typed:
     constant: Value | IntervalValue | NotConstant = NOT_CONSTANT
     portable: bool = True
     masked: bool = False
+    members: tuple[Typed, ...] = ()
 
     @property
     def is_literal(self) -> bool:

@@ -67,13 +67,14 @@ def _indexed(call: Call) -> tuple[Typed, Typed]:
 def subscript(value: Typed, index: Typed, offset: int | None) -> Typed:
     """`array[index]`: from 0; raises outside. `map[key]`: NULL when it is absent."""
     call = Call("[…]", (value, index), offset)
+    if value.members:
+        raise call.error("a part of what is just made", "P101", "element_at(…, …)")
     if value.type.name == "map":
         return looked_up(call, f"{value.spark}[{index.spark}]")
     value, index = _indexed(call)
     own = f"({index.duckdb} < 0 OR {index.duckdb} >= len({value.duckdb}))"
     duckdb = f"CASE WHEN {index.duckdb} >= 0 THEN {value.duckdb}[CAST({index.duckdb} AS BIGINT) + 1] END"
-    inner = f"({value.spark})" if value.spark.startswith("array(") else value.spark  # sqlglot takes it for a type
-    spark = f"{inner}[{index.spark}]"
+    spark = f"{value.spark}[{index.spark}]"
     return strict(element(value), duckdb, spark, (value, index), own=own, nullable=True)
 
 

@@ -30,7 +30,8 @@ def _doubtful(s: str) -> str:
     """Whether Spark might read a text that is no JSON: by its leniency, or up to where the first value ends."""
     ends = f"list_filter(range(1, length({s}) + 1), lambda {EACH}: substring({s}, {EACH}, 1) IN ('}}', ']'))"
     begun = f"len(list_filter({ends}, lambda {EACH}: {_proper(f'left({s}, {EACH})')})) > 0"
-    return f"(NOT {_proper(s)} AND (regexp_matches({s}, {duckdb_text(_LENIENT)}) OR {begun}))"
+    opened = f"regexp_matches({s}, '^[ \\t\\r\\n]*[{{\\[]')"
+    return f"({opened} AND NOT {_proper(s)} AND (regexp_matches({s}, {duckdb_text(_LENIENT)}) OR {begun}))"
 
 
 def _read(call: Call, value: Typed, kind: DataType, form: str, own: str = "false") -> Typed:

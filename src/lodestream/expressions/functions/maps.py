@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lodestream.expressions.coercion import meet_all, widen
 from lodestream.expressions.functions.nested import array_of, column_name, element, keyed, map_of, parts
 from lodestream.expressions.operators import comparable
@@ -30,7 +32,8 @@ def _map(call: Call) -> Typed:
     keys, values = [widen(k, key) for k in call.arguments[::2]], [widen(v, value) for v in call.arguments[1::2]]
     lists = [f"[{', '.join(p.duckdb for p in side)}]" for side in (keys, values)]
     duckdb = f"TRY(MAP({lists[0]}, {lists[1]}))"
-    return eager(map_of(key, value), duckdb, call.spark, [*keys, *values], own=f"{duckdb} IS NULL", nullable=True)
+    made = eager(map_of(key, value), duckdb, call.spark, [*keys, *values], own=f"{duckdb} IS NULL", nullable=True)
+    return replace(made, members=(*keys, *values))
 
 
 @scalar(_SECTION, "map_from_arrays", "array, array", "map", "raises for a NULL key, one key twice or unlike lengths")
@@ -160,4 +163,4 @@ def _struct(call: Call, names: list[str], values: tuple[Typed, ...]) -> Typed:
         raise call.error("a field without a type", "P106", "cast(null as string)")
     kind = DataType("struct", fields=tuple(Column(n, v.type) for n, v in zip(names, values, strict=True)))
     fields = ", ".join(f"{quote(n)} := {v.duckdb}" for n, v in zip(names, values, strict=True))
-    return eager(kind, f"struct_pack({fields})", call.spark, values, nullable=False)
+    return replace(eager(kind, f"struct_pack({fields})", call.spark, values, nullable=False), members=values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from lodestream.expressions.coercion import meet_all, widen
 from lodestream.expressions.functions.arrays import searched
@@ -35,7 +36,8 @@ def _array(call: Call) -> Typed:
     if kind == VOID:
         raise call.error("elements without a type", "P106", "array(cast(null as string))")
     values = [widen(value, kind) for value in call.arguments]
-    return eager(array_of(kind), f"[{', '.join(v.duckdb for v in values)}]", call.spark, values, nullable=False)
+    made = eager(array_of(kind), f"[{', '.join(v.duckdb for v in values)}]", call.spark, values, nullable=False)
+    return replace(made, members=tuple(values))
 
 
 def _item(call: Call, value: Typed, index: int) -> Typed:
