@@ -8,6 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from tools.function_compose import expressions
+
 INF, NAN = float("inf"), float("nan")
 EPOCH = dt.date(1970, 1, 1)
 
@@ -496,6 +498,215 @@ DOMAINS: dict[str, tuple[list[tuple[str, str]], list[list[Any]]]] = {
         )
         + [[[1, 2, 3], ["a"], i, "a"] for i in (1, 3, -3, -1, 0, 2, None)],
     ),
+    "nested": (
+        [
+            ("a", "array<int>"),
+            ("c", "array<int>"),
+            ("b", "array<string>"),
+            ("m", "map<string,int>"),
+            ("w", "map<string,int>"),
+            ("q", "struct<c:int,v:string>"),
+            ("z", "array<struct<k:string,n:int>>"),
+            ("r", "array<array<int>>"),
+            ("i", "int"),
+            ("s", "string"),
+        ],
+        _zip(
+            [None, [], [1], [1, 2, 3], [None], [3, None, 1], [7, 7], [I_MAX, 1], [5, 3, 5, None, 3, None, 1]],
+            [[1, 2], [None], None, [], [2, None], [3, 3, 1], [7]],
+            [["a", "b"], None, [], [None, "x"], ["a", None, "a"], ["", "é", "z"], ["b", "a"]],
+            [None, [], [("a", 1)], [("b", 2), ("a", None)], [("é", -1), ("", 0), ("c", I_MAX)]],
+            [[("z", 9)], [], [("a", 5)], None, [("k", None), ("l", 1)], [("b", 1)]],
+            [{"c": 1, "v": "x"}, None, {"c": None, "v": None}, {"c": -5, "v": "é"}],
+            [
+                [{"k": "a", "n": 1}, {"k": "b", "n": None}],
+                None,
+                [],
+                [{"k": "a", "n": 1}, None],
+                [{"k": None, "n": 1}],
+                [{"k": "a", "n": 1}, {"k": "a", "n": 2}],
+                [{"k": "", "n": 0}],
+            ],
+            [[[1], [2, 3]], None, [], [[1], None], [[], [None]], [[]]],
+            [0, 1, 2, 3, -1, -3, 4, None, I_MAX],
+            ["a", "b", None, "", "é", "a,b", "k:v"],
+        ),
+    ),
+    "spans": (
+        [("i", "int"), ("j", "int"), ("k", "int"), ("l", "bigint")],
+        _zip(
+            [None, 0, 1, 5, -3, 10],
+            [3, 0, None, 5, 2, 90, -7],
+            [1, 2, -1, 0, None, 3, -2, I_MAX],
+            [0, 1, None, L_MAX - 2, L_MAX - 1, -L_MAX - 1, 4],
+        ),
+    ),
+    "pairs_text": (
+        [("s", "string")],
+        [
+            [x]
+            for x in (
+                None,
+                "",
+                "a:1",
+                "a:1,b:2",
+                "a:1,a:2",
+                "a",
+                "a:",
+                ":1",
+                "a:1:2,é:ü",
+                ",",
+                "a=1;b=2",
+                "a:1,",
+                "b:2,a:1",
+            )
+        ],
+    ),
+    "json_texts": (
+        [("s", "string")],
+        [
+            [x]
+            for x in (
+                None,
+                "",
+                " ",
+                "{}",
+                "[]",
+                "null",
+                "1",
+                '"a"',
+                '{"a": 1}',
+                '{"a": "x", "b": {"c": [1, 2, {"d": null}]}}',
+                '{"a": 1.5}',
+                '{"a": "👧"}',
+                '{"a": 1.50, "b": -0.25}',
+                '{"a": true, "b": false}',
+                '{"a": null}',
+                '{"a": [1, "x", null, {"b": 2}]}',
+                '{"a": {"b": "é", "n": "\\u00e9\\n\\t\\"q\\" \\/ \\u0001"}}',
+                "[1, 2, 3]",
+                '[[1], {"a": 2}]',
+                '[{"a": 1}, {"a": 2}]',
+                '{"a": 1',
+                '{"a": 1,}',
+                "[1, 2,]",
+                "[1, 2",
+                '{"a" 1}',
+                "{a: 1}",
+                "abc",
+                '{"a": NaN}',
+                "[1 2]",
+                '{"a": 12345678901234567890123}',
+                ' {"a" : 7 } ',
+                '{"A": 1}',
+                '{"a": ""}',
+                '{"a": "12"}',
+                '{"": 1}',
+                '{"a b": 1, "a": 3}',
+                '{"a": 0.001}',
+                '{"a": 123456.789}',
+                '{"a":-5}',
+                '{"a": 1e2}',
+                '{"b": {"c": []}}',
+                '{"b": {"c": {}}}',
+                '{"b": [1]}',
+                '{"a": 01}',
+                "tru",
+                "[,]",
+                "{,}",
+            )
+        ],
+    ),
+    "bytes": (
+        [("y", "binary"), ("s", "string")],
+        _zip(
+            [None, b"", b"abc", "é👧".encode(), b"\xff", b"\xc3\x28", b"\x00\x01", b"\xed\xa0\x80"],
+            ["616263", "zz", "F", "", None, "c3A9", "0x", " 61", "é"],
+        ),
+    ),
+    "clocks": (
+        [
+            ("y", "int"),
+            ("m", "int"),
+            ("d", "int"),
+            ("h", "int"),
+            ("n", "int"),
+            ("s", "decimal(8,6)"),
+            ("t", "timestamp"),
+            ("u", "timestamp"),
+            ("l", "bigint"),
+        ],
+        _zip(
+            [2024, 2023, None, 1, 9999, 2024, 0, -1],
+            [2, 12, 1, 13, 6, None, 2],
+            [29, 31, 1, 30, 0],
+            [0, 23, 24, 12, None, -1],
+            [0, 59, 60, 30],
+            [
+                Decimal("0.000000"),
+                Decimal("59.999999"),
+                Decimal("60.000000"),
+                Decimal("60.000001"),
+                None,
+                Decimal("1.500000"),
+                Decimal("-1.000000"),
+            ],
+            [
+                *TIMES,
+                *_times(
+                    "2024-01-31T10:00:00", "2024-02-29T09:59:59.999999", "2024-02-29T10:00:00", "2023-03-31T00:00:00"
+                ),
+            ],
+            [
+                *TIMES[4:],
+                *_times("2024-02-29T09:00:00", "2024-01-31T10:00:00", "2025-02-28T10:00:00", "2023-01-30T23:00:00"),
+                *TIMES[:4],
+            ],
+            [0, 1, -1, None, 13, -25, 100_000, 1_700_000_000, -62135596801, 253402300800, L_MAX, -L_MAX - 1],
+        )
+        + [
+            [2024, 2, 29, h, n, Decimal(str(x)), TIMES[3], TIMES[4], 7]
+            for h, n, x in ((0, 0, "0"), (23, 59, "60"), (23, 59, "59.5"), (0, 0, "60.5"))
+        ],
+    ),
+    "patterned": (
+        [("s", "string")],
+        [
+            [x]
+            for x in (
+                None,
+                "",
+                "2024-02-29",
+                "2023-02-29",
+                "29/02/2024",
+                "29.02.2024",
+                "2024-2-9",
+                "20240229",
+                "2024-02-29 12:34:56",
+                "2024-02-29T12:34:56",
+                "2024-02-29 12:34:56.789",
+                "2024-02-29 12:34:56.123456",
+                "12:34",
+                "2024",
+                " 2024-02-29",
+                "2024-02-29 ",
+                "2024-13-01",
+                "2024-02-29 24:00:00",
+                "2024-02-29 12:60:00",
+                "9/2/2024",
+                "09/02/2024",
+                "2/29/2024",
+                "0001-01-01",
+                "0000-01-01",
+                "9999-12-31",
+                "02024-02-29",
+                "2024-02-29 1:2:3",
+                "abc",
+                "2024-04-31",
+                "2024-02-29 00:00:00",
+            )
+        ],
+    ),
     "random": (
         [
             ("i", "int"),
@@ -511,6 +722,43 @@ DOMAINS: dict[str, tuple[list[tuple[str, str]], list[list[Any]]]] = {
         [_random_row() for _ in range(120)],
     ),
 }
+
+DOMAINS["composed"] = (
+    [
+        ("i", "int"),
+        ("j", "int"),
+        ("l", "bigint"),
+        ("x", "double"),
+        ("m", "decimal(12,2)"),
+        ("s", "string"),
+        ("u", "string"),
+        ("d", "date"),
+        ("t", "timestamp"),
+        ("p", "boolean"),
+        ("a", "array<int>"),
+        ("b", "array<string>"),
+        ("w", "map<string,int>"),
+    ],
+    _zip(
+        [3, 0, None, -2, 12, 1, 7, -20, 25],
+        [1, 5, -4, None, 2, 0, 9],
+        [0, 4, None, -9, 1_000_000, 77, -1, 5_000_000_000],
+        [1.5, -0.25, None, 100.75, 0.0, NAN, -3.0, 2.5, INF, 1e9, 12.125],
+        [Decimal("1.25"), Decimal("-3.50"), None, Decimal("0.00"), Decimal("99.99"), Decimal("2.05")],
+        ["abc", "a,b", "", None, "Hello X", "12", "ÀÉß", "k=1;z=22", "👧a", "  pad ", "2024-02-29"],
+        ["a", "X", None, "b", ",", "é", "7"],
+        [*DATES[1:8], None, *DATES[12:17]],
+        [*TIMES[1:5], None, *TIMES[7:10], *TIMES[11:]],
+        FLAGS,
+        [[1, 2, 3], [], None, [None, 5], [7, 7, -1], [0], [4, None, 4]],
+        [["a", "b"], None, ["x"], [], [None, "é"], ["b", "a", "b"]],
+        [[("a", 1)], [], None, [("k", 2), ("a", None)], [("b", -5), ("é", 0)]],
+    )[:11]
+    + [
+        [1, 2, 3, 0.5, Decimal("7.00"), "plain", "n", DATES[3], TIMES[3], True, [1], ["a"], [("a", 1)]]
+        for _ in range(1)
+    ],
+)
 
 GROUPS: tuple[list[tuple[str, str]], list[list[Any]]] = (
     [
@@ -573,7 +821,10 @@ QUERY_TABLES: dict[str, tuple[list[tuple[str, str]], list[list[Any]]]] = {
 
 
 def read_cases() -> dict[str, list[str]]:
-    """The expressions of `function_cases.txt` by input table; `aggregates` and `queries` are two of them."""
+    """The expressions of `function_cases.txt` by input table, and the composed ones.
+
+    `aggregates` and `queries` are two of the tables.
+    """
     cases: dict[str, list[str]] = {}
     name = ""
     for line in Path(__file__).with_suffix(".txt").read_text("utf-8").splitlines():
@@ -581,4 +832,5 @@ def read_cases() -> dict[str, list[str]]:
             name = line[1:-1]
         elif line and not line.startswith("#"):
             cases.setdefault(name, []).append(line.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\"))
+    cases["composed"] = expressions(seed=20261127, count=220)
     return cases

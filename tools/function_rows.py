@@ -22,21 +22,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--page", action="store_true", help="write the reference page only; needs no Spark")
     parser.add_argument("--domain", action="append", help="renew only these input tables")
-    parser.add_argument("--ask", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--into", type=Path, help="write the answers into this folder, and no page")
+    parser.add_argument("--ask", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ask:
-        ask(options.domain)
+        ask(options.ask, options.domain or [])
         return
     if not options.page:
-        python = spark_python()
-        command = [str(python), "-m", "tools.function_rows", "--ask"]
-        for name in options.domain or []:
-            command += ["--domain", name]
-        subprocess.run(command, cwd=ROOT, check=True)
+        answer(options.into or ROWS, options.domain or [])
+    if options.into:
+        return
     from lodestream.expressions.reference import page
 
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")
+
+
+def answer(into: Path, domains: list[str]) -> None:
+    """Write the answers of Spark, of all input tables or of those named, into a folder. Takes minutes."""
+    command = [str(spark_python()), "-m", "tools.function_rows", "--ask", str(into)]
+    for name in domains:
+        command += ["--domain", name]
+    subprocess.run(command, cwd=ROOT, check=True)
 
 
 def spark_python() -> Path:
@@ -56,26 +63,26 @@ def spark_python() -> Path:
 # Below runs inside .venv-spark ----------------------------------------------------------------------------------------
 
 
-def ask(only: list[str] | None) -> None:
+def ask(into: Path, only: list[str]) -> None:
     """Evaluate every case in one local Spark session and write one file per input table."""
     from tools.function_cases import DOMAINS, GROUPS, QUERY_TABLES, read_cases
 
     texts = read_cases()
 
     spark = session()
-    ROWS.mkdir(parents=True, exist_ok=True)
+    into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for name, (columns, rows) in DOMAINS.items():
             if only and name not in only:
                 continue
             view(spark, Path(folder) / f"{name}.parquet", name, columns, rows)
             cases = evaluate(spark, name, len(rows), texts[name])
-            write(name, spark.version, columns, rows, cases)
+            write(into / f"{name}.jsonl", spark.version, columns, rows, cases)
             print(f"{name}: {len(cases)} expressions, {len(rows)} rows", flush=True)
         if not only or "aggregates" in only:
-            ask_aggregates(spark, Path(folder), texts["aggregates"], GROUPS)
+            ask_aggregates(spark, into, Path(folder), texts["aggregates"], GROUPS)
         if not only or "queries" in only:
-            ask_queries(spark, Path(folder), texts["queries"], QUERY_TABLES)
+            ask_queries(spark, into, Path(folder), texts["queries"], QUERY_TABLES)
     spark.stop()
 
 
@@ -89,6 +96,7 @@ def session() -> Any:
     # shared subexpressions are evaluated eagerly otherwise, even on the side of AND or OR that does not count
     settings = {
         "spark.sql.subexpressionElimination.enabled": "false",
+        "spark.sql.optimizer.nestedSchemaPruning.enabled": "false",  # rows are read apart from expressions
         "spark.sql.ansi.enabled": "true",
         "spark.sql.session.timeZone": "UTC",
         "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
@@ -128,10 +136,16 @@ def arrow_type(kind: str) -> Any:
         return pa.decimal128(int(precision), int(scale))
     if kind.startswith("array<"):
         return pa.list_(arrow_type(kind[6:-1]))
+    if kind.startswith("map<"):
+        key, _, value = kind[4:-1].partition(",")
+        return pa.map_(arrow_type(key), arrow_type(value))
+    if kind.startswith("struct<"):
+        fields = [field.partition(":") for field in kind[7:-1].split(",")]
+        return pa.struct([(name, arrow_type(inner)) for name, _, inner in fields])
     return {
         "boolean": pa.bool_(), "tinyint": pa.int8(), "smallint": pa.int16(), "int": pa.int32(), "bigint": pa.int64(),
         "float": pa.float32(), "double": pa.float64(), "string": pa.string(), "date": pa.date32(),
-        "timestamp": pa.timestamp("us", tz="UTC"),
+        "timestamp": pa.timestamp("us", tz="UTC"), "binary": pa.binary(),
     }[kind]  # fmt: skip
 
 
@@ -153,7 +167,7 @@ def evaluate(spark: Any, name: str, count: int, texts: list[str]) -> list[dict[s
             refused.append({"text": text, "refused": condition(error)})
             continue
         kind = frame.schema["v"].dataType.simpleString()
-        cases.append({"text": text, "type": kind, "values": failures(spark, frame, name, count, inputs)})
+        cases.append({"text": text, "type": kind, "values": failures(spark, text, name, count, inputs)})
     for start in range(0, len(cases), 20):
         bunch = cases[start : start + 20]
         inner, outer = [], []
@@ -171,35 +185,49 @@ def evaluate(spark: Any, name: str, count: int, texts: list[str]) -> list[dict[s
 
 
 def shown(kind: str, column: str) -> str:
-    """A column in a form that Python can hold: days and microseconds since 1970."""
+    """A column in a form that Python can hold: days and microseconds since 1970, the entries of a map in order."""
+    if kind.startswith("map<"):
+        return f"map_entries({column})"
     return {"date": f"unix_date({column})", "timestamp": f"unix_micros({column})"}.get(kind, column)
 
 
-def failures(spark: Any, frame: Any, name: str, count: int, inputs: dict[tuple[str, ...], Any]) -> list[Any]:
-    """For each input row {"!": condition} where the only column of `frame` raises, else None."""
+def failures(spark: Any, text: str, name: str, count: int, inputs: dict[tuple[str, ...], Any]) -> list[Any]:
+    """For each input row {"!": condition} where the expression raises, else None."""
     from pyspark.errors import PySparkException
 
     found: list[Any] = [None] * count
-    plan = frame._jdf.queryExecution().optimizedPlan()
-    if plan.nodeName() != "Project":
-        return found
-    output = plan.child().output()
-    columns = tuple(output.apply(i).name() for i in range(output.size()))
+    columns, projection = projected(spark, text, name)
     if not columns:
+        return found
+    if any(column.startswith("_common_expr") for column in columns):
+        # the optimizer computes a part of it beforehand: ask for one row after the other
+        for index in range(count):
+            try:
+                spark.sql(f"SELECT {text} AS v FROM {name} WHERE _i = {index}").collect()
+            except PySparkException as error:
+                found[index] = {"!": condition(error)}
         return found
     if columns not in inputs:
         ordered = spark.sql(f"SELECT {', '.join(f'`{c}`' for c in columns)} FROM {name} ORDER BY _i")
         inputs[columns] = list(ordered._jdf.queryExecution().executedPlan().executeCollect())
-    projection = spark._jvm.org.apache.spark.sql.catalyst.expressions.UnsafeProjection.create(
-        plan.projectList(), output
-    )
     for index, row in enumerate(inputs[columns]):
         try:
             # not `projection.apply(row)`: py4j remembers methods by class name, and every generated class has the same
             spark._jvm.scala.Option.apply(row).map(projection)
         except PySparkException as error:
             found[index] = {"!": condition(error)}
+            _, projection = projected(spark, text, name)  # a map half built stays in the old one
     return found
+
+
+def projected(spark: Any, text: str, name: str) -> tuple[tuple[str, ...], Any]:
+    """The columns that an expression reads, and Spark's generated code for it; no columns when it is constant."""
+    plan = spark.sql(f"SELECT {text} AS v FROM {name}")._jdf.queryExecution().optimizedPlan()
+    if plan.nodeName() != "Project":
+        return (), None
+    output = plan.child().output()
+    create = spark._jvm.org.apache.spark.sql.catalyst.expressions.UnsafeProjection.create
+    return tuple(output.apply(i).name() for i in range(output.size())), create(plan.projectList(), output)
 
 
 def condition(error: Exception) -> str:
@@ -210,9 +238,16 @@ def condition(error: Exception) -> str:
 
 
 def encode(value: Any) -> Any:
-    """A value as JSON: doubles as text, so that NaN and -0.0 survive, and decimals too."""
-    if isinstance(value, list):
+    """A value as JSON: doubles as text, so that NaN and -0.0 survive, and decimals too.
+
+    A struct is the list of its fields, a map the list of its pairs, bytes are hexadecimal digits.
+    """
+    if isinstance(value, list | tuple):
         return [encode(item) for item in value]
+    if isinstance(value, dict):
+        return [[encode(key), encode(item)] for key, item in value.items()]
+    if isinstance(value, bytes | bytearray):
+        return value.hex()
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -222,14 +257,14 @@ def encode(value: Any) -> Any:
     return str(value)
 
 
-def write(name: str, version: str, columns: Any, rows: list[list[Any]], cases: list[dict[str, Any]]) -> None:
+def write(path: Path, version: str, columns: Any, rows: list[list[Any]], cases: list[dict[str, Any]]) -> None:
     """One file: the input and, a line each, the cases."""
     head = {"spark": version, "columns": columns, "rows": [[encode(value) for value in row] for row in rows]}
     lines = [json.dumps(case, ensure_ascii=False, separators=(",", ":")) for case in (head, *cases)]
-    (ROWS / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def ask_aggregates(spark: Any, folder: Path, measures: list[str], groups: Any) -> None:
+def ask_aggregates(spark: Any, into: Path, folder: Path, measures: list[str], groups: Any) -> None:
     """Every measure over groups of rows."""
     columns, rows = groups
     view(spark, folder / "groups.parquet", "groups", columns, rows)
@@ -245,11 +280,11 @@ def ask_aggregates(spark: Any, folder: Path, measures: list[str], groups: Any) -
             except Exception as error:
                 values.append({"!": condition(error)})
         cases.append({"text": text, "type": kind, "values": values})
-    write("aggregates", spark.version, columns, rows, cases)
+    write(into / "aggregates.jsonl", spark.version, columns, rows, cases)
     print(f"aggregates: {len(cases)} measures", flush=True)
 
 
-def ask_queries(spark: Any, folder: Path, queries: list[str], tables: Any) -> None:
+def ask_queries(spark: Any, into: Path, folder: Path, queries: list[str], tables: Any) -> None:
     """Every query over small tables; results as sorted rows of text."""
     spark.sql("CREATE DATABASE IF NOT EXISTS silver")
     head: dict[str, Any] = {"spark": spark.version, "tables": {}}
@@ -271,7 +306,7 @@ def ask_queries(spark: Any, folder: Path, queries: list[str], tables: Any) -> No
             types, values = [], {"!": condition(error)}
         cases.append({"text": text, "types": types, "values": values})
     lines = [json.dumps(case, ensure_ascii=False, separators=(",", ":")) for case in (head, *cases)]
-    (ROWS / "queries.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (into / "queries.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"queries: {len(cases)}", flush=True)
 
 

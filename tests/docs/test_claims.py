@@ -6,6 +6,7 @@ import tomllib
 
 import pytest
 
+from lodestream.expressions.functions import AGGREGATES, SCALARS
 from tests.docs.pages import ROOT, pages, prose, read
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -40,6 +41,14 @@ def test_files_that_are_named_are_there(page):
             continue
         places = [ROOT / name, ROOMS / name, *([] if "/" in name else ROOMS.rglob(name))]
         assert any(place.exists() for place in places), f"{page}: {name}"
+
+
+def test_the_number_of_functions_is_that_of_the_whitelist():
+    told = {page: re.findall(r"(\d+) functions", prose(page)) for page in pages()}
+    numbers = {number for found in told.values() for number in found}
+    assert told["README.md"]
+    assert told["docs/guides/declaring.md"]
+    assert numbers == {str(len(SCALARS) + len(AGGREGATES))}
 
 
 def test_make_targets_that_are_named_are_there():

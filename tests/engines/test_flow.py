@@ -255,6 +255,54 @@ measures: {events: count(*), amount: sum(amount), mean: avg(cast(amount as doubl
     assert (report.input, report.counts["open"]) == (6, 1)
 
 
+def test_moments_of_a_window_merge_across_batches(lab: Lab) -> None:
+    lab.table(
+        "gold.w",
+        """
+from: stream(bronze.e)
+event_time: {column: at, delay: 30 seconds}
+window: {every: 1 minute}
+measures:
+  spread: stddev_pop(amount)
+  lean: skewness(amount)
+  together: covar_pop(amount, length(id))
+  bits: bit_or(length(id))
+""",
+    )
+    amounts = [[2, 4, 4], [4, 5], [5, 7, 9]]
+    batches = [[event(10 * i + k, amount=amount) for k, amount in enumerate(part)] for i, part in enumerate(amounts)]
+    batches[-1].append(event(8, id="long", amount=5))
+    for batch in batches:
+        lab.events(batch)
+        lab.run()
+    (row,) = lab.rows("gold.w", "spread", "lean", "together", "bits")
+    assert row["spread"] == pytest.approx(1.8856180831641267, rel=1e-12)
+    assert row["lean"] == pytest.approx(0.6960582377305078, rel=1e-12)
+    assert row["together"] == pytest.approx(5 / 9, rel=1e-12)
+    assert row["bits"] == 2 | 3 | 4
+
+
+def test_arrays_maps_and_structs_are_derived_and_stored(lab: Lab) -> None:
+    lab.table(
+        "silver.n",
+        """
+from: stream(bronze.e)
+derive:
+  parts: transform(split(kind, '-'), v -> upper(v))
+  pair: named_struct('kind', kind, 'amount', amount)
+  by_kind: map(kind, amount, id, 100 / amount)
+  total: aggregate(array(1, 2, 3), 0, (t, v) -> t + v)
+""",
+    )
+    lab.events([event(1, kind="a-b"), event(2, amount=0), event(3, kind="e3")])
+    lab.run()
+    (row,) = lab.rows("silver.n", "parts", "pair", "by_kind", "total")
+    assert (row["parts"], row["total"]) == (["A", "B"], 6)
+    assert row["pair"] == {"kind": "a-b", "amount": Decimal("5.00")}
+    assert [key for key, _ in row["by_kind"]] == ["a-b", "e1"]
+    assert [r["reasons"] for r in lab.quarantine("silver.n", "reasons")] == [["derive:by_kind:error"]] * 2
+
+
 def test_an_accepted_late_row_corrects_its_closed_window(lab: Lab) -> None:
     lab.table(
         "gold.w",

@@ -33,6 +33,15 @@ def decode(value: Any, kind: DataType) -> Any:
     if kind.name == "array":
         assert kind.element
         return [decode(item, kind.element) for item in value]
+    if kind.name == "map":
+        key, item = kind.key, kind.element
+        assert key
+        assert item
+        return [(decode(k, key), decode(v, item)) for k, v in value]
+    if kind.name == "struct":
+        return {name: decode(v, field.type) for (name, v), field in zip(value, kind.fields, strict=True)}
+    if kind.name == "binary":
+        return bytes.fromhex(value)
     if kind.name in ("double", "float"):
         return float(value)
     if kind.name == "decimal":
@@ -60,6 +69,16 @@ def seen(value: Any, kind: DataType) -> Any:
     if kind.name == "array":
         assert kind.element
         return [seen(item, kind.element) for item in value]
+    if kind.name == "map":
+        assert kind.key
+        assert kind.element
+        return [[seen(key, kind.key), seen(item, kind.element)] for key, item in value]
+    if kind.name == "struct":
+        return [seen(value[field.name], field.type) for field in kind.fields]
+    if kind.name == "binary":
+        return bytes(value).hex()
+    if kind.name in ("date", "timestamp") and not isinstance(value, int):
+        return value.isoformat()
     if kind.name in ("double", "float"):
         return repr(value)
     return str(value) if kind.name == "decimal" else value

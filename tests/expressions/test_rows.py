@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import duckdb
 import pytest
 
 from lodestream.expressions.errors import ExpressionError
+from lodestream.expressions.functions import SCALARS
 from lodestream.expressions.scalar import compile_scalar
 from lodestream.model.arrow import from_arrow_type
 from lodestream.model.types import Schema
 from tests.expressions.spark_rows import ROWS, load, results, table
 
 # Java's Math and glibc may differ in the last digit; everything else is equal bit by bit.
-LAST_DIGIT = ("exp(", "ln(", "log10(", "log2(", "pow(", "power(")
+LAST_DIGIT = tuple(
+    f"{name}("
+    for name in (
+        *("exp", "ln", "log", "log10", "log2", "pow", "power", "cbrt", "degrees", "radians", "atan2"),
+        *(f"{arc}{name}{hyper}" for name in ("sin", "cos", "tan") for arc in ("", "a") for hyper in ("", "h")),
+        *("cot", "sec", "csc"),
+    )
+)
 
 
 def same(got: Any, want: Any, loose: bool) -> bool:
@@ -70,6 +79,16 @@ def test_scalar_rows_equal_spark(name: str) -> None:
     con.register("input", data)
     wrong = [line for case in cases for line in mismatches(con, schema, case, head["rows"])]
     assert not wrong, f"{len(wrong)} differences\n" + "\n".join(wrong[:60])
+
+
+def test_composed_expressions_are_many_nested_and_alive() -> None:
+    """What `test_scalar_rows_equal_spark[composed]` compares shows something."""
+    _, cases = load("composed")
+    functions = set(re.findall(r"\b([a-z_0-9]+)\(", " ".join(case["text"] for case in cases)))
+    alive = [case for case in cases if any(not isinstance(v, dict | None) for v in case["values"])]
+    assert len(cases) >= 200
+    assert len(functions & set(SCALARS)) >= 120
+    assert len(alive) >= 0.9 * len(cases)
 
 
 def test_a_wrong_answer_is_noticed() -> None:

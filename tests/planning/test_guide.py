@@ -21,7 +21,7 @@ def test_the_examples_of_the_guide_are_a_project(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     plans = compile_project(read_project(str(tmp_path)), {})
-    assert len(plans.flows) == len(blocks) - 1 == 9
+    assert len(plans.flows) == len(blocks) - 1 == 10
     revenue = plans.flows[TableName("gold", "revenue_per_minute")]
     assert str(revenue.schema["revenue"].type) == "decimal(22,2)"
 

@@ -107,7 +107,7 @@ EDITS = [
     ("declassified-no-column", "tag_policies:", "declassified: {pii: [silver.orders.bigg]}\ntag_policies:", 16, "P110", "silver.orders.big"),
     ("declassified-no-table", "tag_policies:", "declassified: {pii: gold.x}\ntag_policies:", 16, "D201", None),
     ("tag-policy-does-not-fit", 'mask: "null"', 'mask: "upper(valu())"', 17, "P101", None),
-    ("filter-value", "country = attribute('country')", "value() = 'DE'", 10, "P101", None),
+    ("filter-value", "country = attribute('country')", "value() = 'DE'", 10, "P101", "map_values"),
     ("tag-policy-without-mask", 'mask: "null", ', "", 17, "D105", None),
     ("not-yaml", "users:", "users: [", 3, "D101", None),
 ]  # fmt: skip

@@ -91,12 +91,17 @@ class _MeasureWalker(Walker):
         return self._call(call.name.lower(), call, self._rows.walk(node.expression.this))
 
     def _call(self, name: str, node: exp.Expr, condition: Typed | None) -> Typed:
-        call = Aggregation.read(name, node, self._rows, condition)
+        call = Aggregation.read(name, node, self._rows, condition, ordered=self.sorting)
         if call.distinct:
             raise ExpressionError(
                 "P113", f"{name}(distinct …) cannot be merged across batches", nearest=f"{name}(…)", offset=call.offset
             )
         made = call.build()
+        if not made.merges:
+            raise ExpressionError(
+                "P113", f"{name} keeps every value and cannot be merged across batches", nearest="a sql: table",
+                offset=call.offset,
+            )  # fmt: skip
         self.errors.extend([made.input_error] if made.input_error else [])
         names = []
         for piece in made.pieces:

@@ -16,40 +16,13 @@ from lodestream.expressions.operators import (
     rounded_quotient,
     unscaled,
 )  # fmt: skip
+from lodestream.expressions.pieces import OVER, Made, Piece
+from lodestream.expressions.statistics import BUILDERS, PAIRS, SORTED
 from lodestream.expressions.typed import NOT_CONSTANT, VOID, Typed, all_of, any_of, duckdb_type, literal, union
 from lodestream.expressions.walk import Walker
 from lodestream.model.types import BIGINT, BOOLEAN, DOUBLE, INT, DataType
 
 _WIDE = decimal_type(38, 0)
-OVER = "\x01"
-"""Marks where a window goes in a piece."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One partial before it has a name; `{}` in `merge` stands for it, `OVER` in `template` for a window."""
-
-    template: str
-    merge: str
-    type: DataType
-
-    @property
-    def initial(self) -> str:
-        """The aggregate over input rows."""
-        return self.template.replace(OVER, "")
-
-    def over(self, window: str) -> str:
-        """The aggregate over a window."""
-        return self.template.replace(OVER, f" OVER ({window})")
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A compiled aggregate call: its pieces, the error of its input row, and the result over the pieces' names."""
-
-    pieces: tuple[Piece, ...]
-    input_error: str | None
-    final: Callable[[Sequence[str]], Typed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +34,13 @@ class Aggregation:
     distinct: bool
     condition: Typed | None
     offset: int | None
+    second: Typed | None = None
 
     @classmethod
-    def read(cls, name: str, node: exp.Expr, rows: Walker, condition: Typed | None) -> Aggregation:
-        """Read a call; its argument is compiled by `rows`.
+    def read(
+        cls, name: str, node: exp.Expr, rows: Walker, condition: Typed | None, *, ordered: bool = False
+    ) -> Aggregation:
+        """Read a call; its argument is compiled by `rows`. `ordered`: it stands directly inside a sort.
 
         Raises:
             ExpressionError: P111, P113.
@@ -73,20 +49,27 @@ class Aggregation:
         arguments, distinct = list(node.expressions), False
         if len(arguments) == 1 and isinstance(arguments[0], exp.Distinct):
             arguments, distinct = list(arguments[0].expressions), True
-        if len(arguments) != 1:
-            raise ExpressionError("P111", f"{name}: takes 1 argument, not {len(arguments)}", offset=offset)
+        count = 2 if name in PAIRS else 1
+        if len(arguments) != count:
+            plural = "s" if count > 1 else ""
+            raise ExpressionError(
+                "P111", f"{name}: takes {count} argument{plural}, not {len(arguments)}", offset=offset
+            )
+        if name in SORTED and not ordered:
+            raise ExpressionError("P104", f"{name} has no order", nearest=f"sort_array({name}(…))", offset=offset)
         if condition is not None:
             condition = boolean(condition, "filter", offset)
         if isinstance(arguments[0], exp.Star):
             if name != "count" or distinct:
                 raise ExpressionError("P111", f"{name}: takes no *", nearest="count(*)", offset=offset)
             return cls(name, None, False, condition, offset)
-        return cls(name, rows.walk(arguments[0]), distinct, condition, offset)
+        values = [rows.walk(argument) for argument in arguments]
+        return cls(name, values[0], distinct, condition, offset, values[1] if count == 2 else None)
 
     @property
     def spark(self) -> str:
         """The call as Spark text."""
-        inner = "*" if self.argument is None else self.argument.spark
+        inner = ", ".join(v.spark for v in (self.argument, self.second) if v is not None) or "*"
         text = f"{self.name}({'DISTINCT ' if self.distinct else ''}{inner})"
         return text if self.condition is None else f"{text} FILTER (WHERE {self.condition.spark})"
 
@@ -105,12 +88,12 @@ class Aggregation:
     @property
     def parts(self) -> list[Typed]:
         """What the call reads."""
-        return [part for part in (self.argument, self.condition) if part is not None]
+        return [part for part in (self.argument, self.second, self.condition) if part is not None]
 
     @property
     def input_error(self) -> str | None:
         """True for a row whose argument or condition errs; rows that the filter leaves out are not evaluated."""
-        late = self.argument.error if self.argument else None
+        late = any_of(*(value.error for value in (self.argument, self.second) if value is not None))
         if self.condition is None or late is None:
             return any_of(late, self.condition.error if self.condition else None)
         return any_of(self.condition.error, all_of(f"{self.condition.duckdb} IS NOT DISTINCT FROM true", late))
@@ -220,6 +203,22 @@ def _avg(call: Aggregation) -> Made:
     return call.made([total, count], kind, final)
 
 
+def _paired_avg(call: Aggregation) -> Made:
+    """REGR_AVGX and REGR_AVGY: the average of one value over rows in which both are known."""
+    y, x = _argument(call), call.second
+    assert x is not None
+    if not (x.type.is_numeric and y.type.is_numeric):
+        raise call.refuse("takes two numbers")
+    value, other = (x, y) if call.name == "regr_avgx" else (y, x)
+    both = f"CASE WHEN {other.duckdb} IS NOT NULL THEN {value.duckdb} END"
+    made = _avg(replace(call, argument=replace(value, duckdb=both, nullable=True, constant=NOT_CONSTANT)))
+    # `final` carries the text and the columns of this call, not of the rewritten one
+    return replace(
+        made, final=lambda names: replace(made.final(names), spark=call.spark, columns=union(call.parts)),
+        input_error=call.input_error,
+    )  # fmt: skip
+
+
 def _extreme(call: Aggregation) -> Made:
     value = _argument(call)
     if not comparable(value.type):
@@ -237,7 +236,8 @@ def _all(call: Aggregation) -> Made:
 _BOOLEANS = ("count_if", "bool_and", "bool_or", "every", "some", "any")
 _BUILDERS: dict[str, Callable[[Aggregation], Made]] = {
     "count": _count, "count_if": _count_if, "sum": _sum, "avg": _avg, "mean": _avg, "min": _extreme, "max": _extreme,
-    "bool_and": _all, "every": _all, "bool_or": _all, "some": _all, "any": _all,
+    "bool_and": _all, "every": _all, "bool_or": _all, "some": _all, "any": _all, "regr_avgx": _paired_avg,
+    "regr_avgy": _paired_avg, **BUILDERS,
 }  # fmt: skip
 AGGREGATES = frozenset(_BUILDERS)
 """Names of the aggregate functions."""

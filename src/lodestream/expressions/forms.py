@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlglot import exp
 
 from lodestream.expressions import operators
@@ -29,8 +31,11 @@ class Forms:
             if field is None:
                 found = nearest(part, members)
                 raise ExpressionError("P110", f"no such field: {part!r}", nearest=found, offset=offset)
-            duckdb = f"struct_extract({value.duckdb}, {duckdb_text(field.name)})"
             spark = f"{value.spark}.{spark_name(field.name)}"
+            if value.members:
+                value = replace(value.members[value.type.fields.index(field)], spark=spark)
+                continue
+            duckdb = f"struct_extract({value.duckdb}, {duckdb_text(field.name)})"
             value = strict(field.type, duckdb, spark, (value,), nullable=field.nullable)
         return value
 
@@ -89,7 +94,7 @@ class Forms:
         return SCALARS["position"].build(Call("position", parts, offset_of(node)))
 
     def bracket(self, node: exp.Bracket) -> Typed:
-        """array[index]."""
+        """array[index], map[key]."""
         if len(node.expressions) != 1:
             raise ExpressionError("P112", "one index", offset=offset_of(node))
         return arrays.subscript(self.walk(node.this), self.walk(node.expressions[0]), offset_of(node))

@@ -293,6 +293,9 @@ def truth(value: Typed, word: str, negated: bool, offset: int | None) -> Typed:
     if word != "NULL":
         value = boolean(value, f"is {word.lower()}", offset)
     test = f"IS NOT {word}" if negated else f"IS {word}"
+    if word == "NULL" and value.members:
+        # Spark knows that it is not NULL and does not make it
+        return Typed(BOOLEAN, str(negated).lower(), f"({value.spark} {test})", None, False, value.columns)
     duckdb = test if word == "NULL" else f"IS {'' if negated else 'NOT '}DISTINCT FROM {word.lower()}"
     return eager(BOOLEAN, f"({value.duckdb} {duckdb})", f"({value.spark} {test})", (value,), nullable=False)
 

@@ -7,15 +7,16 @@ from lodestream.expressions.functions import AGGREGATES, REFUSED, SCALARS
 
 _HEAD = """# Functions and operators
 
-Made by `make function-rows`; do not edit. Expressions are Spark SQL in ANSI mode, in UTC. What stands here gives the
-same value, the same type and the same error on the embedded engine as on Spark 4.2: each name has rows in
-`tests/expressions/rows/` whose answers Spark itself gave. Whatever does not stand here is refused by `plan`.
+Made by `make function-rows`; do not edit. COUNT functions are admitted. Expressions are Spark SQL in ANSI mode, in UTC.
+What stands here gives the same value, the same type and the same error on the embedded engine as on Spark 4.2: each
+name has rows in `tests/expressions/rows/` whose answers Spark itself gave, and random compositions of them do too.
+Whatever does not stand here is refused by `plan`.
 
 A row on which an expression fails (an overflow, a division by zero, a text that is no number) goes to quarantine with
 reason `derive:<column>:error` or `expect:<rule>:error`; in a measure or a `sql:` table the refresh fails.
 
 Types: `boolean`, `tinyint`, `smallint`, `int`, `bigint`, `float`, `double`, `decimal(p,s)`, `string`, `binary`, `date`,
-`timestamp` (microseconds, UTC), arrays and structs of them. Numbers widen by themselves, a date becomes a timestamp,
+`timestamp` (microseconds, UTC), arrays, maps and structs. Numbers widen by themselves, a date becomes a timestamp,
 NULL becomes anything; strings become nothing without a cast, except a literal in ISO form beside a date or timestamp.
 
 ## Operators
@@ -47,14 +48,25 @@ OPERATORS = [
     ("if(a, b, c)", "boolean, values", "the common type", "the same"),
     ("cast(a as t), a::t", "value", "t", "raises when it does not fit; double to integer cuts"),
     ("try_cast(a as t)", "value", "t", "NULL when it does not fit"),
-    ("array[i], struct.field", "array, int; struct", "element; field", "from 0; raises outside"),
+    (
+        "array[i], map[key], struct.field",
+        "array, int; map, key; struct",
+        "element; value; field",
+        "from 0; raises outside; NULL for no such key",
+    ),
+    ("x -> value, (x, y) -> value", "in a function that takes one", "", "a parameter hides a column of its name"),
     (
         "moment + interval 5 minutes",
         "date or timestamp",
         "its type; timestamp for hours and less",
         "one whole number and one unit",
     ),
-    ("extract(field from moment)", "date or timestamp", "int", "year quarter month week day doy dow hour minute"),
+    (
+        "extract(field from moment)",
+        "date or timestamp",
+        "int; decimal(8,6) for second",
+        "year quarter month week day doy dow dow_iso yearofweek hour minute second",
+    ),
     ("trim(both x from s), position(a in s)", "strings", "string; int", "also leading and trailing"),
     ("date '…', timestamp '…', 1L 1S 1Y 1D 1F 1BD", "", "", "literals; digits with a point are decimals"),
 ]
@@ -69,6 +81,13 @@ _RULES = """
 - A cast of a string to a decimal reads ASCII digits only; Spark also reads the digits of other scripts.
 - A cast of a string to a timestamp reads ISO forms with or without `Z`, `UTC` or an offset `+hh:mm`; a bare time of day
   and zones by name, which Spark reads too, fail.
+- `get_json_object`, `json_array_length` and `json_object_keys` read RFC 8259. A row fails where Spark reads on: single
+  quotes, control characters in strings, text after the first value, halves of surrogate pairs, an object that has a
+  name of the path twice. It also fails for a fraction that Java writes with an exponent, and for fractions and
+  characters beyond U+FFFF inside of an object or array that is returned whole.
+- `sequence` raises beyond 10,000 elements, where Spark goes on.
+- `from_unixtime` and `date_format` fail outside the years 1 to 9999; patterns read years of four digits.
+- Moments (`stddev`, `corr`, `regr_slope` and their kin) depend on the order of rows in the last digits, as sums do.
 - `row_number`, `lag`, `lead`, `rows between` and `limit` break ties by all remaining columns, on both engines.
 - Sums and averages of doubles depend on the order of rows in the last digits; money is decimal.
 - The sum of a bigint column raises when the result does not fit; Spark also when an intermediate sum does not.
@@ -77,7 +96,7 @@ _RULES = """
 
 def page() -> str:
     """The whole page as Markdown."""
-    lines = [_HEAD.rstrip("\n")]
+    lines = [_HEAD.replace("COUNT", str(len(SCALARS) + len(AGGREGATES))).rstrip("\n")]
     lines += [f"| `{_cell(name)}` | {_cell(a)} | {_cell(r)} | {_cell(n)} |" for name, a, r, n in OPERATORS]
     for section in dict.fromkeys(function.section for function in SCALARS.values()):
         lines += ["", f"## {section}", "", "| function | arguments | result | notes |", "|---|---|---|---|"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from lodestream.expressions.coercion import widen
 from lodestream.expressions.errors import ExpressionError
@@ -14,6 +14,23 @@ from lodestream.model.types import BIGINT, BOOLEAN, DATE, DOUBLE, INT, INTEGERS,
 Build = Callable[["Call"], Typed]
 
 
+class Lambda(Protocol):
+    """A function written as an argument: `x -> body` or `(x, y) -> body`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters."""
+
+    def bind(self, *parameters: tuple[DataType, str]) -> Typed:
+        """The body, where each parameter has a type and a DuckDB text. Raises ExpressionError."""
+
+    def variable(self, index: int) -> str:
+        """A DuckDB name for a parameter, unlike any other in scope."""
+
+    def spark(self, body: Typed) -> str:
+        """The lambda as Spark text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of an admitted function: its arguments, and what may be asked of them."""
@@ -21,6 +38,7 @@ class Call:
     name: str
     arguments: tuple[Typed, ...]
     offset: int | None
+    lambdas: tuple[Lambda, ...] = ()
 
     def __getitem__(self, index: int) -> Typed:
         return self.arguments[index]
@@ -103,6 +121,13 @@ class Call:
             raise self.error(f"argument {index + 1} must be an array, not {value.type}")
         return value
 
+    def map(self, index: int) -> Typed:
+        """A map argument."""
+        value = self.arguments[index]
+        if value.type.name != "map":
+            raise self.error(f"argument {index + 1} must be a map, not {value.type}")
+        return value
+
     def literal_text(self, index: int) -> str:
         """The value of a string literal. Raises P114 for anything else."""
         value = self.arguments[index].constant
@@ -128,6 +153,8 @@ class Function:
     note: str
     section: str
     build: Build
+    lambdas: int
+    unit: bool
 
 
 SCALARS: Final[dict[str, Function]] = {}
@@ -140,12 +167,24 @@ REFUSED: Final[dict[str, tuple[str, str, str | None]]] = {}
 """Function name -> (code, why, nearest) for functions that people will look for."""
 
 
-def scalar(section: str, name: str, arguments: str, result: str, note: str = "") -> Callable[[Build], Build]:
-    """Admit a scalar function; the decorated builder types and compiles one call."""
+def scalar(
+    section: str,
+    name: str,
+    arguments: str,
+    result: str,
+    note: str = "",
+    *,
+    lambdas: int = 0,
+    unit: bool = False,
+) -> Callable[[Build], Build]:
+    """Admit a scalar function; the decorated builder types and compiles one call.
+
+    The last `lambdas` arguments are functions; with `unit`, the first of three arguments is a bare word.
+    """
 
     def admit(build: Build) -> Build:
         for one in name.split():
-            SCALARS[one] = Function(one, arguments, result, note, section, build)
+            SCALARS[one] = Function(one, arguments, result, note, section, build, lambdas, unit)
         return build
 
     return admit
@@ -157,4 +196,6 @@ def refuse(code: str, why: str, nearest: str | None, *names: str) -> None:
         REFUSED[name] = (code, why, nearest)
 
 
-__all__ = ["AGGREGATES", "REFUSED", "SCALARS", "Build", "Call", "Function", "refuse", "scalar", "spark_name"]
+__all__ = [
+    "AGGREGATES", "REFUSED", "SCALARS", "Build", "Call", "Function", "Lambda", "refuse", "scalar", "spark_name",
+]  # fmt: skip

@@ -265,7 +265,7 @@ class _GroupWalker(Walker):
 
     def aggregate(self, name: str, node: exp.Expr) -> Typed:
         """An aggregate over the rows of a group."""
-        return self._add(Aggregation.read(name, node, self._layers.rows, None))
+        return self._add(Aggregation.read(name, node, self._layers.rows, None, ordered=self.sorting))
 
     def filtered(self, node: exp.Filter) -> Typed:
         """aggregate(…) FILTER (WHERE …)."""

@@ -21,6 +21,7 @@ _CHAINS = ((exp.Or,), (exp.And,), (exp.Add, exp.Sub), (exp.DPipe,), (exp.Mul, ex
 
 _KEYS: dict[type[exp.Expr], frozenset[str]] = {
     exp.Column: frozenset({"this", "table", "db", "catalog"}),
+    exp.Identifier: frozenset({"this", "quoted"}),
     exp.Literal: frozenset({"this", "is_string"}),
     exp.Cast: frozenset({"this", "to"}),
     exp.TryCast: frozenset({"this", "to", "safe"}),

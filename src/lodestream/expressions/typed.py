@@ -51,6 +51,7 @@ class Typed:
         constant: the value of a literal.
         portable: whether Spark knows every function in it.
         masked: whether `duckdb` may be other than NULL where it errs.
+        members: what a struct, array or map was just made of: Spark takes a part of it without making the whole.
     """
 
     type: DataType
@@ -62,6 +63,7 @@ class Typed:
     constant: Value | IntervalValue | NotConstant = NOT_CONSTANT
     portable: bool = True
     masked: bool = False
+    members: tuple[Typed, ...] = ()
 
     @property
     def is_literal(self) -> bool:
@@ -163,6 +165,23 @@ def let(value: str, body: Callable[[str], str], *, above: int = LET_ABOVE) -> st
         return body(value)
     name = "v" + hashlib.md5(value.encode(), usedforsecurity=False).hexdigest()[:8]
     return f"list_transform([{value}], lambda {name}: {body(name)})[1]"
+
+
+def let_all(values: Sequence[str], body: Callable[..., str]) -> str:
+    """`let` over several values at once."""
+    if not values:
+        return body()
+    return let(values[0], lambda first: let_all(values[1:], lambda *rest: body(first, *rest)))
+
+
+def unless_null(operands: Sequence[Typed], body: Callable[..., str]) -> str:
+    """DuckDB text of `body` over the operands; NULL where one is NULL, whatever `body` makes of it."""
+
+    def build(*texts: str) -> str:
+        known = [f"{text} IS NOT NULL" for text, operand in zip(texts, operands, strict=True) if operand.nullable]
+        return f"CASE WHEN {' AND '.join(known)} THEN {body(*texts)} END" if known else body(*texts)
+
+    return let_all([operand.duckdb for operand in operands], build)
 
 
 # Names and literals -------------------------------------------------------------------------------------------------

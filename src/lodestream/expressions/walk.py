@@ -13,7 +13,8 @@ from lodestream.expressions.casts import cast, parse_moment
 from lodestream.expressions.dialect import offset_of
 from lodestream.expressions.errors import ExpressionError, nearest
 from lodestream.expressions.forms import BITS, Forms
-from lodestream.expressions.functions import AGGREGATES, REFUSED, SCALARS, Call
+from lodestream.expressions.functions import AGGREGATES, REFUSED, SCALARS, Call, Function
+from lodestream.expressions.lambdas import Written
 from lodestream.expressions.shape import check_shape
 from lodestream.expressions.typed import (
     Typed,
@@ -35,6 +36,8 @@ class Walker(Forms):
         self.schema = schema
         self.portable = portable
         self.describe = describe
+        self.sorting = False
+        self._scopes: list[dict[str, Typed]] = []
         self._by_lower: dict[str, list[str]] = {}
         for name in schema.names:
             self._by_lower.setdefault(name.lower(), []).append(name)
@@ -50,13 +53,39 @@ class Walker(Forms):
         check_shape(node)
         return handler(self, node)
 
+    @property
+    def depth(self) -> int:
+        """How many lambdas the walker is inside of."""
+        return len(self._scopes)
+
+    def within(self, scope: dict[str, Typed], node: exp.Expr) -> Typed:
+        """The compiled body of a lambda whose parameters are `scope` (lower-case name -> value)."""
+        self._scopes.append(scope)
+        try:
+            return self.walk(node)
+        finally:
+            self._scopes.pop()
+
+    def bound(self, name: str) -> Typed | None:
+        """The parameter of that name of the innermost lambda that has one."""
+        return next((scope[name.lower()] for scope in reversed(self._scopes) if name.lower() in scope), None)
+
     # Columns and literals -------------------------------------------------------------------------------------------
 
     def column(self, node: exp.Column) -> Typed:
         """A column, or a field of a struct column (`a.b.c`)."""
         if isinstance(node.this, exp.Star):
             raise ExpressionError("P112", "name the columns instead of *", offset=offset_of(node))
-        return self.fields([part.name for part in node.parts], offset_of(node))
+        parts = [part.name for part in node.parts]
+        parameter = self.bound(parts[0])
+        if parameter is not None:
+            return self.inside(parameter, parts[1:], offset_of(node))
+        return self.fields(parts, offset_of(node))
+
+    def parameter(self, node: exp.Identifier) -> Typed:
+        """A parameter of a lambda, or a column that has the name of one in another case."""
+        parameter = self.bound(node.name)
+        return self.fields([node.name], offset_of(node)) if parameter is None else parameter
 
     def fields(self, parts: list[str], offset: int | None) -> Typed:
         """The column `parts[0]` and, inside it, the struct fields that follow."""
@@ -252,8 +281,26 @@ class Walker(Forms):
         function = SCALARS.get(name)
         if function is None:
             return self.unknown(name, node)
-        arguments = tuple(self.walk(argument) for argument in node.expressions)
-        return function.build(Call(name, arguments, offset))
+        plain = [argument for argument in node.expressions if not isinstance(argument, exp.Lambda)]
+        functions = node.expressions[len(plain) :]
+        if len(functions) > function.lambdas or any(not isinstance(argument, exp.Lambda) for argument in functions):
+            raise ExpressionError("P111", f"{name}: takes no function there", offset=offset)
+        arguments = tuple(self.argument(argument, function, node) for argument in plain)
+        return function.build(Call(name, arguments, offset, tuple(Written.read(self, f) for f in functions)))
+
+    def argument(self, node: exp.Expr, function: Function, call: exp.Anonymous) -> Typed:
+        """An argument; the unit of some functions is a bare word."""
+        if function.unit and len(call.expressions) == 3 and node is call.expressions[0]:
+            if not isinstance(node, exp.Column) or len(node.parts) != 1:
+                raise ExpressionError(
+                    "P114", f"{function.name}: the unit is a bare word", nearest="month", offset=offset_of(node)
+                )
+            return literal(node.name)
+        self.sorting = function.name in ("array_sort", "sort_array")
+        try:
+            return self.walk(node)
+        finally:
+            self.sorting = False
 
     def aggregate(self, name: str, node: exp.Expr) -> Typed:
         """An aggregate function; a scalar expression has none."""
@@ -307,6 +354,7 @@ _COMPARISON: dict[type[exp.Expr], str] = {
 Walker.HANDLERS.update(
     {
         exp.Column: Walker.column,
+        exp.Identifier: Walker.parameter,
         exp.Literal: Walker.literal,
         exp.RawString: Walker.raw,
         exp.Null: lambda _walker, _node: literal(None),

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from lodestream.expressions.casts import cast, common_era
+from lodestream.expressions.casts import cast
 from lodestream.expressions.registry import Call, scalar
-from lodestream.expressions.typed import Typed, duckdb_text, is_null, strict
-from lodestream.model.types import BIGINT, DATE, INT, STRING, TIMESTAMP
+from lodestream.expressions.typed import Typed, is_null, strict
+from lodestream.model.types import BIGINT, DATE, INT, STRING, TIMESTAMP, DataType
 
 _SECTION = "Dates and times"
 _PARTS = {
+    "dayofweek_iso": "isodow({})", "yearofweek": "isoyear({})",
     "year": "year({})", "quarter": "quarter({})", "month": "month({})", "day": "day({})", "dayofmonth": "day({})",
     "dayofyear": "dayofyear({})", "dayofweek": "(dayofweek({}) + 1)", "weekday": "(isodow({}) - 1)",
     "weekofyear": "weekofyear({})", "hour": "hour({})", "minute": "minute({})", "second": "second({})",
 }  # fmt: skip
-_FIELDS = {"doy": "dayofyear", "dow": "dayofweek", "week": "weekofyear", "days": "day", "d": "day"}
+_FIELDS = {
+    "doy": "dayofyear", "dow": "dayofweek", "week": "weekofyear", "w": "weekofyear", "weeks": "weekofyear",
+    "dow_iso": "dayofweek_iso", "days": "day", "d": "day", "y": "year", "years": "year", "yr": "year", "yrs": "year",
+    "qtr": "quarter", "mon": "month", "mons": "month", "months": "month", "h": "hour", "hours": "hour", "hr": "hour",
+    "hrs": "hour", "m": "minute", "min": "minute", "mins": "minute", "minutes": "minute", "s": "second",
+    "sec": "second", "secs": "second", "seconds": "second",
+}  # fmt: skip
 _CLOCK = ("hour", "minute", "second")
+_SECONDS = DataType("decimal", precision=8, scale=6)
 
 
 @scalar(_SECTION, "year quarter month day dayofmonth dayofyear weekofyear", "date or timestamp", "int", "ISO weeks")
@@ -44,7 +52,7 @@ def _clock(call: Call) -> Typed:
 def part(call: Call, name: str, value: Typed) -> Typed:
     """One calendar or clock field as an int."""
     duckdb = f"CAST({_PARTS[name].format(value.duckdb)} AS INTEGER)"
-    if name != "weekofyear":
+    if name not in ("weekofyear", "yearofweek"):
         return strict(INT, duckdb, call.spark, (value,))
     duckdb = f"TRY({duckdb})"  # the first weeks that a date can hold have no number in DuckDB
     return strict(INT, duckdb, call.spark, (value,), own=is_null(duckdb))
@@ -53,9 +61,13 @@ def part(call: Call, name: str, value: Typed) -> Typed:
 def extract(call: Call, field: str, spark: str) -> Typed:
     """EXTRACT(field FROM moment)."""
     name = _FIELDS.get(field.lower(), field.lower())
-    if name not in _PARTS or name == "second":
+    if name not in _PARTS or name == "weekday":
         raise call.error(f"field {field!r}", "P101", "extract(minute from …)")
     value = call.timestamp(0) if name in _CLOCK else moment(call, 0)
+    if name == "second":
+        micros = f"CAST(microsecond({value.duckdb}) AS DECIMAL(18,0))"
+        duckdb = f"CAST({micros} * CAST(0.000001 AS DECIMAL(6,6)) AS DECIMAL(8,6))"
+        return strict(_SECONDS, duckdb, spark, (value,))
     return part(call, name, value).with_spark(spark)
 
 
@@ -73,6 +85,19 @@ def day(call: Call, index: int) -> Typed:
     """An argument as a date: a timestamp gives its day."""
     value = moment(call, index)
     return value if value.type == DATE else cast(value, DATE).with_spark(value.spark)
+
+
+@scalar(
+    _SECTION,
+    "date_part datepart",
+    "field, date or timestamp",
+    "int; decimal(8,6) for seconds",
+    "as extract; literal field",
+)
+def _date_part(call: Call) -> Typed:
+    call.count(2)
+    field = call.literal_text(0)
+    return extract(Call(call.name, call.arguments[1:], call.offset), field, call.spark)
 
 
 @scalar(_SECTION, "dayname monthname", "date or timestamp", "string", "three English letters")
@@ -137,16 +162,9 @@ def _last_day(call: Call) -> Typed:
 def _date_add(call: Call) -> Typed:
     call.count(2)
     value, days = day(call, 0), call.int_(1)
-    symbol = "+" if call.name == "date_add" else "-"
+    symbol = "-" if call.name == "date_sub" else "+"
     duckdb = f"TRY({value.duckdb} {symbol} {days.duckdb})"
     return strict(DATE, duckdb, call.spark, (value, days), own=is_null(duckdb))
-
-
-@scalar(_SECTION, "datediff date_diff", "date, date", "int", "days from the second to the first")
-def _datediff(call: Call) -> Typed:
-    call.count(2)
-    end, start = day(call, 0), day(call, 1)
-    return strict(INT, f"TRY(CAST({end.duckdb} - {start.duckdb} AS INTEGER))", call.spark, (end, start))
 
 
 @scalar(_SECTION, "add_months", "date, int", "date", "the day is cut to the month's last")
@@ -168,22 +186,6 @@ def _make_date(call: Call) -> Typed:
     return strict(DATE, duckdb, call.spark, parts, own=is_null(duckdb))
 
 
-@scalar(_SECTION, "to_date date", "string, date or timestamp", "date", "ISO text; no format")
-def _to_date(call: Call) -> Typed:
-    if len(call) == 2:
-        raise call.error("a format", "P101", "to_date(…) over ISO text")
-    call.count(1)
-    return cast(call[0], DATE, offset=call.offset).with_spark(call.spark)
-
-
-@scalar(_SECTION, "to_timestamp timestamp", "string, date or timestamp", "timestamp", "ISO text; no format")
-def _to_timestamp(call: Call) -> Typed:
-    if len(call) == 2:
-        raise call.error("a format", "P101", "to_timestamp(…) over ISO text")
-    call.count(1)
-    return cast(call[0], TIMESTAMP, offset=call.offset).with_spark(call.spark)
-
-
 @scalar(_SECTION, "unix_seconds unix_millis unix_micros", "timestamp", "bigint", "since 1970, rounded down")
 def _unix(call: Call) -> Typed:
     call.count(1)
@@ -192,15 +194,6 @@ def _unix(call: Call) -> Typed:
     micros = f"epoch_us({value.duckdb})"
     duckdb = micros if unit == 1 else f"({micros} // {unit} - CAST({micros} % {unit} < 0 AS BIGINT))"
     return strict(BIGINT, duckdb, call.spark, (value,))
-
-
-@scalar(_SECTION, "unix_timestamp", "timestamp", "bigint", "seconds since 1970, cut towards 1970")
-def _unix_timestamp(call: Call) -> Typed:
-    if not len(call):
-        raise call.error("changes from run to run", "P107")
-    call.count(1)
-    value = call.timestamp(0)
-    return strict(BIGINT, f"(epoch_us({value.duckdb}) // 1000000)", call.spark, (value,))
 
 
 @scalar(_SECTION, "timestamp_seconds timestamp_millis timestamp_micros", "integer", "timestamp", "since 1970")
@@ -224,21 +217,3 @@ def _from_unix_date(call: Call) -> Typed:
     call.count(1)
     value = call.int_(0)
     return strict(DATE, f"TRY(DATE '1970-01-01' + {value.duckdb})", call.spark, (value,))
-
-
-_FORMAT = {"yyyy": "%Y", "MM": "%m", "dd": "%d", "HH": "%H", "mm": "%M", "ss": "%S"}
-
-
-@scalar(_SECTION, "date_format", "timestamp, format", "string", "literal of yyyy MM dd HH mm ss and - / : . space")
-def _date_format(call: Call) -> Typed:
-    call.count(2)
-    text, made = call.literal_text(1), ""
-    while text:
-        token = next((t for t in _FORMAT if text.startswith(t) and not text.startswith(t + t[0])), None)
-        if token is None and text[0] not in "-/:. ":
-            raise call.error(f"format from {text!r} on", "P101", "yyyy-MM-dd HH:mm:ss")
-        made += _FORMAT[token] if token else text[0]
-        text = text[len(token or " ") :]
-    value = call.timestamp(0)
-    duckdb = common_era(value, f"strftime({value.duckdb}, {duckdb_text(made)})")
-    return strict(STRING, duckdb, call.spark, (value,), own=is_null(duckdb))

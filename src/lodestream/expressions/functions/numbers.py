@@ -8,7 +8,7 @@ from lodestream.expressions.casts import cast
 from lodestream.expressions.coercion import decimal_type, widen
 from lodestream.expressions.operators import arithmetic, negate
 from lodestream.expressions.registry import Call, scalar
-from lodestream.expressions.typed import NOT_CONSTANT, Typed, any_of, duckdb_type, is_null, let, strict
+from lodestream.expressions.typed import NOT_CONSTANT, Typed, duckdb_type, in_turn, is_null, let, strict
 from lodestream.model.types import BIGINT, DOUBLE, DataType, parse_type
 
 _SECTION = "Numbers"
@@ -176,11 +176,12 @@ def _pmod(call: Call) -> Typed:
 def _try(call: Call) -> Typed:
     call.count(2)
     symbol = {"try_add": "+", "try_subtract": "-", "try_multiply": "*", "try_divide": "/"}[call.name]
-    made = arithmetic(symbol, call.number(0), call.number(1), call.offset)
-    return replace(made, spark=call.spark, error=any_of(call[0].error, call[1].error), nullable=True)
+    return attempted(call, symbol)
 
 
-@scalar(_SECTION, "tinyint smallint int bigint double boolean", "value", "the type named", "as cast(… as type)")
+@scalar(
+    _SECTION, "tinyint smallint int bigint float double boolean binary", "value", "the type named", "as cast(… as type)"
+)
 def _to_type(call: Call) -> Typed:
     call.count(1)
     return cast(call[0], parse_type(call.name), offset=call.offset).with_spark(call.spark)
@@ -190,3 +191,10 @@ def _to_type(call: Call) -> Typed:
 def _to_string(call: Call) -> Typed:
     call.count(1)
     return cast(call[0], DataType("string"), offset=call.offset).with_spark(call.spark)
+
+
+def attempted(call: Call, symbol: str) -> Typed:
+    """An operator that is NULL where it raises; its operands may still raise, divisors before dividends."""
+    made = arithmetic(symbol, call.number(0), call.number(1), call.offset)
+    order = (call[1], call[0]) if symbol in ("/", "%") else (call[0], call[1])
+    return replace(made, spark=call.spark, error=in_turn(order), nullable=True)

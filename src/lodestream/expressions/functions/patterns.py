@@ -79,7 +79,7 @@ def _extract(call: Call) -> Typed:
 @scalar(_SECTION, "regexp_replace", "string, pattern, replacement", "string", "every match; $1 names a group")
 def _replace(call: Call) -> Typed:
     call.count(3)
-    value, shape = call.text(0), _consuming(call)
+    value, shape = call.text(0), consuming(call)
     text = call.literal_text(2)
     numbers = re.findall(r"\$(\d)", text)
     if re.search(r"\\|\$(?!\d)|\$\d\d", text) or any(int(n) > shape.groups for n in numbers):
@@ -92,12 +92,13 @@ def _replace(call: Call) -> Typed:
 @scalar(_SECTION, "split", "string, pattern", "array<string>", "the pattern must not match an empty string")
 def _split(call: Call) -> Typed:
     call.count(2)
-    value, shape = call.text(0), _consuming(call)
+    value, shape = call.text(0), consuming(call)
     duckdb = f"regexp_split_to_array({value.duckdb}, {duckdb_text(shape.re2)})"
     return strict(DataType("array", element=STRING), duckdb, call.spark, (value,))
 
 
-def _consuming(call: Call) -> Pattern:
+def consuming(call: Call) -> Pattern:
+    """The literal pattern of argument 2, which matches at least one character. Raises P101."""
     shape = _read(call.name, call.text(1), call.offset)
     if shape.empty or shape.at_end:
         raise call.error("the pattern must match at least one character and not end with $", "P101")

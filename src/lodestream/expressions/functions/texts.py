@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lodestream.expressions.functions.case import lower, upper
+from lodestream.expressions.functions.sets import concatenated, reversed_
 from lodestream.expressions.registry import Call, scalar
 from lodestream.expressions.typed import Typed, eager, let, strict
 from lodestream.model.types import BOOLEAN, INT, STRING, DataType
@@ -73,8 +74,10 @@ def _sha2(call: Call) -> Typed:
     return strict(STRING, f"sha256({value.duckdb})", call.spark, (value,))
 
 
-@scalar(_SECTION, "reverse", "string", "string", "by code points")
+@scalar(_SECTION, "reverse", "string or array", "its type", "by code points; by elements")
 def _reverse(call: Call) -> Typed:
+    if len(call) == 1 and call[0].type.name == "array":
+        return reversed_(call)
     # DuckDB keeps grapheme clusters together
     body = "array_to_string(list_reverse(regexp_extract_all({0}, '(?s).')), '')"
     return _over_text(call, f"CASE WHEN strlen({{0}}) = length({{0}}) THEN reverse({{0}}) ELSE {body} END", STRING)
@@ -199,9 +202,11 @@ def _find(call: Call, text: Typed, part: Typed, start: int) -> Typed:
 # Making -------------------------------------------------------------------------------------------------------------
 
 
-@scalar(_SECTION, "concat", "string, …", "string", "NULL when a part is; also `||`")
+@scalar(_SECTION, "concat", "string, …; array, …", "string; array", "NULL when a part is; also `||`")
 def _concat(call: Call) -> Typed:
     call.count(1, 100)
+    if call[0].type.name == "array":
+        return concatenated(call)
     parts = call.texts()
     return strict(STRING, "(" + " || ".join(part.duckdb for part in parts) + ")", call.spark, parts)
 
