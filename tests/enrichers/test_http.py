@@ -402,6 +402,7 @@ TABLES = [
         "window: {{every: 1 minute}}\nmeasures: {{n: count(*)}}\nenrich: {{http: {http}}}\n", 6,
     ),
     ("source: {{files: {{path: in}}}}\nformat: json\ncolumns: {{text: string}}\nenrich: {{http: {http}}}\n", 4),
+    ("from: stream(bronze.reviews)\nchanges: {{keys: [text], sequence_by: text}}\nenrich: {{http: {http}}}\n", 3),
 ]  # fmt: skip
 
 

@@ -42,7 +42,7 @@ EDITS = [
     ("unknown-key-far", SILVER, "retention: 2 years", "zzz: 1", 10, "D103", None),
     ("unknown-rule-key", SILVER, "else: quarantine", "on_fail: quarantine", 5, "D103", None),
     ("unknown-window-key", GOLD, "{every: 1 minute}", "{every: 1 minute, slides: 1 second}", 3, "D103", "slide"),
-    ("unknown-lookup-key", SILVER, "columns: [tier]", "columns: [tier], as_of: x", 8, "D103", None),
+    ("unknown-lookup-key", SILVER, "columns: [tier]", "columns: [tier], since: x", 8, "D103", None),
     ("unknown-column-key", BRONZE, "  day: date", "  day: {type: date, null: true}", 10, "D103", "nullable"),
     ("derive-is-list", SILVER, "derive:\n  big: amount > 100", "derive: [amount]", 2, "D104", None),
     ("derive-is-nothing", SILVER, "  big: amount > 100", "  big:", 3, "D309", None),

@@ -9,6 +9,7 @@ import typer
 from lodestream.cli.call import FAILED, Call, flow_named
 
 _FATES = ("output", "quarantine", "late", "duplicate", "dropped", "open")
+_OF_CHANGES = ("superseded", "deleted")
 
 
 def reconcile(
@@ -33,12 +34,13 @@ def reconcile(
     if call.json:
         call.emit({"reconciled": good, "tables": [report.to_json() for report in reports]})
     else:
+        fates = (*_FATES, *(fate for fate in _OF_CHANGES if any(fate in r.counts for r in reports)))
         rows = [
-            (str(r.table), count(r.input), *(count(r.counts[f]) if r.counts.get(f) else "·" for f in _FATES),
+            (str(r.table), count(r.input), *(count(r.counts[f]) if r.counts.get(f) else "·" for f in fates),
              "–" if r.skipped else "yes" if r.ok else "NO")
             for r in reports
         ]  # fmt: skip
-        call.table(["table", "input", *_FATES, "adds up"], rows, right={"input", *_FATES})
+        call.table(["table", "input", *fates, "adds up"], rows, right={"input", *fates})
         for report in reports:
             for problem in report.problems:
                 call.print(f"{report.table}: {problem}")

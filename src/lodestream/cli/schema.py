@@ -245,6 +245,10 @@ _PROPERTIES: dict[str, Any] = {
     "group_by": _described("Columns or named expressions.", {"anyOf": [_TEXTS, _MAPPING, {"type": "string"}]}),
     "measures": _described("Aggregates per window and group.", _MAPPING),
     "emit": _described("updates shows open windows, final only closed ones.", {"enum": ["updates", "final"]}),
+    "changes": _described(
+        "Keep the table up to date from change events: type 1 one row per key, type 2 its history.",
+        {"type": "object", "required": ["keys", "sequence_by"]},
+    ),
     "sql": _described("A query over whole tables, refreshed when they change.", {"type": "string"}),
     "schedule": _described("When the query runs: @hourly, every 5 minutes, or cron.", {"type": "string"}),
     "partition_by": _described("Columns, or date(x), hour(x), month(x).", {"anyOf": [_TEXTS, {"type": "string"}]}),

@@ -29,6 +29,8 @@ def tail(
     With --follow each further commit's rows are shown when it is durable. A table of windows with `emit: updates` shows
     its open windows again whenever they change.
     """
+    import pyarrow.compute as pc
+
     from lodestream.lake.layout import table_path
     from lodestream.lake.table import DeltaTable
 
@@ -46,7 +48,10 @@ def tail(
         while True:
             for commit in found.commits(version):
                 found.refresh()
-                show.rows(found.read([add for add in commit.adds if add.data_change]))
+                rows = found.read([add for add in commit.adds if add.data_change])
+                if commit.info.get("operation") == "MERGE":  # its files also hold rows that it left as they were
+                    rows = rows.filter(pc.equal(rows.column("_batch"), int(commit.info["batch"])))
+                show.rows(rows)
                 version = commit.version
             time.sleep(_POLL_S)
     except KeyboardInterrupt:

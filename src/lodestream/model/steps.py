@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lodestream.model.expression import Aggregate, Expression
 from lodestream.model.table import (
+    Changes,
     Component,
     Dedup,
     Drift,
@@ -89,10 +90,15 @@ class Dedupe:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """Left join to a pinned version of `lookup.table`; `schema` are the columns it adds."""
+    """Left join to a pinned version of `lookup.table`; `schema` are the columns it adds.
+
+    With `lookup.as_of` a row meets what its key stood for at that moment: `valid_from` <= t < `valid_to`.
+    `unique` says that the table promises a unique key, so that no row can meet two.
+    """
 
     lookup: Lookup
     schema: Schema
+    unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,25 @@ class Aggregation:
 
 
 @dataclass(frozen=True, slots=True)
+class ApplyChanges:
+    """Keep the table up to date from the changes that each batch brings.
+
+    The change of a key with the highest (`sequence_by`, `_source`, `_position`) stands; a deletion is remembered, so
+    that what comes later and is older does not bring the row back. A row without key or sequence is quarantined.
+
+    Attributes:
+        changes: keys, order, and whether history is kept.
+        delete_when: which changes delete, None when none does.
+        forgets: whether event time bounds what is remembered: a change at or behind the watermark is late, and a
+            deletion behind it is forgotten. The event time is then the first column of `sequence_by`.
+    """
+
+    changes: Changes
+    delete_when: Expression | None
+    forgets: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunQuery:
     """Replace the table by the result of a batch query over pinned versions of its inputs.
 
@@ -186,7 +211,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Append to (or, for windows and queries, replace in) the table."""
+    """Append to (or, for windows, changes and queries, replace in) the table."""
 
     schema: Schema
     partitions: tuple[Partition, ...]
@@ -194,7 +219,7 @@ class Write:
 
 Step = (
     ReadSource | ReadTable | RunPython | Derive | Expect | Watermark | Dedupe | LookUp | JoinStreams | Annotate | Ask
-    | Aggregation | RunQuery | Select | Write
+    | Aggregation | ApplyChanges | RunQuery | Select | Write
 )  # fmt: skip
 
 

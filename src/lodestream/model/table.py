@@ -28,6 +28,9 @@ WINDOW_START, WINDOW_END = "window_start", "window_end"
 WINDOW_META = ("_rows", "_digest", "_batch")
 """Columns of a window row: how many input rows it covers, an order-free digest of their positions, its batch."""
 
+VALID_FROM, VALID_TO = "valid_from", "valid_to"
+"""Columns of a table with history: the span [from, to) in which a row holds; no end while it still does."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class TableName:
@@ -116,11 +119,19 @@ class Lookup:
         table: the table to look in.
         on: pairs (column here, column there).
         columns: pairs (column there, name here).
+        as_of: column here that says at which moment; for a table with history, whose key is unique at any moment.
     """
 
     table: TableName
     on: tuple[tuple[str, str], ...]
     columns: tuple[tuple[str, str], ...]
+    as_of: str | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns there that are needed, each once."""
+        span = (VALID_FROM, VALID_TO) if self.as_of is not None else ()
+        return tuple(dict.fromkeys((*(there for _, there in self.on), *(there for there, _ in self.columns), *span)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +167,24 @@ class Window:
     def step_us(self) -> int:
         """Distance between two window starts."""
         return self.slide_us or self.every_us
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Rows are changes of what their key stands for, and the table is kept up to date from them.
+
+    Attributes:
+        keys: columns that say what changed.
+        sequence_by: columns that order the changes of a key, most significant first.
+        delete_when: Spark SQL condition of the changes that delete; None when none does.
+        history: False for one row per key, its last values (SCD type 1); True for one row per key and span of
+            `sequence_by` (SCD type 2).
+    """
+
+    keys: tuple[str, ...]
+    sequence_by: tuple[str, ...]
+    delete_when: str | None = None
+    history: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +225,7 @@ class Table:
     group_by: tuple[Named, ...] = ()
     measures: tuple[Named, ...] = ()
     emit: Literal["updates", "final"] = "updates"
+    changes: Changes | None = None
     sql: str | None = None
     schedule: str | None = None
     partition_by: tuple[str, ...] = ()

@@ -37,6 +37,7 @@ from lodestream.operations.positions import (
     open_table,
     read_columns,
 )
+from lodestream.operations.reconcile_changes import columns_held, columns_needed, judge
 from lodestream.operations.reconcile_joins import check_join
 from lodestream.operations.waiting_positions import waiting_positions
 
@@ -57,7 +58,8 @@ class Report:
     Attributes:
         table: its name.
         input: number of input positions.
-        counts: positions by disposition: output, quarantine, late, duplicate, dropped, open.
+        counts: positions by disposition: output, quarantine, late, duplicate, dropped, open; in a table of changes also
+            superseded and deleted.
         problems: what breaks the law, in words with example positions; empty when it holds.
         skipped: why the table cannot be proven (a `sql:` table has no positions), else None.
         notes: what could not be looked at any more, and is taken as the table has it.
@@ -125,7 +127,9 @@ class _Check:
             report.problems.append("input holds a position twice")
         aside, notes = self.set_aside(batch)
         window = next((s for s in self.plan.steps if isinstance(s, Aggregation)), None)
-        if window is None:
+        if self.plan.table.changes is not None:
+            self.compare_changes(table, given, aside)
+        elif window is None:
             rows = read_columns(table, ("_source", "_position"))
             output = self.coder.encode(rows.column("_source"), rows.column("_position"))
             self.compare(given, output, aside, self.waiting(epoch, info))
@@ -169,7 +173,8 @@ class _Check:
         have = {field.name for field in upstream.schema().fields}
         groups = {named.text.strip() for named in self.plan.table.group_by} & have
         self.upstream = read_columns(
-            upstream, list(dict.fromkeys(["_source", "_position", *self.event_columns(), *sorted(groups)]))
+            upstream,
+            list(dict.fromkeys(["_source", "_position", *self.event_columns(), *sorted(groups), *self.deciding()])),
         )
         return self.coder.encode(self.upstream.column("_source"), self.upstream.column("_position"))
 
@@ -178,6 +183,28 @@ class _Check:
         step = next((s for s in self.plan.steps if isinstance(s, Watermark)), None)
         derived = {d.name for d in self.plan.table.derive}
         return [step.event_time.column] if step and step.event_time.column not in derived else []
+
+    def deciding(self) -> list[str]:
+        """The upstream columns that decide which of its changes a table holds."""
+        return (columns_needed(self.plan) or []) if self.plan.table.changes is not None else []
+
+    def compare_changes(self, table: DeltaTable, given: I64, aside: Mapping[str, I64]) -> None:
+        """The table against the changes that were not set aside: each is output, superseded or a deletion."""
+        report, kept = self.report, ~np.isin(given, _all(aside))
+        self.compare(given, given[kept], aside)
+        held = read_columns(table, columns_held(self.plan))
+        report.counts = {**report.counts, "output": len(held)}
+        output = self.coder.encode(held.column("_source"), held.column("_position"))
+        self.problem("position in the table was not taken in", np.setdiff1d(output, given[kept]))
+        if not len(given[kept]):
+            return
+        if columns_needed(self.plan) is None:
+            report.skipped = "keys or order are made by a function or a lookup: only what was set aside is checked"
+            return
+        verdict = judge(self.plan, self.upstream.filter(pa.array(kept)), held)
+        report.counts |= {"superseded": verdict.superseded, "deleted": verdict.deleted}
+        for what, found in verdict.wrong:
+            self.problem(what, self.coder.encode(found.column("_source"), found.column("_position")))
 
     def source_positions(self, first: ReadSource, units: Mapping[str, Consumed]) -> I64:
         """Positions of the records in the source itself, found without the engine's reader."""

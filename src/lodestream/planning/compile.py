@@ -9,8 +9,9 @@ from typing import Literal
 from lodestream.model.diagnostic import Diagnostic
 from lodestream.model.project import Project
 from lodestream.model.steps import Annotate, Ask, FlowPlan, Partition, ReadSource, ReadTable, Select, Step, Write
-from lodestream.model.table import TableName
+from lodestream.model.table import Changes, TableName
 from lodestream.model.types import BINARY, Column, Schema
+from lodestream.planning.changes import add_span, compile_changes
 from lodestream.planning.definition import canonical, declaration, digest
 from lodestream.planning.ingest import Sample, ingest_schema, with_format
 from lodestream.planning.partitions import compile_partitions
@@ -160,6 +161,8 @@ class _Compilation:
         if self.table.window is not None:
             aggregation = compile_window(self.scope)
             stages += [] if aggregation is None else [aggregation]
+        elif self.table.changes is not None:
+            stages += self.changed(self.table.changes, stages)
         elif self.table.select:
             stages.append(self.select(stages))
         if first is None:
@@ -220,6 +223,14 @@ class _Compilation:
         ]
         scope.shape = Shape(Schema(tuple(chosen)), frozenset(unknown), scope.shape.lost, scope.shape.raw)
         return Select(tuple(column.name for column in chosen))
+
+    def changed(self, changes: Changes, stages: Sequence[Step]) -> list[Step]:
+        """Changes are applied before columns are chosen: what says that one deletes need not be stored."""
+        applied = compile_changes(self.scope, changes)
+        chosen: list[Step] = [self.select(stages)] if self.table.select else []
+        if changes.history:
+            add_span(self.scope, changes)
+        return chosen if applied is None else [applied, *chosen]
 
     def stored(self) -> tuple[Schema, tuple[Partition, ...]]:
         """The schema as stored: columns, `_raw`, provenance, physical partition columns."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lodestream.model.expression import Aggregate, Expression
-from lodestream.model.steps import Aggregation, Derive, Expect, RunQuery, Step
+from lodestream.model.steps import Aggregation, ApplyChanges, Derive, Expect, RunQuery, Step
 from lodestream.model.table import Component, Table
 from lodestream.model.types import Schema
 from lodestream.project.components import component_class
@@ -45,6 +45,7 @@ def declaration(table: Table, steps: Sequence[Step], schema: Schema) -> dict[str
             "table": str(one.table),
             "on": [list(pair) for pair in one.on],
             "columns": [list(pair) for pair in one.columns],
+            **({"as_of": one.as_of} if one.as_of is not None else {}),
         }
         for one in table.lookups
     ] + [_component("enrichers", one) for one in table.enrichers]
@@ -59,6 +60,13 @@ def declaration(table: Table, steps: Sequence[Step], schema: Schema) -> dict[str
     if table.window is not None:
         found["window"] = {"every": table.window.every_us, "slide": table.window.slide_us}
         found["emit"] = table.emit
+    if table.changes is not None:
+        found["changes"] = {
+            "keys": list(table.changes.keys),
+            "sequence_by": list(table.changes.sequence_by),
+            "delete_when": texts.get(("changes", "delete_when"), table.changes.delete_when),
+            "type": 2 if table.changes.history else 1,
+        }
     found["sql"] = texts.get(("sql", ""), table.sql)
     found["schedule"] = table.schedule
     found["partition_by"] = list(table.partition_by)
@@ -103,6 +111,8 @@ def _texts(steps: Sequence[Step]) -> dict[tuple[str, str], str]:
         elif isinstance(step, Aggregation):
             note("group_by", step.group_by)
             note("measures", step.measures)
+        elif isinstance(step, ApplyChanges) and step.delete_when is not None:
+            note("changes", [("delete_when", step.delete_when)])
         elif isinstance(step, RunQuery):
             found["sql", ""] = step.text
     return found

@@ -32,6 +32,9 @@ def compile_enrichers(scope: Scope) -> list[Step]:
     if asking and scope.table.window is not None:
         i, enricher, _ = asking[0]
         scope.mistakes.add(_place(scope, i, enricher), "D214", "windows over rows that wait", enricher=enricher.name)
+    if asking and scope.table.changes is not None:
+        i, enricher, _ = asking[0]
+        scope.mistakes.add(_place(scope, i, enricher), "D214", "changes that wait", enricher=enricher.name)
     if asking and scope.table.join is not None:
         i, enricher, _ = asking[0]
         scope.mistakes.add(_place(scope, i, enricher), "D214", "joined rows that wait", enricher=enricher.name)

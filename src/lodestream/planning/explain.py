@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lodestream.model.steps import (
     Aggregation,
     Annotate,
+    ApplyChanges,
     Ask,
     Dedupe,
     Derive,
@@ -25,7 +26,16 @@ from lodestream.model.steps import (
     Watermark,
     Write,
 )
-from lodestream.model.table import JOIN_META, META_COLUMNS, WINDOW_END, WINDOW_META, WINDOW_START, TableName
+from lodestream.model.table import (
+    JOIN_META,
+    META_COLUMNS,
+    VALID_FROM,
+    VALID_TO,
+    WINDOW_END,
+    WINDOW_META,
+    WINDOW_START,
+    TableName,
+)
 from lodestream.planning.queries import deciding_words
 from lodestream.planning.words import duration_text
 
@@ -137,6 +147,9 @@ def _deciding(step: Step, plan: FlowPlan) -> list[tuple[str, Iterable[str]]]:
     if isinstance(step, Aggregation):
         time = [plan.table.event_time.column] if plan.table.event_time is not None else []
         return [("window", time), *(("group", compiled.columns) for _, compiled in step.group_by)]
+    if isinstance(step, ApplyChanges):
+        deleting = step.delete_when.columns if step.delete_when is not None else ()
+        return [("filter", (*step.changes.keys, *step.changes.sequence_by, *deleting))]
     return []
 
 
@@ -179,6 +192,8 @@ def _after(step: Step, known: dict[str, Origins], plan: FlowPlan) -> dict[str, O
         measures = {name: of(compiled.columns) for name, compiled in step.measures}
         counted = dict.fromkeys(WINDOW_META[:2], positions)
         return {WINDOW_START: time, WINDOW_END: time} | groups | measures | counted
+    if isinstance(step, ApplyChanges) and step.changes.history:
+        return known | dict.fromkeys((VALID_FROM, VALID_TO), of(frozenset(step.changes.sequence_by)))
     if isinstance(step, RunQuery):
         return {name: frozenset(origins) for name, origins in step.lineage}
     if isinstance(step, Write):
@@ -209,7 +224,8 @@ def _watermark(step: Watermark) -> list[str]:
 def _look_up(step: LookUp) -> list[str]:
     on = ", ".join(here if here == there else f"{here} = {there}" for here, there in step.lookup.on)
     named = (there if there == here else f"{there} as {here}" for there, here in step.lookup.columns)
-    return [f"look up {', '.join(named)} in {step.lookup.table} on {on}"]
+    when = f", as of {step.lookup.as_of}" if step.lookup.as_of is not None else ""
+    return [f"look up {', '.join(named)} in {step.lookup.table} on {on}{when}"]
 
 
 def _join(step: JoinStreams) -> list[str]:
@@ -251,6 +267,17 @@ def _aggregation(step: Aggregation) -> list[str]:
     return lines + [f"measure {name} = {measure.text}" for name, measure in step.measures]
 
 
+def _apply_changes(step: ApplyChanges) -> list[str]:
+    keys, by = ", ".join(step.changes.keys), ", ".join(step.changes.sequence_by)
+    lines = [f"quarantine rows without {name}" for name in (*step.changes.keys, *step.changes.sequence_by)]
+    what = "history" if step.changes.history else "last values"
+    lines.append(f"apply changes: {what} of each {keys}, in the order of {by}")
+    if step.delete_when is not None:
+        remembered = "until the watermark has passed it" if step.forgets else "for ever"
+        lines.append(f"delete when {step.delete_when.text}; a deletion is remembered {remembered}")
+    return lines
+
+
 def _run_query(step: RunQuery) -> list[str]:
     when = f"on schedule {step.schedule}" if step.schedule else "when its inputs change"
     return [f"query over {', '.join(str(name) for name in step.inputs)}, {when}", step.text]
@@ -282,6 +309,7 @@ _WORDS: dict[type, Callable[..., list[str]]] = {
     Annotate: _annotate,
     Ask: _ask,
     Aggregation: _aggregation,
+    ApplyChanges: _apply_changes,
     RunQuery: _run_query,
     Select: lambda step: [f"keep {', '.join(step.columns)}"],
     Write: _write,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lodestream.model.expression import Expression
 from lodestream.model.steps import Dedupe, Derive, Expect, JoinStreams, LookUp, Rule, RunPython, Step, Watermark
-from lodestream.model.table import Join, Lookup, TableName
+from lodestream.model.table import VALID_FROM, Join, Lookup, TableName
 from lodestream.model.types import Column, DataType, Schema
 from lodestream.planning.enrichers import compile_enrichers
 from lodestream.planning.scope import PROVENANCE, Scope, Shape
@@ -122,7 +122,11 @@ def comparable(scope: Scope, column: Column, path: tuple[str | int, ...]) -> boo
 
 def _lookup(scope: Scope, i: int, lookup: Lookup, there: Shape) -> LookUp:
     check_keys(scope, ("lookups", i, "on"), lookup.on, there)
-    return LookUp(lookup, Schema(tuple(brought(scope, ("lookups", i, "columns"), lookup.columns, there))))
+    _as_of(scope, i, lookup, there)
+    declared = scope.project.tables.get(lookup.table)
+    keys = declared.changes.keys if declared is not None and declared.changes is not None else None
+    unique = keys is not None and {there_name for _, there_name in lookup.on} >= set(keys)
+    return LookUp(lookup, Schema(tuple(brought(scope, ("lookups", i, "columns"), lookup.columns, there))), unique)
 
 
 def check_keys(scope: Scope, path: tuple[str | int, ...], on: Iterable[tuple[str, str]], there: Shape) -> None:
@@ -177,6 +181,28 @@ def compile_join(scope: Scope, join: Join, there: Shape) -> JoinStreams:
     added = brought(scope, ("join", "columns"), join.columns, there)
     read = [column for column in there.schema if column.name in names]
     return JoinStreams(join, Schema(tuple(read)).with_columns(*PROVENANCE), Schema(tuple(added)))
+
+
+def _as_of(scope: Scope, i: int, lookup: Lookup, there: Shape) -> None:
+    """A table with history is looked up as of a moment, and no other table is."""
+    declared = scope.project.tables.get(lookup.table)
+    history = declared is not None and declared.changes is not None and declared.changes.history
+    if lookup.as_of is None:
+        if history:
+            message, fix = "lookup in a history needs a moment", "add as_of: a column that says when"
+            scope.mistakes.add(scope.place("lookups", i), "D215", message, table=lookup.table, fix=fix)
+        return
+    path = ("lookups", i, "as_of")
+    if declared is not None and not history:
+        fix = "remove as_of, or look in a table with changes: {…, type: 2}"
+        scope.mistakes.add(scope.place(*path), "D215", "this table has no history", table=lookup.table, fix=fix)
+        return
+    here, start = scope.column(lookup.as_of, path), there.schema.get(VALID_FROM)
+    if history and here is not None and start is not None and not _joinable(here.type, start.type):
+        near = f"{VALID_FROM} {start.type}"
+        scope.mistakes.add(
+            scope.place(*path), "D303", "lookup key types differ", column=here.name, type=here.type, other=near
+        )
 
 
 def _joinable(here: DataType, there: DataType) -> bool:

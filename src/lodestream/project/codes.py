@@ -52,6 +52,7 @@ CODES: dict[str, Code] = {
     "D212": Code("sink without a key", "name the columns that tell the table's rows apart under key:"),
     "D213": Code("secret written out", "write a reference, such as ${env:NAME} or ${file:/run/secrets/name}"),
     "D214": Code("enrichers that do not go together", "ask in a table of its own, and read that as a stream"),
+    "D215": Code("lookup and history do not fit", "give as_of: for a table with changes: type: 2, and for no other"),
     # the columns
     "D301": Code("event time is not a timestamp", "name a timestamp column, or derive one with cast(x as timestamp)"),
     "D302": Code(
@@ -64,6 +65,8 @@ CODES: dict[str, Code] = {
     "D306": Code("cannot compare values of this type", "use a column of a simple type, not an array, map or struct"),
     "D307": Code("column appears twice", "name the column differently, such as {there: another_name}"),
     "D308": Code("enricher cannot read this type", "derive a column of a type that it reads"),
+    "D311": Code("changes cannot be ordered or matched by this type", "use a whole number, a decimal, text or a time"),
+    "D310": Code("select leaves out a column that changes need", "add the keys and sequence_by of changes to select"),
     "D309": Code("not an expression", "write a Spark SQL expression"),
     # policies
     "D401": Code("not an object of the catalog", "write a table as layer.name, a layer, or '*' in quotes"),
@@ -96,6 +99,10 @@ CODES: dict[str, Code] = {
     "P201": Code("emit: final without event_time", "add event_time: {column, delay}, or use emit: updates"),
     "P202": Code("dedup without event_time", "add event_time: {column, delay}, or the state would grow for ever"),
     "P206": Code("a shared source keeps no state", "move event_time and dedup to the silver table, or take share out"),
+    "P207": Code(
+        "event time is not what orders the changes",
+        "let event_time name the first column of sequence_by, or remove it: deletions are then remembered for ever",
+    ),
     "P205": Code("needs Spark", "use what the embedded engine has; the Spark engine is not here yet"),
 }
 

@@ -9,13 +9,23 @@ ROWS = ("derive", "expect", "event_time", "dedup", "enrich")
 INGEST = (*EVERY, "source", "format", "columns", "keep_raw", "drift", *ROWS, "select")
 STREAM = (*EVERY, "from", "python", "columns", *ROWS, "join", "select", "skip_silver")
 WINDOWED = (*EVERY, "from", "python", "columns", *ROWS, "window", "group_by", "measures", "emit", "skip_silver")
+CHANGED = (
+    "comment", "engine", "sink", "from", "python", "columns", "derive", "expect", "event_time", "enrich", "select",
+    "changes", "skip_silver",
+)  # fmt: skip
 QUERY = ("comment", "engine", "partition_by", "sink", "sql", "schedule", "skip_silver")
-KEYS = tuple(dict.fromkeys((*EVERY, *INGEST, *STREAM, *WINDOWED, *QUERY)))
+KEYS = tuple(dict.fromkeys((*EVERY, *INGEST, *STREAM, *WINDOWED, *CHANGED, *QUERY)))
 """Every key of a table file."""
 
 INPUTS = ("source", "from", "sql")
 _KINDS = {"source": ("a source", INGEST), "from": ("an upstream table", STREAM), "sql": ("a query", QUERY)}
 _WINDOW_ONLY = ("group_by", "measures", "emit")
+_ONE_OF_TWO = "keep one of window: and changes:"
+_NOT_WITH_CHANGES = {
+    "dedup": "remove it: sequence_by decides which change of a key stands, and a repeat changes nothing",
+    "partition_by": "remove it: rows move with every change",
+    "retention": "remove it: a row stays until a change replaces or deletes it",
+}
 
 
 def check_keys(fields: Fields) -> bool:
@@ -33,6 +43,8 @@ def check_keys(fields: Fields) -> bool:
     what, allowed = _KINDS[inputs[0]]
     if inputs[0] == "from" and "window" in fields:
         what, allowed = "windows", WINDOWED
+    elif inputs[0] == "from" and "changes" in fields:
+        what, allowed = "changes", CHANGED
     for key in [key for key in fields.nodes if key not in allowed]:
         if inputs[0] == "from" and key == "join":
             fix = "join in a table of its own, and make windows of that one"
@@ -42,6 +54,11 @@ def check_keys(fields: Fields) -> bool:
         if inputs[0] == "from" and key in _WINDOW_ONLY:
             fix = "add window: {every: …}, or remove it"
             mistakes.add(fields.place(key), "D207", "key without a window", key=key, fix=fix)
+        elif key in _NOT_WITH_CHANGES and what == "changes":
+            mistakes.add(fields.place(key), "D207", "key beside changes", key=key, fix=_NOT_WITH_CHANGES[key])
+        elif key == "changes":
+            fix = "move it to a table that reads this one: from: stream(…)" if what != "windows" else _ONE_OF_TWO
+            mistakes.add(fields.place(key), "D207", f"key has no meaning for a table with {what}", key=key, fix=fix)
         else:
             mistakes.add(fields.place(key), "D207", f"key has no meaning for a table with {what}", key=key)
         del fields.nodes[key]

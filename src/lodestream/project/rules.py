@@ -40,8 +40,10 @@ def _check_edge(project: Project, edge: Edge, mistakes: Mistakes) -> bool:
         mistakes.add(place, "D208", f"{edge.reader.layer} reads from {edge.table.layer}", table=edge.table)
     if "*" in project.unsure.get(edge.table, ()):
         return True
-    if edge.path in (("from",), ("join", "from")) and (table.window is not None or table.sql is not None):
+    changing = table.window is not None or table.changes is not None or table.sql is not None
+    if edge.path in (("from",), ("join", "from")) and changing:
         kind = f"windows with emit: {table.emit}" if table.window is not None else "a batch table"
+        kind = "a table kept up to date from changes" if table.changes is not None else kind
         fix = f"use sql: select … from {edge.table}"
         if table.from_ is not None and edge.path == ("from",):
             fix += f", or stream({table.from_})"

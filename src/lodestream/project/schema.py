@@ -130,6 +130,7 @@ def _table() -> dict[str, Any]:
         "group_by": {"anyOf": [{"$ref": "#/$defs/names"}, {"$ref": "#/$defs/expressions"}]},
         "measures": _ref("expressions", "Aggregates of each window and group."),
         "emit": {"enum": ["updates", "final"], "description": "Every change of a window, or closed windows only."},
+        "changes": _changes(),
         "sql": _text("A query that makes the whole table."),
         "schedule": _text("When to refresh: @hourly, 'every 5 minutes', or five cron fields in UTC."),
         "partition_by": {"type": "array", "items": {"type": "string", "pattern": _PARTITION}, "uniqueItems": True},
@@ -150,6 +151,17 @@ def _columns() -> dict[str, Any]:
     return {"anyOf": [by_name, {"type": "array", "items": listed, "minItems": 1}], "description": "Spark SQL types."}
 
 
+def _changes() -> dict[str, Any]:
+    columns = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/names"}]}
+    parts = {
+        "keys": _ref("names", "Columns that say what changed."),
+        "sequence_by": {**columns, "description": "Columns that order the changes of a key."},
+        "delete_when": _ref("expression", "Which changes delete."),
+        "type": {"enum": [1, 2], "description": "1 keeps one row per key, 2 its history."},
+    }
+    return _block(parts, "Keep the table up to date from change events.", ("keys", "sequence_by"))
+
+
 def _expect() -> dict[str, Any]:
     rule = _block(
         {"that": {"$ref": "#/$defs/expression"}, "else": {"enum": list(get_args(OnFail))}}, "A rule.", ("that",)
@@ -163,6 +175,7 @@ def _enrich() -> dict[str, Any]:
         "table": {"type": "string", "pattern": _NAME},
         "on": _ref("pairs", "Key columns; {here: there} when they are named differently."),
         "columns": _ref("pairs", "Columns to add; {there: here} to rename them."),
+        "as_of": _text("The column that says at which moment, for a table with history."),
     }
     lookup = _block(parts, "A left join to a table with a unique key.", ("table", "on", "columns"))
     others = {name: _settings("enrichers", name) for name in plugins.names("enrichers")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lodestream.model.project import Path
-from lodestream.model.table import Component, Dedup, EventTime, Lookup, Window
+from lodestream.model.table import Changes, Component, Dedup, EventTime, Lookup, Window
 from lodestream.ports import plugins
 from lodestream.project.components import read_component
 from lodestream.project.fields import Fields, column_name, texts, wrong_kind
@@ -29,6 +29,37 @@ def read_dedup(node: Node, mistakes: Mistakes) -> Dedup | None:
     if "keys" in fields and isinstance(fields.nodes["keys"].value, list) and not fields.nodes["keys"].value:
         mistakes.add(fields.place("keys"), "D104", "keys must be a list of at least one column")
     return Dedup(keys, within) if complete and keys else None
+
+
+def read_changes(node: Node, mistakes: Mistakes) -> Changes | None:
+    """`{keys: [customer_id], sequence_by: changed_at, delete_when: op = 'd', type: 1}`."""
+    fields = Fields(node, ("keys", "sequence_by", "delete_when", "type"), mistakes, "changes")
+    complete = fields.need("keys", "sequence_by")
+    keys = distinct(fields.strings("keys"), mistakes, "changes keys")
+    if "keys" in fields and isinstance(fields.nodes["keys"].value, list) and not fields.nodes["keys"].value:
+        mistakes.add(fields.place("keys"), "D104", "keys must be a list of at least one column")
+    sequence = fields.nodes.get("sequence_by")
+    by: tuple[str, ...] = ()
+    if sequence is not None and isinstance(sequence.value, str):
+        by = (sequence.value,)
+    elif sequence is not None and isinstance(sequence.value, list) and sequence.value:
+        by = distinct(list(texts(mistakes, sequence.value, "sequence_by")), mistakes, "sequence_by")
+    elif sequence is not None:
+        wrong_kind(mistakes, sequence, "sequence_by", "a column or a list of columns")
+    delete_when = fields.expression("delete_when")
+    written = fields.nodes.get("type")
+    if written is not None and written.text not in ("1", "2"):
+        fix = "write 1 for one row per key, 2 for its history"
+        mistakes.add(written.place, "D106", "type must be 1 or 2", key="type", value=written.text or None, fix=fix)
+        complete = False
+    history = written is not None and written.text == "2"
+    if history and len(by) > 1:
+        fix = "name one column: valid_from and valid_to hold its values"
+        mistakes.add(fields.place("sequence_by"), "D106", "history is kept by one column", key="sequence_by", fix=fix)
+        return None
+    if "delete_when" in fields and delete_when is None:
+        return None
+    return Changes(keys, by, delete_when, history) if complete and keys and by else None
 
 
 def read_window(node: Node, mistakes: Mistakes) -> Window | None:
@@ -83,14 +114,15 @@ def read_enrichers(node: Node, mistakes: Mistakes) -> list[tuple[Component | Non
 
 def _lookup(node: Node, mistakes: Mistakes) -> tuple[Lookup | None, set[str]]:
     keys = ("table", "on", "columns")
-    fields = Fields(node, keys, mistakes, "lookup")
+    fields = Fields(node, (*keys, "as_of"), mistakes, "lookup")
     complete = fields.need(*keys)
-    table = fields.table("table")
+    table, as_of = fields.table("table"), fields.text("as_of")
+    complete = complete and ("as_of" not in fields or as_of is not None)
     on = pairs(fields, "on", mistakes)
     columns = pairs(fields, "columns", mistakes)
     good = [column_name(mistakes, fields.place("columns"), here, strict=False) for _, here in columns]
     made = complete and table is not None and on and columns and all(good)
-    return (Lookup(table, on, columns) if made and table else None), {here for _, here in columns}
+    return (Lookup(table, on, columns, as_of) if made and table else None), {here for _, here in columns}
 
 
 def pairs(fields: Fields, key: str, mistakes: Mistakes) -> tuple[tuple[str, str], ...]:

@@ -27,7 +27,15 @@ from lodestream.project.joins import read_join
 from lodestream.project.keys import INPUTS, KEYS, check_keys
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
-from lodestream.project.steps import distinct, read_dedup, read_enrichers, read_event_time, read_lookups, read_window
+from lodestream.project.steps import (
+    distinct,
+    read_changes,
+    read_dedup,
+    read_enrichers,
+    read_event_time,
+    read_lookups,
+    read_window,
+)
 from lodestream.project.values import COLUMN, check_schedule
 
 ENGINES = ("any", "embedded", "spark")
@@ -102,6 +110,9 @@ class _TableReader:
         if "window" in nodes:
             values["window"] = read_window(nodes["window"], self.mistakes)
             self.unsure |= {"*"} if values["window"] is None else set()
+        if "changes" in nodes:
+            values["changes"] = read_changes(nodes["changes"], self.mistakes)
+            self.unsure |= {"*"} if values["changes"] is None else set()
         values["group_by"] = self.group_by()
         values["measures"] = self.named("measures", strict=True)
         if values.get("window") is not None and "measures" in nodes and nodes["measures"].value == {}:

@@ -1,8 +1,9 @@
 """What a stream table holds after each batch: the definition that every engine is tested against.
 
-The order of stages is fixed: derive, expectations, null event time, watermark, dedup, lookup, window. A row leaves at
-the first stage that does not pass it on, and where it left is its disposition. Times are whole microseconds since 1970
-UTC; expressions are Python callables that raise ArithmeticError or ValueError where Spark's ANSI mode would raise.
+The order of stages is fixed: derive, expectations, null event time, watermark, dedup, lookup, then window or changes. A
+row leaves at the first stage that does not pass it on, and where it left is its disposition. Times are whole
+microseconds since 1970 UTC; expressions are Python callables that raise ArithmeticError or ValueError where Spark's
+ANSI mode would raise.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from lodestream.errors import LodestreamError
-from lodestream.model.table import JOIN_META, Dedup, EventTime, Join, Lookup, OnFail, TableName, Window
+from lodestream.model.table import JOIN_META, Changes, Dedup, EventTime, Join, Lookup, OnFail, TableName, Window
+from lodestream.semantics.changes import DELETES, unfit
 from lodestream.semantics.dedup import Key, deduplicate, key_of
 from lodestream.semantics.joins import Held, join_streams
 from lodestream.semantics.lookups import Row, look_up
@@ -64,6 +66,8 @@ class Spec:
     group_by: Mapping[str, Compute] = field(default_factory=dict)
     measures: Mapping[str, Measure] = field(default_factory=dict)
     emit: Literal["updates", "final"] = "updates"
+    changes: Changes | None = None
+    delete_when: Compute = lambda row: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """What became of one input row. In a window table `output` means that at least one window holds it."""
+    """What became of one input row.
+
+    In a window table `output` means that at least one window holds it, in a table of changes that it was taken in.
+    """
 
     kind: Literal["output", "quarantine", "late", "duplicate", "dropped"]
     reasons: tuple[str, ...] = ()
@@ -98,6 +105,7 @@ class State:
         table: rows of the window table, by window and group.
         newest: newest event time of each side of a join, None before the first row.
         held: rows of both sides of a join that wait.
+        changes: all changes taken in so far, with `DELETES`: what `table_of` makes the table of.
     """
 
     mark: Watermark = field(default_factory=Watermark)
@@ -106,6 +114,7 @@ class State:
     table: Mapping[WindowKey, Row] = field(default_factory=dict)
     newest: tuple[int | None, int | None] = (None, None)
     held: Held = field(default_factory=Held)
+    changes: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +168,7 @@ def run_batch(spec: Spec, state: State, batch: Batch) -> Outcome:
     rows = _compute_groups(spec, rows, gone)
     missed: dict[Position, tuple[int, ...]] = {}
     rows, state = _window(spec, rows, state, mark, gone, missed)
+    rows, state = _change(spec, rows, state, mark, gone)
 
     kept = {position_of(row): Disposition("output") for row in rows}
     dispositions = {position: (kept | gone)[position] for position in map(position_of, batch.rows)}
@@ -340,6 +350,25 @@ def _window(
     written = touched if spec.emit == "updates" else closed
     table = {**state.table, **{key: _window_row(spec, spec.window, key, held) for key, held in written.items()}}
     return kept, replace(state, opened=opened, table=table)
+
+
+def _change(
+    spec: Spec, rows: list[Row], state: State, mark: Watermark, gone: dict[Position, Disposition]
+) -> tuple[list[Row], State]:
+    """Take in the changes; with event time one at or behind W(n-1) is late, as no deletion so old is remembered."""
+    if spec.changes is None:
+        return rows, state
+    kept: list[Row] = []
+    for row in rows:
+        deletes, failed = _attempt(spec.delete_when, row)
+        reasons = (*unfit(row, spec.changes), *(("delete_when:error",) if failed else ()))
+        if reasons:
+            gone[position_of(row)] = Disposition("quarantine", reasons)
+        elif spec.event_time is not None and row[spec.event_time.column] <= mark.late_us:
+            gone[position_of(row)] = Disposition("late", ("late",))
+        else:
+            kept.append({**row, DELETES: deletes is True})
+    return kept, replace(state, changes=(*state.changes, *kept))
 
 
 def _window_row(spec: Spec, window: Window, key: WindowKey, rows: Sequence[Row]) -> Row:

@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 
 from lodestream.model.batch import BatchPlan
 from lodestream.model.digest import fold, position_digest
-from lodestream.model.table import JOIN_META, TableName
+from lodestream.model.table import JOIN_META, Changes, TableName
+from lodestream.semantics.changes import table_of
 from lodestream.semantics.lookups import Row
 from lodestream.semantics.stages import Batch, Outcome, Position, Spec, position_of, run_stream
-from lodestream.testing.streams import BRONZE, USERS, File, Stream
+from lodestream.testing.streams import BRONZE, HISTORY, USERS, File, Stream
 
 Mistake = str
 
@@ -85,7 +86,7 @@ def differences(stream: Stream, lake: Path) -> list[Mistake]:
         accepted[name] = list(_ingest(flows[name], files, found))
     for name, spec in stream.specs.items():
         upstream = stream.upstream[name]
-        batches = list(_batches(flows[name], flows[upstream], accepted[upstream], flows[USERS], accepted[USERS]))
+        batches = list(_batches(flows[name], flows[upstream], accepted[upstream], flows, accepted[USERS]))
         if spec.join is not None:
             other = spec.join.table
             batches = _with_joined(flows[name], batches, flows[other], accepted[other])
@@ -95,6 +96,8 @@ def differences(stream: Stream, lake: Path) -> list[Mistake]:
         _compare_rejects(flows[name], batches, outcomes, found)
         if spec.join is not None:
             _compare_joined(flows[name], outcomes, found)
+        elif spec.changes is not None:
+            _compare_changes(flows[name], spec.changes, outcomes, found)
         elif spec.window is None:
             _compare_rows(flows[name], accepted[name], found)
         else:
@@ -132,9 +135,14 @@ def _ingest(flow: _Flow, files: Sequence[File], found: list[Mistake]) -> Iterato
 
 
 def _batches(
-    flow: _Flow, upstream: _Flow, rows: Sequence[Sequence[Row]], users: _Flow, known: Sequence[Sequence[Row]]
+    flow: _Flow,
+    upstream: _Flow,
+    rows: Sequence[Sequence[Row]],
+    flows: Mapping[TableName, _Flow],
+    known: Sequence[Sequence[Row]],
 ) -> Iterator[Batch]:
-    """The batches of a stream table, from its recorded plans."""
+    """The batches of a stream table, from its recorded plans; of a history that it looks up, the version pinned."""
+    users = flows[USERS]
     for plan in flow.plans:
         versions = range(plan.after + 1, plan.upto + 1)
         numbers = [upstream.table.batch_of[v] for v in versions if v in upstream.table.batch_of]
@@ -142,6 +150,8 @@ def _batches(
         if str(USERS) in plan.pins:
             seen = [batch for version, batch in users.table.batch_of.items() if version <= plan.pins[str(USERS)]]
             pins[USERS] = [row for batch in sorted(seen) for row in known[batch - 1]]
+        if str(HISTORY) in plan.pins:
+            pins[HISTORY] = list[Row](flows[HISTORY].table.at(plan.pins[str(HISTORY)]))
         yield Batch([row for number in numbers for row in rows[number - 1]], pins)
 
 
@@ -235,6 +245,19 @@ def _compare_windows(flow: _Flow, spec: Spec, outcomes: Sequence[Outcome], found
         _same(found, f"{flow.name} windows after batch {plan.batch}", expected, stored)
         if len(rows) != len(stored):
             found.append(f"{flow.name}: a window is there twice after batch {plan.batch}")
+
+
+def _compare_changes(flow: _Flow, changes: Changes, outcomes: Sequence[Outcome], found: list[Mistake]) -> None:
+    """Every version that ended a batch: it holds what all changes so far make."""
+    for plan, out in zip(flow.plans, outcomes, strict=True):
+        if plan.batch not in flow.table.version_of:
+            continue
+        expected = {position_of(row): row for row in table_of(out.after.changes, changes)}
+        rows = flow.table.at(flow.table.version_of[plan.batch])
+        stored = {position_of(row): {name: value for name, value in row.items() if name != "_batch"} for row in rows}
+        _same(found, f"{flow.name} rows after batch {plan.batch}", expected, stored)
+        if len(rows) != len(stored):
+            found.append(f"{flow.name}: a row is there twice after batch {plan.batch}")
 
 
 def digest_of(positions: frozenset[Position]) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from lodestream.model.table import Dedup, EventTime, Join, Lookup, OnFail, TableName, Window
+from lodestream.model.table import Changes, Dedup, EventTime, Join, Lookup, OnFail, TableName, Window
 from lodestream.semantics.lookups import Row
 from lodestream.semantics.stages import Compute, Measure, Position, Rule, Spec
 
@@ -22,6 +22,7 @@ SECOND_US = 1_000_000
 BRONZE, USERS = TableName("bronze", "events"), TableName("bronze", "users")
 SILVER, GOLD, DIRECT = TableName("silver", "events"), TableName("gold", "windows"), TableName("gold", "direct")
 PAIRS = TableName("silver", "pairs")
+LAST, HISTORY, THEN = TableName("silver", "last"), TableName("silver", "history"), TableName("gold", "then")
 
 EVENT_COLUMNS = {
     "key": "string", "at": "timestamp", "seen": "timestamp", "region": "string", "user_id": "bigint",
@@ -113,6 +114,30 @@ def make_stream(seed: int) -> Stream:
         users = ()
     return Stream(
         seed, files, users, declarations, {d.name: d.spec() for d in drafts}, {d.name: d.upstream for d in drafts}
+    )
+
+
+def make_changes(seed: int) -> Stream:
+    """The same events, taken for changes by a table of last values and one of history, which a third one looks up."""
+    rng = random.Random(f"changes {seed}")
+    delay_s = rng.choice([0, 10, 60, 60])
+    files = tuple(
+        File(f"{i:03d}.jsonl", tuple(lines)) for i, lines in enumerate(_events(rng, rng.randint(3, 5), max(delay_s, 5)))
+    )
+    drafts = [_Draft(name, BRONZE, delay_s) for name in (LAST, HISTORY)]
+    for draft in drafts:
+        draft.draw_changes(rng, history=draft.name == HISTORY)
+    then = _Draft(THEN, BRONZE, delay_s)
+    then.look_up_as_of(drafts[1].parts["changes"])
+    drafts.append(then)
+    declarations = {
+        "lodestream.yaml": "project: random\nlake: lake\n",
+        "tables/bronze/events.yaml": _bronze("events", EVENT_COLUMNS, keep_raw=False),
+        "tables/bronze/users.yaml": _bronze("users", USER_COLUMNS, keep_raw=False),
+        **{f"tables/{d.name.layer}/{d.name.name}.yaml": d.text() for d in drafts},
+    }
+    return Stream(
+        seed, files, (), declarations, {d.name: d.spec() for d in drafts}, {d.name: d.upstream for d in drafts}
     )
 
 
@@ -290,6 +315,38 @@ class _Draft:
         self.lines.append(f"dedup: {{keys: [{', '.join(keys)}]{within}}}")
         self.parts["dedup"] = Dedup(keys, None if within_s is None else within_s * SECOND_US)
 
+    def draw_changes(self, rng: random.Random, *, history: bool) -> None:
+        """Keys, order and deletions, perhaps a rule, perhaps a watermark; the events are changes of their keys."""
+        self.lines.append("derive: {time: at, number: cast(code as int)}")
+        self.parts["derive"] = {"time": lambda r: r["at"], "number": _code}
+        if rng.random() < 0.3:
+            self.lines.append('expect: {positive: {that: "amount >= 0", else: drop}}')
+            self.parts["expect"] = (Rule("positive", _RULES[1][2], "drop"),)
+        keys = rng.choice([("key",), ("qty",), ("user_id",), ("key", "region")])
+        orders = [("time",), ("time",), ("time",), ("seen",), ("amount",), ("region",)]
+        sequence = rng.choice(orders if history else [*orders, ("time", "amount"), ("qty", "code")])
+        text, deletes = rng.choice(_DELETING)
+        self.lines += [
+            "changes:",
+            f"  keys: [{', '.join(keys)}]",
+            f"  sequence_by: [{', '.join(sequence)}]",
+            f"  type: {1 + history}",
+            *([f"  delete_when: {text}"] if text else []),
+        ]
+        self.parts |= {"changes": Changes(keys, sequence, text or None, history), "delete_when": deletes}
+        if sequence[0] == "time" and rng.random() < 0.6:
+            self.declare_event_time("time")
+
+    def look_up_as_of(self, history: Changes) -> None:
+        """What the history said of each event's key at the moment of the event, in the history's own order."""
+        when = "at" if history.sequence_by[0] == "time" else history.sequence_by[0]
+        on = ", ".join(f"{key}: {key}" for key in history.keys)
+        self.lines.append(
+            f"enrich: {{lookup: {{table: {HISTORY}, on: {{{on}}}, as_of: {when}, columns: {{code: code_then}}}}}}"
+        )
+        keys = tuple((key, key) for key in history.keys)
+        self.parts["lookups"] = (Lookup(HISTORY, keys, (("code", "code_then"),), when),)
+
     def declare_event_time(self, column: str) -> None:
         """Event time with this table's delay."""
         self.lines.append(f"event_time: {{column: {column}, delay: {self.delay_s} seconds}}")
@@ -340,6 +397,14 @@ class _Draft:
         self.parts["group_by"] = {name: compute for name, (_, compute) in groups.items()}
         self.parts["measures"] = {name: measure for name, (_, measure) in measures.items()}
         self.parts["emit"] = emit
+
+
+_DELETING: tuple[tuple[str, Compute], ...] = (
+    ("", lambda r: False),
+    ("code = '2'", lambda r: None if r["code"] is None else r["code"] == "2"),
+    ("qty < 2", lambda r: None if r["qty"] is None else r["qty"] < 2),
+    ("cast(code as int) = 1", lambda r: None if r["code"] is None else int(r["code"]) == 1),
+)
 
 
 def _bronze(name: str, columns: Mapping[str, str], *, keep_raw: bool) -> str:

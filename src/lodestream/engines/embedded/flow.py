@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from lodestream.engines.embedded.correction import Correction, correct, not_covered
 from lodestream.engines.embedded.dedup import DedupMap
+from lodestream.engines.embedded.deletions import Deletions
 from lodestream.engines.embedded.drift import evolved, stored_columns
 from lodestream.engines.embedded.enrich import Enrichment
 from lodestream.engines.embedded.frames import connect, new_attempt, positions_of
@@ -28,11 +29,12 @@ from lodestream.engines.embedded.inputs import (
     StreamInput,
 )
 from lodestream.engines.embedded.joins import is_right
-from lodestream.engines.embedded.lookups import LookupTable
-from lodestream.engines.embedded.outputs import Output, Prepared, QueryOutput, RowOutput, WindowOutput
+from lodestream.engines.embedded.lookups import Lookups
+from lodestream.engines.embedded.merge import DELETES, Merger
+from lodestream.engines.embedded.outputs import Output, Prepared, make_output
 from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
-from lodestream.engines.embedded.rejects import QUARANTINE
+from lodestream.engines.embedded.rejects import QUARANTINE, commit_rejects
 from lodestream.engines.embedded.replay import replayed_rows, resolutions
 from lodestream.engines.embedded.sides import JoinState
 from lodestream.engines.embedded.stages import RowStages
@@ -52,7 +54,17 @@ from lodestream.lake.crash import point
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.table import DeltaTable, Staged
 from lodestream.model.batch import BatchKind, BatchPlan, Mend
-from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, ReadTable, RunQuery, Watermark
+from lodestream.model.steps import (
+    Aggregation,
+    ApplyChanges,
+    Dedupe,
+    FlowPlan,
+    LookUp,
+    ReadSource,
+    ReadTable,
+    RunQuery,
+    Watermark,
+)
 from lodestream.model.types import Schema
 from lodestream.ports.source import Acknowledges, Marks, Source
 
@@ -80,11 +92,12 @@ class Flow:
         self._stages = RowStages(self._connection, plan, around.functions, self.enrichment)
         self._dedupe = next((s for s in plan.steps if isinstance(s, Dedupe)), None)
         self._window = next((s for s in plan.steps if isinstance(s, Aggregation)), None)
+        self._changes = next((s for s in plan.steps if isinstance(s, ApplyChanges)), None)
         self._watermark = next((s for s in plan.steps if isinstance(s, Watermark)), None)
         self._join = plan.join
-        self._lookups = [s for s in plan.steps if isinstance(s, LookUp)]
         self._readers = Readers(around.disk, around.lake)
-        self._pinned: dict[str, tuple[int, LookupTable]] = {}
+        lookups = [s for s in plan.steps if isinstance(s, LookUp)]
+        self._lookups = Lookups(self._connection, self._readers, lookups)
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -116,7 +129,7 @@ class Flow:
         self.input = self._make_input()
         join = self._join
         self._other = StreamInput(join.join.table, join.reads, self.name, self.around) if join else None
-        self.output: Output = self._make_output()
+        self.output: Output = make_output(self.plan, self._connection, self.table)
 
     def _open_table(self, path: str, *, main: bool) -> DeltaTable:
         table = DeltaTable.open(self.around.disk, path)
@@ -163,6 +176,9 @@ class Flow:
         state.dedup = DedupMap() if self._dedupe else None
         state.windows = OpenWindows(self._connection, self._window) if self._window else None
         state.join = JoinState(self._join.join) if self._join else None
+        if self._changes is not None:
+            state.deletions = Deletions(self._changes, self.table.snapshot.metadata.schema)
+            self._merger = Merger(self._connection, self._changes, self.table)
         if batch:
             named = str(self._commit_of(batch).info["state"])
             for link in self.store.chain(named, self.table.snapshot.metadata.id, self.epoch, batch):
@@ -192,13 +208,6 @@ class Flow:
         group = f"lodestream.{self.name}.{self.table.snapshot.metadata.id[:8]}.{self.epoch}"
         return self._make_source(columns, group, self.member)
 
-    def _make_output(self) -> Output:
-        if self._window:
-            return WindowOutput(self.plan, self._connection, self.table, self._window)
-        if isinstance(self.plan.steps[0], RunQuery):
-            return QueryOutput(self.plan, self._connection, self.table)
-        return RowOutput(self.plan, self._connection, self.table)
-
     # --- one batch ---------------------------------------------------------------------------------------------------
 
     def step(self, *, idle: bool = True) -> Committed | None:
@@ -225,7 +234,8 @@ class Flow:
         """Run quarantined rows through the flow again, as a batch of its own; runs a pending batch first.
 
         Raises:
-            ConfigError: a row is to be mended that windows are made from: they are made again from rows as they came.
+            ConfigError: a row is to be mended that windows or changes are made from: they are made again from rows as
+                they came.
         """
         if any(is_right(self._join, source) for source, _ in positions):
             assert self._join is not None
@@ -233,8 +243,9 @@ class Flow:
                 "a row of the joined stream cannot be taken again here; mend it where it came from",
                 table=str(self.name), source=str(self._join.join.table),
             )  # fmt: skip
-        if mends and self._window is not None:
-            raise ConfigError("mend the row in the table that windows are made from", table=str(self.name))
+        if mends and (self._window is not None or self._changes is not None):
+            made = "windows are made" if self._window is not None else "changes are taken"
+            raise ConfigError(f"mend the row in the table that {made} from", table=str(self.name))
         texts = tuple((*key, mends[key].to_json()) for key in positions if key in mends)
         while True:
             number = self.state.batch + 1
@@ -242,7 +253,7 @@ class Flow:
                 epoch=self.epoch, batch=number, kind="replay", clock_us=self.around.clock(),
                 definition=self.plan.definition, after=self.state.upto, upto=self.state.upto,
                 joined_after=self.state.joined_upto, joined_upto=self.state.joined_upto,
-                pins=self._pins(), late_us=self.state.late_us, evict_us=self.state.late_us,
+                pins=self._lookups.pins(), late_us=self.state.late_us, evict_us=self.state.late_us,
                 replay=tuple(positions), accept_late=accept_late, mended=texts, answers=self.state.answers,
             )  # fmt: skip
             standing = self.store.put_plan(plan)
@@ -277,7 +288,7 @@ class Flow:
             upto=planned.upto,
             joined_after=joined.after if joined else self.state.joined_upto,
             joined_upto=joined.upto if joined else self.state.joined_upto,
-            pins=planned.pins or self._pins(),
+            pins=planned.pins or self._lookups.pins(),
             late_us=self.state.late_us,
             evict_us=evict_us,
             **self.enrichment.counted(clock_us),
@@ -289,16 +300,6 @@ class Flow:
             return 0
         joined_delay_us = self._join.join.event_time.delay_us if self._join else None
         return self.state.watermark(self._watermark.event_time.delay_us, joined_delay_us)
-
-    def _pins(self) -> dict[str, int]:
-        """Current versions of the lookup tables."""
-        pins = {}
-        for step in self._lookups:
-            table = self._readers.open(step.lookup.table)
-            if table is None:
-                raise ConfigError("lookup table does not exist yet; run it first", table=str(step.lookup.table))
-            pins[str(step.lookup.table)] = table.refresh().version
-        return pins
 
     def _run(self, batch: BatchPlan, ahead: Ahead | None = None) -> Committed:
         """Compute and commit a batch; `ahead` is what was computed already."""
@@ -403,50 +404,52 @@ class Flow:
             assert self.input is not None
             rows, rejects = self.input.read(batch)
         joined = self._other.between(batch.joined_after, batch.joined_upto) if self._other else None
-        outcome = self._stages.run(rows, batch, self.state, self._lookup_tables(batch), joined)
+        outcome = self._stages.run(rows, batch, self.state, self._lookups.at(batch.pins), joined)
         if rejects is not None and len(rejects):
             outcome.rejects.insert(0, rejects)
             outcome.count("quarantine", len(rejects))
         outcome.count("input", sum(len(part) for part in (rows, rejects, joined) if part is not None))
         if self._window is None:
             outcome.count("output", len(outcome.rows))
+        if self._changes is not None:
+            self._merge(outcome, batch)
         if outcome.reopened:
             outcome.correction = self._correct(batch, outcome.reopened)
         if batch.kind == "replay":
             outcome.rejects.append(resolutions(batch, positions_of(rows), outcome.rejects))
         return outcome
 
+    def _merge(self, outcome: Outcome, batch: BatchPlan) -> None:
+        """Decide what the batch's changes do to the table."""
+        deletions = self.state.deletions
+        assert deletions is not None
+        forgotten = None
+        if batch.accept_late:
+            assert self.quarantine is not None
+            taken_in = self._taken_in(batch, not_covered(self.quarantine, batch)[0])
+            forgotten = taken_in.filter(taken_in.column(DELETES))
+        outcome.merge, outcome.changes.deletions = self._merger.merge(outcome.rows, deletions, forgotten)
+        deletions.forget(batch.evict_us)
+        outcome.count("superseded", outcome.merge.superseded)
+
     def _correct(self, batch: BatchPlan, reopened: frozenset[int]) -> Correction:
         """Compute closed windows again from all rows that belong to them, the accepted late ones included."""
-        assert isinstance(self.input, StreamInput)
         assert self.quarantine is not None
         assert self._window is not None
         assert self._watermark is not None
         aside, missed = not_covered(self.quarantine, batch)
         aside -= set(batch.replay)
-        rows = self.input.everything(batch.upto)
-        rows = rows.filter(pa.array([key not in aside for key in positions_of(rows)], pa.bool_()))
-        rows = self._stages.passing(rows, batch, self._lookup_tables(batch))
+        rows = self._taken_in(batch, aside)
         events = rows.column(self._watermark.event_time.column).cast(pa.int64())
         fresh = OpenWindows(self._connection, self._window)
         return correct(fresh, self._window, rows, events, reopened, missed)
 
-    def _lookup_tables(self, batch: BatchPlan) -> dict[str, LookupTable]:
-        tables = {}
-        for step in self._lookups:
-            name = str(step.lookup.table)
-            version = batch.pins[name]
-            held = self._pinned.get(name)
-            if held is None or held[0] != version:
-                table = self._readers.open(step.lookup.table)
-                if table is None:
-                    raise CorruptionError("pinned lookup table is gone", table=name, version=version)
-                needed = [there for _, there in step.lookup.on] + [there for there, _ in step.lookup.columns]
-                rows = table.read(table.read_version(version), columns=list(dict.fromkeys(needed)))
-                held = (version, LookupTable(self._connection, step.lookup, rows))
-                self._pinned[name] = held
-            tables[name] = held[1]
-        return tables
+    def _taken_in(self, batch: BatchPlan, aside: set[tuple[str, int]]) -> pa.Table:
+        """All upstream rows but those set aside, as they stand before event time is looked at."""
+        assert isinstance(self.input, StreamInput)
+        rows = self.input.everything(batch.upto)
+        rows = rows.filter(pa.array([key not in aside for key in positions_of(rows)], pa.bool_()))
+        return self._stages.passing(rows, batch, self._lookups.at(batch.pins))
 
     def _commit_quarantine(self, batch: BatchPlan, attempt: str, outcome: Outcome) -> None:
         table = self.quarantine
@@ -454,22 +457,7 @@ class Flow:
             return
         if table.refresh().txns.get(self.app_id, 0) >= batch.batch:
             return
-        staged = table.stage(pa.concat_tables(outcome.rejects), name=f"{batch.batch}-{attempt}")
-        point("quarantine.staged")
-        try:
-            table.commit(
-                adds=staged.adds, txn=(self.app_id, batch.batch), info={"batch": batch.batch, "attempt": attempt},
-                clock_us=batch.clock_us,
-            )  # fmt: skip
-        except TransientError:
-            with contextlib.suppress(LodestreamError):
-                table.discard(staged)
-            raise
-        except ConflictError:
-            table.discard(staged)
-            # Another process runs the same plan and was first; its rows are ours, for the plan decides them.
-            if table.refresh().txns.get(self.app_id, 0) < batch.batch:
-                raise
+        commit_rejects(table, self.app_id, batch, attempt, outcome.rejects)
         point("quarantine.after")
 
     @property

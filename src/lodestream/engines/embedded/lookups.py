@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import duckdb
 import numpy as np
 import pyarrow as pa
 
 from lodestream.engines.embedded.frames import ROW, numbered, quoted
-from lodestream.model.table import Lookup
+from lodestream.engines.embedded.inputs import Readers
+from lodestream.errors import ConfigError, CorruptionError, DataLossRefused
+from lodestream.model.steps import LookUp
+from lodestream.model.table import VALID_FROM, VALID_TO, Lookup
 
 
 class LookupTable:
@@ -25,6 +30,9 @@ class LookupTable:
         self._here = [here for here, _ in lookup.on]
         self._there = [there for _, there in lookup.on]
         self._rows = rows
+        if lookup.as_of is not None:
+            self._index = numbered(rows.select([*self._there, VALID_FROM, VALID_TO]))
+            return
         keys = ", ".join(map(quoted, self._there))
         connection.register("lookup_rows", numbered(rows.select(self._there)))
         try:
@@ -43,16 +51,21 @@ class LookupTable:
             (columns, ambiguous): the looked-up columns, n values each, NULL where there is no match; and n flags, true
             where the key stands more than once in the looked-up version.
         """
-        self._connection.register("input", numbered(rows.select(self._here)))
+        when = self._lookup.as_of
+        here = list(dict.fromkeys((*self._here, *((when,) if when is not None else ()))))
+        self._connection.register("input", numbered(rows.select(here)))
         self._connection.register("lookup_index", self._index)
         try:
             equal = " AND ".join(
                 f"i.{quoted(here)} = l.{quoted(there)}" for here, there in zip(self._here, self._there, strict=True)
             )
-            joined = self._connection.sql(
-                f"SELECT l._row, coalesce(l._many, false) AS _many FROM input i"
-                f" LEFT JOIN lookup_index l ON {equal} ORDER BY i.{ROW}"
-            ).to_arrow_table()
+            join = f"LEFT JOIN lookup_index l ON {equal}"
+            found = "l._row, coalesce(l._many, false) AS _many"
+            if when is not None:  # the last row that had begun, if it had not ended yet
+                join = f"ASOF LEFT JOIN lookup_index l ON {equal} AND i.{quoted(when)} >= l.{VALID_FROM}"
+                ended = f"i.{quoted(when)} >= l.{VALID_TO}"
+                found = f"CASE WHEN {ended} THEN NULL ELSE l.{ROW} END AS _row, false AS _many"
+            joined = self._connection.sql(f"SELECT {found} FROM input i {join} ORDER BY i.{ROW}").to_arrow_table()
         finally:
             self._connection.unregister("input")
             self._connection.unregister("lookup_index")
@@ -60,3 +73,57 @@ class LookupTable:
         columns = [self._rows.column(there).combine_chunks().take(taken) for there, _ in self._lookup.columns]
         ambiguous = joined.column("_many").to_numpy().astype(np.bool_)
         return [pa.chunked_array(c) if isinstance(c, pa.Array) else c for c in columns], ambiguous
+
+
+class Lookups:
+    """The lookup tables of one flow; each version is read once.
+
+    Args:
+        connection: the flow's DuckDB.
+        readers: opens tables.
+        steps: the flow's lookups.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, readers: Readers, steps: Sequence[LookUp]) -> None:
+        self._connection, self._readers, self._steps = connection, readers, steps
+        self._held: dict[Lookup, tuple[int, LookupTable]] = {}
+
+    def pins(self) -> dict[str, int]:
+        """Present versions of the lookup tables. Raises ConfigError when there is none yet."""
+        pins = {}
+        for step in self._steps:
+            table = self._readers.open(step.lookup.table)
+            if table is None:
+                raise ConfigError("lookup table does not exist yet; run it first", table=str(step.lookup.table))
+            pins[str(step.lookup.table)] = table.refresh().version
+        return pins
+
+    def at(self, pins: Mapping[str, int]) -> dict[Lookup, LookupTable]:
+        """The tables at the pinned versions.
+
+        A table of changes keeps files that it has replaced for a short time only, and a plan may be found long after it
+        was made: its present version is taken then. Its key is unique in every version, so no row was set aside, or
+        will be, for what it met.
+
+        Raises:
+            CorruptionError: a version can no longer be read.
+        """
+        for step in self._steps:
+            name = str(step.lookup.table)
+            if (held := self._held.get(step.lookup)) is not None and held[0] == pins[name]:
+                continue
+            try:
+                self._held[step.lookup] = pins[name], self._read(step.lookup, pins[name])
+            except (CorruptionError, DataLossRefused):
+                present = self.pins()[name]
+                if not step.unique or present == pins[name]:
+                    raise
+                self._held[step.lookup] = pins[name], self._read(step.lookup, present)
+        return {step.lookup: self._held[step.lookup][1] for step in self._steps}
+
+    def _read(self, lookup: Lookup, version: int) -> LookupTable:
+        table = self._readers.open(lookup.table)
+        if table is None:
+            raise CorruptionError("pinned lookup table is gone", table=str(lookup.table), version=version)
+        rows = table.read(table.read_version(version), columns=lookup.reads)
+        return LookupTable(self._connection, lookup, rows)

@@ -1,4 +1,4 @@
-"""How a batch's outcome becomes files and removals of the table: appended rows, window rows, or a whole new content."""
+"""How a batch's outcome becomes files and removals of the table: new rows, window rows, merged changes, new content."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from lodestream.engines.embedded.correction import without_windows
 from lodestream.engines.embedded.drift import rewritten
 from lodestream.engines.embedded.frames import conform, select
+from lodestream.engines.embedded.merge import Merge, Rewrite
 from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.windows import OpenWindows
+from lodestream.errors import LodestreamError
 from lodestream.lake.actions import AddFile, Metadata, RemoveFile
 from lodestream.lake.table import DeltaTable, Staged
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchPlan
-from lodestream.model.steps import Aggregation, FlowPlan, Write
+from lodestream.model.steps import Aggregation, ApplyChanges, FlowPlan, RunQuery, Write
+from lodestream.model.table import VALID_TO
 from lodestream.model.types import Schema
 
 
@@ -121,6 +125,68 @@ class WindowOutput(_Writer):
         return Prepared(adds, removes)
 
 
+class MergeOutput(_Writer):
+    """Adds the rows that changes make and writes again the files whose rows they change, without those.
+
+    All files are hot: each may be swapped with the next batch. Files hold at most `file_rows` rows, so that a change
+    makes little to be written again, and small ones are put together when there are many.
+    """
+
+    file_rows = 1 << 16
+    small_files_max = 16
+
+    def stage(self, outcome: Outcome, state: FlowState, batch: BatchPlan, attempt: str) -> Prepared:
+        """Write the new files; memory is bounded by the batch and two files."""
+        merge = outcome.merge
+        assert merge is not None
+        rewrites = [*merge.rewrites, *self._small(merge)] if len(merge.rows) or merge.rewrites else []
+        adds: list[AddFile] = []
+
+        def put(rows: pa.Table, *, rest: bool) -> pa.Table:
+            """Write whole files, with `rest` all of it; returns what is left."""
+            while len(rows) >= self.file_rows or (rest and len(rows)):
+                name = f"{batch.batch}-{attempt}-{len(adds)}"
+                adds.extend(self._table.stage(rows.slice(0, self.file_rows), name=name, hot=True).adds)
+                rows = rows.slice(self.file_rows)
+            return rows
+
+        try:
+            changed = [self._stored(merge.rows, batch.batch)]
+            kept = changed[0].slice(0, 0)
+            for rewrite in rewrites:
+                stay, ended = _split(self._table.read([rewrite.file]), rewrite)
+                changed.append(self._stored(ended, batch.batch))
+                kept = put(pa.concat_tables([kept, conform(stay, kept.schema)]), rest=False)
+            put(kept, rest=True)
+            put(pa.concat_tables(changed), rest=True)
+        except LodestreamError:
+            self._table.discard(Staged(tuple(adds), merge.rows))
+            raise
+        return Prepared(tuple(adds), [RemoveFile.of(one.file) for one in rewrites], operation="MERGE")
+
+    def _small(self, merge: Merge) -> list[Rewrite]:
+        """Small files that stand, if there are so many that they should be one."""
+        changing = {rewrite.file.path for rewrite in merge.rewrites}
+        none = np.empty(0, np.int64)
+        small = [
+            Rewrite(file, none, none, pa.nulls(0))
+            for file in self._table.files()
+            if file.path not in changing and (file.num_records or 0) < self.file_rows // 4
+        ]
+        return small if len(small) >= self.small_files_max else []
+
+
+def _split(rows: pa.Table, rewrite: Rewrite) -> tuple[pa.Table, pa.Table]:
+    """The rows of a file that stay as they are, and those whose span ends elsewhere now."""
+    stays = np.ones(len(rows), np.bool_)
+    stays[rewrite.gone] = stays[rewrite.ended] = False
+    ended = rows.take(pa.array(rewrite.ended))
+    if len(ended):
+        at = ended.schema.get_field_index(VALID_TO)
+        ended = ended.set_column(at, ended.schema.field(at), rewrite.until.cast(ended.schema.field(at).type))
+    return rows.filter(pa.array(stays)), ended
+
+
 class QueryOutput(_Writer):
     """Replaces the table's content in one commit."""
 
@@ -129,3 +195,15 @@ class QueryOutput(_Writer):
         rows = outcome.rows
         adds = self._write(rows, batch, f"{batch.batch}-{attempt}").adds if len(rows) else ()
         return Prepared(adds, [RemoveFile.of(a) for a in self._table.files()], operation="REFRESH")
+
+
+def make_output(plan: FlowPlan, connection: duckdb.DuckDBPyConnection, table: DeltaTable) -> Output:
+    """How a flow writes its table."""
+    window = next((step for step in plan.steps if isinstance(step, Aggregation)), None)
+    if window is not None:
+        return WindowOutput(plan, connection, table, window)
+    if any(isinstance(step, ApplyChanges) for step in plan.steps):
+        return MergeOutput(plan, connection, table)
+    if isinstance(plan.steps[0], RunQuery):
+        return QueryOutput(plan, connection, table)
+    return RowOutput(plan, connection, table)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.engines.embedded.correction import Correction
+from lodestream.engines.embedded.merge import Merge
 from lodestream.engines.embedded.rejects import rejected
 from lodestream.engines.embedded.state import Changes, FlowState
 from lodestream.model.batch import BatchPlan
@@ -34,6 +35,7 @@ class Outcome:
         schema: the table's new columns when drift changed them, else None.
         reopened: starts of closed windows that accepted late rows belong to.
         correction: the new content of those windows.
+        merge: what a batch of changes does to its table.
     """
 
     rows: pa.Table
@@ -45,6 +47,7 @@ class Outcome:
     schema: Schema | None = None
     reopened: frozenset[int] = frozenset()
     correction: Correction | None = None
+    merge: Merge | None = None
 
     def count(self, kind: str, number: int) -> None:
         """Add to a count."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from lodestream.lake.actions import RemoveFile
 from lodestream.lake.layout import EPOCH_PROPERTY
 from lodestream.lake.table import DeltaTable
-from lodestream.model.steps import Aggregation, FlowPlan
+from lodestream.model.steps import Aggregation, ApplyChanges, FlowPlan
 from lodestream.model.types import Schema
 
 REBUILD = "REBUILD"
@@ -18,11 +18,11 @@ REBUILD = "REBUILD"
 def table_properties(plan: FlowPlan) -> dict[str, str]:
     """Delta table properties that say what a flow's table was made by, and how long its removed files are kept.
 
-    A table of windows swaps its hot file every batch, so its removed files are forgotten soon; time travel of such a
-    table reaches back to closed windows only.
+    A table of windows swaps its hot file every batch, and one of changes the files whose rows change. Those are deleted
+    soon, and time travel does not reach back to them.
     """
     properties = {"lodestream.hash": plan.definition, "lodestream.definition": plan.declaration}
-    if any(isinstance(step, Aggregation) for step in plan.steps):
+    if any(isinstance(step, Aggregation | ApplyChanges) for step in plan.steps):
         properties["delta.deletedFileRetentionDuration"] = "interval 10 minutes"
     return properties
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,7 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestream.errors import ConflictError, LodestreamError, TransientError
+from lodestream.lake.crash import point
+from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
+from lodestream.model.batch import BatchPlan
 from lodestream.model.types import Column, DataType, Schema, parse_type
 
 _MICROS = "us"  # ending of a time that is written as microseconds since 1970
@@ -159,3 +165,28 @@ def _decode(value: Any, kind: DataType) -> Any:
             return [(_decode(k, kind.key), _decode(v, kind.element)) for k, v in value]
         case _:
             return value
+
+
+def commit_rejects(
+    table: DeltaTable, application: str, batch: BatchPlan, attempt: str, rejects: Sequence[pa.Table]
+) -> None:
+    """Commit a batch's quarantine rows, unless another process that runs the same plan was first.
+
+    Raises:
+        ConflictError: the flow has a rival, and this batch's rows are not there.
+        TransientError: the disk is full; nothing is left of the files.
+    """
+    staged = table.stage(pa.concat_tables(rejects), name=f"{batch.batch}-{attempt}")
+    point("quarantine.staged")
+    info = {"batch": batch.batch, "attempt": attempt}
+    try:
+        table.commit(adds=staged.adds, txn=(application, batch.batch), info=info, clock_us=batch.clock_us)
+    except TransientError:
+        with contextlib.suppress(LodestreamError):
+            table.discard(staged)
+        raise
+    except ConflictError:
+        table.discard(staged)
+        # Another process runs the same plan and was first; its rows are ours, for the plan decides them.
+        if table.refresh().txns.get(application, 0) < batch.batch:
+            raise

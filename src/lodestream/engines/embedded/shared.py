@@ -104,8 +104,8 @@ class SharedFlow(Flow):
         plan = BatchPlan(
             epoch=self.epoch, batch=self.state.batch + len(pending) + 1, kind=planned.kind,
             clock_us=max([self.around.clock(), self.state.clock_us, *(one.clock_us for one in pending)]),
-            definition=self.plan.definition, ranges=planned.ranges, pins=self._pins(), late_us=self.state.late_us,
-            evict_us=self.state.late_us, owner=self.member,
+            definition=self.plan.definition, ranges=planned.ranges, pins=self._lookups.pins(),
+            late_us=self.state.late_us, evict_us=self.state.late_us, owner=self.member,
         )  # fmt: skip
         if self.store.put_plan(plan) != plan:
             return None  # somebody else has this number; the next step folds that plan in and asks again

@@ -15,14 +15,17 @@ from lodestream.engines.embedded.expect import derive_and_expect
 from lodestream.engines.embedded.joins import join_streams
 from lodestream.engines.embedded.keys import hash_keys
 from lodestream.engines.embedded.lookups import LookupTable
+from lodestream.engines.embedded.merge import DELETES
 from lodestream.engines.embedded.passing import INDEX, Outcome, Pass
 from lodestream.engines.embedded.python_step import PythonFunction, run_python
+from lodestream.engines.embedded.screen import screen
 from lodestream.engines.embedded.state import DEDUP_SCHEMA, FlowState
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import (
     Aggregation,
     Annotate,
+    ApplyChanges,
     Ask,
     Dedupe,
     Derive,
@@ -34,7 +37,7 @@ from lodestream.model.steps import (
     Select,
     Watermark,
 )
-from lodestream.model.table import JOIN_META, META_COLUMNS
+from lodestream.model.table import JOIN_META, META_COLUMNS, Lookup
 
 
 class RowStages:
@@ -61,7 +64,7 @@ class RowStages:
         rows: pa.Table,
         batch: BatchPlan,
         state: FlowState,
-        lookups: Mapping[str, LookupTable],
+        lookups: Mapping[Lookup, LookupTable],
         joined: pa.Table | None = None,
     ) -> Outcome:
         """Take n input rows through all stages; `state` is moved on, so it must be that of the batch before.
@@ -94,31 +97,33 @@ class RowStages:
         out.rows = passing.settle().drop_columns([INDEX])
         return out
 
-    def passing(self, rows: pa.Table, batch: BatchPlan, lookups: Mapping[str, LookupTable]) -> pa.Table:
+    def passing(self, rows: pa.Table, batch: BatchPlan, lookups: Mapping[Lookup, LookupTable]) -> pa.Table:
         """The rows as they stand before event time is looked at, without touching any state."""
         stateful = (Watermark, Dedupe, Aggregation)
         steps = tuple(step for step in self._plan.steps if not isinstance(step, stateful))
         stages = RowStages(self._connection, replace(self._plan, steps=steps), self._functions, self._enrichment)
         return stages.run(rows, batch, FlowState(), lookups).rows
 
-    def _run(self, passing: Pass, step: object, lookups: Mapping[str, LookupTable]) -> None:
+    def _run(self, passing: Pass, step: object, lookups: Mapping[Lookup, LookupTable]) -> None:
         match step:
             case Watermark():
                 _watermark(passing, step)
             case Dedupe():
                 _dedupe(passing, step)
             case LookUp():
-                _look_up(passing, step, lookups[str(step.lookup.table)])
+                _look_up(passing, step, lookups[step.lookup])
             case Annotate():
                 self._enrichment.annotate(passing, step)
             case Ask():
                 self._enrichment.ask(passing, step)
             case Aggregation():
                 aggregate(passing, step)
+            case ApplyChanges():
+                screen(passing, step)
             case Select():
                 kept = [
                     *step.columns,
-                    *(c for c in (*META_COLUMNS, *JOIN_META, "_raw") if c in passing.out.rows.column_names),
+                    *(c for c in (*META_COLUMNS, *JOIN_META, "_raw", DELETES) if c in passing.out.rows.column_names),
                 ]
                 passing.out.rows = passing.out.rows.select([*dict.fromkeys([*kept, INDEX])])
             case _:

@@ -1,4 +1,4 @@
-"""What a flow remembers between batches: positions, watermark, dedup keys and open windows."""
+"""What a flow remembers between batches: positions, watermark, dedup keys, open windows and deletions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from lodestream.engines.embedded.dedup import DedupMap
+from lodestream.engines.embedded.deletions import Deletions
 from lodestream.engines.embedded.sides import JoinState
 from lodestream.engines.embedded.store import StateFile
 from lodestream.engines.embedded.waiting import WaitingRows
@@ -33,6 +34,7 @@ class Changes:
     dedup: pa.Table | None = None
     windows: pa.Table | None = None
     join: dict[str, pa.Table] = field(default_factory=dict)
+    deletions: pa.Table | None = None
     waiting: pa.Table | None = None
     left: pa.Table | None = None
     ledger: tuple[SourceRange, ...] = ()
@@ -68,6 +70,7 @@ class FlowState:
     join: JoinState | None = None
     waiting: WaitingRows = field(default_factory=WaitingRows)
     answers: int = -1
+    deletions: Deletions | None = None
     chain_length: int = 0
     chain_bytes: int = 0
     base_bytes: int = 0
@@ -112,6 +115,8 @@ class FlowState:
         sections |= {name: table for name, table in changes.join.items() if len(table)}
         waiting = {"waiting": changes.waiting, "left": changes.left}
         sections |= {name: rows for name, rows in waiting.items() if rows is not None and len(rows)}
+        if changes.deletions is not None and len(changes.deletions):
+            sections["deletions"] = changes.deletions
         if changes.ledger:
             sections["ledger"] = _ledger_table(changes.ledger)
         previous = None if make_base else self.last
@@ -131,7 +136,8 @@ class FlowState:
             dedup = pa.table(list(self.dedup.live(self.late_us)), schema=DEDUP_SCHEMA)
         windows = self.windows.table if self.windows is not None else None
         join = self.join.everything() if self.join is not None else {}
-        return Changes(dedup, windows, join, self.waiting.table, None, tuple(self.consumed.values()))
+        deletions = self.deletions.stored() if self.deletions is not None else None
+        return Changes(dedup, windows, join, deletions, self.waiting.table, None, tuple(self.consumed.values()))
 
     def apply(self, link: StateFile) -> None:
         """Take in one stored link; called for each link of a chain in order."""
@@ -159,6 +165,10 @@ class FlowState:
             self.joined_max_event_us, self.joined_upto = facts["joined_max_event_us"], facts["joined_upto"]
             self.join.given = facts["joined_given"]
             self.join.apply(link.sections, self.late_us)
+        if self.deletions is not None:
+            if "deletions" in link.sections:
+                self.deletions.load(link.sections["deletions"])
+            self.deletions.forget(self.late_us)
         self.linked(link, 0)
 
 

@@ -65,7 +65,8 @@ def set_aside(view: View, plan: FlowPlan, entries: tuple[Entry, ...]) -> Absence
             message = f"{name} set it aside as late: the watermark had passed its event time when it came"
             return Absence(str(name), "late", message, entries, (f"{replay} --accept-late",))
         case "duplicate":
-            twin = _twin(view, plan, entry)
+            keys = next((step.dedup.keys for step in plan.steps if isinstance(step, Dedupe)), ())
+            twin = _twin(view, plan, entry.source, entry.position, keys)
             message = f"{name} left it out as a repeat of a row that came before"
             return Absence(str(name), "duplicate", message, entries, (twin,) if twin else ())
         case "dropped":
@@ -84,14 +85,13 @@ def set_aside(view: View, plan: FlowPlan, entries: tuple[Entry, ...]) -> Absence
     return Absence(str(name), "quarantine", message, entries, steps)
 
 
-def _twin(view: View, plan: FlowPlan, entry: Entry) -> str | None:
-    """What to type to see the row that this one repeats, when its keys come unchanged from upstream."""
-    keys = next((step.dedup.keys for step in plan.steps if isinstance(step, Dedupe)), ())
+def _twin(view: View, plan: FlowPlan, source: str, position: int, keys: Sequence[str]) -> str | None:
+    """What to type to see the row that stands for this one, when its keys come unchanged from upstream."""
     table = view.table(plan.table.name)
     made = {one.name for one in plan.table.derive} | {here for one in plan.table.lookups for _, here in one.columns}
     if plan.upstream is None or table is None or made & set(keys) or plan.table.python is not None:
         return None
-    row, schema = view.at(plan.upstream, entry.source, entry.position), table.snapshot.metadata.schema
+    row, schema = view.at(plan.upstream, source, position), table.snapshot.metadata.schema
     if row is None or any(key not in row or key not in schema for key in keys):
         return None
     _, rows = view.find(table, [equal(key, row[key], schema[key].type) for key in keys], limit=1)
@@ -105,7 +105,24 @@ def _not_taken(view: View, plan: FlowPlan, below: Hop, entries: tuple[Entry, ...
         return Absence(str(name), "not_in_lake", f"{name} is not in the lake yet", next=(_RUN,))
     if waiting := not_read(view, plan, below) or _waits_for_answer(view, plan, below):
         return waiting
+    if plan.table.changes is not None:
+        return _replaced(view, plan, below)
     return unaccounted(plan, entries)
+
+
+def _replaced(view: View, plan: FlowPlan, below: Hop) -> Absence:
+    """A change that was taken in and does not stand."""
+    name, changes = plan.table.name, plan.table.changes
+    assert changes is not None
+    assert below.source is not None
+    assert below.position is not None
+    proof = f"lodestream reconcile {name}  # proves it for every change"
+    twin = None if changes.history else _twin(view, plan, below.source, below.position, changes.keys)
+    if twin is not None:
+        message = f"{name} has taken it in, and a newer change of its key stands"
+        return Absence(str(name), "superseded", message, next=(twin, proof))
+    message = f"{name} has taken it in, and it deletes or a newer change of its key has replaced or deleted it"
+    return Absence(str(name), "superseded", message, next=(proof,))
 
 
 def not_read(view: View, plan: FlowPlan, below: Hop) -> Absence | None:

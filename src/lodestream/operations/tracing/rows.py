@@ -8,13 +8,15 @@ from typing import Any
 from lodestream.errors import ConfigError
 from lodestream.model.batch import SourceRange
 from lodestream.model.steps import FlowPlan, LookUp, ReadSource
-from lodestream.model.table import JOIN_META, META_COLUMNS, Join, TableName
+from lodestream.model.table import JOIN_META, META_COLUMNS, VALID_FROM, VALID_TO, Join, TableName
 from lodestream.model.types import BIGINT, STRING
 from lodestream.operations.tracing.findings import Hop, LookedUp, Record
 from lodestream.operations.tracing.keys import equal
 from lodestream.operations.tracing.origin import Origin
 from lodestream.operations.tracing.plain import command, pairs
 from lodestream.operations.tracing.view import View, at_version
+
+_SPANS_MAX = 100_000
 
 
 def walk(view: View, name: TableName, source: str, position: int) -> tuple[tuple[Hop, ...], Record]:
@@ -85,8 +87,11 @@ def _lookups(view: View, plan: FlowPlan, row: Mapping[str, Any], pins: Mapping[s
             tests = [equal(there, row[here], schema[there].type) for here, there in step.lookup.on]
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError("lookup columns are of other types now", table=str(name)) from error
-        _, rows = view.find(table, tests, adds=adds, limit=1)
-        there = rows[0] if rows else None
+        when = step.lookup.as_of
+        if when is not None and when not in row:
+            continue
+        _, rows = view.find(table, tests, adds=adds, limit=1 if when is None else _SPANS_MAX)
+        there = next((one for one in rows if when is None or _held(one, row[when])), None)
         shown = {k: v for k, v in there.items() if k not in META_COLUMNS} if there else None
         found.append(LookedUp(str(name), version, on, shown, trace_of(view, name, there) if there else None, note))
     return tuple(found)
@@ -113,6 +118,12 @@ def _partner(view: View, join: Join, row: Mapping[str, Any]) -> LookedUp:
     there = view.at(join.table, source, position) if source is not None else None
     shown = {k: v for k, v in there.items() if k not in META_COLUMNS} if there else None
     return LookedUp(str(join.table), version, on, shown, trace_of(view, join.table, there) if there else None)
+
+
+def _held(row: Mapping[str, Any], when: Any) -> bool:
+    """Whether a row of a history held at a moment."""
+    start, end = row[VALID_FROM], row[VALID_TO]
+    return bool(when is not None and start <= when and (end is None or when < end))
 
 
 def trace_of(view: View, name: TableName, row: Mapping[str, Any]) -> str:

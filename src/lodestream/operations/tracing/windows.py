@@ -24,7 +24,7 @@ from lodestream.model.arrow import to_arrow_type
 from lodestream.model.batch import BatchPlan
 from lodestream.model.digest import fold, position_digest
 from lodestream.model.steps import Aggregation, FlowPlan, LookUp, ReadTable, Watermark
-from lodestream.model.table import WINDOW_START
+from lodestream.model.table import WINDOW_START, Lookup
 from lodestream.model.types import TIMESTAMP, DataType
 from lodestream.operations.tracing.findings import Hop
 from lodestream.operations.tracing.keys import Test, all_of
@@ -119,7 +119,7 @@ class WindowFlow:
         self._connection = connect()
         around = view.pipeline.around
         self._stages = RowStages(self._connection, plan, around.functions, Enrichment(plan, around))
-        self._lookups: dict[str, LookupTable] | None = None
+        self._lookups: dict[Lookup, LookupTable] | None = None
         self._batch = BatchPlan(
             epoch=view.epoch(self.name), batch=view.committed(self.name) + 1, kind="data", clock_us=0,
             definition=plan.definition,
@@ -217,7 +217,7 @@ class WindowFlow:
         taken = pa.table(columns).take(pa.array(index))
         return taken.add_column(3, "_start", pa.array(start, pa.int64()))
 
-    def _tables(self) -> dict[str, LookupTable]:
+    def _tables(self) -> dict[Lookup, LookupTable]:
         """Lookup tables at the versions of the flow's last batch."""
         if self._lookups is None:
             self._lookups = {}
@@ -227,9 +227,8 @@ class WindowFlow:
                 assert table is not None
                 files, note = at_version(table, pins.get(str(step.lookup.table), table.snapshot.version))
                 self.notes += [note] if note else []
-                needed = [*(there for _, there in step.lookup.on), *(there for there, _ in step.lookup.columns)]
-                rows = table.read(files, columns=list(dict.fromkeys(needed)))
-                self._lookups[str(step.lookup.table)] = LookupTable(self._connection, step.lookup, rows)
+                rows = table.read(files, columns=step.lookup.reads)
+                self._lookups[step.lookup] = LookupTable(self._connection, step.lookup, rows)
             if self._lookups:
                 self.notes.append("lookups are those of the last batch; earlier batches may have read earlier versions")
         return self._lookups
