@@ -40,6 +40,7 @@ PROJECT = {
         event_time: {column: ordered_at, delay: 10 seconds}
         window: {every: 1 minute}
         measures: {orders: count(*)}
+        completeness: true
     """,
     "tables/gold/totals.yaml": "sql: select count(*) as orders from silver.orders\n",
 }
@@ -57,6 +58,8 @@ COLUMNS = {
     "window_end": "first moment after the window (UTC)",
     "_rows": "how many input rows the window row covers",
     "_digest": "XOR of the 64-bit hashes of their positions, read as a signed number",
+    "_final": "with `completeness: true`: whether the watermark has closed the window",
+    "_covers": "likewise: for each source of its rows, first and last position, how many, and their digest",
 }
 PROPERTIES = {
     "lodestream.definition": "the declaration that the table was made by, as JSON",
@@ -78,6 +81,7 @@ COMMIT = {
     "joined_upto": "the same of the stream that is joined",
     "pins": "versions of lookup tables and of a query's inputs",
     "code": "version of Lodestream",
+    "open_windows": "tables of windows: how many, by window and group, wait in the state",
 }
 DELTA_COMMIT = ("timestamp", "operation", "operationParameters", "isBlindAppend", "engineInfo", "txnId")
 FILES = {

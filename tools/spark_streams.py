@@ -64,6 +64,79 @@ def hand_made():
     }  # fmt: skip
 
 
+def sessions():
+    """Sessions at their edges: what touches, what bridges, what is late, what begins inside a closed one."""
+    rows = iter(range(1_000))
+
+    def file(*seconds, g="a"):
+        return [{"n": next(rows), "key": f"k{s}", "g": g, "t": round(s * S)} for s in seconds]
+
+    ten = {"dedup": False, "delay_ms": 10_000, "gap_ms": 10_000, "emit": "final"}
+    yield {"name": "a session ends a gap after its last row", **ten, "files": [file(1, 5, 40), "idle", file(90)]}
+    yield {
+        "name": "rows exactly a gap apart, and a microsecond more", **ten,
+        "files": [file(20, 30, 40.000001), file(60, 49.999999), "idle", file(120)],
+    }  # fmt: skip
+    yield {"name": "a row bridges two sessions", **ten, "files": [file(20, 36), file(28), "idle", file(99)]}
+    yield {"name": "one row touches both", **ten, "files": [file(20, 40), file(30), "idle", file(99)]}
+    yield {
+        "name": "late by its own session, though it reaches an open one", **ten,
+        "files": [file(20, 35), "idle", file(24, 12), "idle", file(14.9, 15, 15.1), "idle", file(99)],
+    }  # fmt: skip
+    yield {
+        "name": "a session begins inside a closed one", **ten, "delay_ms": 0,
+        "files": [file(20), file(30.5, g="b"), "idle", file(25), file(21, g="b"), "idle", file(99)],
+    }  # fmt: skip
+    yield {
+        "name": "behind W(n) but not behind W(n-1), into a closing session", **ten,
+        "files": [file(21, 25), file(62), file(31), file(20), "restart", file(99)],
+    }  # fmt: skip
+    yield {
+        "name": "before 1970 and in the year 9999", **ten,
+        "files": [file(-15, -9.5, 0), file(3, 253_402_300_799), "idle", file(40)],
+    }  # fmt: skip
+
+
+def chained():
+    """Windows of windows: they take the time, and the watermark, of the windows below them."""
+    rows = iter(range(1_000))
+
+    def file(*seconds, g="a"):
+        return [{"n": next(rows), "key": f"k{s}", "g": g, "t": round(s * S)} for s in seconds]
+
+    five = {"dedup": False, "delay_ms": 5_000, "every_ms": 5_000, "slide_ms": None, "emit": "final"}
+    minute = {"every_ms": 20_000, "slide_ms": None}
+    yield {
+        "name": "the last window of an outer one", **five, "then": minute,
+        "files": [file(1, 14.9, 15, 19.9), file(20, 24.9), "idle", file(25), "idle", file(26, 50), "idle", file(99)],
+    }  # fmt: skip
+    yield {
+        "name": "an outer window closes with the watermark, not with a row", **five, "then": minute,
+        "files": [file(1, 2), file(80), "idle", file(3, 81), "restart", file(200)],
+    }  # fmt: skip
+    yield {
+        "name": "sessions of windows", **five, "then": {"gap_ms": 7_000},
+        "files": [file(1, 4), file(9, 22, 23), "idle", file(31, 60), "idle", file(150)],
+    }  # fmt: skip
+    yield {
+        "name": "windows of sessions", **five, "gap_ms": 6_000, "then": minute,
+        "files": [file(1, 4), file(9, 22, 23), "idle", file(31, 60), "idle", file(150)],
+    }  # fmt: skip
+
+
+def drawn_windows(seed):
+    """A drawn stream with sessions, or with windows of windows, or both."""
+    rng = random.Random(1_000 + seed)
+    stream = {**drawn(seed), "name": f"drawn windows {seed}", "emit": "final", "dedup": rng.random() < 0.3}
+    if seed % 2 == 0 or rng.random() < 0.3:
+        stream["gap_ms"] = rng.choice([1_000, 3_000, 8_000, 20_000])
+    if seed % 2 == 1:
+        outer = rng.choice([10_000, 30_000, 60_000])
+        slides = {"every_ms": outer, "slide_ms": rng.choice([None, None, outer // 2, 7_000])}
+        stream["then"] = rng.choice([slides, slides, {"gap_ms": rng.choice([2_000, 15_000])}])
+    return stream
+
+
 def drawn(seed):
     """A stream full of repeats, stragglers, leaps, missing times and idle moments."""
     rng = random.Random(seed)
@@ -94,6 +167,14 @@ def drawn(seed):
     }  # fmt: skip
 
 
+def window(fn, time, shape):
+    """A window column of Spark, named `window`."""
+    if "gap_ms" in shape:
+        return fn.session_window(time, f"{shape['gap_ms']} milliseconds").alias("window")
+    slide = f"{shape['slide_ms']} milliseconds" if shape["slide_ms"] else None
+    return fn.window(time, f"{shape['every_ms']} milliseconds", slide).alias("window")
+
+
 def run(spark, stream, folder):
     """Add to `stream` the batches that Spark made of it, each with its watermark, file and output."""
     import pyspark.sql.functions as fn
@@ -112,10 +193,18 @@ def run(spark, stream, folder):
     if stream["dedup"]:
         frame = frame.dropDuplicatesWithinWatermark(["key"])
     if emit:
-        slide = f"{stream['slide_ms']} milliseconds" if stream["slide_ms"] else None
-        window = fn.window("t", f"{stream['every_ms']} milliseconds", slide)
-        frame = frame.groupBy(window, "g").agg(fn.array_sort(fn.collect_list("n")).alias("rows"))
-        frame = frame.select(fn.unix_micros("window.start").alias("start_us"), "g", "rows")
+        frame = frame.groupBy(window(fn, "t", stream), "g").agg(fn.array_sort(fn.collect_list("n")).alias("rows"))
+        bounds = [fn.unix_micros("window.start").alias("start_us")]
+        if "then" in stream:
+            outer = window(fn, fn.window_time("window"), stream["then"])
+            rows = fn.array_sort(fn.flatten(fn.collect_list("rows"))).alias("rows")
+            if "gap_ms" in stream["then"]:  # Spark has no sessions of a stream without a group
+                frame = frame.groupBy(outer, "g").agg(rows)
+            else:
+                frame = frame.groupBy(outer).agg(rows).withColumn("g", fn.lit(None).cast("string"))
+        if "gap_ms" in stream or "then" in stream:
+            bounds.append(fn.unix_micros("window.end").alias("end_us"))
+        frame = frame.select(*bounds, "g", "rows")
     else:
         frame = frame.select("n")
     outputs: dict[int, list] = {}
@@ -182,6 +271,7 @@ def main():
             [stream] if "emit" in stream else [{**stream, "emit": e} for e in (None, "final") if e or stream["dedup"]]
         )
     streams += [drawn(seed) for seed in range(22)]
+    streams += [*sessions(), *chained(), *(drawn_windows(seed) for seed in range(24))]
     done = []
     for i, stream in enumerate(s for s in streams if s["dedup"] or s["emit"]):
         done.append(run(spark, stream, folder / str(i)))

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lodestream.engines.embedded import frames
+from lodestream.engines.embedded import frames, inputs
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.handover import Handover
+from lodestream.engines.embedded.inputs import StreamInput
 from lodestream.engines.embedded.lookups import LookupTable
+from lodestream.engines.embedded.sessions import OpenSessions
 from lodestream.engines.embedded.stages import RowStages
 from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.lake.disk import LocalDisk
@@ -242,11 +244,40 @@ def lookups_take_one_of_two(patch):
     patch.setattr(LookupTable, "find", lambda self, rows: (find(self, rows)[0], np.zeros(len(rows), np.bool_)))
 
 
+def sessions_that_touch_stay_apart(patch):
+    patch.setattr(OpenSessions, "_merge", lambda self, near: near)
+
+
+def windows_of_windows_run_ahead(patch):
+    follow = StreamInput.next
+
+    def ahead(self, *given):
+        planned = follow(self, *given)
+        if planned is not None:
+            self.watermark_us += 60_000_000
+        return planned
+
+    patch.setattr(StreamInput, "next", ahead)
+
+
+def windows_of_windows_have_the_time_of_their_end(patch):
+    name = inputs.as_rows
+
+    def later(windows, table, groups):
+        rows = name(windows, table, groups)
+        return rows.set_column(rows.schema.get_field_index("window_time"), "window_time", rows.column("window_end"))
+
+    patch.setattr(inputs, "as_rows", later)
+
+
 @pytest.mark.parametrize(
     "bug",
     [
         late_by_the_new_watermark, the_last_copy_survives, expired_keys_still_count, windows_close_a_step_early,
         state_forgets_the_open_windows, the_handover_loses_a_row, lookups_take_one_of_two,
+        sessions_that_touch_stay_apart,
+        windows_of_windows_run_ahead,
+        windows_of_windows_have_the_time_of_their_end,
     ],
     ids=lambda bug: bug.__name__,
 )  # fmt: skip

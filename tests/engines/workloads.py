@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lodestream.engines.embedded.flow import Flow
@@ -68,6 +69,40 @@ def mixed(start: int, count: int) -> list[Any]:
     return rows
 
 
+WINDOWED = {
+    TableName("gold", "visits"): """
+from: stream(silver.events)
+event_time: {column: event_time, delay: 30 seconds}
+window: {gap: 20 seconds}
+group_by: [type]
+measures: {events: count(*), amount: sum(amount)}
+""",
+    TableName("gold", "visits_final"): """
+from: stream(silver.events)
+event_time: {column: event_time, delay: 30 seconds}
+window: {gap: 25 seconds}
+group_by: [type]
+measures: {events: count(*), amount: sum(amount)}
+emit: final
+""",
+    TableName("gold", "visits_per_minute"): """
+from: stream(gold.visits_final)
+window: {every: 1 minute}
+measures: {visits: count(*), events: sum(events)}
+""",
+    TableName("gold", "corrected"): """
+from: stream(bronze.events)
+event_time: {column: event_time, delay: 30 seconds}
+window: {every: 1 minute}
+group_by: [type]
+measures: {events: count(*), amount: sum(amount)}
+emit: final
+late: update
+""",
+}
+"""Sessions, windows of sessions, and windows that late rows correct."""
+
+
 @dataclass
 class Project:
     """The crash tester's project in a folder of its own, with its lake in any folder.
@@ -83,10 +118,13 @@ class Project:
     files: int = 0
 
     @classmethod
-    def make(cls, root: Path) -> Project:
+    def make(cls, root: Path, more: Mapping[TableName, str] = MappingProxyType({})) -> Project:
+        """A new project in `root`, with `more` tables beside its own."""
         with resources.as_file(resources.files("lodestream.operations") / "chaos_project") as template:
             shutil.copytree(template, root, dirs_exist_ok=True)
         (root / "events").mkdir()
+        for name, text in more.items():
+            (root / "tables" / name.layer / f"{name.name}.yaml").write_text(text)
         return cls(root, compile_project(load_project(str(root)), {}).flows)
 
     @property
@@ -122,7 +160,7 @@ class Project:
     def check(self, lake: str | None = None) -> Verdict:
         """Judge the tables with the crash tester's checker and with `reconcile`, whose findings count too."""
         lake = lake or self.lake
-        gold = {name.name: GOLD[name.name] for name in self.flows if name.layer == "gold"}
+        gold = {name.name: GOLD[name.name] for name in self.flows if name.name in GOLD}
         verdict = check(self.root / "events", Path(lake), gold)
         for plan in self.flows.values():
             report = reconcile(str(self.root), lake, plan)

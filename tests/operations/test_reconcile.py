@@ -48,8 +48,17 @@ WINDOWS = {
     "tumbling_final": ("{every: 1 minute}", "final"),
     "hopping_updates": ("{every: 90 seconds, slide: 30 seconds}", "updates"),
     "hopping_final": ("{every: 2 minutes, slide: 1 minute}", "final"),
+    "sessions_updates": ("{gap: 3 seconds}", "updates\ncompleteness: true"),
+    "sessions_final": ("{gap: 2 seconds}", "final\ncompleteness: true"),
+    "tumbling_corrected": ("{every: 1 minute}", "updates\nlate: update\ncompleteness: true"),
 }
-TABLES = ("bronze.o", "silver.o", *(f"gold.{name}" for name in WINDOWS))
+CHAINED = """
+from: stream(gold.{above})
+window: {{every: 5 minutes}}
+group_by: [country]
+measures: {{windows: count(*), orders: sum(orders)}}
+"""
+TABLES = ("bronze.o", "silver.o", *(f"gold.{name}" for name in WINDOWS), "gold.of_windows", "gold.of_sessions")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +70,8 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     lab.table("silver.o", SILVER)
     for name, (window, emit) in WINDOWS.items():
         lab.table(f"gold.{name}", WINDOW.format(window=window, emit=emit))
+    lab.table("gold.of_windows", CHAINED.format(above="hopping_final"))
+    lab.table("gold.of_sessions", CHAINED.format(above="sessions_final"))
     lab.run()
     return lab
 
@@ -88,7 +99,7 @@ def test_generated_chaos_adds_up_exactly(chaos: Lab, name: str) -> None:
     if name == "silver.o":
         assert min(counts[kind] for kind in ("output", "quarantine", "late", "duplicate", "dropped")) > 10
     if name.startswith("gold."):
-        assert counts["late"] > 0
+        assert (counts["late"] > 0) == (not name.startswith("gold.of_") and name != "gold.tumbling_corrected")
         assert counts["open"] > 0
 
 
@@ -181,6 +192,18 @@ def called(kind: str, other: str) -> Callable[[pa.Table], pa.Table]:
         return first_changed(table, "kind", lambda _: other, row=table.column("kind").to_pylist().index(kind))
 
     return change
+
+
+def final_turned(table: pa.Table) -> pa.Table:
+    return first_changed(table, "_final", lambda final: not final)
+
+
+def covers_one_more(table: pa.Table) -> pa.Table:
+    return first_changed(table, "_covers", lambda covers: [{**covers[0], "rows": covers[0]["rows"] + 1}, *covers[1:]])
+
+
+def covers_a_source_less(table: pa.Table) -> pa.Table:
+    return first_changed(table, "_covers", lambda covers: covers[1:])
 
 
 ROW_CHANGES = [without_first, first_twice, one_from_nowhere, first_elsewhere, first_from_other_source]
@@ -303,3 +326,12 @@ def test_a_window_that_no_input_has_is_seen(tmp_path: Path) -> None:
         rows = rows.set_column(at, name, rows.column(name).cast(pa.timestamp("us", tz="UTC")))
     table.commit(adds=table.stage(rows, name="forged").adds, clock_us=0)
     assert report(lab, "gold.w").problems
+
+
+@pytest.mark.parametrize("change", [final_turned, covers_one_more, covers_a_source_less])
+@pytest.mark.parametrize("name", ["gold.sessions_final", "gold.tumbling_corrected"])
+def test_a_window_that_says_of_itself_what_is_not_so_is_seen(
+    chaos: Lab, name: str, change: Callable[[pa.Table], pa.Table]
+) -> None:
+    with Tampered(chaos, name, change):
+        assert report(chaos, name).problems

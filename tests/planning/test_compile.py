@@ -339,3 +339,19 @@ event_time: {column: ordered_at, delay: 30 seconds}
 def test_skip_silver_is_no_key_of_a_source(write):
     with pytest.raises(ProjectError, match=r"D207 .*key='skip_silver'"):
         compile_project(read_project(write({"tables/bronze/a.yaml": "source: generator\nskip_silver: true\n"})), {})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at"),
+    [
+        ("{every: 1 minute}", "{gap: 1 minute}", "window: Spark shows sessions when they are closed only"),
+        ("emit: updates", "late: update", "late: Spark corrects no closed window"),
+    ],
+)
+def test_windows_that_spark_does_not_have_are_noted(write, sample, old, new, at):
+    text = sample["tables/gold/revenue.yaml"].replace(old, new)
+    plans = compile_project(read_project(write({"tables/gold/revenue.yaml": text})), {})
+    assert [note.code for note in plans.notes] == ["N101"]
+    assert at in str(plans.notes[0])
+    marked = compile_project(read_project(write({"tables/gold/revenue.yaml": text + "engine: embedded\n"})), {})
+    assert marked.notes == ()

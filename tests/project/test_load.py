@@ -211,7 +211,7 @@ def test_circles_are_told_once_and_name_their_way(write):
     ("above", "told"),
     [
         ("from: stream(silver.orders)\nevent_time: {column: ordered_at, delay: 1 s}\nwindow: {every: 1 day}\nmeasures: {n: count(*)}\n", "windows with emit: updates cannot be streamed from"),
-        ("from: stream(silver.orders)\nevent_time: {column: ordered_at, delay: 1 s}\nwindow: {every: 1 day}\nmeasures: {n: count(*)}\nemit: final\n", "windows with emit: final cannot be streamed from"),
+        ("from: stream(silver.orders)\nevent_time: {column: ordered_at, delay: 1 s}\nwindow: {every: 1 day}\nmeasures: {n: count(*)}\nemit: final\n", "only windows can be made of a stream of windows"),
         ("sql: select * from silver.orders\n", "a batch table cannot be streamed from"),
     ],
 )  # fmt: skip
@@ -220,6 +220,38 @@ def test_what_is_no_stream_cannot_be_streamed_from(write, above, told):
     (found,) = read_project(write(files)).mistakes
     assert (found.file, found.line, found.code, found.message) == ("tables/gold/below.yaml", 1, "D210", told)
     assert "sql: select … from gold.above" in found.fix
+
+
+ABOVE = "from: stream(silver.orders)\nevent_time: {column: ordered_at, delay: 1 s}\nmeasures: {n: count(*)}\n"
+BELOW = "from: stream(gold.above)\nwindow: {every: 1 day}\nmeasures: {m: sum(n)}\n"
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "told"),
+    [
+        ("window: {every: 1 hour}\nemit: final\n", "", []),
+        ("window: {gap: 1 hour}\nemit: final\n", "", []),
+        ("window: {every: 1 hour}\n", "", ["1 D210 windows with emit: updates cannot be streamed from"]),
+        (
+            "window: {every: 1 hour}\nemit: final\nlate: update\n", "",
+            ["1 D210 windows with late: update cannot be streamed from"],
+        ),
+        (
+            "window: {every: 1 hour}\nemit: final\n", "event_time: {column: window_end, delay: 1 s}\n",
+            ["4 D207 event_time on windows of windows"],
+        ),
+        ("window: {every: 1 hour}\nemit: final\n", "dedup: {keys: [n]}\n", ["4 D207 dedup on windows of windows"]),
+        (
+            "window: {every: 1 hour}\nemit: final\n", "derive: {window_time: window_end}\n",
+            ["4 D111 this name is taken by the windows above"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_windows_of_windows_may_be(write, above, below, told):
+    files = {"tables/gold/above.yaml": ABOVE + above, "tables/gold/below.yaml": BELOW + below}
+    found = read_project(write(files)).mistakes
+    assert [f"{d.line} {d.code} {d.message}" for d in found] == told
+    assert all(d.file == "tables/gold/below.yaml" and d.fix for d in found)
 
 
 def test_the_error_is_a_config_error_that_lists_all(write):

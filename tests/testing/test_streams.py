@@ -1,10 +1,13 @@
 import json
 from collections import Counter
+from itertools import pairwise
 
+from lodestream.model.table import Session, Window
+from lodestream.semantics.chained import windows_of
 from lodestream.semantics.stages import Batch, run_stream
-from lodestream.testing.streams import BRONZE, GOLD, SILVER, USERS, make_stream
+from lodestream.testing.streams import BRONZE, CHAINED, GOLD, SILVER, USERS, make_stream
 
-SEEDS = range(140)
+SEEDS = range(200)
 
 
 def test_a_seed_is_a_stream():
@@ -41,22 +44,38 @@ def test_the_streams_hold_what_real_feeds_do_wrong():
         accepted = {BRONZE: [list(rows(file)) for file in stream.files]}
         shapes["empty file"] += sum(not file.lines for file in stream.files)
         known = []
+        follows = {}
         pins = []
         for file in stream.users:
             known = [*known, *(row for _, row in file.records())]
             pins.append({USERS: known})
         for name, spec in stream.specs.items():
             inputs = accepted[stream.upstream[name]]
-            outcomes = run_stream(spec, [Batch(r, p) for r, p in zip(inputs, pins or [{}] * len(inputs), strict=True)])
+            marks = follows.get(stream.upstream[name], [None] * len(inputs))
+            batches = [
+                Batch(r, p, watermark_us=m) for r, p, m in zip(inputs, pins or [{}] * len(inputs), marks, strict=True)
+            ]
+            outcomes = run_stream(spec, batches)
             accepted[name] = [out.accepted for out in outcomes]
+            if spec.window is not None and spec.emit == "final":
+                accepted[name] = [windows_of(name, spec, out) for out in outcomes]
+                follows[name] = [out.mark.evict_us for out in outcomes]
+            shapes["windows of windows"] += name == CHAINED and bool(outcomes[-1].after.table)
+            shapes["corrected"] += any(
+                key in before.after.covered and before.after.covered[key] != out.after.covered[key]
+                for before, out in pairwise(outcomes) for key in out.after.covered
+            )  # fmt: skip
+            shapes["sessions of several rows"] += isinstance(spec.window, Session) and any(
+                row["_rows"] > 1 for row in outcomes[-1].after.table.values()
+            )
             for out in outcomes:
                 shapes["missed"] += len(out.missed)
                 for disposition in out.dispositions.values():
                     kinds[disposition.kind] += 1
                     kinds.update(reason.split(":")[0] for reason in disposition.reasons)
                     kinds["error"] += any(reason.endswith(":error") for reason in disposition.reasons)
-            shapes["hopping"] += spec.window is not None and spec.window.slide_us is not None
-            shapes["tumbling"] += spec.window is not None and spec.window.slide_us is None
+            shapes["hopping"] += isinstance(spec.window, Window) and spec.window.slide_us is not None
+            shapes["tumbling"] += isinstance(spec.window, Window) and spec.window.slide_us is None
             shapes[spec.emit if spec.window else "rows"] += 1
             shapes["dedup"] += spec.dedup is not None
             shapes["within"] += spec.dedup is not None and spec.dedup.within_us is not None
@@ -67,6 +86,7 @@ def test_the_streams_hold_what_real_feeds_do_wrong():
         assert {SILVER, GOLD} <= set(stream.specs)
     wanted = ("output", "quarantine", "late", "duplicate", "dropped", "null_event_time", "lookup_ambiguous", "derive")
     assert min(kinds[k] for k in (*wanted, "expect", "measure", "group", "error")) >= 40, kinds
+    assert min(shapes.pop("missed"), shapes.pop("corrected")) >= 10
     assert min(shapes.values()) >= 25, shapes
 
 

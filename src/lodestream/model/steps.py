@@ -12,9 +12,11 @@ from lodestream.model.table import (
     Drift,
     EventTime,
     Join,
+    Late,
     Lookup,
     OnFail,
     PythonStep,
+    Session,
     SinkName,
     Table,
     TableName,
@@ -36,10 +38,14 @@ class ReadSource:
 
 @dataclass(frozen=True, slots=True)
 class ReadTable:
-    """Rows that the upstream table's commits added, in commit order."""
+    """Rows that the upstream table's commits added, in commit order.
+
+    `windows` are the group columns of the upstream table when its rows are windows, None when they are not.
+    """
 
     table: TableName
     schema: Schema
+    windows: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,13 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """Quarantine rows without event time (`null_event_time`), then track the watermark."""
+    """Quarantine rows without event time (`null_event_time`), then track the watermark.
+
+    `follows` is the table whose watermark this one is, when rows are windows: then nothing is tracked.
+    """
 
     event_time: EventTime
+    follows: TableName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +163,12 @@ class Ask:
 class Aggregation:
     """Group rows by event-time window and keys."""
 
-    window: Window
+    window: Window | Session
     group_by: tuple[tuple[str, Expression], ...]
     measures: tuple[tuple[str, Aggregate], ...]
     emit: str
+    late: Late = "quarantine"
+    completeness: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ Layer = Literal["bronze", "silver", "gold"]
 LAYERS: tuple[Layer, ...] = ("bronze", "silver", "gold")
 OnFail = Literal["warn", "drop", "quarantine", "fail"]
 Drift = Literal["add", "widen", "quarantine", "stop"]
+Late = Literal["quarantine", "update"]
+"""What becomes of a row whose window is closed: set aside, or the window is computed again with it."""
 
 META_COLUMNS = ("_source", "_position", "_ingest_time", "_batch")
 """Provenance columns of every row that comes from one source row."""
@@ -25,6 +27,8 @@ ENRICH_ERROR = "_enrich_error"
 """Column of a table with a slow enricher: why a row has no answer, NULL where it has one."""
 
 WINDOW_START, WINDOW_END = "window_start", "window_end"
+WINDOW_TIME = "window_time"
+"""Event time of a window that is a row of another window: its last microsecond."""
 WINDOW_META = ("_rows", "_digest", "_batch")
 """Columns of a window row: how many input rows it covers, an order-free digest of their positions, its batch."""
 
@@ -168,6 +172,23 @@ class Window:
         """Distance between two window starts."""
         return self.slide_us or self.every_us
 
+    @property
+    def span_us(self) -> int:
+        """How long a window is that holds one row only."""
+        return self.every_us
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Windows from a group's first row up to `gap_us` microseconds after its last; rows a gap apart are together."""
+
+    gap_us: int
+
+    @property
+    def span_us(self) -> int:
+        """How long a session is that holds one row only."""
+        return self.gap_us
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -200,6 +221,7 @@ class Table:
 
     Exactly one of `source`, `from_`, `sql` says where rows come from. `source` makes an ingest flow, `from_`
     a stream over the upstream table, `sql` a batch table that is refreshed when its inputs change.
+    `completeness` adds `_final` and `_covers` to a table of windows.
     `skip_silver` says that a gold table reads bronze on purpose; it decides no row.
     `declared_at` says where; two tables declared alike in two places are equal.
     """
@@ -221,10 +243,12 @@ class Table:
     join: Join | None = None
     enrichers: tuple[Component, ...] = ()
     python: PythonStep | None = None
-    window: Window | None = None
+    window: Window | Session | None = None
     group_by: tuple[Named, ...] = ()
     measures: tuple[Named, ...] = ()
     emit: Literal["updates", "final"] = "updates"
+    late: Late = "quarantine"
+    completeness: bool = False
     changes: Changes | None = None
     sql: str | None = None
     schedule: str | None = None

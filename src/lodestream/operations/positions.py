@@ -24,35 +24,42 @@ from lodestream.model.table import TableName
 I64 = npt.NDArray[np.int64]
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CODE_SHIFT = 42  # positions below 4 Ti fit beside 2 M source names in one signed integer
+_PLACE = (1 << _CODE_SHIFT) - 1
 
 
 @dataclass
 class Coder:
     """Gives each (source, position) one integer, the same for all tables of one check."""
 
-    codes: dict[str, int] = field(default_factory=dict)
+    codes: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def encode(self, sources: pa.ChunkedArray | pa.Array, positions: pa.ChunkedArray | pa.Array) -> I64:
         """N keys for n positions; equal positions of one source have equal keys, others differ."""
         if isinstance(sources, pa.ChunkedArray):
             sources = sources.combine_chunks()
         coded = sources.dictionary_encode() if not pa.types.is_dictionary(sources.type) else sources
-        table = np.array([self._code(name) for name in coded.dictionary.to_pylist()], np.int64)
+        names = coded.dictionary.to_pylist()
         places = np.asarray(positions.to_numpy(zero_copy_only=False), np.int64)
         if not len(places):
             return places
-        if places.max() >= 1 << _CODE_SHIFT or places.min() < 0 or len(self.codes) >= 1 << (63 - _CODE_SHIFT):
-            raise ValueError("positions are too large to check in one go")
-        keys: I64 = table[coded.indices.to_numpy()] << _CODE_SHIFT | places
+        indices, above = coded.indices.to_numpy(), places >> _CODE_SHIFT
+        if not above.any():
+            code = np.array([self._code(name, 0) for name in names], np.int64)[indices]
+        else:  # windows are at their start, microseconds since 1970
+            pairs, which = np.unique(np.column_stack([indices, above]), axis=0, return_inverse=True)
+            code = np.array([self._code(names[i], high) for i, high in pairs.tolist()], np.int64)[which.ravel()]
+        if len(self.codes) >= 1 << (63 - _CODE_SHIFT):
+            raise ValueError("too many sources to check in one go")
+        keys: I64 = code << _CODE_SHIFT | places & _PLACE
         return keys
 
-    def _code(self, name: str) -> int:
-        return self.codes.setdefault(name, len(self.codes))
+    def _code(self, name: str, above: int) -> int:
+        return self.codes.setdefault((name, above), len(self.codes))
 
     def decode(self, key: int) -> tuple[str, int]:
         """The (source, position) of a key."""
-        names = list(self.codes)
-        return names[key >> _CODE_SHIFT], key & ((1 << _CODE_SHIFT) - 1)
+        name, above = list(self.codes)[key >> _CODE_SHIFT]
+        return name, above << _CODE_SHIFT | key & _PLACE
 
 
 def open_table(path: str, version: int | None = None) -> DeltaTable | None:

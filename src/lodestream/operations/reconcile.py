@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,11 @@ from deltalake import DeltaTable
 
 from lodestream.drivers.record_log.layout import log_folder
 from lodestream.lake.layout import app_id, epoch_of, flow_folder, quarantine_name, table_path
+from lodestream.model.chained import as_rows
 from lodestream.model.digest import position_digest
-from lodestream.model.steps import Aggregation, Ask, FlowPlan, ReadSource, RunQuery, Watermark
-from lodestream.model.table import TableName
+from lodestream.model.steps import Aggregation, Ask, FlowPlan, ReadSource, ReadTable, RunQuery, Watermark
+from lodestream.model.table import WINDOW_END, WINDOW_START, Session, TableName, Window
+from lodestream.operations.completeness_check import COLUMNS, check_completeness
 from lodestream.operations.http_positions import positions_between
 from lodestream.operations.kafka_positions import offsets_between
 from lodestream.operations.positions import (
@@ -39,6 +41,7 @@ from lodestream.operations.positions import (
 )
 from lodestream.operations.reconcile_changes import columns_held, columns_needed, judge
 from lodestream.operations.reconcile_joins import check_join
+from lodestream.operations.session_check import check_sessions
 from lodestream.operations.waiting_positions import waiting_positions
 
 if TYPE_CHECKING:
@@ -171,6 +174,11 @@ class _Check:
             self.upstream = pa.schema([*empty, *(pa.field(c, pa.int64()) for c in self.event_columns())]).empty_table()
             return np.empty(0, np.int64)
         have = {field.name for field in upstream.schema().fields}
+        if isinstance(first, ReadTable) and first.windows is not None:
+            groups = {named.text.strip() for named in self.plan.table.group_by} & have
+            columns = dict.fromkeys([WINDOW_START, WINDOW_END, *first.windows, *sorted(groups)])
+            self.upstream = as_rows(read_columns(upstream, list(columns)), self.plan.upstream, first.windows)
+            return self.coder.encode(self.upstream.column("_source"), self.upstream.column("_position"))
         groups = {named.text.strip() for named in self.plan.table.group_by} & have
         self.upstream = read_columns(
             upstream,
@@ -348,13 +356,43 @@ class _Windows:
         if not columns:
             report.skipped = "the event time is made in this flow: only what was set aside is checked, not the windows"
             return
+        if self.step.completeness:
+            report.problems += check_completeness(read_columns(table, COLUMNS), self.watermark_us)
         groups = self.group_columns(table, upstream)
+        if isinstance(self.step.window, Session):
+            self._check_sessions(table, groups, columns[0], ~np.isin(given, _all(aside)))
+            return
         rows = read_columns(table, ("window_start", "_rows", "_digest", *groups))
         kept = ~np.isin(given, _all(aside))
         left = upstream.filter(pa.array(kept))
         labels = list(zip(*(left.column(column).to_pylist() for column in groups.values()), strict=True))
         expected = self.expected(left, columns[0], given[kept], labels or [()] * len(left), _missed(notes))
         self._compare(rows, list(groups), expected)
+
+    def _check_sessions(self, table: DeltaTable, groups: Mapping[str, str], event: str, kept: np.ndarray) -> None:
+        report, window = self.check_.report, self.step.window
+        if len(groups) < len(self.step.group_by):
+            report.skipped = "a group is made in this flow: only what was set aside is checked, not the sessions"
+            return
+        left = self.check_.upstream.filter(pa.array(kept))
+        hashes = position_digest(left.column("_source"), left.column("_position")).tolist()
+        times = left.column(event).cast(pa.int64()).to_pylist()
+        events: dict[tuple[object, ...], list[tuple[int, int]]] = {}
+        for label, *pair in zip(_labels(left, groups.values()), times, hashes, strict=True):
+            events.setdefault(label, []).append((pair[0], pair[1]))
+        rows = read_columns(table, (WINDOW_START, WINDOW_END, "_rows", "_digest", *groups))
+        bounds = [rows.column(name).cast(pa.int64()).to_pylist() for name in (WINDOW_START, WINDOW_END)]
+        stored: dict[tuple[object, ...], list[tuple[int, int, int, int]]] = {}
+        for label, start, end, count, digest in zip(
+            _labels(rows, groups), *bounds, rows.column("_rows").to_pylist(), rows.column("_digest").to_pylist(),
+            strict=True,
+        ):  # fmt: skip
+            stored.setdefault(label, []).append((start, end, count, digest & 0xFFFFFFFFFFFFFFFF))
+        final = self.step.emit == "final"
+        found = check_sessions(events, stored, window.span_us, self.watermark_us, final=final)
+        report.counts["open"] = found.open
+        report.counts["output"] -= found.open
+        report.problems += found.problems
 
     def group_columns(self, table: DeltaTable, upstream: pa.Table) -> dict[str, str]:
         """Upstream column by group, for the groups that are such a column just as it is."""
@@ -376,6 +414,7 @@ class _Windows:
         missed: set[tuple[int, int]],
     ) -> dict[_Key, list[int]]:
         """Number and digest of the positions of each window; counts the rows whose windows are still open."""
+        assert isinstance(self.step.window, Window)
         every_us, step_us = self.step.window.every_us, self.step.window.step_us
         events = rows.column(event_column).cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.int64)
         hashes = position_digest(rows.column("_source"), rows.column("_position"))
@@ -410,7 +449,7 @@ class _Windows:
         visible = {
             window: entry
             for window, entry in expected.items()
-            if self.step.emit == "updates" or window[0] + self.step.window.every_us <= self.watermark_us
+            if self.step.emit == "updates" or window[0] + self.step.window.span_us <= self.watermark_us
         }
         wrong = [window for window in visible.keys() | found.keys() if visible.get(window) != found.get(window)]
         if wrong:
@@ -420,6 +459,11 @@ class _Windows:
                 f" such as window_start_us={window[0]} groups={dict(zip(groups, window[1], strict=True))}"
                 f" expected_rows={visible.get(window, [0])[0]} found_rows={found.get(window, [0])[0]}"
             )
+
+
+def _labels(rows: pa.Table, groups: Iterable[str]) -> list[tuple[object, ...]]:
+    columns = [rows.column(name).to_pylist() for name in groups]
+    return list(zip(*columns, strict=True)) if columns else [()] * len(rows)
 
 
 def _missed(notes: pa.Table) -> set[tuple[int, int]]:

@@ -81,6 +81,7 @@ class TableStatus:
         freshness_s: the present less `max_event_us`; None without event time.
         last_commit_us: when the last batch was committed.
         age_s: the present less `last_commit_us`.
+        open_windows: windows that wait in the state, by window and group; None for a table without windows.
         counts: rows by disposition, summed over the batches whose commits are still in the log.
         counted_from: first batch of that sum; 1 when it is complete.
         quarantine_rows: records in its quarantine table, resolutions included.
@@ -104,6 +105,7 @@ class TableStatus:
     freshness_s: float | None = None
     last_commit_us: int | None = None
     age_s: float | None = None
+    open_windows: int | None = None
     counts: dict[str, int] = field(default_factory=dict)
     counted_from: int = 1
     quarantine_rows: int | None = None
@@ -186,6 +188,7 @@ def _sum(status: TableStatus, disk: Disk, path: str, application: str) -> int:
         first = commit.txns[application] if first is None else first
         for kind, number in (commit.info.get("counts") or {}).items():
             status.counts[kind] = status.counts.get(kind, 0) + int(number)
+        status.open_windows = commit.info.get("open_windows", status.open_windows)
         status.watermark_us = commit.info.get("watermark_us") or status.watermark_us
         status.max_event_us = commit.info.get("max_event_us") or status.max_event_us
         status.last_commit_us = commit.timestamp_ms * 1000

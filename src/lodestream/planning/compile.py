@@ -9,8 +9,8 @@ from typing import Literal
 from lodestream.model.diagnostic import Diagnostic
 from lodestream.model.project import Project
 from lodestream.model.steps import Annotate, Ask, FlowPlan, Partition, ReadSource, ReadTable, Select, Step, Write
-from lodestream.model.table import Changes, TableName
-from lodestream.model.types import BINARY, Column, Schema
+from lodestream.model.table import WINDOW_TIME, Changes, EventTime, TableName
+from lodestream.model.types import BINARY, TIMESTAMP, Column, Schema
 from lodestream.planning.changes import add_span, compile_changes
 from lodestream.planning.definition import canonical, declaration, digest
 from lodestream.planning.ingest import Sample, ingest_schema, with_format
@@ -20,7 +20,7 @@ from lodestream.planning.queries import compile_sql
 from lodestream.planning.rows import compile_stages
 from lodestream.planning.scope import BATCH, JOINED, PROVENANCE, Describe, Scope, Shape
 from lodestream.planning.sinks import compile_sinks
-from lodestream.planning.windows import WINDOW_META_COLUMNS, compile_window
+from lodestream.planning.windows import compile_window, window_meta
 from lodestream.project.graph import edges, ordered
 from lodestream.project.inputs import query_inputs
 from lodestream.project.mistakes import Mistakes, ProjectError
@@ -108,6 +108,10 @@ class _Compilation:
         sample: Sample | None,
         shapes: Mapping[TableName, Shape],
     ) -> None:
+        above = scope.project.tables.get(scope.table.from_) if scope.table.from_ is not None else None
+        self.above = above if above is not None and above.window is not None else None
+        if self.above is not None:
+            scope.table = replace(scope.table, event_time=EventTime(WINDOW_TIME, 0))
         self.scope, self.table = scope, scope.table
         self.existing, self.sample, self.shapes = existing, sample, shapes
         self.unsure = scope.project.unsure.get(scope.table.name, frozenset())
@@ -200,6 +204,12 @@ class _Compilation:
         self.scope.shape = Shape(above.schema, above.unknown, above.lost)
         if above.lost or upstream is None:
             return None
+        if self.above is not None:
+            time = Column(WINDOW_TIME, TIMESTAMP, nullable=False)
+            self.scope.hidden = PROVENANCE[:2]
+            self.scope.shape = Shape(above.schema.with_columns(time), above.unknown)
+            schema = self.scope.shape.schema.with_columns(*self.scope.hidden)
+            return ReadTable(upstream, schema, tuple(group.name for group in self.above.group_by))
         return ReadTable(upstream, above.schema.with_columns(*PROVENANCE))
 
     def select(self, stages: Sequence[Step]) -> Select:
@@ -237,7 +247,7 @@ class _Compilation:
         shape = self.scope.shape
         partitions = compile_partitions(self.scope)
         if self.table.window is not None:
-            meta: Iterable[Column] = WINDOW_META_COLUMNS
+            meta: Iterable[Column] = window_meta(self.table)
         elif self.table.sql is not None:
             meta = (BATCH,)
         else:

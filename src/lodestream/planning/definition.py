@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from lodestream.model.expression import Aggregate, Expression
@@ -58,8 +59,11 @@ def declaration(table: Table, steps: Sequence[Step], schema: Schema) -> dict[str
         }  # fmt: skip
     found["python"] = table.python.function if table.python else None
     if table.window is not None:
-        found["window"] = {"every": table.window.every_us, "slide": table.window.slide_us}
+        sizes = asdict(table.window).items()
+        found["window"] = {key.removesuffix("_us"): value for key, value in sizes}
         found["emit"] = table.emit
+        found["completeness"] = table.completeness
+        found["late"] = None if table.late == "quarantine" else table.late
     if table.changes is not None:
         found["changes"] = {
             "keys": list(table.changes.keys),

@@ -34,6 +34,7 @@ from lodestream.model.table import (
     WINDOW_END,
     WINDOW_META,
     WINDOW_START,
+    Session,
     TableName,
 )
 from lodestream.planning.queries import deciding_words
@@ -190,7 +191,7 @@ def _after(step: Step, known: dict[str, Origins], plan: FlowPlan) -> dict[str, O
         positions = of(frozenset({"_source", "_position"}))
         groups = {name: of(compiled.columns) for name, compiled in step.group_by}
         measures = {name: of(compiled.columns) for name, compiled in step.measures}
-        counted = dict.fromkeys(WINDOW_META[:2], positions)
+        counted = dict.fromkeys((*WINDOW_META[:2], *(("_covers",) if step.completeness else ())), positions)
         return {WINDOW_START: time, WINDOW_END: time} | groups | measures | counted
     if isinstance(step, ApplyChanges) and step.changes.history:
         return known | dict.fromkeys((VALID_FROM, VALID_TO), of(frozenset(step.changes.sequence_by)))
@@ -218,6 +219,8 @@ def _expect(step: Expect) -> list[str]:
 
 def _watermark(step: Watermark) -> list[str]:
     column, delay = step.event_time.column, duration_text(step.event_time.delay_us)
+    if step.follows is not None:
+        return [f"watermark: that of {step.follows}; a window's time is its last microsecond"]
     return [f"quarantine rows without {column}", f"watermark: newest {column} less {delay}"]
 
 
@@ -256,14 +259,18 @@ def _ask(step: Ask) -> list[str]:
 
 
 def _aggregation(step: Aggregation) -> list[str]:
-    size = duration_text(step.window.every_us)
-    if step.window.slide_us is not None:
+    size = f"windows of {duration_text(step.window.span_us)}"
+    if isinstance(step.window, Session):
+        size = f"sessions that end {duration_text(step.window.gap_us)} after their last row"
+    elif step.window.slide_us is not None:
         size += f" every {duration_text(step.window.slide_us)}"
     groups = "".join(
         f", by {name}" if expression.text.strip("`") == name else f", by {name} = {expression.text}"
         for name, expression in step.group_by
     )
-    lines = [f"windows of {size}{groups}, emit {step.emit}"]
+    covers = ", with what each covers" if step.completeness else ""
+    late = ", a late row corrects its closed window" if step.late == "update" else ""
+    lines = [f"{size}{groups}, emit {step.emit}{late}{covers}"]
     return lines + [f"measure {name} = {measure.text}" for name, measure in step.measures]
 
 
@@ -298,7 +305,7 @@ def _write(step: Write) -> list[str]:
 
 _WORDS: dict[type, Callable[..., list[str]]] = {
     ReadSource: _read_source,
-    ReadTable: lambda step: [f"read new rows of {step.table}"],
+    ReadTable: lambda step: [f"read {'new rows' if step.windows is None else 'closed windows'} of {step.table}"],
     RunPython: lambda step: [f"call {step.step.function}: {len(step.schema)} columns"],
     Derive: lambda step: [f"derive {name} = {expression.text}" for name, expression in step.columns],
     Expect: _expect,

@@ -97,7 +97,8 @@ def _event_time(scope: Scope) -> list[Step]:
     if column is not None and column.type.name != "timestamp":
         place = scope.place("event_time", "column")
         scope.mistakes.add(place, "D301", "event time is not a timestamp", column=column.name, type=column.type)
-    return [Watermark(declared)]
+    above = scope.project.tables.get(scope.table.from_) if scope.table.from_ is not None else None
+    return [Watermark(declared, above.name if above is not None and above.window is not None else None)]
 
 
 def _dedup(scope: Scope) -> list[Step]:

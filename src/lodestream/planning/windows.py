@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from lodestream.model.expression import Expression
 from lodestream.model.steps import Aggregation
-from lodestream.model.table import WINDOW_END, WINDOW_START
-from lodestream.model.types import BIGINT, TIMESTAMP, Column, Schema
+from lodestream.model.table import WINDOW_END, WINDOW_START, Session, Table
+from lodestream.model.types import BIGINT, BOOLEAN, TIMESTAMP, Column, Schema, parse_type
 from lodestream.planning.rows import NESTED
 from lodestream.planning.scope import BATCH, Scope, Shape
 
 WINDOW_COLUMNS = (Column(WINDOW_START, TIMESTAMP, nullable=False), Column(WINDOW_END, TIMESTAMP, nullable=False))
 WINDOW_META_COLUMNS = (Column("_rows", BIGINT, nullable=False), Column("_digest", BIGINT, nullable=False), BATCH)
+
+COVERS = parse_type("array<struct<source: string, first: bigint, last: bigint, rows: bigint, digest: bigint>>")
+COMPLETENESS_COLUMNS = (Column("_final", BOOLEAN), Column("_covers", COVERS))
+
+
+def window_meta(table: Table) -> tuple[Column, ...]:
+    """Our own columns of a table of windows."""
+    if not table.completeness:
+        return WINDOW_META_COLUMNS
+    return (*WINDOW_META_COLUMNS[:-1], *COMPLETENESS_COLUMNS, WINDOW_META_COLUMNS[-1])
+
+
+def _embedded_only(table: Table) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Parts of a table of windows that Spark's structured streaming does not have, and what they are."""
+    if isinstance(table.window, Session) and table.emit == "updates":
+        yield ("window",), "Spark shows sessions when they are closed only; write emit: final"
+    if isinstance(table.window, Session) and not table.group_by:
+        yield ("window",), "Spark has no sessions of a stream without group_by"
+    if table.late == "update":
+        yield ("late",), "Spark corrects no closed window"
 
 
 def compile_window(scope: Scope) -> Aggregation | None:
@@ -42,6 +64,12 @@ def compile_window(scope: Scope) -> Aggregation | None:
         unknown |= {named.name for named in table.measures}
     else:
         columns += [Column(name, measure.type, measure.nullable) for name, measure in measures]
+    if scope.portable:
+        scope.notes += [(scope.place(*path), f"{'.'.join(path)}: {why}") for path, why in _embedded_only(table)]
     distinct = {column.name: column for column in columns}
     scope.shape = Shape(Schema(tuple(distinct.values())), frozenset(unknown - set(distinct)), scope.shape.lost)
-    return None if measures is None else Aggregation(table.window, tuple(groups), measures, table.emit)
+    return (
+        None
+        if measures is None
+        else Aggregation(table.window, tuple(groups), measures, table.emit, table.late, table.completeness)
+    )

@@ -47,7 +47,9 @@ CODES: dict[str, Code] = {
         "reads from a higher layer", "read a table of the same layer or below: data flows bronze, silver, gold"
     ),
     "D209": Code("cycle", "remove one of the edges; a table cannot be computed from itself"),
-    "D210": Code("not a stream", "read it with sql:, or stream from the table that feeds it"),
+    "D210": Code(
+        "not a stream", "read it with sql:, or stream from the table that feeds it; windows of windows need emit: final"
+    ),
     "D211": Code("not a function name", "write python: module:function"),
     "D212": Code("sink without a key", "name the columns that tell the table's rows apart under key:"),
     "D213": Code("secret written out", "write a reference, such as ${env:NAME} or ${file:/run/secrets/name}"),

@@ -8,7 +8,8 @@ EVERY = ("comment", "engine", "partition_by", "retention", "sink")
 ROWS = ("derive", "expect", "event_time", "dedup", "enrich")
 INGEST = (*EVERY, "source", "format", "columns", "keep_raw", "drift", *ROWS, "select")
 STREAM = (*EVERY, "from", "python", "columns", *ROWS, "join", "select", "skip_silver")
-WINDOWED = (*EVERY, "from", "python", "columns", *ROWS, "window", "group_by", "measures", "emit", "skip_silver")
+_WINDOW_ONLY = ("group_by", "measures", "emit", "late", "completeness")
+WINDOWED = (*EVERY, "from", "python", "columns", *ROWS, "window", *_WINDOW_ONLY, "skip_silver")
 CHANGED = (
     "comment", "engine", "sink", "from", "python", "columns", "derive", "expect", "event_time", "enrich", "select",
     "changes", "skip_silver",
@@ -19,7 +20,6 @@ KEYS = tuple(dict.fromkeys((*EVERY, *INGEST, *STREAM, *WINDOWED, *CHANGED, *QUER
 
 INPUTS = ("source", "from", "sql")
 _KINDS = {"source": ("a source", INGEST), "from": ("an upstream table", STREAM), "sql": ("a query", QUERY)}
-_WINDOW_ONLY = ("group_by", "measures", "emit")
 _ONE_OF_TWO = "keep one of window: and changes:"
 _NOT_WITH_CHANGES = {
     "dedup": "remove it: sequence_by decides which change of a key stands, and a repeat changes nothing",

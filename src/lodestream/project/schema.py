@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from lodestream.errors import ConfigError
-from lodestream.model.table import Drift, OnFail
+from lodestream.model.table import Drift, Late, OnFail
 from lodestream.ports import plugins
 from lodestream.ports.settings import Settings
 from lodestream.project.config import SERVER_KEYS
@@ -122,14 +122,15 @@ def _table() -> dict[str, Any]:
             ("keys",),
         ),
         "enrich": _enrich(),
-        "window": _block(
-            {"every": _ref("duration", "Length of a window."), "slide": _ref("duration", "Time between two starts.")},
-            "Event-time windows.",
-            ("every",),
-        ),
+        "window": _window(),
         "group_by": {"anyOf": [{"$ref": "#/$defs/names"}, {"$ref": "#/$defs/expressions"}]},
         "measures": _ref("expressions", "Aggregates of each window and group."),
         "emit": {"enum": ["updates", "final"], "description": "Every change of a window, or closed windows only."},
+        "late": {"enum": list(get_args(Late)), "description": "Set a late row aside, or correct its closed window."},
+        "completeness": {
+            "type": "boolean",
+            "description": "Say of each window whether it is final and what it covers.",
+        },
         "changes": _changes(),
         "sql": _text("A query that makes the whole table."),
         "schedule": _text("When to refresh: @hourly, 'every 5 minutes', or five cron fields in UTC."),
@@ -141,6 +142,18 @@ def _table() -> dict[str, Any]:
     table = _block(properties, "One table.")
     table["oneOf"] = [{"required": [key]} for key in ("source", "from", "sql")]
     return table
+
+
+def _window() -> dict[str, Any]:
+    parts = {
+        "every": _ref("duration", "Length of a window."),
+        "slide": _ref("duration", "Time between two starts."),
+        "gap": _ref("duration", "A session ends this long after its last row."),
+    }
+    block = _block(parts, "Event-time windows: of one length with `every`, sessions with `gap`.")
+    forbidden = {"anyOf": [{"required": ["every"]}, {"required": ["slide"]}]}
+    block["oneOf"] = [{"required": ["every"]}, {"required": ["gap"], "not": forbidden}]
+    return block
 
 
 def _columns() -> dict[str, Any]:

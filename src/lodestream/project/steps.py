@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from lodestream.model.project import Path
-from lodestream.model.table import Changes, Component, Dedup, EventTime, Lookup, Window
+from lodestream.model.table import Changes, Component, Dedup, EventTime, Lookup, Session, Window
 from lodestream.ports import plugins
 from lodestream.project.components import read_component
 from lodestream.project.fields import Fields, column_name, texts, wrong_kind
 from lodestream.project.mistakes import Mistakes
 from lodestream.project.nodes import Node
-
-_SESSION = "session windows need engine: spark, which is not here yet; use every: and slide:"
 
 
 def read_event_time(node: Node, mistakes: Mistakes) -> EventTime | None:
@@ -62,12 +60,17 @@ def read_changes(node: Node, mistakes: Mistakes) -> Changes | None:
     return Changes(keys, by, delete_when, history) if complete and keys and by else None
 
 
-def read_window(node: Node, mistakes: Mistakes) -> Window | None:
-    """`{every: 1 minute, slide: 10 seconds}`."""
+def read_window(node: Node, mistakes: Mistakes) -> Window | Session | None:
+    """`{every: 1 minute, slide: 10 seconds}` or `{gap: 30 minutes}`."""
     fields = Fields(node, ("every", "slide", "gap"), mistakes, "window")
     if "gap" in fields:
-        mistakes.add(fields.place("gap"), "P205", "session windows are not here yet", key="gap", fix=_SESSION)
-        return None
+        gap = fields.duration("gap")
+        for key in ("every", "slide"):
+            if key in fields:
+                fix = f"keep gap: for sessions, as long as their rows make them, or {key}: for windows of one length"
+                mistakes.add(fields.place(key), "D207", f"{key} together with gap", key=key, fix=fix)
+                return None
+        return None if gap is None else Session(gap)
     fields.need("every")
     every, slide = fields.duration("every"), fields.duration("slide")
     if every is not None and slide is not None and slide > every:

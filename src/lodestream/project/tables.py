@@ -14,6 +14,7 @@ from lodestream.model.table import (
     Component,
     Drift,
     Expectation,
+    Late,
     Named,
     OnFail,
     PythonStep,
@@ -82,7 +83,7 @@ class _TableReader:
     def read(self, name: TableName) -> Table:
         fields, nodes = self.fields, self.fields.nodes
         values: dict[str, Any] = {"comment": fields.text("comment") or ""}
-        values |= {key: fields.flag(key) for key in ("keep_raw", "skip_silver")}
+        values |= {key: fields.flag(key) for key in ("keep_raw", "skip_silver", "completeness")}
         for key, room in (("source", "sources"), ("format", "formats")):
             if key in nodes:
                 values[key] = read_component(nodes[key], room, self.mistakes)
@@ -121,7 +122,8 @@ class _TableReader:
         values["schedule"] = self.schedule()
         values["partition_by"] = distinct(fields.strings("partition_by"), self.mistakes, "partition_by")
         values["retention_us"] = fields.duration("retention")
-        for key, options in (("drift", get_args(Drift)), ("emit", ("updates", "final")), ("engine", ENGINES)):
+        choices = {"drift": get_args(Drift), "emit": ("updates", "final"), "late": get_args(Late), "engine": ENGINES}
+        for key, options in choices.items():
             if (choice := fields.choice(key, options)) is not None:
                 values[key] = choice
         if not any(values.get(key) for key in ("source", "from_", "sql")) and any(key in nodes for key in INPUTS):

@@ -20,7 +20,7 @@ from lodestream.lake.layout import quarantine_name, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import Mend
 from lodestream.model.steps import FlowPlan
-from lodestream.model.table import TableName
+from lodestream.model.table import Session, TableName
 from lodestream.model.types import Schema
 from lodestream.runtime.pipeline import Pipeline
 
@@ -86,10 +86,18 @@ def take_again(
         mends: how some of them are changed first.
 
     Raises:
-        ConfigError: a mend does not fit the row, or the table has windows.
+        ConfigError: a mend does not fit the row, the table has windows that cannot be mended, or closed windows would
+            change that another table reads as a stream.
         ConflictError: another process was first again and again.
     """
     disk, lake = pipeline.around.disk, pipeline.around.lake
+    if accept_late and isinstance(pipeline.flows[name].table.window, Session):
+        fix = "give the table a longer delay, or rebuild it"
+        raise ConfigError("a late row cannot be taken into closed sessions", table=str(name), fix=fix)
+    below = [str(other) for other, plan in pipeline.flows.items() if plan.upstream == name]
+    if accept_late and below and pipeline.flows[name].table.window is not None:
+        message = "closed windows of this table are a stream, so a late row cannot change them"
+        raise ConfigError(message, table=str(name), read_by=", ".join(below))
     entries = standing(disk, lake, name)
     before = _batches(entries)
     _check(entries, mends, pipeline.flow(name).plan)

@@ -14,7 +14,20 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from lodestream.errors import LodestreamError
-from lodestream.model.table import JOIN_META, Changes, Dedup, EventTime, Join, Lookup, OnFail, TableName, Window
+from lodestream.model.table import (
+    JOIN_META,
+    Changes,
+    Dedup,
+    EventTime,
+    Join,
+    Late,
+    Lookup,
+    OnFail,
+    Session,
+    TableName,
+    Window,
+)
+from lodestream.semantics import sessions
 from lodestream.semantics.changes import DELETES, unfit
 from lodestream.semantics.dedup import Key, deduplicate, key_of
 from lodestream.semantics.joins import Held, join_streams
@@ -62,10 +75,12 @@ class Spec:
     dedup: Dedup | None = None
     lookups: tuple[Lookup, ...] = ()
     join: Join | None = None
-    window: Window | None = None
+    window: Window | Session | None = None
     group_by: Mapping[str, Compute] = field(default_factory=dict)
     measures: Mapping[str, Measure] = field(default_factory=dict)
     emit: Literal["updates", "final"] = "updates"
+    late: Late = "quarantine"
+    completeness: bool = False
     changes: Changes | None = None
     delete_when: Compute = lambda row: False
 
@@ -75,12 +90,14 @@ class Batch:
     """Input rows in arrival order, each with `_source` and `_position`; none in a no-data batch.
 
     `joined` are those of the other stream of a join, which are known as `table/_source`, `_position` to it. `pins` are
-    the rows of each lookup table in the version pinned for this batch.
+    the rows of each lookup table in the version pinned for this batch. `watermark_us` is the watermark of the table
+    above, whose windows the rows are: windows of windows have no watermark of their own.
     """
 
     rows: Sequence[Row] = ()
     pins: Mapping[TableName, Sequence[Row]] = field(default_factory=dict)
     joined: Sequence[Row] = ()
+    watermark_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +123,7 @@ class State:
         newest: newest event time of each side of a join, None before the first row.
         held: rows of both sides of a join that wait.
         changes: all changes taken in so far, with `DELETES`: what `table_of` makes the table of.
+        covered: input rows of the windows in there that are closed, with `late: update` only: they may open again.
     """
 
     mark: Watermark = field(default_factory=Watermark)
@@ -115,6 +133,7 @@ class State:
     newest: tuple[int | None, int | None] = (None, None)
     held: Held = field(default_factory=Held)
     changes: tuple[Row, ...] = ()
+    covered: Mapping[WindowKey, Rows[Row]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +147,7 @@ class Outcome:
         dispositions: one for each input position; for a join those of rows that left in this batch, and what stays is
             in a pair or waits for one.
         missed: of rows that some hopping windows took, starts of those that no longer did, by position.
+        closed: keys of the windows that this batch closed.
         after: state after the batch, which holds the window table and the open windows.
     """
 
@@ -135,12 +155,13 @@ class Outcome:
     accepted: tuple[Row, ...]
     dispositions: Mapping[Position, Disposition]
     missed: Mapping[Position, tuple[int, ...]]
+    closed: tuple[WindowKey, ...]
     after: State
 
 
 def run_stream(spec: Spec, batches: Iterable[Batch], state: State | None = None) -> list[Outcome]:
     """Run all batches in order, from nothing or from the `state` that an earlier run ended with."""
-    start = Outcome(Watermark(), (), {}, {}, state or State())
+    start = Outcome(Watermark(), (), {}, {}, (), state or State())
     return list(accumulate(batches, lambda last, batch: run_batch(spec, last.after, batch), initial=start))[1:]
 
 
@@ -160,19 +181,23 @@ def run_batch(spec: Spec, state: State, batch: Batch) -> Outcome:
             gone[position_of(row)] = disposition
 
     joined = _judge_joined(spec.join, batch.joined, gone) if spec.join is not None else []
-    mark, state = state.mark, _advance(spec, state, rows, joined)
+    if batch.watermark_us is None:
+        mark, state = state.mark, _advance(spec, state, rows, joined)
+    else:
+        mark = Watermark(state.mark.evict_us, max(state.mark.evict_us, batch.watermark_us))
+        state = replace(state, mark=Watermark(mark.evict_us, mark.evict_us))
     rows, state = _dedup(spec, rows, state, mark, gone)
     rows = _join(spec, rows, batch.pins, gone)
     if spec.join is not None:
         return _join_streams(spec, spec.join, (rows, joined), state, mark, gone)
     rows = _compute_groups(spec, rows, gone)
     missed: dict[Position, tuple[int, ...]] = {}
-    rows, state = _window(spec, rows, state, mark, gone, missed)
+    rows, state, closed = _window(spec, rows, state, mark, gone, missed)
     rows, state = _change(spec, rows, state, mark, gone)
 
     kept = {position_of(row): Disposition("output") for row in rows}
     dispositions = {position: (kept | gone)[position] for position in map(position_of, batch.rows)}
-    return Outcome(mark, tuple(rows), dispositions, missed, state)
+    return Outcome(mark, tuple(rows), dispositions, missed, closed, state)
 
 
 def position_of(row: Row) -> Position:
@@ -295,7 +320,7 @@ def _join_streams(
         gone |= {position_of(row): disposition for row in left}
         gone |= {_joined_position(join, row): disposition for row in right}
     pairs = tuple(_pair(join, *pair) for pair in found.pairs)
-    return Outcome(mark, pairs, gone, {}, replace(state, held=found.after))
+    return Outcome(mark, pairs, gone, {}, (), replace(state, held=found.after))
 
 
 def _pair(join: Join, here: Row, there: Row | None) -> Row:
@@ -332,24 +357,33 @@ def _window(
     mark: Watermark,
     gone: dict[Position, Disposition],
     missed: dict[Position, tuple[int, ...]],
-) -> tuple[list[Row], State]:
+) -> tuple[list[Row], State, tuple[WindowKey, ...]]:
     if spec.window is None or spec.event_time is None:
-        return rows, state
+        return rows, state, ()
+    if isinstance(spec.window, Session):
+        return _sessions(spec, spec.window, spec.event_time.column, rows, state, mark, gone)
     kept, added = [], []
+    corrected: dict[WindowKey, Rows[Row]] = {}
     for row in rows:
         time_us = row[spec.event_time.column]
         starts = open_starts(time_us, spec.window, mark)
-        if not starts:
+        past = tuple(start for start in starts_of(time_us, spec.window) if start not in starts)
+        if spec.late == "update":
+            for key in [(start, row["_group"]) for start in past]:
+                corrected[key] = (*corrected.get(key, state.covered.get(key, ())), row)
+        elif not starts:
             gone[position_of(row)] = Disposition("late", ("late",))
             continue
         kept.append(row)
         added += [((start, row["_group"]), row) for start in starts]
-        if past := tuple(start for start in starts_of(time_us, spec.window) if start not in starts):
+        if past and spec.late == "quarantine":
             missed[position_of(row)] = past
     touched, closed, opened = fold(added, state.opened, spec.window, mark)
-    written = touched if spec.emit == "updates" else closed
-    table = {**state.table, **{key: _window_row(spec, spec.window, key, held) for key, held in written.items()}}
-    return kept, replace(state, opened=opened, table=table)
+    written = {**(touched if spec.emit == "updates" else closed), **corrected}
+    covered = {**state.covered, **closed, **corrected} if spec.late == "update" else {}
+    ends = spec.window.every_us
+    table = {**state.table, **{key: _window_row(spec, key[0] + ends, key, held) for key, held in written.items()}}
+    return kept, replace(state, opened=opened, table=table, covered=covered), tuple(closed)
 
 
 def _change(
@@ -371,11 +405,35 @@ def _change(
     return kept, replace(state, changes=(*state.changes, *kept))
 
 
-def _window_row(spec: Spec, window: Window, key: WindowKey, rows: Sequence[Row]) -> Row:
+def _sessions(
+    spec: Spec, session: Session, column: str, rows: list[Row], state: State, mark: Watermark,
+    gone: dict[Position, Disposition],
+) -> tuple[list[Row], State, tuple[WindowKey, ...]]:  # fmt: skip
+    kept = [row for row in rows if not sessions.is_late(row[column], session, mark)]
+    late = {position_of(row) for row in rows} - {position_of(row) for row in kept}
+    gone |= dict.fromkeys(late, Disposition("late", ("late",)))
+
+    def timed(held: Rows[Row]) -> sessions.Timed[Row]:
+        return tuple((row[column], row) for row in held)
+
+    added = [(row["_group"], row[column], row) for row in kept]
+    before = {key: timed(held) for key, held in state.opened.items()}
+    touched, closed, opened = sessions.fold(added, before, session, mark)
+    table = {key: row for key, row in state.table.items() if key not in state.opened}
+    table |= {key: state.table[key] for key in opened if key in state.table and key not in touched}
+    written = {**touched, **closed} if spec.emit == "updates" else closed
+    for key, held in written.items():
+        end_us = sessions.span_of(held, session)[1]
+        table[key] = _window_row(spec, end_us, key, [row for _, row in held])
+    rows_of = {key: tuple(row for _, row in held) for key, held in opened.items()}
+    return kept, replace(state, opened=rows_of, table=table), tuple(closed)
+
+
+def _window_row(spec: Spec, end_us: int, key: WindowKey, rows: Sequence[Row]) -> Row:
     """A row of the window table; `_positions` are the input rows it covers, of which engines store count and digest."""
     return {
         "window_start": key[0],
-        "window_end": key[0] + window.every_us,
+        "window_end": end_us,
         **dict(zip(spec.group_by, key[1], strict=True)),
         **{name: measure.fold([row["_measured"][name] for row in rows]) for name, measure in spec.measures.items()},
         "_rows": len(rows),

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from lodestream.model.batch import BatchPlan
 from lodestream.model.digest import fold, position_digest
 from lodestream.model.table import JOIN_META, Changes, TableName
+from lodestream.semantics.chained import windows_of
 from lodestream.semantics.changes import table_of
 from lodestream.semantics.lookups import Row
 from lodestream.semantics.stages import Batch, Outcome, Position, Spec, position_of, run_stream
@@ -84,14 +85,20 @@ def differences(stream: Stream, lake: Path) -> list[Mistake]:
     flows = {name: _Flow.read(lake, name) for name in (BRONZE, USERS, *stream.specs)}
     for name, files in ((BRONZE, stream.files), (USERS, stream.users)):
         accepted[name] = list(_ingest(flows[name], files, found))
+    marks: dict[TableName, list[int]] = {}
     for name, spec in stream.specs.items():
         upstream = stream.upstream[name]
         batches = list(_batches(flows[name], flows[upstream], accepted[upstream], flows, accepted[USERS]))
         if spec.join is not None:
             other = spec.join.table
             batches = _with_joined(flows[name], batches, flows[other], accepted[other])
+        if stream.specs.get(upstream, Spec()).window is not None:
+            batches = list(
+                _following(flows[name], batches, flows[upstream], accepted[upstream], marks[upstream], found)
+            )
         outcomes = run_stream(spec, batches)
-        accepted[name] = [out.accepted for out in outcomes]
+        marks[name] = [out.mark.evict_us for out in outcomes]
+        accepted[name] = [out.accepted if spec.window is None else windows_of(name, spec, out) for out in outcomes]
         _compare_plans(flows[name], spec, outcomes, found)
         _compare_rejects(flows[name], batches, outcomes, found)
         if spec.join is not None:
@@ -165,6 +172,22 @@ def _with_joined(flow: _Flow, batches: Sequence[Batch], other: _Flow, rows: Sequ
     return made
 
 
+def _following(
+    flow: _Flow, batches: Sequence[Batch], upstream: _Flow, rows: Sequence[Sequence[Row]], marks: Sequence[int],
+    found: list[Mistake],
+) -> Iterator[Batch]:  # fmt: skip
+    """Batches of windows of windows: each with the watermark of the table above, which must not run ahead of rows."""
+    upto = -1
+    for plan, batch in zip(flow.plans, batches, strict=True):
+        upto = max(upto, plan.upto)
+        waiting = [m for n, m in enumerate(marks, 1) if upstream.table.version_of[n] > upto and rows[n - 1]]
+        if plan.evict_us not in (0, *marks) or any(plan.evict_us >= mark for mark in waiting):
+            found.append(f"{flow.name}: batch {plan.batch} has watermark {plan.evict_us}, not one of {upstream.name}")
+        yield replace(batch, watermark_us=plan.evict_us)
+    if marks and (not flow.plans or flow.plans[-1].evict_us < marks[-1]) and marks[-1] > 0:
+        found.append(f"{flow.name}: stopped before watermark {marks[-1]} of {upstream.name}")
+
+
 def _compare_plans(flow: _Flow, spec: Spec, outcomes: Sequence[Outcome], found: list[Mistake]) -> None:
     _same(found, f"{flow.name} batches", list(range(1, len(flow.plans) + 1)), sorted(flow.table.version_of))
     if spec.event_time is None:
@@ -232,14 +255,15 @@ def _compare_joined(flow: _Flow, outcomes: Sequence[Outcome], found: list[Mistak
 
 def _compare_windows(flow: _Flow, spec: Spec, outcomes: Sequence[Outcome], found: list[Mistake]) -> None:
     """Every version that ended a batch, for readers see each of them."""
-    names = ["window_end", *spec.measures, "_rows", "_digest"]
+    names = ["window_end", *spec.measures, "_rows", "_digest", *(("_final", "_covers") if spec.completeness else ())]
     for plan, out in zip(flow.plans, outcomes, strict=True):
         if plan.batch not in flow.table.version_of:
             continue
         expected = {
-            key: {name: digest_of(row["_positions"]) if name == "_digest" else row[name] for name in names}
+            key: {name: row[name] for name in names if name in row} | covered(row, final=key not in out.after.opened)
             for key, row in out.after.table.items()
         }
+        expected = {key: {name: row[name] for name in names} for key, row in expected.items()}
         rows = flow.table.at(flow.table.version_of[plan.batch])
         stored = {(r["window_start"], tuple(r[g] for g in spec.group_by)): {n: r[n] for n in names} for r in rows}
         _same(found, f"{flow.name} windows after batch {plan.batch}", expected, stored)
@@ -258,6 +282,19 @@ def _compare_changes(flow: _Flow, changes: Changes, outcomes: Sequence[Outcome],
         _same(found, f"{flow.name} rows after batch {plan.batch}", expected, stored)
         if len(rows) != len(stored):
             found.append(f"{flow.name}: a row is there twice after batch {plan.batch}")
+
+
+def covered(row: Row, *, final: bool) -> dict[str, Any]:
+    """What a window table stores of the positions of a window: a digest, and an entry per source."""
+    sources: dict[str, list[int]] = {}
+    for source, position in row["_positions"]:
+        sources.setdefault(source, []).append(position)
+    entries = [
+        {"source": source, "first": min(found), "last": max(found), "rows": len(found),
+         "digest": digest_of(frozenset((source, position) for position in found))}
+        for source, found in sorted(sources.items())
+    ]  # fmt: skip
+    return {"_digest": digest_of(row["_positions"]), "_final": final, "_covers": entries}
 
 
 def digest_of(positions: frozenset[Position]) -> int:

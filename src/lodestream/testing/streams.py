@@ -14,7 +14,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from lodestream.model.table import Changes, Dedup, EventTime, Join, Lookup, OnFail, TableName, Window
+from lodestream.model.table import (
+    WINDOW_TIME,
+    Changes,
+    Dedup,
+    EventTime,
+    Join,
+    Late,
+    Lookup,
+    OnFail,
+    Session,
+    TableName,
+    Window,
+)
 from lodestream.semantics.lookups import Row
 from lodestream.semantics.stages import Compute, Measure, Position, Rule, Spec
 
@@ -23,6 +35,7 @@ BRONZE, USERS = TableName("bronze", "events"), TableName("bronze", "users")
 SILVER, GOLD, DIRECT = TableName("silver", "events"), TableName("gold", "windows"), TableName("gold", "direct")
 PAIRS = TableName("silver", "pairs")
 LAST, HISTORY, THEN = TableName("silver", "last"), TableName("silver", "history"), TableName("gold", "then")
+CHAINED = TableName("gold", "chained")
 
 EVENT_COLUMNS = {
     "key": "string", "at": "timestamp", "seen": "timestamp", "region": "string", "user_id": "bigint",
@@ -90,7 +103,7 @@ def make_stream(seed: int) -> Stream:
     users = tuple(File(f"{i:03d}.jsonl", tuple(_users(rng, first=i == 0))) for i in range(len(files)))
     silver = _Draft(SILVER, BRONZE, delay_s)
     silver.draw_rows(rng)
-    gold = _Draft(GOLD, SILVER, rng.choice([delay_s, delay_s, 5]))
+    gold = _Draft(GOLD, SILVER, rng.choice([delay_s, 2, 0, 0]))
     gold.declare_event_time("time")
     gold.draw_window(rng)
     drafts = [silver, gold]
@@ -103,6 +116,10 @@ def make_stream(seed: int) -> Stream:
         pairs = _Draft(PAIRS, SILVER, delay_s)
         pairs.draw_join(random.Random(f"join {seed}"), BRONZE)
         drafts.append(pairs)
+    if (gold.parts["emit"], gold.parts["late"]) == ("final", "quarantine"):
+        chained = _Draft(CHAINED, GOLD, 0)
+        chained.draw_chain(rng, gold)
+        drafts.append(chained)
     declarations = {
         "lodestream.yaml": "project: random\nlake: lake\n",
         "tables/bronze/events.yaml": _bronze("events", EVENT_COLUMNS, keep_raw=rng.random() < 0.3),
@@ -375,28 +392,71 @@ class _Draft:
         )  # fmt: skip
 
     def draw_window(self, rng: random.Random) -> None:
-        """A tumbling or hopping window with groups and measures."""
+        """A tumbling, hopping or session window with groups and measures."""
         if "event_time" not in self.parts:
             self.declare_event_time("time")
-        every_s = rng.choice([5, 10, 30])
-        slide_s = rng.choice([None, None, every_s // 2, 3])
-        slide = f", slide: {slide_s} seconds" if slide_s else ""
+        shape, self.parts["window"] = _window(rng)
         groups = {name: _GROUPS[name] for name in _GROUPS if rng.random() < 0.3}
         measures = {name: _MEASURES[name] for name in _MEASURES if rng.random() < 0.4} or {
             "orders": _MEASURES["orders"]
         }
-        emit: Literal["updates", "final"] = rng.choice(["updates", "final"])
+        self._declare_window(rng, shape, groups, measures)
+
+    def draw_chain(self, rng: random.Random, above: _Draft) -> None:
+        """Windows of the windows of another table."""
+        self.parts["event_time"] = EventTime(WINDOW_TIME, 0)
+        shape, self.parts["window"] = _window(rng)
+        groups = {name: _column(name) for name in above.parts["group_by"] if rng.random() < 0.6}
+        measures = {
+            "windows": _MEASURES["orders"],
+            "ends": ("max(window_end)", Measure(lambda r: r["window_end"], max)),
+        }
+        for name in ("orders", "keyed"):
+            if name in above.parts["measures"]:
+                measures[name] = (f"sum({name})", Measure(_column(name)[1], sum))
+        self._declare_window(rng, shape, groups, measures)
+
+    def _declare_window(
+        self, rng: random.Random, shape: str, groups: Mapping[str, tuple[str, Compute]],
+        measures: Mapping[str, tuple[str, Measure]],
+    ) -> None:  # fmt: skip
+        emit: Literal["updates", "final"] = rng.choice(["updates", "final", "final"])
+        late: Late = "quarantine"
+        completeness = rng.random() < 0.3
+        window = self.parts["window"]
+        if (
+            isinstance(window, Window)
+            and "dedup" not in self.parts
+            and rng.random() < (0.2 if window.slide_us else 0.5)
+        ):
+            late = "update"
         self.lines += [
-            f"window: {{every: {every_s} seconds{slide}}}",
+            f"window: {shape}",
             *(["group_by:", *(f"  {name}: {text}" for name, (text, _) in groups.items())] if groups else []),
             "measures:",
             *(f"  {name}: {text}" for name, (text, _) in measures.items()),
             f"emit: {emit}",
+            f"late: {late}",
+            f"completeness: {str(completeness).lower()}",
         ]
-        self.parts["window"] = Window(every_s * SECOND_US, slide_s * SECOND_US if slide_s else None)
         self.parts["group_by"] = {name: compute for name, (_, compute) in groups.items()}
         self.parts["measures"] = {name: measure for name, (_, measure) in measures.items()}
-        self.parts["emit"] = emit
+        self.parts["emit"], self.parts["late"], self.parts["completeness"] = emit, late, completeness
+
+
+def _column(name: str) -> tuple[str, Compute]:
+    return name, lambda r: r[name]
+
+
+def _window(rng: random.Random) -> tuple[str, Window | Session]:
+    """A window as declared, and what it means."""
+    if rng.random() < 0.4:
+        gap_s = rng.choice([1, 4, 10, 40])
+        return f"{{gap: {gap_s} seconds}}", Session(gap_s * SECOND_US)
+    every_s = rng.choice([5, 10, 30])
+    slide_s = rng.choice([None, None, every_s // 2, 3])
+    slide = f", slide: {slide_s} seconds" if slide_s else ""
+    return f"{{every: {every_s} seconds{slide}}}", Window(every_s * SECOND_US, slide_s * SECOND_US if slide_s else None)
 
 
 _DELETING: tuple[tuple[str, Compute], ...] = (

@@ -227,3 +227,69 @@ def test_the_sample_is_short_and_says_how_many_more(tmp_path: Path) -> None:
     assert (window.rows, len(window.sample), window.agrees) == (25, 10, True)
     assert any("and 15 more" in line for line in told.lines())
     assert replace(window, digest=0).agrees is False
+
+
+# --- sessions, and windows of windows --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Sessions, those that are closed, and windows of these."""
+    lab = Lab(tmp_path_factory.mktemp("sessions") / "p")
+    lab.table("bronze.e", BRONZE)
+    lab.table("silver.e", "from: stream(bronze.e)\n")
+    lab.table("gold.visits", WINDOW + "window: {gap: 20 seconds}\n")
+    lab.table("gold.done", WINDOW + "window: {gap: 20 seconds}\nemit: final\n")
+    above = "from: stream(gold.done)\ngroup_by: [kind]\nmeasures: {visits: count(*), n: sum(n)}\n"
+    lab.table("gold.per_minute", above + "window: {every: 1 minute}\n")
+    lab.events([event(1), event(15), event(50), event(3, "sale"), event(140), event(150)])
+    lab.run()
+    lab.events([event(8), event(151)])
+    lab.run()
+    return lab
+
+
+def test_a_session_covers_the_rows_that_are_counted_again(sessions: Lab) -> None:
+    for table in ("gold.visits", "gold.done"):
+        told = ask(sessions, table, "window_start=2024-01-01T00:00:01Z,kind=view")
+        (window,) = told.windows
+        assert (window.rows, window.agrees, window.state) == (2, True, "closed")
+        assert (window.start, window.end) == ("2024-01-01T00:00:01Z", "2024-01-01T00:00:35Z")
+        assert [hop.table for hop in told.hops] == [table, "silver.e", "bronze.e"]
+
+
+def test_a_row_is_found_in_its_session_open_or_not(sessions: Lab) -> None:
+    told = ask(sessions, "gold.visits", place_of(sessions, "e150"))
+    assert told.found
+    assert [(w.start, w.end, w.state, w.rows) for w in told.windows] == [
+        ("2024-01-01T00:02:20Z", "2024-01-01T00:02:51Z", "open", 3)
+    ]
+    told = ask(sessions, "gold.done", place_of(sessions, "e150"))
+    assert reason(told) == "window_open"
+    assert [(w.start, w.end, w.rows) for w in told.windows] == [("2024-01-01T00:02:20Z", "2024-01-01T00:02:51Z", 3)]
+    assert reason(ask(sessions, "gold.done", place_of(sessions, "e8"))) == "late"
+
+
+def test_a_session_that_is_not_there(sessions: Lab) -> None:
+    assert reason(ask(sessions, "gold.visits", "window_start=2024-01-01T00:10:00Z,kind=view")) == "no_such_row"
+    assert reason(ask(sessions, "gold.visits", "window_end=2024-01-01T00:00:02Z")) == "no_such_row"
+
+
+def test_a_window_of_windows_goes_down_to_the_record(sessions: Lab) -> None:
+    told = ask(sessions, "gold.per_minute", "window_start=2024-01-01T00:00:00Z,kind=view")
+    (window,) = told.windows
+    assert (window.rows, window.agrees, window.state) == (1, True, "closed")
+    assert [hop.table for hop in told.hops] == ["gold.per_minute", "gold.done", "silver.e", "bronze.e"]
+    assert told.record is not None
+    assert window.sample[0]["trace"] == "lodestream trace gold.done window_start=2024-01-01T00:00:01Z,kind=view"
+
+
+def test_a_source_row_is_found_in_windows_of_windows(sessions: Lab) -> None:
+    told = ask(sessions, "gold.per_minute", place_of(sessions, "e15"))
+    assert told.found
+    assert [(w.start, w.rows) for w in told.windows] == [("2024-01-01T00:00:00Z", 1)]
+    assert [hop.table for hop in told.hops] == ["gold.per_minute", "gold.done", "silver.e", "bronze.e"]
+    assert reason(ask(sessions, "gold.per_minute", place_of(sessions, "e150"))) == "window_open"
+    start_us = 1_704_067_201_000_000
+    assert ask(sessions, "gold.per_minute", f"gold.done/view:{start_us}").found
+    assert reason(ask(sessions, "gold.per_minute", f"gold.done/view:{start_us + 1}")) == "no_such_row"

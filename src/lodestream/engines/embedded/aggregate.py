@@ -11,6 +11,7 @@ from lodestream.engines.embedded.passing import INDEX, Pass, mask_of
 from lodestream.engines.embedded.windows import assign
 from lodestream.model.digest import position_digest
 from lodestream.model.steps import Aggregation
+from lodestream.model.table import Session
 
 
 def aggregate(passing: Pass, step: Aggregation) -> None:
@@ -20,19 +21,17 @@ def aggregate(passing: Pass, step: Aggregation) -> None:
     _reject_errors(passing, step)
     rows = passing.settle()
     if len(rows):
-        every_us, step_us = step.window.every_us, step.window.step_us
-        row, start_us = assign(rows.column(passing.event_column).cast(pa.int64()), every_us, step_us)
-        on_time = start_us + every_us > passing.batch.late_us
-        if passing.batch.accept_late:
+        row, start_us = assign(rows.column(passing.event_column).cast(pa.int64()), step.window)
+        on_time = start_us + step.window.span_us > passing.batch.late_us
+        if (passing.batch.accept_late or step.late == "update") and not isinstance(step.window, Session):
             passing.out.reopened = frozenset(start_us[~on_time].tolist())
             row, start_us = row[on_time], start_us[on_time]
         elif not on_time.all():
             rows, row, start_us = _reject_late_windows(passing, row, start_us, on_time)
         if len(row):
             hashes = position_digest(rows.column("_source"), rows.column("_position"))
-            needed = {c for _, e in step.group_by for c in e.columns} | {c for _, m in step.measures for c in m.columns}
-            spread = rows.select([c for c in rows.column_names if c in needed])
-            if step_us != every_us:
+            spread = rows.select([c for c in rows.column_names if c in windows.needed])
+            if not np.array_equal(row, np.arange(len(spread))):
                 spread, hashes = spread.take(pa.array(row)), hashes[row]
             changed = windows.fold(spread, start_us, hashes)
             passing.out.changes.windows = changed
@@ -40,10 +39,8 @@ def aggregate(passing: Pass, step: Aggregation) -> None:
     passing.out.count("output", len(passing.settle()))
     passing.out.closed = windows.close(passing.batch.evict_us)
     if passing.out.changes.windows is not None:  # a window that closes in this batch needs no state
-        starts = passing.out.changes.windows.column("_start_us")
-        passing.out.changes.windows = passing.out.changes.windows.filter(
-            pc.greater(starts, passing.batch.evict_us - step.window.every_us)
-        )
+        changed = passing.out.changes.windows
+        passing.out.changes.windows = changed.filter(pc.greater(windows.ends(changed), passing.batch.evict_us))
     passing.out.rows = passing.out.rows.slice(0, 0)
 
 

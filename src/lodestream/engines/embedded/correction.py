@@ -17,7 +17,7 @@ from lodestream.lake.actions import AddFile, RemoveFile
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
 from lodestream.model.digest import position_digest
-from lodestream.model.steps import Aggregation
+from lodestream.model.steps import Aggregation, FlowPlan
 from lodestream.model.table import WINDOW_START
 
 
@@ -34,8 +34,13 @@ class Correction:
     start_us: frozenset[int]
 
 
-def not_covered(quarantine: DeltaTable, batch: BatchPlan) -> tuple[set[tuple[str, int]], set[tuple[str, int, int]]]:
-    """What the windows do not cover: positions set aside, and (source, position, window) that a row missed."""
+def not_covered(
+    quarantine: DeltaTable, batch: BatchPlan, rejects: Iterable[pa.Table] | None = None
+) -> tuple[set[tuple[str, int]], set[tuple[str, int, int]]]:
+    """What the windows do not cover: positions set aside, and (source, position, window) that a row missed.
+
+    With `rejects`, that is so after the batch: what it takes again is covered, what it sets aside itself is not.
+    """
     entries = entries_before(quarantine, batch.batch)
     aside = open_entries(entries)
     notes = entries.filter(pc.equal(entries.column("kind"), "late_window"))
@@ -44,14 +49,28 @@ def not_covered(quarantine: DeltaTable, batch: BatchPlan) -> tuple[set[tuple[str
         for row in notes.to_pylist()
         for start in json.loads(row["detail"])["window_starts_us"]
     }
-    return set(positions_of(aside)), missed
+    if rejects is None:
+        return set(positions_of(aside)), missed
+    return (set(positions_of(aside)) - set(batch.replay)) | _set_aside(rejects), missed
+
+
+def _set_aside(rejects: Iterable[pa.Table]) -> set[tuple[str, int]]:
+    """Positions that a batch itself sets aside; notes on windows that a row missed are not among them."""
+    tables = [table.filter(pc.not_equal(table.column("kind"), "late_window")) for table in rejects]
+    return {key for table in tables for key in positions_of(table)}
+
+
+def span_of(plan: FlowPlan, event: str, step: Aggregation, reopened: frozenset[int]) -> tuple[str, int, int] | None:
+    """Where the rows of reopened windows lie in event time; None when that is made here, not in the table above."""
+    made = plan.table.python is not None or event in {one.name for one in plan.table.derive}
+    return None if made else (event, min(reopened), max(reopened) + step.window.span_us)
 
 
 def correct(
     fresh: OpenWindows,
     step: Aggregation,
     rows: pa.Table,
-    event_us: pa.Array,
+    event: str,
     affected: Iterable[int],
     missed: set[tuple[str, int, int]],
 ) -> Correction:
@@ -61,12 +80,14 @@ def correct(
         fresh: an empty state to fold into.
         step: the aggregation.
         rows: every row that the table covers, the accepted ones among them, after the row stages.
-        event_us: their event times.
+        event: their column of event time; rows without one belong to no window.
         affected: starts of the windows to compute.
         missed: (source, position, window start) of rows that were late for one of their windows only.
     """
+    rows = rows.filter(pc.is_valid(rows.column(event)))
+    event_us = rows.column(event).cast(pa.int64())
     wanted = np.array(sorted(affected), np.int64)
-    row, start_us = assign(event_us, step.window.every_us, step.window.step_us)
+    row, start_us = assign(event_us, step.window)
     keep = np.isin(start_us, wanted)
     if missed:
         positions = positions_of(rows)

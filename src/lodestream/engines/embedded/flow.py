@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-from lodestream.engines.embedded.correction import Correction, correct, not_covered
+from lodestream.engines.embedded.correction import Correction, correct, not_covered, span_of
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.deletions import Deletions
 from lodestream.engines.embedded.drift import evolved, stored_columns
@@ -26,6 +26,7 @@ from lodestream.engines.embedded.inputs import (
     Readers,
     RefreshInput,
     SourceInput,
+    Span,
     StreamInput,
 )
 from lodestream.engines.embedded.joins import is_right
@@ -36,12 +37,12 @@ from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE, commit_rejects
 from lodestream.engines.embedded.replay import replayed_rows, resolutions
+from lodestream.engines.embedded.sessions import open_windows
 from lodestream.engines.embedded.sides import JoinState
 from lodestream.engines.embedded.stages import RowStages
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.store import FlowStore, StateFile
 from lodestream.engines.embedded.surroundings import Ahead, Committed, Surroundings
-from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.errors import (
     ConfigError,
     ConflictError,
@@ -174,7 +175,7 @@ class Flow:
             )  # fmt: skip
         state = FlowState()
         state.dedup = DedupMap() if self._dedupe else None
-        state.windows = OpenWindows(self._connection, self._window) if self._window else None
+        state.windows = open_windows(self._connection, self._window) if self._window else None
         state.join = JoinState(self._join.join) if self._join else None
         if self._changes is not None:
             state.deletions = Deletions(self._changes, self.table.snapshot.metadata.schema)
@@ -201,7 +202,7 @@ class Flow:
         if isinstance(first, RunQuery):
             return RefreshInput(first, self._readers)
         assert isinstance(first, ReadTable)
-        return StreamInput(first.table, first.schema, self.name, self.around)
+        return StreamInput(first.table, first.schema, self.name, self.around, first.windows)
 
     def _open_source(self, columns: Schema) -> Source:
         assert self._make_source is not None
@@ -298,6 +299,9 @@ class Flow:
         """W of the next batch; 0 without event time."""
         if self._watermark is None:
             return 0
+        if self._watermark.follows is not None:
+            assert isinstance(self.input, StreamInput)
+            return max(self.state.late_us, self.input.watermark_us)
         joined_delay_us = self._join.join.event_time.delay_us if self._join else None
         return self.state.watermark(self._watermark.event_time.delay_us, joined_delay_us)
 
@@ -355,7 +359,7 @@ class Flow:
             "batch": batch.batch, "epoch": self.epoch, "attempt": attempt, "state": link.name, "kind": batch.kind,
             "counts": outcome.counts, "definition": batch.definition, "watermark_us": batch.evict_us,
             "max_event_us": self.state.max_event_us, "upto": batch.upto, "pins": dict(batch.pins),
-            "code": self.around.code, **({"waiting": len(self.state.waiting)} if self.state.answers >= 0 else {}),
+            "code": self.around.code, **self.state.sizes(),
         }  # fmt: skip
         if self._join is not None:
             info["joined_upto"] = batch.joined_upto
@@ -414,7 +418,7 @@ class Flow:
         if self._changes is not None:
             self._merge(outcome, batch)
         if outcome.reopened:
-            outcome.correction = self._correct(batch, outcome.reopened)
+            outcome.correction = self._correct(batch, outcome)
         if batch.kind == "replay":
             outcome.rejects.append(resolutions(batch, positions_of(rows), outcome.rejects))
         return outcome
@@ -432,22 +436,20 @@ class Flow:
         deletions.forget(batch.evict_us)
         outcome.count("superseded", outcome.merge.superseded)
 
-    def _correct(self, batch: BatchPlan, reopened: frozenset[int]) -> Correction:
-        """Compute closed windows again from all rows that belong to them, the accepted late ones included."""
+    def _correct(self, batch: BatchPlan, outcome: Outcome) -> Correction:
+        """Compute closed windows again from all rows that belong to them, the late ones of this batch included."""
         assert self.quarantine is not None
         assert self._window is not None
         assert self._watermark is not None
-        aside, missed = not_covered(self.quarantine, batch)
-        aside -= set(batch.replay)
-        rows = self._taken_in(batch, aside)
-        events = rows.column(self._watermark.event_time.column).cast(pa.int64())
-        fresh = OpenWindows(self._connection, self._window)
-        return correct(fresh, self._window, rows, events, reopened, missed)
+        aside, missed = not_covered(self.quarantine, batch, outcome.rejects)
+        event, fresh = self._watermark.event_time.column, open_windows(self._connection, self._window)
+        rows = self._taken_in(batch, aside, span_of(self.plan, event, self._window, outcome.reopened))
+        return correct(fresh, self._window, rows, event, outcome.reopened, missed)
 
-    def _taken_in(self, batch: BatchPlan, aside: set[tuple[str, int]]) -> pa.Table:
+    def _taken_in(self, batch: BatchPlan, aside: set[tuple[str, int]], span: Span | None = None) -> pa.Table:
         """All upstream rows but those set aside, as they stand before event time is looked at."""
         assert isinstance(self.input, StreamInput)
-        rows = self.input.everything(batch.upto)
+        rows = self.input.everything(batch.upto, span)
         rows = rows.filter(pa.array([key not in aside for key in positions_of(rows)], pa.bool_()))
         return self._stages.passing(rows, batch, self._lookups.at(batch.pins))
 

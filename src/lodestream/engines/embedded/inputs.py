@@ -8,6 +8,7 @@ from typing import Protocol
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lodestream.engines.embedded.drift import drifted
 from lodestream.engines.embedded.frames import naive
@@ -24,14 +25,19 @@ from lodestream.lake.log import commit_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchKind, BatchPlan, SourceRange
+from lodestream.model.chained import as_rows
 from lodestream.model.steps import RunQuery
-from lodestream.model.table import TableName
+from lodestream.model.table import WINDOW_TIME, TableName
 from lodestream.model.types import Schema
 from lodestream.model.widening import unify_schemas
 from lodestream.ports.source import Decoded, Decoder, RawRecord, ReadsTogether, Source
 
 MakeSource = Callable[[Schema, str, str], Source]
 """Opens the source for the given columns, as the given member of the given group (`Reading.group`, `.member`)."""
+
+
+Span = tuple[str, int, int]
+"""A column of event time, and from when (inclusive) to when (exclusive), in microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +150,22 @@ class StreamInput:
         schema: its columns that are read, those of provenance among them.
         reader: the table whose flow reads it.
         around: the flow's surroundings.
+        windows: the table's groups when its rows are windows, whose time and positions are made here; else None.
     """
 
-    def __init__(self, table: TableName, schema: Schema, reader: TableName, around: Surroundings) -> None:
+    def __init__(
+        self, table: TableName, schema: Schema, reader: TableName, around: Surroundings,
+        windows: tuple[str, ...] | None = None,
+    ) -> None:  # fmt: skip
         self._around = around
         self._name = table
         self._reader = reader
         self._path = table_path(around.lake, table)
         self._schema = to_arrow(schema)
-        self._columns = list(schema.names)
+        self._windows = windows
+        added = () if windows is None else (WINDOW_TIME, "_source", "_position")
+        self._columns = [name for name in schema.names if name not in added]
+        self.watermark_us = 0
         self._table: DeltaTable | None = None
         self._looked = -1
         self._begun: int | None = None
@@ -184,6 +197,7 @@ class StreamInput:
             added = sum(a.num_records or 0 for a in commit.adds if a.data_change)
             if (rows or (added and not whole)) and rows + added > most:
                 break
+            self.watermark_us = max(self.watermark_us, commit.info.get("watermark_us") or 0)
             if added:
                 rows, upto = rows + added, commit.version
             elif not rows:
@@ -206,7 +220,7 @@ class StreamInput:
             raise DataLossRefused("upstream table is gone", table=str(self._name))
         if after < 0 and not self._tells(0):
             rows = table.read(table.read_version(upto), columns=[*self._columns, "_batch"])
-            return rows.sort_by("_batch").select(self._columns)
+            return self._rows(rows.sort_by("_batch").select(self._columns))
         parts: list[pa.Table] = []
         table.refresh()
         for commit in table.commits(after, upto):
@@ -216,14 +230,24 @@ class StreamInput:
             cached = self._around.handover.take(self._path, commit.version) if self._around.handover else None
             rows = cached.select(self._columns) if cached is not None else table.read(adds, columns=self._columns)
             parts.append(rows)
-        return pa.concat_tables(parts, promote_options="permissive") if parts else self._schema.empty_table()
+        if not parts:
+            return self._schema.empty_table()
+        return self._rows(pa.concat_tables(parts, promote_options="permissive"))
 
-    def everything(self, version: int) -> pa.Table:
-        """All rows of the upstream table at a version."""
+    def _rows(self, found: pa.Table) -> pa.Table:
+        """Windows get the time and the positions that they have as rows."""
+        return found if self._windows is None else as_rows(found, self._name, self._windows)
+
+    def everything(self, version: int, span: Span | None = None) -> pa.Table:
+        """All rows of the upstream table at a version; files that have none in the span may be left out."""
         table = self._upstream()
         if table is None:
             raise DataLossRefused("upstream table is gone", table=str(self._name))
-        return table.read(table.read_version(version), columns=self._columns)
+        files = table.read_version(version)
+        if span is not None and span[0] in self._columns:
+            event, low_us, high_us = span
+            files = [add for add in files if _any_within(table.read([add], columns=[event]), low_us, high_us)]
+        return self._rows(table.read(files, columns=self._columns))
 
     def _upstream(self) -> DeltaTable | None:
         if self._table is None:
@@ -259,6 +283,12 @@ class StreamInput:
 
     def _tells(self, version: int) -> bool:
         return self._around.disk.exists(commit_path(self._path, version))
+
+
+def _any_within(times: pa.Table, low_us: int, high_us: int) -> bool:
+    values = times.column(0).cast(pa.int64())
+    inside = pc.and_(pc.greater_equal(values, low_us), pc.less(values, high_us))
+    return bool(pc.any(inside).as_py())
 
 
 class RefreshInput:

@@ -120,7 +120,7 @@ class WindowOutput(_Writer):
             removes = [*removes, *(RemoveFile.of(a) for a in self._table.hot_files())]
             if len(windows.table):
                 adds += self._write(
-                    windows.finished(windows.table), batch, f"hot-{batch.batch}-{attempt}", hot=True
+                    windows.finished(windows.table, final=False), batch, f"hot-{batch.batch}-{attempt}", hot=True
                 ).adds
         return Prepared(adds, removes)
 

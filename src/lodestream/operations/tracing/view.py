@@ -20,10 +20,12 @@ from lodestream.lake.disk import Disk
 from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.table import DeltaTable
+from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchPlan, SourceRange
+from lodestream.model.chained import as_rows
 from lodestream.model.project import Project
 from lodestream.model.steps import FlowPlan
-from lodestream.model.table import TableName
+from lodestream.model.table import WINDOW_END, WINDOW_START, TableName
 from lodestream.operations.tracing.findings import Entry, Written
 from lodestream.operations.tracing.keys import Test, all_of, place
 from lodestream.operations.tracing.plain import bytes_text, moment
@@ -138,6 +140,26 @@ class View:
             return None
         _, rows = self.find(table, place(source, position), limit=1)
         return rows[0] if rows else None
+
+    def windows_as_rows(self, name: TableName, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+        """The positions by which windows of a table are known to windows made of them."""
+        table, groups = self.table(name), [group.name for group in self.flows[name].table.group_by]
+        assert table is not None
+        kinds = {field.name: field for field in to_arrow(table.snapshot.metadata.schema)}
+        schema = pa.schema([kinds[column] for column in (WINDOW_START, WINDOW_END, *groups)])
+        taken = [{column: row[column] for column in schema.names} for row in rows]
+        known = as_rows(pa.Table.from_pylist(taken, schema=schema), name, groups)
+        return list(zip(known.column("_source").to_pylist(), known.column("_position").to_pylist(), strict=True))
+
+    def window_at(self, name: TableName, source: str, position: int) -> dict[str, Any] | None:
+        """The window that is known by this position to windows made of it; None when there is no such window."""
+        table = self.table(name)
+        if table is None or self.flows[name].table.window is None:
+            return None
+        start = pa.scalar(position, pa.timestamp("us", tz="UTC"))
+        _, rows = self.find(table, [Test(WINDOW_START, start, "")], limit=sys.maxsize)
+        known = self.windows_as_rows(name, rows)
+        return next((row for row, key in zip(rows, known, strict=True) if key == (source, position)), None)
 
     # --- batches -----------------------------------------------------------------------------------------------------
 

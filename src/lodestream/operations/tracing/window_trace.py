@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from lodestream.model.steps import FlowPlan
-from lodestream.model.table import WINDOW_END, WINDOW_START, TableName
+from lodestream.model.table import WINDOW_END, WINDOW_START, TableName, Window
 from lodestream.model.types import BIGINT, TIMESTAMP
 from lodestream.operations.tracing.absence import counted, not_read, set_aside, unaccounted, why
 from lodestream.operations.tracing.findings import Absence, Entry, Hop, Record
@@ -49,7 +49,7 @@ def by_values(view: View, plan: FlowPlan, tests: Sequence[Test], rows: Sequence[
     first = flow.covered(rows[0])
     below, record = tuple[Hop, ...](), None
     if first.sample:
-        below, record = walk(view, _upstream(plan), first.sample[0]["source"], first.sample[0]["position"])
+        below, record = _below(view, plan, first.sample[0]["source"], first.sample[0]["position"])
     return Answer(
         (flow.hop(rows[0]), *below),
         (first,),
@@ -58,15 +58,33 @@ def by_values(view: View, plan: FlowPlan, tests: Sequence[Test], rows: Sequence[
     )
 
 
+def _below(view: View, plan: FlowPlan, source: str, position: int) -> tuple[tuple[Hop, ...], Record | None]:
+    """From an input row of a window table down to the source."""
+    above = view.flows[_upstream(plan)]
+    if above.table.window is None:
+        return walk(view, above.table.name, source, position)
+    row = view.window_at(above.table.name, source, position)
+    if row is None:
+        return (Hop(str(above.table.name), source, position),), None
+    answer = by_values(view, above, (), [row])
+    return answer.hops, answer.record
+
+
 def by_position(view: View, plan: FlowPlan, source: str, position: int) -> Answer:
     """The windows that a source row is in, or why it is in none."""
     name = plan.table.name
-    hops, record = walk(view, _upstream(plan), source, position)
+    above = view.flows[_upstream(plan)]
+    if above.table.window is not None and source.partition("/")[0] != str(above.table.name):
+        return _through(view, plan, above, by_position(view, above, source, position))
+    hops, record = _below(view, plan, source, position)
     own = Hop(str(name), source, position)
     entries = view.entries(name, source, position)
     standing = [entry for entry in entries if entry.state in ("open", "not committed")]
     if standing:
         return Answer((own, *hops), record=record, absence=set_aside(view, plan, entries))
+    if record is None:
+        message = f"{above.table.name} has no window at {source}:{position}"
+        return Answer((own, *hops), absence=Absence(str(above.table.name), "no_such_row", message))
     if hops[0].row is None:
         return Answer((own, *hops), record=record, absence=why(view, hops, record, _upstream(plan)))
     if view.table(name) is None:
@@ -86,6 +104,19 @@ def by_position(view: View, plan: FlowPlan, source: str, position: int) -> Answe
         if gone is None and hop is None:
             gone = _not_in(flow, one, covered, entries)
     return Answer((*(found or [own]), *hops), tuple(windows), record, gone)
+
+
+def _through(view: View, plan: FlowPlan, above: FlowPlan, inner: Answer) -> Answer:
+    """The windows that the windows of a row are in; `inner` says which those are."""
+    name, own = above.table.name, Hop(str(plan.table.name))
+    mine = [hop.row for hop in inner.hops if hop.table == str(name) and hop.row is not None]
+    if not mine:
+        return replace(inner, hops=(own, *inner.hops), windows=())
+    answers = [by_position(view, plan, *key) for key in view.windows_as_rows(name, mine)]
+    found = [hop for answer in answers for hop in answer.hops if hop.table == own.table and hop.row is not None]
+    windows = tuple(window for answer in answers for window in answer.windows)
+    absence = next((answer.absence for answer in answers if answer.absence is not None), None)
+    return Answer((*(found or [own]), *inner.hops), windows, inner.record, absence)
 
 
 def _window_of(flow: WindowFlow, one: Mapping[str, Any]) -> tuple[Covered, Hop | None]:
@@ -132,7 +163,7 @@ def _no_window(view: View, plan: FlowPlan, tests: Sequence[Test]) -> Answer:
     flow = WindowFlow(view, plan)
     asked = {test.column: test for test in tests}
     between = _between(flow, asked)
-    if between and between[0] % flow.step.window.step_us:
+    if between and isinstance(flow.step.window, Window) and between[0] % flow.step.window.step_us:
         near = moment(between[0] // flow.step.window.step_us * flow.step.window.step_us)
         groups = ",".join(f"{t.column}={t.text}" for t in tests if t.column not in (WINDOW_START, WINDOW_END))
         key = f"{WINDOW_START}={near}" + (f",{groups}" if groups else "")
@@ -188,7 +219,7 @@ def _elsewhere(flow: WindowFlow, between: tuple[int, int] | None, groups: Sequen
     if between is not None:
         low, high = (
             pa.scalar(us, pa.timestamp("us", tz="UTC"))
-            for us in (between[0], between[1] - 1 + flow.step.window.every_us)
+            for us in (between[0], between[1] - 1 + flow.step.window.span_us)
         )
         timed, _ = input_tests(flow.plan, [Test(flow.event, low, f"{moment(between[0])} …", until=high)])
         asked = [*asked, *timed]
@@ -212,7 +243,7 @@ def _between(flow: WindowFlow, asked: Mapping[str, Test]) -> tuple[int, int] | N
     """The window starts that a key allows."""
     if WINDOW_START in asked and asked[WINDOW_START].value.is_valid:
         start = instant(asked[WINDOW_START].value.as_py())
-    elif WINDOW_END in asked and asked[WINDOW_END].value.is_valid:
+    elif WINDOW_END in asked and asked[WINDOW_END].value.is_valid and isinstance(flow.step.window, Window):
         start = instant(asked[WINDOW_END].value.as_py()) - flow.step.window.every_us
     else:
         return None

@@ -22,13 +22,16 @@ from lodestream.lake.layout import quarantine_name
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.batch import BatchPlan
+from lodestream.model.chained import as_rows
 from lodestream.model.digest import fold, position_digest
 from lodestream.model.steps import Aggregation, FlowPlan, LookUp, ReadTable, Watermark
-from lodestream.model.table import WINDOW_START, Lookup
+from lodestream.model.table import WINDOW_END, WINDOW_START, WINDOW_TIME, Lookup, Session
 from lodestream.model.types import TIMESTAMP, DataType
 from lodestream.operations.tracing.findings import Hop
 from lodestream.operations.tracing.keys import Test, all_of
 from lodestream.operations.tracing.plain import command, moment, number
+from lodestream.operations.tracing.rows import trace_of
+from lodestream.operations.tracing.sessions import begun
 from lodestream.operations.tracing.view import View, at_version
 
 SAMPLE = 10
@@ -159,8 +162,23 @@ class WindowFlow:
             tests: what the input rows must have, on columns of the upstream table.
             everything: rows that were set aside, and windows that a row missed, too.
         """
+        if isinstance(self.step.window, Session):  # where a session begins is known when all of its rows are
+            parts = [self._file(add, None, (), everything=everything) for add in files]
+            rows = pa.concat_tables([self._empty(), *parts], promote_options="permissive")
+            rows = begun(rows, self._stored(), [name for name, _ in self.step.group_by], self.step.window.gap_us)
+            start = rows.column("_start")
+            if between is not None:
+                inside = pc.and_(pc.greater_equal(start, between[0]), pc.less(start, between[1]))
+                rows = rows.filter(inside)
+            return rows.filter(all_of(tests, rows))
         parts = [self._file(add, between, tests, everything=everything) for add in files]
         return pa.concat_tables([self._empty(), *parts], promote_options="permissive")
+
+    def _stored(self) -> pa.Table:
+        """The sessions that the table holds: bounds and groups."""
+        table = self.view.table(self.name)
+        assert table is not None
+        return table.read(table.files(), columns=[WINDOW_START, WINDOW_END, *(name for name, _ in self.step.group_by)])
 
     def _empty(self) -> pa.Table:
         groups = [pa.field(name, to_arrow_type(e.type)) for name, e in self.step.group_by]
@@ -171,16 +189,22 @@ class WindowFlow:
     ) -> pa.Table:
         first = self.plan.steps[0]
         assert isinstance(first, ReadTable)
-        asked = [*tests, *self._event_tests(first, between)]
-        if asked:
-            keys = self.upstream.read([add], columns=list(dict.fromkeys(test.column for test in asked)))
-            hits = all_of(asked, keys)
-            if not pc.any(hits).as_py():
-                return self._empty()
-        wanted = dict.fromkeys([*first.schema.names, "_source", "_position", "_ingest_time"])
-        rows = self.upstream.read([add], columns=[name for name in wanted if name != "_batch"])
-        if asked:
-            rows = rows.filter(hits)
+        if first.windows is not None:
+            made = ("_source", "_position", WINDOW_TIME)
+            rows = self.upstream.read([add], columns=[name for name in first.schema.names if name not in made])
+            rows = as_rows(rows, first.table, first.windows)
+            rows = rows.filter(all_of(tests, rows))
+        else:
+            asked = [*tests, *self._event_tests(first, between)]
+            if asked:
+                keys = self.upstream.read([add], columns=list(dict.fromkeys(test.column for test in asked)))
+                hits = all_of(asked, keys)
+                if not pc.any(hits).as_py():
+                    return self._empty()
+            wanted = dict.fromkeys([*first.schema.names, "_source", "_position", "_ingest_time"])
+            rows = self.upstream.read([add], columns=[name for name in wanted if name != "_batch"])
+            if asked:
+                rows = rows.filter(hits)
         rows = self._stages.passing(rows, self._batch, self._tables())
         rows = rows.filter(pc.is_valid(rows.column(self.event)))
         return self._windows(rows, between, everything=everything)
@@ -191,13 +215,13 @@ class WindowFlow:
         if between is None or self.event not in first.schema or self.event in made or self.plan.table.python:
             return []
         low, high = (
-            pa.scalar(us, to_arrow_type(TIMESTAMP)) for us in (between[0], between[1] + self.step.window.every_us)
+            pa.scalar(us, to_arrow_type(TIMESTAMP)) for us in (between[0], between[1] + self.step.window.span_us)
         )
         return [Test(self.event, low, "", until=high)]
 
     def _windows(self, rows: pa.Table, between: tuple[int, int] | None, *, everything: bool) -> pa.Table:
         events = rows.column(self.event).cast(pa.int64()).combine_chunks()
-        index, start = assign(events, self.step.window.every_us, self.step.window.step_us)
+        index, start = assign(events, self.step.window)
         keep = np.ones(len(index), np.bool_)
         if between is not None:
             keep &= (start >= between[0]) & (start < between[1])
@@ -244,14 +268,17 @@ class WindowFlow:
 
     def window(self, start_us: int, group: Mapping[str, Any], rows: pa.Table, row: Mapping[str, Any] | None) -> Covered:
         """A window of which the input rows are known."""
-        end_us = start_us + self.step.window.every_us
+        end_us = start_us + self.step.window.span_us
+        if isinstance(self.step.window, Session):
+            last_us = pc.max(rows.column("_event")).as_py() if len(rows) else start_us
+            end_us = instant(row[WINDOW_END]) if row else last_us + self.step.window.gap_us
         digest = fold(position_digest(rows.column("_source"), rows.column("_position"))) if len(rows) else 0
         order = pc.sort_indices(
             rows, sort_keys=[("_event", "ascending"), ("_source", "ascending"), ("_position", "ascending")]
         )
         sample = [
             {"source": one["_source"], "position": one["_position"], "event_time": moment(one["_event"]),
-             "trace": command(self.plan.upstream, f"{one['_source']}:{one['_position']}")}
+             "trace": self._trace(one["_source"], one["_position"])}
             for one in rows.take(order[:SAMPLE]).to_pylist()
         ]  # fmt: skip
         return Covered(
@@ -260,6 +287,14 @@ class WindowFlow:
             row["_rows"] if row else None, row["_digest"] if row else None,
             tuple(sample), tuple(self.notes),
         )  # fmt: skip
+
+    def _trace(self, source: str, position: int) -> str:
+        """What to type to trace an input row: for a window, its columns."""
+        assert self.plan.upstream is not None
+        row = self.view.window_at(self.plan.upstream, source, position)
+        if row is None:
+            return command(self.plan.upstream, f"{source}:{position}")
+        return trace_of(self.view, self.plan.upstream, row)
 
     def kind(self, name: str) -> DataType:
         """The type of a group."""
