@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 NATIVE := $(VENV)/.native
 NATIVE_SOURCE := native/Cargo.toml native/pyproject.toml $(wildcard native/src/*.rs)
 
-.PHONY: setup native console demo test test-long lint bench bench-ingest bench-kafka bench-serve kafka function-rows lock clean
+.PHONY: setup native console demo test test-long lint bench bench-ingest bench-kafka bench-serve bench-state kafka function-rows lock clean
 
 setup: $(STAMP)    ## a virtual environment with everything in it; the native kernels too where cargo is
 	@if command -v cargo > /dev/null; then $(MAKE) -s $(NATIVE); \
@@ -66,6 +66,9 @@ bench-kafka: setup ## Kafka to gold: drain, burst, latency, and peers in the sam
 
 bench-serve: setup ## 10 million gold rows through REST and the PostgreSQL protocol, next to PostgreSQL 15 (needs wrk, postgresql-15)
 	@$(BIN)/python -m bench.serve
+
+bench-state: setup ## dedup over 50 million keys, sessions and a join, batch by batch as state grows
+	@$(BIN)/python -m bench.state
 
 function-rows: setup  ## regenerate the expected values of every function with Spark (needs Java)
 	@$(BIN)/python -m tools.function_rows

@@ -79,6 +79,8 @@ COMMIT = {
     "max_event_us": "the newest event time taken in",
     "upto": "version of the upstream table that was read up to",
     "joined_upto": "the same of the stream that is joined",
+    "state_rows": "what the flow holds in memory after the batch, by kind",
+    "state_bytes": "how much memory that takes",
     "pins": "versions of lookup tables and of a query's inputs",
     "code": "version of Lodestream",
     "open_windows": "tables of windows: how many, by window and group, wait in the state",

@@ -48,6 +48,13 @@ def test_counts_are_summed_over_the_present_epoch(lake, table):
     assert (found.watermark_us, found.freshness_s, found.age_s) == (9, 6.0, 8.0)
 
 
+def test_the_state_of_the_last_batch_is_told(lake, table):
+    commit(table, 1, 3, state_rows={"keys": 9}, state_bytes=99)
+    commit(table, 2, 3, state_rows={"keys": 7, "windows": 2}, state_bytes=77)
+    (found,) = read_status(LocalDisk(), lake, [NAME], now_us=CLOCK_US)
+    assert (found.state_rows, found.state_bytes) == ({"keys": 7, "windows": 2}, 77)
+
+
 def test_a_missing_table_and_a_damaged_one_do_not_hide_the_others(lake, table):
     log = f"{table.path}/_delta_log/{1:020d}.json"
     with open(log, "w") as file:

@@ -19,7 +19,7 @@ def status(call: Call) -> None:
     Reads the lake only; it works while `run` is at work and when the declarations have mistakes.
     """
     from lodestream.app import now_us
-    from lodestream.cli.output import count, span, when_us
+    from lodestream.cli.output import count, size, span, when_us
     from lodestream.lake.layout import QUARANTINE_SUFFIX
     from lodestream.model.table import LAYERS
     from lodestream.operations.status import read_status
@@ -69,6 +69,11 @@ def status(call: Call) -> None:
         columns = ["asks", "waiting", "questions", "answers", "refusals", "tries", "from ledger", "timeouts"]
         call.print("")
         call.table([*columns, ""], asking, right=set(columns[1:]))
+    held = [(one.table, size(one.state_bytes), ", ".join(f"{count(n)} {kind}" for kind, n in one.state_rows.items()))
+            for one in tables if one.state_rows]  # fmt: skip
+    if held:
+        call.print("")
+        call.table(["state of", "memory", "holds"], held, right={"memory"})
     for one in tables:
         if one.error:
             call.print(f"{one.table}: {one.error}")

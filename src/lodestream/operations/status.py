@@ -84,6 +84,9 @@ class TableStatus:
         open_windows: windows that wait in the state, by window and group; None for a table without windows.
         counts: rows by disposition, summed over the batches whose commits are still in the log.
         counted_from: first batch of that sum; 1 when it is complete.
+        state_rows: what its flow held in memory after the last batch, by kind as `FlowState.held` has them; empty for a
+            flow without state.
+        state_bytes: how much memory that takes.
         quarantine_rows: records in its quarantine table, resolutions included.
         pending: what `run` would change first (`create`, `rebuild`, …), None for nothing.
         sinks: how far its sinks are, those that ever began.
@@ -108,6 +111,8 @@ class TableStatus:
     open_windows: int | None = None
     counts: dict[str, int] = field(default_factory=dict)
     counted_from: int = 1
+    state_rows: dict[str, int] = field(default_factory=dict)
+    state_bytes: int = 0
     quarantine_rows: int | None = None
     pending: str | None = None
     sinks: list[SinkStatus] = field(default_factory=list)
@@ -193,6 +198,8 @@ def _sum(status: TableStatus, disk: Disk, path: str, application: str) -> int:
         status.max_event_us = commit.info.get("max_event_us") or status.max_event_us
         status.last_commit_us = commit.timestamp_ms * 1000
         waiting = int(commit.info.get("waiting") or 0)
+        status.state_rows = commit.info.get("state_rows") or {}
+        status.state_bytes = commit.info.get("state_bytes") or 0
     status.counted_from = 1 if first is None else first
     return waiting
 

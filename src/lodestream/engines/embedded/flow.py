@@ -361,6 +361,9 @@ class Flow:
             "max_event_us": self.state.max_event_us, "upto": batch.upto, "pins": dict(batch.pins),
             "code": self.around.code, **self.state.sizes(),
         }  # fmt: skip
+        held, held_bytes = self.state.held()
+        if held:
+            info |= {"state_rows": held, "state_bytes": held_bytes}
         if self._join is not None:
             info["joined_upto"] = batch.joined_upto
         return self.table.commit(

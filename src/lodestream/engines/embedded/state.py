@@ -88,6 +88,31 @@ class FlowState:
         marks = [(newest - delay) // 1000 * 1000 for newest, delay in reached if newest is not None]
         return max(self.late_us, min(marks)) if len(marks) == len(reached) else self.late_us
 
+    def held(self) -> tuple[dict[str, int], int]:
+        """How much of each kind is held, and the bytes of memory that it takes.
+
+        Kinds are dedup `keys` (expired ones until they are swept out), open `windows`, rows `waiting` for a partner or
+        `asking` a service, and `deletions`; those that the flow has no step for are left out.
+        """
+        rows: dict[str, int] = {}
+        tables: list[pa.Table] = []
+        if self.dedup is not None:
+            rows["keys"] = self.dedup.used
+        if self.windows is not None:
+            rows["windows"] = len(self.windows.table)
+            tables.append(self.windows.table)
+        if self.join is not None:
+            rows["waiting"] = len(self.join.here) + len(self.join.there)
+            tables += [self.join.here.rows, self.join.there.rows]
+        if self.answers >= 0:
+            rows["asking"] = len(self.waiting)
+            tables += [self.waiting.table] if self.waiting.table is not None else []
+        if self.deletions is not None:
+            rows["deletions"] = len(self.deletions.table)
+            tables.append(self.deletions.table)
+        dedup = self.dedup.nbytes if self.dedup is not None else 0
+        return rows, dedup + sum(table.nbytes for table in tables)
+
     def facts(self) -> dict[str, Any]:
         """The small values as JSON; the sections hold the rest."""
         found = {
