@@ -83,7 +83,6 @@ COMMIT = {
     "state_bytes": "how much memory that takes",
     "pins": "versions of lookup tables and of a query's inputs",
     "code": "version of Lodestream",
-    "open_windows": "tables of windows: how many, by window and group, wait in the state",
 }
 DELTA_COMMIT = ("timestamp", "operation", "operationParameters", "isBlindAppend", "engineInfo", "txnId")
 FILES = {

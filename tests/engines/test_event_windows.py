@@ -99,7 +99,7 @@ def test_a_session_that_never_ends_stays_open_as_one_row_of_state(lab: Lab) -> N
     assert spans(lab) == []
     assert [row["n"] for row in lab.rows("gold.now", "n")] == [432]
     (status,) = read_status(app.disk, app.lake, [VISITS], now_us=0)
-    assert status.open_windows == 1
+    assert status.state_rows == {"windows": 1}
     (report,) = [found for found in lab.reconcile() if found.table == VISITS]
     assert (report.counts["open"], report.counts["output"]) == (432, 0)
 

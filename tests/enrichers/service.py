@@ -216,4 +216,4 @@ class Reviews:
         """How many rows waited after each commit."""
         log = Path(self.lake, "silver/scored/_delta_log")
         told = [json.loads(line) for path in sorted(log.glob("*.json")) for line in path.read_text().splitlines()]
-        return [one["commitInfo"]["waiting"] for one in told if "waiting" in one.get("commitInfo", {})]
+        return [one["commitInfo"]["state_rows"]["asking"] for one in told if "state_rows" in one.get("commitInfo", {})]

@@ -9,11 +9,11 @@ import jsonschema_rs
 import pytest
 
 from lodestream.app import open_project
-from lodestream.cli.schema import table_schema
 from lodestream.enrichers._texts import TEXT_CHARS_MAX
 from lodestream.enrichers.language import LanguageEnricher, LanguageSettings
 from lodestream.planning.explain import explain
 from lodestream.project.mistakes import ProjectError
+from lodestream.project.schema import table_schema
 from tests.enrichers.inline import LANGUAGES, Notes, enriched
 
 
@@ -70,7 +70,7 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, enrich: str, code: str
 
 
 def test_the_schema_for_editors_knows_enrichers(tmp_path: Path) -> None:
-    check = jsonschema_rs.Draft7Validator(table_schema())
+    check = jsonschema_rs.Draft202012Validator(table_schema())
     good = {"from": "stream(bronze.notes)", "enrich": [{"language": {"column": "text"}}, {"pii": {"column": "text"}}]}
     both = {"from": "stream(bronze.notes)", "enrich": {"language": {"column": "text"}, "pii": {"column": "text"}}}
     lookup = {"lookup": {"table": "bronze.x", "on": "id", "columns": ["y"]}}

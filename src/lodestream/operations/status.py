@@ -81,7 +81,6 @@ class TableStatus:
         freshness_s: the present less `max_event_us`; None without event time.
         last_commit_us: when the last batch was committed.
         age_s: the present less `last_commit_us`.
-        open_windows: windows that wait in the state, by window and group; None for a table without windows.
         counts: rows by disposition, summed over the batches whose commits are still in the log.
         counted_from: first batch of that sum; 1 when it is complete.
         state_rows: what its flow held in memory after the last batch, by kind as `FlowState.held` has them; empty for a
@@ -108,7 +107,6 @@ class TableStatus:
     freshness_s: float | None = None
     last_commit_us: int | None = None
     age_s: float | None = None
-    open_windows: int | None = None
     counts: dict[str, int] = field(default_factory=dict)
     counted_from: int = 1
     state_rows: dict[str, int] = field(default_factory=dict)
@@ -159,11 +157,11 @@ def _fill(status: TableStatus, disk: Disk, lake: str, name: TableName, now_us: i
     application = app_id(name, status.epoch)
     status.batch = snapshot.txns.get(application, 0)
     status.planned = max(FlowStore(disk, lake, name, status.epoch).last_planned(), status.batch)
-    waiting = _sum(status, disk, table.path, application)
+    _sum(status, disk, table.path, application)
     found = totals(disk, lake, name)
     if found is not None:
         status.asking = AskingStatus(
-            waiting, **found, from_ledger=status.counts.get("from_ledger", 0),
+            status.state_rows.get("asking", 0), **found, from_ledger=status.counts.get("from_ledger", 0),
             timeouts=status.counts.get("timeout", 0), trouble=trouble(disk, ledger_path(lake, name)),
         )  # fmt: skip
     if status.max_event_us is not None:
@@ -182,10 +180,9 @@ def _fill(status: TableStatus, disk: Disk, lake: str, name: TableName, now_us: i
         status.quarantine_rows = _rows(quarantine.snapshot.files.values())
 
 
-def _sum(status: TableStatus, disk: Disk, path: str, application: str) -> int:
-    """Sum up the commits of the present epoch that the log still has; how many rows wait after the last one."""
+def _sum(status: TableStatus, disk: Disk, path: str, application: str) -> None:
+    """Sum up the commits of the present epoch that the log still has."""
     first: int | None = None
-    waiting = 0
     for version in sorted(list_log(disk, path).commits):
         commit = _commit(disk, path, version)
         if commit is None or application not in commit.txns:
@@ -193,15 +190,12 @@ def _sum(status: TableStatus, disk: Disk, path: str, application: str) -> int:
         first = commit.txns[application] if first is None else first
         for kind, number in (commit.info.get("counts") or {}).items():
             status.counts[kind] = status.counts.get(kind, 0) + int(number)
-        status.open_windows = commit.info.get("open_windows", status.open_windows)
         status.watermark_us = commit.info.get("watermark_us") or status.watermark_us
         status.max_event_us = commit.info.get("max_event_us") or status.max_event_us
         status.last_commit_us = commit.timestamp_ms * 1000
-        waiting = int(commit.info.get("waiting") or 0)
         status.state_rows = commit.info.get("state_rows") or {}
         status.state_bytes = commit.info.get("state_bytes") or 0
     status.counted_from = 1 if first is None else first
-    return waiting
 
 
 def _commit(disk: Disk, path: str, version: int) -> Commit | None:

@@ -36,6 +36,11 @@ def json_schema() -> dict[str, Any]:
     }
 
 
+def table_schema() -> dict[str, Any]:
+    """The schema of `tables/<layer>/<name>.yaml` alone."""
+    return {"$schema": _DRAFT, "title": "A Lodestream table", **_table(), "$defs": _shared()}
+
+
 def _text(description: str, **more: Any) -> dict[str, Any]:
     return {"type": "string", "description": description, **more}
 

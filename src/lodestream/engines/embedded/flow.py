@@ -359,7 +359,7 @@ class Flow:
             "batch": batch.batch, "epoch": self.epoch, "attempt": attempt, "state": link.name, "kind": batch.kind,
             "counts": outcome.counts, "definition": batch.definition, "watermark_us": batch.evict_us,
             "max_event_us": self.state.max_event_us, "upto": batch.upto, "pins": dict(batch.pins),
-            "code": self.around.code, **self.state.sizes(),
+            "code": self.around.code,
         }  # fmt: skip
         held, held_bytes = self.state.held()
         if held:

@@ -125,11 +125,6 @@ class FlowState:
         }  # fmt: skip
         return found if self.answers < 0 else found | {"answers": self.answers, "entered": self.waiting.entered}
 
-    def sizes(self) -> dict[str, int]:
-        """How much waits in here, as the commit of a batch says it."""
-        windows = {} if self.windows is None else {"open_windows": len(self.windows.table)}
-        return windows | ({"waiting": len(self.waiting)} if self.answers >= 0 else {})
-
     def link(self, table_id: str, epoch: int, attempt: str, changes: Changes) -> StateFile:
         """The chain's next link: the changes, or a new base once the chain outweighs the last base."""
         make_base = self.last is None or self.chain_length >= _CHAIN_MAX or (
