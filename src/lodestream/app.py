@@ -172,6 +172,22 @@ class App:
             registry=self.registry,
         )
 
+    def on_spark(self, *, master: str = "local[2]", remote: str | None = None) -> SparkPipeline:
+        """The flows on Spark; call `apply` first.
+
+        Args:
+            master: where Spark runs.
+            remote: a Spark Connect server instead of that.
+        """
+        from lodestream.runtime.on_spark import spark_pipeline
+
+        batch = self.project.batch
+        return spark_pipeline(
+            self.project.root, self.flows, lake=self.lake, disk=self.disk, clock=now_us, limit=batch.limit,
+            poll_s=(batch.interval_us or _POLL_US) / 1e6, code=VERSION, resolve=resolved,
+            registries=resolved(self.project.registries), master=master, remote=remote, cache=_cache_folder(),
+        )  # fmt: skip
+
     def resolve(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Settings with values in the place of their references."""
         found: Mapping[str, Any] = resolved(settings)
@@ -434,6 +450,14 @@ class App:
         except (ConfigError, ValidationError):  # nothing to learn from, or noted where the settings were read
             return None
         return found
+
+
+def _cache_folder() -> str:
+    """Where Java archives are kept: `LODESTREAM_CACHE`, else the user's cache folder."""
+    base = os.environ.get("LODESTREAM_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "lodestream"
+    )
+    return os.path.abspath(base)
 
 
 def resolved(value: Any) -> Any:

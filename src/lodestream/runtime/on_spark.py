@@ -1,0 +1,241 @@
+"""Runs the flows of a project on Spark, until told to stop or until nothing is left to do."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lodestream.engines.embedded.surroundings import Committed, Surroundings
+from lodestream.engines.embedded.python_step import PythonFunction
+from lodestream.errors import ConfigError, LodestreamError
+from lodestream.lake.disk import Disk
+from lodestream.model.batch import BatchLimit
+from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
+from lodestream.model.table import Component, FlowName, TableName
+from lodestream.ports.plugins import Resolve
+from lodestream.runtime.supervise import FlowStatus
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from lodestream.engines.spark.flow import MakeRecipe, SparkFlow
+    from lodestream.engines.spark.refresh import SparkRefresh
+    from lodestream.engines.spark.source import Recipe
+
+_REFRESH_EVERY_S = 5.0
+
+
+class SparkPipeline:
+    """The flows of one project over one lake, on Spark.
+
+    Args:
+        flows: the compiled flows in an order in which inputs come first.
+        around: the flows' surroundings.
+        open_session: opens the run's session.
+        make_recipe: for flows that read a source.
+        poll_s: how often to look for new rows.
+    """
+
+    def __init__(
+        self,
+        flows: Mapping[TableName, FlowPlan],
+        around: Surroundings,
+        open_session: Callable[[], SparkSession],
+        make_recipe: MakeRecipe,
+        poll_s: float,
+    ) -> None:
+        self.flows, self.around = flows, around
+        self._open_session, self._make_recipe, self._poll_s = open_session, make_recipe, poll_s
+        self._stopping = threading.Event()
+        self._statuses: dict[FlowName, FlowStatus] = {}
+        self._running: dict[TableName, SparkFlow] = {}
+
+    @property
+    def status(self) -> list[FlowStatus]:
+        """One status per flow."""
+        return list(self._statuses.values())
+
+    def stop(self) -> None:
+        """End the run after the batches that are under way; safe from any thread, and again."""
+        self._stopping.set()
+        for flow in list(self._running.values()):
+            flow.stop()
+
+    def run(
+        self,
+        *,
+        tables: Iterable[TableName] | None = None,
+        until_idle: bool = False,
+        listener: Callable[[FlowName, Committed], None] = lambda _name, _committed: None,
+        on_error: Callable[[FlowStatus], None] = lambda _status: None,
+    ) -> list[FlowStatus]:
+        """Run flows until `stop` is called or, with `until_idle`, until nothing is left to do.
+
+        Raises:
+            LodestreamError: what made a flow fail; the others end too.
+        """
+        chosen = self._chosen(tables)
+        self._statuses = {name: FlowStatus(name) for name in chosen}
+        session = self._open_session()
+        try:
+            self._begin(session, chosen, listener)
+            if until_idle:
+                self._settle()
+            else:
+                self._watch()
+        except LodestreamError as error:
+            if not self._stopping.is_set():
+                self._failed(error, on_error)
+                raise
+        finally:
+            for flow in self._running.values():
+                flow.stop()
+        for status in self._statuses.values():
+            status.state = "stopped"
+        return self.status
+
+    def _begin(
+        self, session: SparkSession, chosen: list[TableName], listener: Callable[[FlowName, Committed], None]
+    ) -> None:
+        """Start every flow; who looks a table up begins when that has taken in what is there."""
+        from lodestream.engines.spark.flow import SparkFlow
+        from lodestream.engines.spark.refresh import SparkRefresh
+
+        self._running, self._refreshes = {}, []
+        for name in chosen:
+            if self._stopping.is_set():
+                return
+            plan = self.flows[name]
+            noted = self._noted(name, listener)
+            if isinstance(plan.steps[0], RunQuery):
+                self._refreshes.append(SparkRefresh(plan, self.around, session, noted))
+                continue
+            for table in plan.waits_for:
+                if table in self._running:
+                    self._settle_one(table)
+            flow = SparkFlow(plan, self.around, session, self._make_recipe, self._poll_s)
+            flow.open()
+            self._statuses[name].state = "running"
+            self._running[name] = flow
+            flow.start(noted)
+
+    def _noted(self, name: TableName, listener: Callable[[FlowName, Committed], None]) -> Callable[[Committed], None]:
+        def noted(committed: Committed) -> None:
+            status = self._statuses[name]
+            status.state = "running"
+            status.batches += 1
+            status.batch, status.version = committed.batch, committed.version
+            for kind, number in committed.counts.items():
+                status.counts[kind] = status.counts.get(kind, 0) + number
+            listener(name, committed)
+
+        return noted
+
+    def _settle(self) -> None:
+        """Go round the flows, inputs first, until a round brings nothing new."""
+        before = -1
+        while not self._stopping.is_set() and before != (done := sum(s.batches for s in self._statuses.values())):
+            before = done
+            for name in list(self._running):
+                self._settle_one(name)
+            self._refresh()
+
+    def _settle_one(self, name: TableName) -> None:
+        for waited in self.flows[name].waits_for:
+            if waited in self._running:
+                self._running[waited].settle()
+        if not self._stopping.is_set():
+            self._running[name].settle()
+
+    def _refresh(self) -> None:
+        for refresh in self._refreshes:
+            if not self._stopping.is_set():
+                refresh.step()
+
+    def _watch(self) -> None:
+        due = time.monotonic()
+        while not self._stopping.wait(0.2):
+            for flow in self._running.values():
+                flow.check()
+            if time.monotonic() >= due:
+                self._refresh()
+                due = time.monotonic() + _REFRESH_EVERY_S
+
+    def _failed(self, error: LodestreamError, on_error: Callable[[FlowStatus], None]) -> None:
+        for name, flow in self._running.items():
+            if flow.error is error or (flow.query is not None and flow.query.exception() is not None):
+                status = self._statuses[name]
+                status.state, status.error = "failed", error
+                on_error(status)
+                return
+
+    def _chosen(self, tables: Iterable[TableName] | None) -> list[TableName]:
+        wanted = set(self.flows if tables is None else tables)
+        for name in wanted:
+            if name not in self.flows:
+                raise ConfigError("no such table", table=str(name), known=", ".join(map(str, self.flows)))
+        return [name for name in self.flows if name in wanted]
+
+
+def spark_pipeline(
+    root: str,
+    flows: Mapping[TableName, FlowPlan],
+    *,
+    lake: str,
+    disk: Disk,
+    clock: Callable[[], int],
+    limit: BatchLimit,
+    poll_s: float,
+    code: str,
+    resolve: Resolve,
+    registries: Mapping[str, Any],
+    master: str,
+    remote: str | None,
+    cache: str,
+) -> SparkPipeline:
+    """A pipeline on Spark; needs pyspark only when it runs.
+
+    Args:
+        root: project folder; sources are found relative to it.
+        flows: the compiled flows in an order in which inputs come first.
+        lake: root folder of the lake, on a disk that Spark sees too.
+        disk: seam for every effect of ours.
+        clock: microseconds since 1970 UTC; a function that other processes can import.
+        limit: bound of one batch of a source.
+        poll_s: how often to look for new rows.
+        code: version of the software, written into commits.
+        resolve: puts values in the place of references in a component's settings.
+        registries: the project's schema registries, resolved.
+        master: where Spark runs.
+        remote: a Spark Connect server instead of that.
+        cache: folder for Java archives.
+    """
+
+    def make_recipe(plan: FlowPlan, epoch: int, checkpoint: str) -> Recipe:
+        from lodestream.engines.spark.source import Recipe
+
+        step = plan.steps[0]
+        assert isinstance(step, ReadSource)
+        settled = [Component(part.name, dict(resolve(part.settings))) for part in (step.source, step.format)]
+        return Recipe(
+            replace(step, source=settled[0], format=settled[1]), root, lake, plan.table.name, epoch,
+            f"lodestream.{plan.table.name}.{epoch}", plan.definition,
+            frozenset(name.lower() for name in plan.schema.names), registries, limit, clock, checkpoint,
+        )  # fmt: skip
+
+    def open_spark() -> SparkSession:
+        from lodestream.engines.spark.session import open_session
+
+        return open_session(master=master, remote=remote, cache=Path(cache, "spark"), python=sys.executable)
+
+    around = Surroundings(disk, lake, clock, None, limit, _no_functions, code)
+    return SparkPipeline(flows, around, open_spark, make_recipe, poll_s)
+
+
+def _no_functions(name: str) -> PythonFunction:
+    raise ConfigError("python steps do not run on Spark", function=name)
