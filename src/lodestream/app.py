@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from lodestream.model.batch import Mend
     from lodestream.operations.live import Live
     from lodestream.query.service import QueryService
+    from lodestream.runtime.on_spark import SparkPipeline
     from lodestream.runtime.replaying import Replayed
 
 _POLL_US = 100_000
@@ -87,6 +88,7 @@ class App:
         handover: whether flows of one process hand rows over in memory.
         environment: the one that was chosen; None for none, which is development.
         lenient: whether a damaged table is passed over, as servers do: the others are still there to be asked.
+        engine: the one that the plans are for; a table for the other one is refused.
     """
 
     project: Project
@@ -95,6 +97,7 @@ class App:
     handover: bool = True
     environment: str | None = None
     lenient: bool = False
+    engine: Literal["embedded", "spark"] = "embedded"
 
     @cached_property
     def deployed(self) -> Mapping[TableName, Deployed]:
@@ -108,7 +111,7 @@ class App:
     @cached_property
     def plans(self) -> Plans:
         """The compiled flows. Raises ProjectError with every mistake at once."""
-        return self.compiled_for("embedded")
+        return self.compiled_for(self.engine)
 
     def compiled_for(self, engine: Literal["embedded", "spark"]) -> Plans:
         """The flows, compiled for an engine. Raises ProjectError with every mistake at once."""
@@ -173,7 +176,7 @@ class App:
         )
 
     def on_spark(self, *, master: str = "local[2]", remote: str | None = None) -> SparkPipeline:
-        """The flows on Spark; call `apply` first.
+        """The flows on Spark; set `engine`, and call `apply` first.
 
         Args:
             master: where Spark runs.

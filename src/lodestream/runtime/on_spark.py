@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.engines.embedded.python_step import PythonFunction
+from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.errors import ConfigError, LodestreamError
 from lodestream.lake.disk import Disk
 from lodestream.model.batch import BatchLimit
@@ -54,6 +54,7 @@ class SparkPipeline:
         self._stopping = threading.Event()
         self._statuses: dict[FlowName, FlowStatus] = {}
         self._running: dict[TableName, SparkFlow] = {}
+        self._refreshes: list[SparkRefresh] = []
 
     @property
     def status(self) -> list[FlowStatus]:
@@ -83,7 +84,7 @@ class SparkPipeline:
         self._statuses = {name: FlowStatus(name) for name in chosen}
         session = self._open_session()
         try:
-            self._begin(session, chosen, listener)
+            self._begin(session, chosen, listener, in_turn=until_idle)
             if until_idle:
                 self._settle()
             else:
@@ -100,9 +101,13 @@ class SparkPipeline:
         return self.status
 
     def _begin(
-        self, session: SparkSession, chosen: list[TableName], listener: Callable[[FlowName, Committed], None]
-    ) -> None:
-        """Start every flow; who looks a table up begins when that has taken in what is there."""
+        self, session: SparkSession, chosen: list[TableName], listener: Callable[[FlowName, Committed], None], *,
+        in_turn: bool,
+    ) -> None:  # fmt: skip
+        """Start every flow; who looks a table up begins when that has taken in what is there.
+
+        With `in_turn` a flow begins when its upstream has, so that it finds all rows in few batches.
+        """
         from lodestream.engines.spark.flow import SparkFlow
         from lodestream.engines.spark.refresh import SparkRefresh
 
@@ -115,7 +120,7 @@ class SparkPipeline:
             if isinstance(plan.steps[0], RunQuery):
                 self._refreshes.append(SparkRefresh(plan, self.around, session, noted))
                 continue
-            for table in plan.waits_for:
+            for table in [*plan.waits_for, *([plan.upstream] if plan.upstream and in_turn else [])]:
                 if table in self._running:
                     self._settle_one(table)
             flow = SparkFlow(plan, self.around, session, self._make_recipe, self._poll_s)

@@ -185,12 +185,12 @@ def _quarantine(rows: DataFrame, batch: BatchPlan, *, noted: bool) -> DataFrame:
     """What is set aside, in the quarantine's columns; the same texts as the embedded engine writes."""
     ddl = ", ".join(f"`{column.name}` {column.type}" for column in QUARANTINE)
     kinds = rows.where(f"{FATE} IN {_KINDS}").selectExpr(
-        GIVEN, f"{FATE} AS kind", f"{HITS} AS reasons", f"cast(NULL AS string) AS detail"
+        GIVEN, f"{FATE} AS kind", f"{HITS} AS reasons", "cast(NULL AS string) AS detail"
     )
     if noted:
         missed = rows.where(f"size({_LATE_STARTS}) > 0").selectExpr(
             GIVEN, "'late_window' AS kind", "array('late_window') AS reasons",
-            f"concat('{{\"window_starts_us\": [', array_join(transform({_LATE_STARTS}, s -> string(s)), ', '), ']}}') AS detail",
+            f"concat('{{\"window_starts_us\": [', array_join(cast({_LATE_STARTS} AS array<string>), ', '), ']}}') AS detail",
         )  # fmt: skip
         kinds = kinds.unionByName(missed)
     number, clock_us = batch.batch, batch.clock_us

@@ -260,7 +260,7 @@ class SparkFlow:
                 pins=self._pins(),
                 late_us=marks.late_us,
                 evict_us=marks.evict_us,
-            )  # fmt: skip
+            )
         )
 
     def _marks(self, number: int) -> Marks:

@@ -7,23 +7,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+from importlib.resources import files
 from pathlib import Path
 
 from lodestream.errors import ConfigError, MissingDriverError, TransientError
 
 JARS = {
-    "com.fasterxml.jackson.datatype:jackson-datatype-jdk8:2.13.5": "e58761751fea8a00dc626aae1c5f1be38c5cfd487aeb333d933a4ab5f5a73c55",
-    "io.delta:delta-kernel-api:4.4.0": "ee9b5a14ac3b7efdff4d61a58478fe8eb0e5a3fbca43889dca7290795fe79a11",
-    "io.delta:delta-kernel-defaults:4.4.0": "225c975199e4718b38ee5b7e6da7f19e9585024262b2cec2656b32151a856b0b",
-    "io.delta:delta-kernel-unitycatalog:4.4.0": "cea22dfb4ac562b3cd27bf652697750e8336009d73fb06631363aaaad5345ffa",
-    "io.delta:delta-spark_4.2_2.13:4.4.0": "27d4fd8b1f879535c573ed1c718177d6a27f24d3e626ba02e216369725721ead",
-    "io.delta:delta-storage:4.4.0": "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc",
-    "io.unitycatalog:unitycatalog-client:0.6.0": "48257499a86b801a3e2372cec55ac226ca1c1c7eabe5c118e7302f29a1fdbc19",
-    "io.unitycatalog:unitycatalog-hadoop:0.6.0": "c47b63c961c87102b9e1d63809a0915ba4c86b7652f57c8d39ca3a05b441a150",
-    "org.apache.commons:commons-pool2:2.13.1": "f77a5060d6936a9144023584232f9de3f2248f1abfe156e9d31795f18770674f",
-    "org.apache.kafka:kafka-clients:3.9.2": "014b4ef36884478a932641818b080c36a8f8e2e92dc771e800c9d2694f4f83d8",
-    "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0": "64539c45e5d39f7ddb747312c239f38f5208d08c1a0ddf7d70beb2fbd9373705",
-    "org.apache.spark:spark-token-provider-kafka-0-10_2.13:4.2.0": "641c7947afc8aa1189e433b7c2d305293993c8691bc1c2062d6d4f513b12518c",
+    coordinate: digest
+    for digest, coordinate in map(str.split, files(__package__).joinpath("jars.txt").read_text().splitlines())
 }
 """Delta and Kafka for Spark 4.2 and Scala 2.13, without what pyspark brings along: `group:name:version`, SHA-256."""
 
@@ -44,10 +35,10 @@ def jar_files(folder: Path, spark_jars: Path) -> list[Path]:
         MissingDriverError: Java is not installed.
         TransientError: the archives cannot be fetched.
     """
-    files = [folder / _file_name(coordinate) for coordinate in JARS]
-    if not all(file.exists() for file in files):
+    wanted = [folder / _file_name(coordinate) for coordinate in JARS]
+    if not all(file.exists() for file in wanted):
         _fetch(folder, spark_jars)
-    for file, digest in zip(files, JARS.values(), strict=True):
+    for file, digest in zip(wanted, JARS.values(), strict=True):
         if not file.exists():
             raise TransientError("a Java archive for Spark was not found in any repository", file=file.name)
         if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
@@ -55,7 +46,7 @@ def jar_files(folder: Path, spark_jars: Path) -> list[Path]:
                 "a Java archive for Spark is not the one that belongs here; delete it, and it is fetched again",
                 file=str(file), sha256=digest,
             )  # fmt: skip
-    return files
+    return wanted
 
 
 def java() -> str:
