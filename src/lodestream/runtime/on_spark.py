@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
-from lodestream.errors import ConfigError, LodestreamError
+from lodestream.errors import ConfigError, LodestreamError, TransientError
 from lodestream.lake.disk import Disk
 from lodestream.model.batch import BatchLimit
 from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lodestream.engines.spark.source import Recipe
 
 _REFRESH_EVERY_S = 5.0
+_TRIES = 5
 
 
 class SparkPipeline:
@@ -55,6 +56,7 @@ class SparkPipeline:
         self._statuses: dict[FlowName, FlowStatus] = {}
         self._running: dict[TableName, SparkFlow] = {}
         self._refreshes: list[SparkRefresh] = []
+        self._makers: dict[TableName, Callable[[], SparkFlow]] = {}
 
     @property
     def status(self) -> list[FlowStatus]:
@@ -72,10 +74,18 @@ class SparkPipeline:
         *,
         tables: Iterable[TableName] | None = None,
         until_idle: bool = False,
+        more: Callable[[], bool] = lambda: False,
         listener: Callable[[FlowName, Committed], None] = lambda _name, _committed: None,
         on_error: Callable[[FlowStatus], None] = lambda _status: None,
     ) -> list[FlowStatus]:
         """Run flows until `stop` is called or, with `until_idle`, until nothing is left to do.
+
+        Args:
+            tables: which; None for all.
+            until_idle: whether to end when nothing is left to do.
+            more: asked when a run until idle is idle; True when it brought more to do.
+            listener: hears of every batch, on a thread of Spark's.
+            on_error: hears of the flow that failed.
 
         Raises:
             LodestreamError: what made a flow fail; the others end too.
@@ -87,6 +97,8 @@ class SparkPipeline:
             self._begin(session, chosen, listener, in_turn=until_idle)
             if until_idle:
                 self._settle()
+                while more() and not self._stopping.is_set():
+                    self._settle()
             else:
                 self._watch()
         except LodestreamError as error:
@@ -106,12 +118,12 @@ class SparkPipeline:
     ) -> None:  # fmt: skip
         """Start every flow; who looks a table up begins when that has taken in what is there.
 
-        With `in_turn` a flow begins when its upstream has, so that it finds all rows in few batches.
+        With `in_turn` each begins when those before it have nothing to do, so that it finds all rows in few batches.
         """
         from lodestream.engines.spark.flow import SparkFlow
         from lodestream.engines.spark.refresh import SparkRefresh
 
-        self._running, self._refreshes = {}, []
+        self._running, self._refreshes, self._makers = {}, [], {}
         for name in chosen:
             if self._stopping.is_set():
                 return
@@ -120,14 +132,20 @@ class SparkPipeline:
             if isinstance(plan.steps[0], RunQuery):
                 self._refreshes.append(SparkRefresh(plan, self.around, session, noted))
                 continue
-            for table in [*plan.waits_for, *([plan.upstream] if plan.upstream and in_turn else [])]:
+            for table in plan.waits_for:
                 if table in self._running:
                     self._settle_one(table)
-            flow = SparkFlow(plan, self.around, session, self._make_recipe, self._poll_s)
-            flow.open()
-            self._statuses[name].state = "running"
-            self._running[name] = flow
-            flow.start(noted)
+            self._makers[name] = partial(SparkFlow, plan, self.around, session, self._make_recipe, self._poll_s)
+            self._start(name, noted)
+            if in_turn:
+                self._settle_one(name)
+
+    def _start(self, name: TableName, noted: Callable[[Committed], None]) -> None:
+        flow = self._makers[name]()
+        flow.open()
+        self._statuses[name].state = "running"
+        self._running[name] = flow
+        flow.start(noted)
 
     def _noted(self, name: TableName, listener: Callable[[FlowName, Committed], None]) -> Callable[[Committed], None]:
         def noted(committed: Committed) -> None:
@@ -155,7 +173,21 @@ class SparkPipeline:
             if waited in self._running:
                 self._running[waited].settle()
         if not self._stopping.is_set():
-            self._running[name].settle()
+            self._trying_again(name, lambda: self._running[name].settle())
+
+    def _trying_again(self, name: TableName, work: Callable[[], None]) -> None:
+        """Do it; a flow that failed for a while only is started again, a few times in a row."""
+        for tries in itertools.count(1):
+            try:
+                work()
+                return
+            except TransientError as error:
+                if tries == _TRIES or self._stopping.wait(error.retry_after_s * tries):
+                    raise
+                status = self._statuses[name]
+                status.state, status.error, status.retries = "retrying", error, tries
+                self._running[name].stop()
+                self._start(name, self._running[name].listener)
 
     def _refresh(self) -> None:
         for refresh in self._refreshes:
@@ -165,8 +197,8 @@ class SparkPipeline:
     def _watch(self) -> None:
         due = time.monotonic()
         while not self._stopping.wait(0.2):
-            for flow in self._running.values():
-                flow.check()
+            for name in list(self._running):
+                self._trying_again(name, lambda name=name: self._running[name].check())  # type: ignore[misc]
             if time.monotonic() >= due:
                 self._refresh()
                 due = time.monotonic() + _REFRESH_EVERY_S
@@ -199,9 +231,7 @@ def spark_pipeline(
     code: str,
     resolve: Resolve,
     registries: Mapping[str, Any],
-    master: str,
-    remote: str | None,
-    cache: str,
+    open_session: Callable[[], SparkSession],
 ) -> SparkPipeline:
     """A pipeline on Spark; needs pyspark only when it runs.
 
@@ -216,9 +246,7 @@ def spark_pipeline(
         code: version of the software, written into commits.
         resolve: puts values in the place of references in a component's settings.
         registries: the project's schema registries, resolved.
-        master: where Spark runs.
-        remote: a Spark Connect server instead of that.
-        cache: folder for Java archives.
+        open_session: opens the run's session.
     """
 
     def make_recipe(plan: FlowPlan, epoch: int, checkpoint: str) -> Recipe:
@@ -233,13 +261,8 @@ def spark_pipeline(
             frozenset(name.lower() for name in plan.schema.names), registries, limit, clock, checkpoint,
         )  # fmt: skip
 
-    def open_spark() -> SparkSession:
-        from lodestream.engines.spark.session import open_session
-
-        return open_session(master=master, remote=remote, cache=Path(cache, "spark"), python=sys.executable)
-
     around = Surroundings(disk, lake, clock, None, limit, _no_functions, code)
-    return SparkPipeline(flows, around, open_spark, make_recipe, poll_s)
+    return SparkPipeline(flows, around, open_session, make_recipe, poll_s)
 
 
 def _no_functions(name: str) -> PythonFunction:

@@ -181,8 +181,14 @@ class Flow:
             state.deletions = Deletions(self._changes, self.table.snapshot.metadata.schema)
             self._merger = Merger(self._connection, self._changes, self.table)
         if batch:
-            named = str(self._commit_of(batch).info["state"])
-            for link in self.store.chain(named, self.table.snapshot.metadata.id, self.epoch, batch):
+            info = self._commit_of(batch).info
+            if "state" not in info:
+                raise ConfigError(
+                    "Spark has filled this table; go on with lodestream run --engine spark, or begin it again: "
+                    f"lodestream table restore {self.name} --version 0 --rewind",
+                    table=str(self.name),
+                )  # fmt: skip
+            for link in self.store.chain(str(info["state"]), self.table.snapshot.metadata.id, self.epoch, batch):
                 state.apply(link)
         self.state = state
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from lodestream.engines.embedded.rejects import QUARANTINE, rejected
 from lodestream.engines.spark.expressions import quoted
-from lodestream.engines.spark.rows import FAILED, FATE, GIVEN, HITS, RAW_FATE, WARNED, WINDOW_ERRORS
+from lodestream.engines.spark.rows import EVENT_US, FAILED, FATE, GIVEN, HITS, RAW_FATE, WARNED, WINDOW_ERRORS
 from lodestream.engines.spark.source import DETAIL, REASONS, RECORD
 from lodestream.engines.spark.stream import BRANCH, FIRSTS, ROWS, WINDOW, WINDOWS
 from lodestream.errors import ConfigError
@@ -34,12 +34,14 @@ class Batch:
     Attributes:
         output: rows that the table gets, or finished windows, in the table's columns but `_batch`; None for none.
         aside: rows for the quarantine, in its columns.
-        counts: rows by fate, `rule:<name>` for broken rules, `aside` for all rows of the quarantine.
+        counts: rows by fate, `rule:<name>` for broken rules.
+        max_event_us: largest event time, None when no row got as far as the watermark.
     """
 
     output: DataFrame | None
     aside: DataFrame
     counts: dict[str, int] = field(default_factory=dict)
+    max_event_us: int | None = None
 
 
 def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str) -> Batch:
@@ -71,13 +73,13 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str) -> Ba
         assert watermark is not None
         rows = _aside(rows, f"size({WINDOW_ERRORS}) > 0", "'quarantine'", WINDOW_ERRORS)
         rows = _windows_missed(rows, window, watermark.event_time.column, batch.late_us)
-    counts = _counts(rows, stream, batch, windows=window is not None)
+    counts, max_event_us = _counts(rows, stream, batch, windows=window is not None)
     output = None
     if window is None and counts.get("output"):
         output = rows.where(f"{FATE} IS NULL")
     elif window is not None and counts.pop("windows", 0):
         output = stream.where(f"{BRANCH} = {WINDOWS} AND {WINDOW} IS NOT NULL").select(f"{WINDOW}.*")
-    return Batch(output, _quarantine(rows, batch, noted=window is not None), counts)
+    return Batch(output, _quarantine(rows, batch, noted=window is not None), counts, max_event_us)
 
 
 def stored(frame: DataFrame, schema: Schema, plan: FlowPlan, batch: int) -> DataFrame:
@@ -144,8 +146,13 @@ def _windows_missed(rows: DataFrame, step: Aggregation, column: str, late_us: in
     return rows.selectExpr("*", f"CASE WHEN {FATE} IS NULL THEN array_sort({late}) END AS {_LATE_STARTS}")
 
 
-def _counts(rows: DataFrame, stream: DataFrame, batch: BatchPlan, *, windows: bool) -> dict[str, int]:
-    """Rows by fate and by broken rule; the first thing computed, so it fills the cache for what follows."""
+def _counts(
+    rows: DataFrame, stream: DataFrame, batch: BatchPlan, *, windows: bool
+) -> tuple[dict[str, int], int | None]:
+    """Rows by fate and by broken rule, and the largest event time.
+
+    It is the first thing computed, so it fills the cache for what follows.
+    """
     from pyspark.sql import functions as fn
 
     noted = f"size({_LATE_STARTS}) > 0" if windows else "false"
@@ -153,13 +160,16 @@ def _counts(rows: DataFrame, stream: DataFrame, batch: BatchPlan, *, windows: bo
         f"coalesce(CASE {FATE} WHEN '{RAW_FATE}' THEN 'quarantine' ELSE {FATE} END, 'output') AS fate",
         f"concat(CASE WHEN {FATE} IN ('quarantine', 'dropped') THEN {HITS} ELSE array() END, {WARNED},"
         f" transform({FAILED}, x -> concat('fail:', x)), CASE WHEN {noted} THEN array('late_window:') ELSE array() END)"
-        " AS reasons",
-    ).select("fate", fn.expr("explode_outer(array_append(reasons, 'row:'))").alias("reason"))
+        " AS reasons", EVENT_US if EVENT_US in rows.columns else f"cast(NULL AS bigint) AS {EVENT_US}",
+    ).select("fate", EVENT_US, fn.expr("explode_outer(array_append(reasons, 'row:'))").alias("reason"))  # fmt: skip
     counts: dict[str, int] = {}
+    newest: list[int] = []
+    figures = (fn.count("*").alias("count"), fn.max(EVENT_US).alias("newest"))
     failed: list[tuple[str, int]] = []
-    for row in told.groupBy("fate", "reason").count().collect():
+    for row in told.groupBy("fate", "reason").agg(*figures).collect():
         prefix, _, rest = row["reason"].partition(":")
         number = int(row["count"])
+        newest += [] if row["newest"] is None else [row["newest"]]
         if prefix == "row":
             counts[row["fate"]] = number
             counts["input"] = counts.get("input", 0) + number
@@ -178,7 +188,7 @@ def _counts(rows: DataFrame, stream: DataFrame, batch: BatchPlan, *, windows: bo
         )  # fmt: skip
     if windows:
         counts["windows"] = stream.where(f"{BRANCH} = {WINDOWS} AND {WINDOW} IS NOT NULL").count()
-    return counts
+    return counts, max(newest, default=None)
 
 
 def _quarantine(rows: DataFrame, batch: BatchPlan, *, noted: bool) -> DataFrame:
@@ -190,7 +200,8 @@ def _quarantine(rows: DataFrame, batch: BatchPlan, *, noted: bool) -> DataFrame:
     if noted:
         missed = rows.where(f"size({_LATE_STARTS}) > 0").selectExpr(
             GIVEN, "'late_window' AS kind", "array('late_window') AS reasons",
-            f"concat('{{\"window_starts_us\": [', array_join(cast({_LATE_STARTS} AS array<string>), ', '), ']}}') AS detail",
+            f"concat('{{\"window_starts_us\": [', array_join(cast({_LATE_STARTS} AS array<string>), ', '), ']}}')"
+            " AS detail",
         )  # fmt: skip
         kinds = kinds.unionByName(missed)
     number, clock_us = batch.batch, batch.clock_us

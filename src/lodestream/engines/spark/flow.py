@@ -28,7 +28,7 @@ from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, flow_folder
 from lodestream.lake.log import commit_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
-from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, ReadTable
+from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, ReadTable, Watermark
 from lodestream.model.table import WINDOW_START
 
 if TYPE_CHECKING:
@@ -72,8 +72,9 @@ class SparkFlow:
         self._around, self._session = around, session
         self._make_recipe, self._poll_s = make_recipe, poll_s
         self._window = next((step for step in plan.steps if isinstance(step, Aggregation)), None)
+        self._watermark = next((step for step in plan.steps if isinstance(step, Watermark)), None)
         self._stateful = self._window is not None or any(isinstance(step, Dedupe) for step in plan.steps)
-        self._listener: Listener = lambda _committed: None
+        self.listener: Listener = lambda _committed: None
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -112,12 +113,14 @@ class SparkFlow:
     def _check_checkpoint(self) -> None:
         """Without its checkpoint Spark would begin again, and every batch would be passed over as done already."""
         batch = self.table.snapshot.txns.get(self.app_id, 0)
+        self._info: Mapping[str, Any] = {}
         if batch == 0:
             if self.store.last_planned() > batches_started(self.checkpoint) + 1:
                 raise self._lost(batch)
             return
         commit = last_commit(self.table, self.app_id)
-        told = commit.info.get("query") if commit is not None else None
+        self._info = commit.info if commit is not None else {}
+        told = self._info.get("query")
         if told is None:
             raise ConfigError(
                 "the embedded engine has filled this table; go on with that, or rebuild it on Spark: lodestream plan",
@@ -144,7 +147,7 @@ class SparkFlow:
 
     def start(self, listener: Listener) -> None:
         """Start the query; `listener` hears of each batch, on a thread of Spark's."""
-        self._listener = listener
+        self.listener = listener
         mode = "update" if self._window is not None and self._window.emit == "updates" else "append"
         writer = stream_of(self._input(), self.plan).writeStream.queryName(str(self.name)).outputMode(mode)
         writer = writer.option("checkpointLocation", self.checkpoint).foreachBatch(self._run)
@@ -177,6 +180,8 @@ class SparkFlow:
             return self.error
         text = str(self.error or error)
         short = text.strip().splitlines()[0][:500] if text.strip() else "no reason given"
+        if "failed to connect back" in text:
+            return TransientError("a Python worker of Spark did not start in time", table=str(self.name))
         if "state" in text and ("CANNOT_LOAD_STATE_STORE" in text or "does not exist" in text):
             return CorruptionError("Spark's state is lost", table=str(self.name), cause=short)
         if "DELTA_SOURCE_TABLE_IGNORE_CHANGES" in text or "DELTA_SOURCE_IGNORE_DELETE" in text:
@@ -239,7 +244,7 @@ class SparkFlow:
         finally:
             stream.unpersist()
         version = self.table.refresh().version
-        self._listener(Committed(batch.batch, batch.kind, version, decided.counts))
+        self.listener(Committed(batch.batch, batch.kind, version, decided.counts))
 
     def _planned(self, number: int) -> BatchPlan:
         """The batch's plan: as it stands, or made from Spark's offset log."""
@@ -264,19 +269,22 @@ class SparkFlow:
         )
 
     def _marks(self, number: int) -> Marks:
+        """What the log says; where no operator of Spark keeps the watermark, it is kept here by the same rule."""
         if number < 0:
             return Marks(0, 0, -1)
         _, told, *offsets = self._offset_log(number)
-        evict_us = int(json.loads(told)["batchWatermarkMs"]) * 1000 if self._stateful else 0
-        late_us = 0
-        if number and self._stateful:
-            late_us = int(json.loads(self._offset_log(number - 1)[1])["batchWatermarkMs"]) * 1000
         upto = -1
         if offsets and offsets[0].startswith("{") and "reservoirVersion" in offsets[0]:
             offset = json.loads(offsets[0])
-            # Everything before this version is in; the version itself only when the index says so.
+            # Everything before this version is in; of the table as it was at the start, the version too.
             upto = int(offset["reservoirVersion"]) - (0 if offset.get("isStartingVersion") else 1)
-        return Marks(late_us, evict_us, upto)
+        if self._stateful:
+            late_us = int(json.loads(self._offset_log(number - 1)[1])["batchWatermarkMs"]) * 1000 if number else 0
+            return Marks(late_us, int(json.loads(told)["batchWatermarkMs"]) * 1000, upto)
+        late_us, newest = self._info.get("watermark_us") or 0, self._info.get("max_event_us")
+        if newest is None or self._watermark is None:
+            return Marks(late_us, late_us, upto)
+        return Marks(late_us, max(late_us, (newest - self._watermark.event_time.delay_us) // 1000 * 1000), upto)
 
     def _offset_log(self, number: int) -> list[str]:
         with open(os.path.join(self.checkpoint, "offsets", str(number)), encoding="utf-8") as file:
@@ -303,7 +311,12 @@ class SparkFlow:
             "batch": batch.batch, "epoch": self.epoch, "kind": batch.kind, "counts": decided.counts,
             "definition": batch.definition, "watermark_us": batch.evict_us, "upto": batch.upto,
             "pins": dict(batch.pins), "code": self._around.code, "query": self._query_id(),
+            "max_event_us": _newest(decided.max_event_us, self._info.get("max_event_us")),
         }  # fmt: skip
+        self._write_main(decided, batch, info)
+        self._info = info
+
+    def _write_main(self, decided: Batch, batch: BatchPlan, info: dict[str, Any]) -> None:
         if decided.output is None:  # nothing to write, so the batch is a line in the log
             self.table.commit(txn=(self.app_id, batch.batch), info=info, clock_us=batch.clock_us)
             return
@@ -314,3 +327,7 @@ class SparkFlow:
             merge(rows, self.table.path, keys, self.app_id, batch.batch, told)
         else:
             append(rows, self.table.path, self.app_id, batch.batch, told)
+
+
+def _newest(*times_us: int | None) -> int | None:
+    return max((time for time in times_us if time is not None), default=None)

@@ -20,6 +20,8 @@ GIVEN, FATE, HITS = "_given", "_fate", "_hits"
 """The input row as it came; what became of it (NULL: it goes on); why, most important first."""
 FAILED, WARNED, WINDOW_ERRORS = "_failed", "_warned", "_window_errors"
 """Rules that stop the batch; rules broken without effect; what errs in groups and measures."""
+EVENT_US = "_event_us"
+"""Event time of rows that get as far as the watermark, microseconds."""
 RAW_FATE = "raw"
 """The fate of a record that did not decode."""
 
@@ -102,6 +104,7 @@ def _without_time(frame: DataFrame, column: str) -> DataFrame:
     return frame.selectExpr(
         *others, f"CASE WHEN {missing} THEN 'quarantine' ELSE {FATE} END AS {FATE}",
         f"CASE WHEN {missing} THEN array('null_event_time') ELSE {HITS} END AS {HITS}",
+        f"CASE WHEN {FATE} IS NULL THEN unix_micros({quoted(column)}) END AS {EVENT_US}",
     )  # fmt: skip
 
 
