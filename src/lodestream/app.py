@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
@@ -58,7 +56,6 @@ from lodestream.version import VERSION
 if TYPE_CHECKING:
     from socket import socket
 
-    from pyspark.sql import SparkSession
     from starlette.applications import Starlette
 
     from lodestream.apis.gate import Gate
@@ -178,9 +175,7 @@ class App:
             registry=self.registry,
         )
 
-    def on_spark(
-        self, *, master: str = "local[2]", remote: str | None = None, session: SparkSession | None = None
-    ) -> SparkPipeline:
+    def on_spark(self, master: str = "local[2]", *, remote: str | None = None, session: Any = None) -> SparkPipeline:
         """The flows on Spark; set `engine`, and call `apply` first.
 
         Args:
@@ -188,21 +183,9 @@ class App:
             remote: a Spark Connect server instead of that.
             session: one that is there already, with Delta; it is used as it is.
         """
-        from lodestream.runtime.on_spark import spark_pipeline
+        from lodestream.runtime.on_spark import on_spark
 
-        def open_session() -> SparkSession:
-            from lodestream.engines.spark.session import open_session
-
-            cache = os.path.join(_cache_folder(), "spark")
-            return open_session(master=master, remote=remote, cache=Path(cache), python=sys.executable)
-
-        batch = self.project.batch
-        return spark_pipeline(
-            self.project.root, self.flows, lake=self.lake, disk=self.disk, clock=now_us, limit=batch.limit,
-            poll_s=(batch.interval_us or _POLL_US) / 1e6, code=VERSION, resolve=resolved,
-            registries=resolved(self.project.registries),
-            open_session=open_session if session is None else lambda: session,
-        )  # fmt: skip
+        return on_spark(self.pipeline(), resolved(self.project.registries), master, remote, session)
 
     def resolve(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Settings with values in the place of their references."""
@@ -466,14 +449,6 @@ class App:
         except (ConfigError, ValidationError):  # nothing to learn from, or noted where the settings were read
             return None
         return found
-
-
-def _cache_folder() -> str:
-    """Where Java archives are kept: `LODESTREAM_CACHE`, else the user's cache folder."""
-    base = os.environ.get("LODESTREAM_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "lodestream"
-    )
-    return os.path.abspath(base)
 
 
 def resolved(value: Any) -> Any:

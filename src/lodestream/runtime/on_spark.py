@@ -10,14 +10,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.errors import ConfigError, LodestreamError, TransientError
-from lodestream.lake.disk import Disk
-from lodestream.model.batch import BatchLimit
 from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
 from lodestream.model.table import Component, FlowName, TableName
-from lodestream.ports.plugins import Resolve
+from lodestream.runtime.pipeline import Pipeline
 from lodestream.runtime.supervise import FlowStatus
 
 if TYPE_CHECKING:
@@ -219,51 +216,37 @@ class SparkPipeline:
         return [name for name in self.flows if name in wanted]
 
 
-def spark_pipeline(
-    root: str,
-    flows: Mapping[TableName, FlowPlan],
-    *,
-    lake: str,
-    disk: Disk,
-    clock: Callable[[], int],
-    limit: BatchLimit,
-    poll_s: float,
-    code: str,
-    resolve: Resolve,
-    registries: Mapping[str, Any],
-    open_session: Callable[[], SparkSession],
+def on_spark(
+    pipeline: Pipeline, registries: Mapping[str, Any], master: str, remote: str | None, session: SparkSession | None
 ) -> SparkPipeline:
-    """A pipeline on Spark; needs pyspark only when it runs.
+    """A pipeline's flows on Spark; pyspark is needed only when it runs.
 
     Args:
-        root: project folder; sources are found relative to it.
-        flows: the compiled flows in an order in which inputs come first.
-        lake: root folder of the lake, on a disk that Spark sees too.
-        disk: seam for every effect of ours.
-        clock: microseconds since 1970 UTC; a function that other processes can import.
-        limit: bound of one batch of a source.
-        poll_s: how often to look for new rows.
-        code: version of the software, written into commits.
-        resolve: puts values in the place of references in a component's settings.
+        pipeline: the same flows on the embedded engine, not running. Its lake is on a disk that Spark sees too, its
+            clock a function that other processes can import.
         registries: the project's schema registries, resolved.
-        open_session: opens the run's session.
+        master: where Spark runs.
+        remote: a Spark Connect server instead of that.
+        session: one that is there already, instead of both.
     """
+    around = pipeline.around
 
     def make_recipe(plan: FlowPlan, epoch: int, checkpoint: str) -> Recipe:
         from lodestream.engines.spark.source import Recipe
 
         step = plan.steps[0]
         assert isinstance(step, ReadSource)
-        settled = [Component(part.name, dict(resolve(part.settings))) for part in (step.source, step.format)]
+        settled = [Component(part.name, dict(pipeline.resolve(part.settings))) for part in (step.source, step.format)]
         return Recipe(
-            replace(step, source=settled[0], format=settled[1]), root, lake, plan.table.name, epoch,
+            replace(step, source=settled[0], format=settled[1]), pipeline.root, around.lake, plan.table.name, epoch,
             f"lodestream.{plan.table.name}.{epoch}", plan.definition,
-            frozenset(name.lower() for name in plan.schema.names), registries, limit, clock, checkpoint,
+            frozenset(name.lower() for name in plan.schema.names), registries, around.limit, around.clock,
+            checkpoint,
         )  # fmt: skip
 
-    around = Surroundings(disk, lake, clock, None, limit, _no_functions, code)
-    return SparkPipeline(flows, around, open_session, make_recipe, poll_s)
+    def opened() -> SparkSession:
+        from lodestream.engines.spark.session import open_session
 
+        return session or open_session(master=master, remote=remote)
 
-def _no_functions(name: str) -> PythonFunction:
-    raise ConfigError("python steps do not run on Spark", function=name)
+    return SparkPipeline(pipeline.flows, around, opened, make_recipe, pipeline.poll_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +87,11 @@ class StreamSite(Site):
         """What the reference semantics say against the rows, for the batches that Spark made."""
         return differences(self.stream, self.root / "spark")
 
+    def operators(self):
+        """Stateful and joining stages that the stream goes through."""
+        specs = self.stream.specs.values()
+        return sum((s.dedup is not None) + (s.window is not None) + len(s.lookups) for s in specs)
+
     def replay_on_embedded(self):
         """The embedded engine on the very same batches."""
         app = open_project(str(self.root), lake="embedded")
@@ -117,8 +121,3 @@ def stream_for_spark(seed):
         stream, declarations=declarations, specs={n: s for n, s in stream.specs.items() if n != DIRECT},
         upstream={n: u for n, u in stream.upstream.items() if n != DIRECT},
     )  # fmt: skip
-
-
-def copied(source, target):
-    shutil.copytree(source, target)
-    return target

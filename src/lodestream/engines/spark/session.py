@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 SPARK = "4.2.0"
 """The Spark that the archives belong to."""
+
+CACHE = Path.home() / ".cache" / "lodestream" / "spark"
+"""Where the Java archives are kept; safe to delete."""
 
 _REACH_S = 10.0
 _SETTINGS = {
@@ -51,7 +55,12 @@ _LOCAL = {
 
 
 def open_session(
-    *, master: str, remote: str | None, cache: Path, python: str, settings: Mapping[str, str] | None = None
+    *,
+    master: str,
+    remote: str | None = None,
+    cache: Path = CACHE,
+    python: str = sys.executable,
+    settings: Mapping[str, str] | None = None,
 ) -> SparkSession:
     """A session with Delta and Kafka.
 

@@ -1,0 +1,59 @@
+"""The same definitions on Apache Spark: same rows; crashes double nothing, and a lost checkpoint is told."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tools.function_rows import ROOT, spark_python
+
+SEEDS = (60_000, 60_003)
+SCENARIOS = ("rounds", "replay", "lost", *(f"stream:{seed}" for seed in SEEDS))
+
+pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spark")
+    command = [str(spark_python()), "-m", "tests.engines.spark.scenarios", str(folder), *SCENARIOS]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"scenario"')]
+    assert len(found) == len(SCENARIOS), done.stdout[-2000:] + done.stderr[-4000:]
+    return {answer["scenario"]: answer for answer in found}
+
+
+def test_two_rounds_give_the_rows_of_the_embedded_engine(answers):
+    first, second = answers["rounds"]["rounds"]
+    assert first["differences"] == second["differences"] == []
+    assert first["problems"] == second["problems"] == []
+    assert second["rows"] > first["rows"] > 100
+    fates = {kind: first["counts"].get(kind, 0) + second["counts"].get(kind, 0) for kind in
+             ("output", "quarantine", "late", "duplicate", "dropped", "late_window", "rule:known")}  # fmt: skip
+    assert min(fates.values()) > 0, fates
+
+
+def test_a_crash_between_any_two_effects_doubles_and_loses_nothing(answers):
+    answer = answers["replay"]
+    assert answer["died"] == ["killed here"] * 4
+    assert answer["first"][1] == answer["second"][1] == answer["problems"] == []
+    assert answer["unchanged"]
+
+
+def test_a_lost_checkpoint_is_an_error(answers):
+    said = answers["lost"]["said"]
+    assert answers["lost"]["unchanged"]
+    for how in ("all", "offsets", "another"):
+        assert said[how].startswith("CorruptionError: the checkpoint of Spark is lost or another one"), said
+    assert said["embedded"].startswith("ConfigError: Spark has filled this table"), said
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_streams_mean_the_same_on_spark(answers, seed):
+    answer = answers[f"stream:{seed}"]
+    assert answer["mistakes"] == []
+    assert answer["rows"] > 20
+    assert answer["batches"] > 8
