@@ -175,17 +175,16 @@ class App:
             registry=self.registry,
         )
 
-    def on_spark(self, master: str = "local[2]", *, remote: str | None = None, session: Any = None) -> SparkPipeline:
+    def on_spark(self, master: str = "local[2]", *, session: Any = None) -> SparkPipeline:
         """The flows on Spark; set `engine`, and call `apply` first.
 
         Args:
             master: where Spark runs.
-            remote: a Spark Connect server instead of that.
-            session: one that is there already, with Delta; it is used as it is.
+            session: one that is there already, with Delta, instead of that.
         """
         from lodestream.runtime.on_spark import on_spark
 
-        return on_spark(self.pipeline(), resolved(self.project.registries), master, remote, session)
+        return on_spark(self.pipeline(), resolved(self.project.registries), master, session)
 
     def resolve(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Settings with values in the place of their references."""

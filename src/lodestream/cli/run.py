@@ -44,7 +44,6 @@ def run(
         str | None,
         typer.Option(metavar="URL", help="Where Spark runs, such as local[2] (the default) or spark://host."),
     ] = None,
-    remote: Annotated[str | None, typer.Option(metavar="URL", help="A Spark Connect server, sc://host.")] = None,
 ) -> None:
     """Bring the lake in line with the declarations, then read, refine and write rows.
 
@@ -58,11 +57,11 @@ def run(
 
     app = call.app()
     app.engine = engine.value
-    _check_engine(engine, once=once, master=master, remote=remote)
+    _check_engine(engine, once=once, master=master)
     chosen = [table_named(text, app.flows) for text in tables or []] or None
     _apply(call, app, accepted(plan) if plan is not None else accept)
     pipeline: Pipeline | SparkPipeline
-    pipeline = app.pipeline() if engine is Engine.EMBEDDED else app.on_spark(master=master or _MASTER, remote=remote)
+    pipeline = app.pipeline() if engine is Engine.EMBEDDED else app.on_spark(master or _MASTER)
     port = metrics_port if metrics_port is not None else app.project.server.get("metrics_port")
     with Interrupt(call, pipeline.stop) as interrupt, Progress(call, list(chosen or app.flows), pipeline) as progress:
         _run(call, pipeline, chosen, progress, port, once=once, until_idle=until_idle)
@@ -71,15 +70,13 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
-def _check_engine(engine: Engine, *, once: bool, master: str | None, remote: str | None) -> None:
+def _check_engine(engine: Engine, *, once: bool, master: str | None) -> None:
     from lodestream.errors import ConfigError
 
-    if engine is Engine.EMBEDDED and (master or remote):
-        raise ConfigError("--master and --remote are for Spark; add --engine spark")
+    if engine is Engine.EMBEDDED and master:
+        raise ConfigError("--master is for Spark; add --engine spark")
     if engine is Engine.SPARK and once:
         raise ConfigError("--once is for the embedded engine; on Spark use --until-idle")
-    if master and remote:
-        raise ConfigError("--master and --remote name two clusters; keep one")
 
 
 def _apply(call: Call, app: App, accept: str | None) -> None:

@@ -15,6 +15,7 @@ from lodestream.errors import ConfigError, LodestreamError, TransientError
 from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
 from lodestream.model.table import Component, FlowName, TableName
 from lodestream.runtime.pipeline import Pipeline
+from lodestream.runtime.schedule import is_due
 from lodestream.runtime.supervise import FlowStatus
 
 if TYPE_CHECKING:
@@ -186,9 +187,13 @@ class SparkPipeline:
                 self._running[name].stop()
                 self._start(name, self._running[name].listener)
 
-    def _refresh(self) -> None:
+    def _refresh(self, *, scheduled: bool = False) -> None:
+        """Refresh `sql:` tables whose inputs have changed; `scheduled`: those that have a schedule, when it says so."""
         for refresh in self._refreshes:
-            if not self._stopping.is_set():
+            due = (
+                not scheduled or not refresh.schedule or is_due(refresh.schedule, refresh.last_us, self.around.clock())
+            )
+            if due and not self._stopping.is_set():
                 refresh.step()
 
     def _watch(self) -> None:
@@ -197,7 +202,7 @@ class SparkPipeline:
             for name in list(self._running):
                 self._trying_again(name, lambda name=name: self._running[name].check())  # type: ignore[misc]
             if time.monotonic() >= due:
-                self._refresh()
+                self._refresh(scheduled=True)
                 due = time.monotonic() + _REFRESH_EVERY_S
 
     def _failed(self, error: LodestreamError, on_error: Callable[[FlowStatus], None]) -> None:
@@ -217,7 +222,7 @@ class SparkPipeline:
 
 
 def on_spark(
-    pipeline: Pipeline, registries: Mapping[str, Any], master: str, remote: str | None, session: SparkSession | None
+    pipeline: Pipeline, registries: Mapping[str, Any], master: str, session: SparkSession | None
 ) -> SparkPipeline:
     """A pipeline's flows on Spark; pyspark is needed only when it runs.
 
@@ -226,8 +231,7 @@ def on_spark(
             clock a function that other processes can import.
         registries: the project's schema registries, resolved.
         master: where Spark runs.
-        remote: a Spark Connect server instead of that.
-        session: one that is there already, instead of both.
+        session: one that is there already, instead of that.
     """
     around = pipeline.around
 
@@ -245,8 +249,8 @@ def on_spark(
         )  # fmt: skip
 
     def opened() -> SparkSession:
-        from lodestream.engines.spark.session import open_session
+        from lodestream.engines.spark.session import open_session, prepare
 
-        return session or open_session(master=master, remote=remote)
+        return open_session(master) if session is None else prepare(session)
 
     return SparkPipeline(pipeline.flows, around, opened, make_recipe, pipeline.poll_s)

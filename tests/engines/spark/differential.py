@@ -11,15 +11,14 @@ import tempfile
 from pathlib import Path
 
 from lodestream.engines.spark.session import open_session
-from tests.engines.spark.scenarios import stream
+from tests.engines.spark.scenarios import SMALL, stream
 
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     first = int(sys.argv[2]) if len(sys.argv) > 2 else 60_000
     total = {"streams": 0, "operators": 0, "rows_compared": 0, "mismatches": 0}
-    settings = {"spark.sql.shuffle.partitions": "1"}
-    session = open_session(master="local[2]", settings=settings)
+    session = open_session("local[2]", settings=SMALL)
     for seed in range(first, first + count):
         with tempfile.TemporaryDirectory() as folder:
             answer = stream(Path(folder, "site"), session, seed)

@@ -18,6 +18,12 @@ from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from tests.engines.spark.sites import Site, StreamSite
 
+SMALL = {
+    "spark.sql.shuffle.partitions": "1",
+    # A few rows are sooner interpreted than compiled for; test_users_settings compiles.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
 DECLARATIONS = {
     "lodestream.yaml": "project: both\nlake: lake\n",
     "tables/bronze/orders.yaml": """
@@ -230,9 +236,7 @@ def stream(root, session, seed):
 
 def main():
     folder, wanted = Path(sys.argv[1]), sys.argv[2:]
-    session = open_session(
-        master="local[2]", settings={"spark.sql.shuffle.partitions": "1"}
-    )  # fmt: skip
+    session = open_session("local[2]", settings=SMALL)
     for name in wanted:
         scenario, _, seed = name.partition(":")
         try:

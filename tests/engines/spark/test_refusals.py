@@ -88,7 +88,6 @@ def run(folder, *options):
 def test_options_that_do_not_go_together(project):
     folder = project()
     assert "add --engine spark" in run(folder, "--master", "local[1]").output
-    assert "keep one" in run(folder, "--engine", "spark", "--master", "local[1]", "--remote", "sc://x").output
     assert "--until-idle" in run(folder, "--engine", "spark", "--once").output
 
 
@@ -115,22 +114,20 @@ def nobody():
         yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
-@pytest.mark.parametrize(("scheme", "option"), [("spark", "master"), ("sc", "remote")])
-def test_a_cluster_that_does_not_answer(pyspark, nobody, tmp_path, scheme, option):
-    asked = {"master": "local[1]", "remote": None, option: f"{scheme}://{nobody}"}
+def test_a_cluster_that_does_not_answer(pyspark, nobody, tmp_path):
     with pytest.raises(TransientError, match="Spark does not answer there"):
-        session.open_session(**asked, cache=tmp_path)
+        session.open_session(f"spark://{nobody}", cache=tmp_path)
 
 
 def test_an_address_that_is_none(pyspark, tmp_path):
-    with pytest.raises(ConfigError, match="write sc://host:port"):
-        session.open_session(master="local[1]", remote="http://x", cache=tmp_path)
+    with pytest.raises(ConfigError, match="write spark://host:port"):
+        session.open_session("spark://", cache=tmp_path)
 
 
 def test_another_pyspark(monkeypatch, tmp_path):
     monkeypatch.setattr(session.importlib.metadata, "version", lambda name: "4.3.0")
     with pytest.raises(ConfigError, match=r"found='4\.3\.0' needs='pyspark==4\.2\.0'"):
-        session.open_session(master="local[1]", remote=None, cache=tmp_path)
+        session.open_session("local[1]", cache=tmp_path)
 
 
 def test_no_java(monkeypatch):

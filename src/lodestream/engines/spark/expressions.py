@@ -8,14 +8,18 @@ import sqlglot
 from sqlglot import exp
 
 from lodestream.model.expression import Aggregate, Expression
+from lodestream.model.types import DataType
 
 
-def error(text: str) -> str:
+def error(text: str, kind: DataType | None = None) -> str:
     """Spark SQL that is true where evaluating `text` raises, else false; it never raises.
 
     `try_to_binary` catches whatever its argument raises, and `hash` makes Spark evaluate all of the argument: an
-    `IS NULL` would be answered from the type alone where the value can never be NULL.
+    `IS NULL` would be answered from the type alone where the value can never be NULL. `kind` is the type of `text`,
+    where it is known; maps have no hash, but a text.
     """
+    if kind is not None and "map<" in str(kind):
+        text = f"string({text})"
     return f"(try_to_binary(string(hash({text})), 'utf-8') IS NULL)"
 
 
@@ -28,7 +32,7 @@ def value(expression: Expression) -> str:
     """Spark SQL of the expression, NULL where it raises."""
     if not can_raise(expression):
         return expression.text
-    return f"(CASE WHEN NOT {error(expression.text)} THEN {expression.text} END)"
+    return f"(CASE WHEN NOT {error(expression.text, expression.type)} THEN {expression.text} END)"
 
 
 def quoted(name: str) -> str:

@@ -69,6 +69,8 @@ class SparkFlow:
         self.plan, self.name = plan, plan.table.name
         self.query: StreamingQuery | None = None
         self.error: Exception | None = None
+        self._upstream: DeltaTable | None = None
+        self._begun = 0
         self._around, self._session = around, session
         self._make_recipe, self._poll_s = make_recipe, poll_s
         self._window = next((step for step in plan.steps if isinstance(step, Aggregation)), None)
@@ -212,7 +214,7 @@ class SparkFlow:
 
     def _begin(self, path: str) -> int | None:
         """The first upstream version of its present epoch; None when the log no longer tells."""
-        upstream = DeltaTable.open(self._around.disk, path)
+        self._upstream = upstream = DeltaTable.open(self._around.disk, path)
         if upstream is None:
             raise TransientError("upstream table is not there yet", table=path)
         if epoch_of(upstream.snapshot.metadata.configuration) == 1:
@@ -220,6 +222,7 @@ class SparkFlow:
         for version in range(upstream.snapshot.version, 0, -1):
             for commit in upstream.commits(version - 1, version):
                 if commit.info.get("operation") == REBUILD:
+                    self._begun = version
                     return version
         return None
 
@@ -253,6 +256,7 @@ class SparkFlow:
             return standing
         marks, before = self._marks(number), self._marks(number - 1)
         upto = max(marks.upto, before.upto)
+        self._check_upstream(before.upto, upto)
         return self.store.put_plan(
             BatchPlan(
                 epoch=self.epoch,
@@ -267,6 +271,20 @@ class SparkFlow:
                 evict_us=marks.evict_us,
             )
         )
+
+    def _check_upstream(self, after: int, upto: int) -> None:
+        """Refuse rows that were taken away upstream, which Spark is told to pass over for the sake of retention."""
+        if self._upstream is None or upto <= after:
+            return
+        self._upstream.refresh()
+        for commit in self._upstream.commits(max(after, self._begun), upto):
+            taken = any(remove.data_change for remove in commit.removes)
+            if taken and commit.info.get("operation") not in ("RETENTION", "ERASE"):
+                raise DataLossRefused(
+                    "upstream rows were taken away (rebuild, restore or overwrite); begin this table again too: "
+                    f"lodestream table restore {self.name} --version 0 --rewind",
+                    upstream=self._upstream.path, version=commit.version,
+                )  # fmt: skip
 
     def _marks(self, number: int) -> Marks:
         """What the log says; where no operator of Spark keeps the watermark, it is kept here by the same rule."""

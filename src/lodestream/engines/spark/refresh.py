@@ -43,6 +43,8 @@ class SparkRefresh:
         self.plan, self.name, self._step = plan, plan.table.name, step
         self._around, self._session, self._listener = around, session, listener
         self._pins: dict[str, int] = {}
+        self.schedule = step.schedule
+        self.last_us = 0
 
     def step(self) -> Committed | None:
         """Refresh if there is something new.
@@ -93,7 +95,7 @@ class SparkRefresh:
             raise ConfigError(
                 "query failed; the table keeps its last version", table=str(self.name), cause=cause
             ) from error
-        self._pins = dict(batch.pins)
+        self._pins, self.last_us = dict(batch.pins), batch.clock_us
         done = Committed(batch.batch, "refresh", table.refresh().version, {"output": count})
         self._listener(done)
         return done

@@ -58,7 +58,7 @@ def judged(frame: DataFrame, plan: FlowPlan) -> DataFrame:
     flags: list[_Flag] = []
     for i, (name, e) in enumerate(derived):
         if e.error is not None:
-            items.append(f"{error(e.text)} AS _e{i}")
+            items.append(f"{error(e.text, e.type)} AS _e{i}")
             flags.append((f"derive:{name}:error", "quarantine", f"_e{i}"))
     for rule in rules:
         flags += _broken(rule)
@@ -109,7 +109,7 @@ def _without_time(frame: DataFrame, column: str) -> DataFrame:
 
 
 def _with_window_errors(frame: DataFrame, step: Aggregation) -> DataFrame:
-    found = [(f"group:{name}:error", error(e.text)) for name, e in step.group_by if e.error is not None]
+    found = [(f"group:{name}:error", error(e.text, e.type)) for name, e in step.group_by if e.error is not None]
     found += [(f"measure:{name}:error", bad) for name, m in step.measures if (bad := row_error(m)) is not None]
     return frame.selectExpr("*", f"{listed(found)} AS {WINDOW_ERRORS}")
 
@@ -120,7 +120,7 @@ def _broken(rule: Rule) -> list[_Flag]:
     broken = f"(NOT coalesce({value(condition)}, false))"
     if condition.error is None:
         return [(f"{prefix}:{rule.name}", rule.otherwise, broken)]
-    errs = error(condition.text)
+    errs = error(condition.text, condition.type)
     return [
         (f"{prefix}:{rule.name}:error", rule.otherwise, errs),
         (f"{prefix}:{rule.name}", rule.otherwise, f"({broken} AND NOT {errs})"),

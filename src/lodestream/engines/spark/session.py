@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
+import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,6 +29,8 @@ CACHE = Path.home() / ".cache" / "lodestream" / "spark"
 """Where the Java archives are kept; safe to delete."""
 
 _REACH_S = 10.0
+_PORT = 7077
+_STATIC = ("spark.sql.extensions", "spark.sql.catalog.spark_catalog")
 _SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -55,9 +61,8 @@ _LOCAL = {
 
 
 def open_session(
-    *,
     master: str,
-    remote: str | None = None,
+    *,
     cache: Path = CACHE,
     python: str = sys.executable,
     settings: Mapping[str, str] | None = None,
@@ -66,7 +71,6 @@ def open_session(
 
     Args:
         master: where Spark runs: `local[2]`, `spark://host:port`, `yarn`, …
-        remote: a Spark Connect server, `sc://host:port`, instead of a master.
         cache: folder for the Java archives.
         python: the interpreter of the workers, which needs lodestream too.
         settings: further Spark settings, which win.
@@ -83,13 +87,10 @@ def open_session(
         )
     from pyspark.sql import SparkSession
 
-    if remote is not None:
-        _reach(remote, "sc", 15002)
-        return SparkSession.builder.remote(remote).getOrCreate()
     java()
     local = master.startswith("local")
     if master.startswith("spark://"):
-        _reach(master, "spark", 7077)
+        _reach(master)
     spark_jars = Path(_folder_of("pyspark"), "jars")
     jars = jar_files(cache, spark_jars)
     chosen = {**_SETTINGS, **(_LOCAL if local else {}), "spark.jars": ",".join(map(str, jars)),
@@ -97,7 +98,8 @@ def open_session(
     builder: Any = SparkSession.builder.master(master).appName("lodestream")
     for key, value in chosen.items():
         builder = builder.config(key, value)
-    session: SparkSession = builder.getOrCreate()
+    with _signals_as_they_are():
+        session: SparkSession = builder.getOrCreate()
     session.sparkContext.setLogLevel("OFF" if local else "ERROR")
     session.sparkContext.pythonExec = python
     _check_delta(session)
@@ -131,13 +133,34 @@ def _folder_of(package: str) -> str:
     return str(Path(found.origin).parent)
 
 
-def _reach(address: str, scheme: str, port: int) -> None:
+def _reach(address: str) -> None:
     """Connect once, so that a cluster that is not there is told in seconds and in words."""
     parts = urlsplit(address)
-    if parts.scheme != scheme or not parts.hostname:
-        raise ConfigError(f"not an address of Spark; write {scheme}://host:port", address=address)
+    if not parts.hostname:
+        raise ConfigError("not an address of Spark; write spark://host:port", address=address)
     try:
-        with socket.create_connection((parts.hostname, parts.port or port), timeout=_REACH_S):
+        with socket.create_connection((parts.hostname, parts.port or _PORT), timeout=_REACH_S):
             pass
     except OSError as error:
         raise TransientError("Spark does not answer there", address=address, reason=str(error)) from error
+
+
+@contextlib.contextmanager
+def _signals_as_they_are() -> Iterator[None]:
+    """Spark takes Ctrl-C for itself when a session is made on the main thread; whoever had it keeps it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def prepare(session: SparkSession) -> SparkSession:
+    """Give a session that somebody else made the settings that the flows rely on."""
+    for name, setting in _SETTINGS.items():
+        if name not in _STATIC:
+            session.conf.set(name, setting)
+    return session

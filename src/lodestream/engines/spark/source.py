@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,12 +29,13 @@ from lodestream.model.steps import ReadSource
 from lodestream.model.table import Component, TableName
 from lodestream.model.types import BIGINT, BINARY, STRING, TIMESTAMP, Column, Schema, parse_type
 from lodestream.ports.plugins import make_source
-from lodestream.ports.source import Decoded, Reading, Source
+from lodestream.ports.source import Decoded, Reading, Source, Waiter
 
 REASONS, DETAIL, RECORD = "_parse_reasons", "_parse_detail", "_parse_record"
 """Of a record that does not decode: why, what more is known, and its bytes. NULL in rows."""
 
 _SPLITS = 8
+_PATIENCE_S, _LOOK_S = 10.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         self._source: Source | None = None
         self._consumed: dict[str, SourceRange] = {}
         self._folded = 0
+        self._caught_up = False
 
     def initialOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
         """Before the first plan."""
@@ -151,8 +154,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         if self._source is None:
             self._source = self._recipe.source()
         self._take_in(store, planned)
-        now_us = self._recipe.clock()
-        ranges = tuple(self._source.plan(self._consumed, self._recipe.limit, now_us))
+        now_us, ranges = self._ranges(self._source)
         if not ranges:
             return {"batch": planned}
         plan = BatchPlan(
@@ -160,6 +162,20 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
             definition=self._recipe.definition, ranges=ranges,
         )  # fmt: skip
         return {"batch": store.put_plan(plan).batch}
+
+    def _ranges(self, source: Source) -> tuple[int, tuple[SourceRange, ...]]:
+        """The time, and what is new; what was there when the flow began is waited for, as some sources take a moment."""
+        deadline = time.monotonic() + (0 if self._caught_up else _PATIENCE_S)
+        while True:
+            now_us = self._recipe.clock()
+            ranges = tuple(source.plan(self._consumed, self._recipe.limit, now_us))
+            self._caught_up = self._caught_up or (not ranges and source.finished(self._consumed, now_us))
+            if ranges or self._caught_up or time.monotonic() > deadline:
+                return now_us, ranges
+            if isinstance(source, Waiter):
+                source.wait(_LOOK_S)
+            else:
+                time.sleep(_LOOK_S)
 
     def _take_in(self, store: FlowStore, upto: int) -> None:
         for number in range(self._folded + 1, upto + 1):
