@@ -164,7 +164,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         return {"batch": store.put_plan(plan).batch}
 
     def _ranges(self, source: Source) -> tuple[int, tuple[SourceRange, ...]]:
-        """The time, and what is new; what was there when the flow began is waited for, as some sources take a moment."""
+        """The time, and what is new; what was there at the start is waited for, as some sources take a moment."""
         deadline = time.monotonic() + (0 if self._caught_up else _PATIENCE_S)
         while True:
             now_us = self._recipe.clock()
