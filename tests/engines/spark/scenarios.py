@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,17 +11,23 @@ import sys
 import traceback
 from pathlib import Path
 
+import pyarrow as pa
+
 from lodestream.app import open_project
+from lodestream.engines.spark.expressions import error, value
 from lodestream.engines.spark.flow import SparkFlow
 from lodestream.engines.spark.session import open_session
 from lodestream.errors import LodestreamError
+from lodestream.expressions.scalar import compile_scalar
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from tests.engines.spark.sites import Site, StreamSite
+from tests.expressions.spark_rows import load, table
 
+CODE = ("spark.sql.codegen.wholeStage", "spark.sql.codegen.factoryMode")
 SMALL = {
     "spark.sql.shuffle.partitions": "1",
-    # A few rows are sooner interpreted than compiled for; test_users_settings compiles.
+    # A few rows are sooner interpreted than compiled for; `rounds` and `compiled_functions` compile, as users do.
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
@@ -55,7 +62,7 @@ partition_by: [date(at)]
 """,
     "tables/gold/per_minute.yaml": """
 from: stream(silver.orders)
-event_time: {column: at, delay: 10 seconds}
+event_time: {column: at, delay: 1 second}
 window: {every: 1 minute, slide: 20 seconds}
 group_by: [tier]
 measures: {orders: count(*), revenue: sum(amount), mean: avg(number), last: max(at)}
@@ -114,10 +121,15 @@ def small(root, session):
 
 
 def rounds(root, session):
-    """Two rounds over a growing source, each on both engines."""
+    """Two rounds over a growing source, each on both engines; in compiled code, as users run it."""
+    with compiled(session):
+        return two_rounds(root, session)
+
+
+def two_rounds(root, session):
     site = small(root, session)
     found = []
-    for name, start_s in (("b", 40_100), (None, 0)):
+    for name, start_s in (("b", 40_050), (None, 0)):
         kinds = {}
         site.on_embedded()
         site.on_spark(
@@ -150,10 +162,10 @@ def replay(root, session):
     site.on_embedded()
     died = []
     for method in ("_commit_main", "_commit_quarantine"):
-        for table in ("silver.orders", "gold.per_minute"):
+        for broken_one in ("silver.orders", "gold.per_minute"):
             kept = getattr(SparkFlow, method)
 
-            def broken(self, *given, kept=kept, table=table):
+            def broken(self, *given, kept=kept, table=broken_one):
                 if str(self.name) == table:
                     raise LodestreamError("killed here")
                 return kept(self, *given)
@@ -232,6 +244,51 @@ def stream(root, session, seed):
         "batches": batches,
         "operators": site.operators(),
     }
+
+
+DOMAINS = ("arrays", "date_texts", "day_parts", "decimals", "doubles", "ints", "longs", "numbers_to_times", "numerals",
+           "random", "smalls", "time_texts", "wide", "words")  # fmt: skip
+"""Input tables on whose rows some function raises."""
+
+
+def functions(root, session):
+    """Every function on its defining rows, in the form that does not raise: where it errs, and where it is NULL."""
+    wrong, asked, errs = [], 0, 0
+    for domain in DOMAINS:
+        head, cases = load(domain)
+        schema, rows = table(head["columns"], head["rows"])
+        rows = rows.append_column("_i", pa.array(range(len(rows)), pa.int32()))
+        kinds = [f.with_type(pa.timestamp("us", tz="UTC")) if pa.types.is_timestamp(f.type) else f for f in rows.schema]
+        session.createDataFrame(rows.cast(pa.schema(kinds))).createOrReplaceTempView("input")
+        made = [(case, compile_scalar(case["text"], schema)) for case in cases if "refused" not in case]
+        made = [(case, one) for case, one in made if one.error is not None]
+        items = [
+            f"{error(one.text, one.type)} AS e{i}, {value(one)} IS NULL AS n{i}" for i, (_, one) in enumerate(made)
+        ]
+        answers = session.sql(f"SELECT _i, {', '.join(items)} FROM input").collect()
+        for row in answers:
+            for i, (case, _) in enumerate(made):
+                expected = isinstance(case["values"][row["_i"]], dict)
+                nothing = expected or case["values"][row["_i"]] is None
+                asked, errs = asked + 1, errs + expected
+                if (row[f"e{i}"], row[f"n{i}"]) != (expected, nothing):
+                    wrong.append(f"{case['text']} on {head['rows'][row['_i']]}: {row[f'e{i}']}, null {row[f'n{i}']}")
+    return {"asked": asked, "errs": errs, "wrong": wrong}
+
+
+def compiled_functions(root, session):
+    """The same in compiled code."""
+    with compiled(session):
+        return functions(root, session)
+
+
+@contextlib.contextmanager
+def compiled(session):
+    for name in CODE:
+        session.conf.unset(name)
+    yield
+    for name in CODE:
+        session.conf.set(name, SMALL[name])
 
 
 def main():
