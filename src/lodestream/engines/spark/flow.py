@@ -180,8 +180,8 @@ class SparkFlow:
         """What ended the query, in our words."""
         if isinstance(self.error, LodestreamError):
             return self.error
-        text = str(self.error or error)
-        short = text.strip().splitlines()[0][:500] if text.strip() else "no reason given"
+        text = f"{self._root_cause()}\n{self.error or error}".strip()
+        short = text.splitlines()[0][:500] if text else "no reason given"
         if "failed to connect back" in text:
             return TransientError("a Python worker of Spark did not start in time", table=str(self.name))
         if "state" in text and ("CANNOT_LOAD_STATE_STORE" in text or "does not exist" in text):
@@ -189,6 +189,16 @@ class SparkFlow:
         if "DELTA_SOURCE_TABLE_IGNORE_CHANGES" in text or "DELTA_SOURCE_IGNORE_DELETE" in text:
             return DataLossRefused("upstream rows were taken away or changed", table=str(self.name), cause=short)
         return LodestreamError("the query on Spark failed", table=str(self.name), cause=short)
+
+    def _root_cause(self) -> str:
+        """What Java says at the very end of its causes."""
+        failed: Any = getattr(self.query, "_jsq", None)
+        if failed is None or failed.exception().isEmpty():
+            return ""
+        cause = failed.exception().get()
+        while cause.getCause() is not None:
+            cause = cause.getCause()
+        return str(cause.toString())
 
     def stop(self) -> None:
         """End the query after what is under way; twice is harmless."""
@@ -238,6 +248,8 @@ class SparkFlow:
     def _run_batch(self, stream: DataFrame, number: int) -> None:
         batch = self._planned(number)
         if self.table.refresh().txns.get(self.app_id, 0) >= batch.batch:
+            if self._stateful:  # what is not computed leaves Spark without the state that the next batch begins with
+                stream.write.format("noop").mode("overwrite").save()
             return
         stream.persist()
         try:
