@@ -62,7 +62,7 @@ class SparkPipeline:
         return list(self._statuses.values())
 
     def stop(self) -> None:
-        """End the run after the batches that are under way; safe from any thread, and again."""
+        """End the run; batches that are under way are done again by the next. Safe from any thread, and again."""
         self._stopping.set()
         for flow in list(self._running.values()):
             flow.stop()

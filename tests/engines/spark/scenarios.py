@@ -14,6 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from lodestream.app import open_project
+from lodestream.demo.flights import prepare, release_stragglers, withhold_stragglers
+from lodestream.demo.run import write_project
 from lodestream.engines.spark.expressions import error, value
 from lodestream.engines.spark.flow import SparkFlow
 from lodestream.engines.spark.session import open_session
@@ -244,6 +246,22 @@ def stream(root, session, seed):
         "batches": batches,
         "operators": site.operators(),
     }
+
+
+def demo(root, session):
+    """The demo's project as it is: a year of flights, then the late rows of the feed."""
+    site = Site(root, session)
+    prepare(root / "data")
+    write_project(root)
+    withhold_stragglers(root / "data")
+    found = []
+    with compiled(session):
+        for _ in range(2):
+            site.on_embedded()
+            site.on_spark()
+            found.append(site.compare())
+            release_stragglers(root / "data")
+    return {"rounds": found, "problems": site.reconcile()}
 
 
 DOMAINS = ("arrays", "date_texts", "day_parts", "decimals", "doubles", "ints", "longs", "numbers_to_times", "numerals",

@@ -15,15 +15,22 @@ SCENARIOS = ("rounds", "replay", "lost", "functions", "compiled_functions", *(f"
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
 
 
+def ask(folder, scenarios, seconds):
+    """What each scenario answers; all of them in one process with one session."""
+    command = [str(spark_python()), "-m", "tests.engines.spark.scenarios", str(folder), *scenarios]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"scenario"')]
+    assert len(found) == len(scenarios), done.stdout[-2000:] + done.stderr[-4000:]
+    assert not [answer["raised"] for answer in found if "raised" in answer]
+    return {answer["scenario"]: answer for answer in found}
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("spark")
-    command = [str(spark_python()), "-m", "tests.engines.spark.scenarios", str(folder), *SCENARIOS]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"scenario"')]
-    assert len(found) == len(SCENARIOS), done.stdout[-2000:] + done.stderr[-4000:]
-    return {answer["scenario"]: answer for answer in found}
+    return ask(tmp_path_factory.mktemp("spark"), SCENARIOS, 900)
 
 
 def test_two_rounds_give_the_rows_of_the_embedded_engine(answers):
@@ -63,3 +70,12 @@ def test_random_streams_mean_the_same_on_spark(answers, seed):
 def test_expressions_do_not_raise_and_say_where_spark_would(answers, how):
     assert answers[how]["wrong"] == []
     assert answers[how]["errs"] > 500
+
+
+@pytest.mark.long
+def test_the_demo_runs_unchanged(tmp_path):
+    answer = ask(tmp_path, ["demo"], 3600)["demo"]
+    assert answer["problems"] == []
+    for compared, differences in answer["rounds"]:
+        assert differences == []
+        assert compared > 700_000

@@ -201,7 +201,7 @@ class SparkFlow:
         return str(cause.toString())
 
     def stop(self) -> None:
-        """End the query after what is under way; twice is harmless."""
+        """End the query; a batch that is under way is done again by the next start. Twice is harmless."""
         if self.query is not None:
             self.query.stop()
 
