@@ -163,8 +163,8 @@ def replay(root, session):
     site = small(root, session)
     site.on_embedded()
     died = []
-    for method in ("_commit_main", "_commit_quarantine"):
-        for broken_one in ("silver.orders", "gold.per_minute"):
+    for broken_one in ("silver.orders", "gold.per_minute"):
+        for method in ("_commit_quarantine", "_commit_main"):
             kept = getattr(SparkFlow, method)
 
             def broken(self, *given, kept=kept, table=broken_one):
