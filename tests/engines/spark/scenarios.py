@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from lodestream.errors import LodestreamError
 from lodestream.expressions.scalar import compile_scalar
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
 from tests.engines.spark.sites import Site, StreamSite
 from tests.expressions.spark_rows import load, table
 
@@ -221,7 +223,7 @@ def lost(root, session):
     tried("another", lambda folder: (folder / "metadata").write_text('{"id":"11111111-2222-3333-4444-555555555555"}'))
     app = open_project(str(root), lake="spark")
     try:
-        app.run()
+        app.run(tables=[TableName.parse("bronze.orders")])
         said["embedded"] = "nothing"
     except LodestreamError as error:
         said["embedded"] = f"{type(error).__name__}: {error.message}"
@@ -314,10 +316,12 @@ def main():
     session = open_session("local[2]", settings=SMALL)
     for name in wanted:
         scenario, _, seed = name.partition(":")
+        started = time.monotonic()
         try:
             answer = globals()[scenario](folder / name.replace(":", "-"), session, *([int(seed)] if seed else []))
         except Exception:
             answer = {"raised": traceback.format_exc()}
+        answer["seconds"] = round(time.monotonic() - started)
         print(json.dumps({"scenario": name, **answer}, default=str), flush=True)
     session.stop()
 
