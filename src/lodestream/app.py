@@ -36,6 +36,7 @@ from lodestream.model.table import Table, TableName
 from lodestream.model.types import Schema
 from lodestream.planning.compile import Plans, compile_project, stored_schemas
 from lodestream.planning.diff import Change, Deployed, accept_hash, diff
+from lodestream.planning.on_spark import refuse_on_spark
 from lodestream.planning.policies import check_policies
 from lodestream.ports.plugins import make_source
 from lodestream.ports.registry import SchemaRegistry
@@ -111,7 +112,10 @@ class App:
     @cached_property
     def plans(self) -> Plans:
         """The compiled flows. Raises ProjectError with every mistake at once."""
-        return self.compiled_for(self.engine)
+        made = self.compiled_for(self.engine)
+        if self.engine == "spark":
+            refuse_on_spark(self.project, made.flows)
+        return made
 
     def compiled_for(self, engine: Literal["embedded", "spark"]) -> Plans:
         """The flows, compiled for an engine. Raises ProjectError with every mistake at once."""
@@ -176,12 +180,7 @@ class App:
         )
 
     def on_spark(self, master: str = "local[2]", *, session: Any = None) -> SparkPipeline:
-        """The flows on Spark; set `engine`, and call `apply` first.
-
-        Args:
-            master: where Spark runs.
-            session: one that is there already, with Delta, instead of that.
-        """
+        """The flows on a Spark `master`, or in a `session` with Delta; set `engine`, and call `apply` first."""
         from lodestream.runtime.on_spark import on_spark
 
         return on_spark(self.pipeline(), resolved(self.project.registries), master, session)

@@ -14,7 +14,6 @@ from lodestream.model.types import BINARY, TIMESTAMP, Column, Schema
 from lodestream.planning.changes import add_span, compile_changes
 from lodestream.planning.definition import canonical, declaration, digest
 from lodestream.planning.ingest import Sample, ingest_schema, with_format
-from lodestream.planning.on_spark import refuse_on_spark
 from lodestream.planning.partitions import compile_partitions
 from lodestream.planning.policies import Schemas, check_policies, policy_notes
 from lodestream.planning.queries import compile_sql
@@ -75,8 +74,6 @@ def compile_project(
             mistakes.add(scope.place("engine"), "P205", "this table runs on Spark only", table=name)
         plan = _Compilation(scope, existing, sample, shapes).run()
         shapes[name] = scope.shape
-        if engine == "spark":
-            refuse_on_spark(scope, plan)
         if plan is not None:
             flows[name] = plan
         for edge in reads[name]:

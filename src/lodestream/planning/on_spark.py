@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from lodestream.model.project import Project
 from lodestream.model.steps import Aggregation, FlowPlan, LookUp, ReadSource, RunPython, Watermark
-from lodestream.planning.scope import Scope
+from lodestream.model.table import TableName
+from lodestream.project.mistakes import Mistakes
 
 _SOURCES = ("files", "generator", "kafka", "replay")
 
 
-def refuse_on_spark(scope: Scope, plan: FlowPlan | None) -> None:
-    """Note, as P207, everything about a table that keeps it from running on Spark."""
-    table = scope.table
+def refuse_on_spark(project: Project, flows: Mapping[TableName, FlowPlan]) -> None:
+    """Raise ProjectError with everything, as P207, that keeps tables from running on Spark."""
+    mistakes = Mistakes()
+    for plan in flows.values():
+        _refuse(project, plan, mistakes)
+    mistakes.raise_any()
+
+
+def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
+    table = plan.table
 
     def no(message: str, fix: str, *path: str | int) -> None:
-        scope.mistakes.add(scope.place(*path), "P207", message, table=table.name, fix=fix)
+        mistakes.add(project.place(table.name, *path), "P207", message, table=table.name, fix=fix)
 
     if table.engine == "embedded":
         no("this table runs on the embedded engine only", "run it there, or use portable functions only", "engine")
-    if plan is None:
-        return
     steps = {type(step): step for step in plan.steps}
     first = plan.steps[0]
     if isinstance(first, ReadSource):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from lodestream.app import open_project
 from lodestream.cli.root import app
 from lodestream.engines.spark import jars, session
 from lodestream.errors import ConfigError, MissingDriverError, TransientError
@@ -54,7 +55,7 @@ def test_stages_that_spark_does_not_run(project, silver, said):
     folder = project(silver=silver)
     assert compile_project(read_project(folder), {}).flows
     with pytest.raises(ProjectError) as refused:
-        compile_project(read_project(folder), {}, engine="spark")
+        on_spark(folder)
     assert said in str(refused.value)
     assert str(refused.value).count("P207") == 1
 
@@ -77,8 +78,14 @@ def test_stages_that_spark_does_not_run(project, silver, said):
 def test_sources_that_spark_does_not_read(project, bronze, said):
     folder = project(bronze=bronze)
     with pytest.raises(ProjectError) as refused:
-        compile_project(read_project(folder), {}, engine="spark")
+        on_spark(folder)
     assert said in str(refused.value)
+
+
+def on_spark(folder):
+    opened = open_project(folder)
+    opened.engine = "spark"
+    return opened.plans
 
 
 def run(folder, *options):

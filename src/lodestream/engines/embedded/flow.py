@@ -18,7 +18,7 @@ from lodestream.engines.embedded.deletions import Deletions
 from lodestream.engines.embedded.drift import evolved, stored_columns
 from lodestream.engines.embedded.enrich import Enrichment
 from lodestream.engines.embedded.frames import connect, new_attempt, positions_of
-from lodestream.engines.embedded.history import last_commit
+from lodestream.engines.embedded.history import last_commit, state_named
 from lodestream.engines.embedded.inputs import (
     Input,
     MakeSource,
@@ -181,14 +181,8 @@ class Flow:
             state.deletions = Deletions(self._changes, self.table.snapshot.metadata.schema)
             self._merger = Merger(self._connection, self._changes, self.table)
         if batch:
-            info = self._commit_of(batch).info
-            if "state" not in info:
-                raise ConfigError(
-                    "Spark has filled this table; go on with lodestream run --engine spark, or begin it again: "
-                    f"lodestream table restore {self.name} --version 0 --rewind",
-                    table=str(self.name),
-                )  # fmt: skip
-            for link in self.store.chain(str(info["state"]), self.table.snapshot.metadata.id, self.epoch, batch):
+            named = state_named(self._commit_of(batch), self.name)
+            for link in self.store.chain(named, self.table.snapshot.metadata.id, self.epoch, batch):
                 state.apply(link)
         self.state = state
 
