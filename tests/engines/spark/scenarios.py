@@ -13,8 +13,10 @@ import traceback
 from pathlib import Path
 
 import pyarrow as pa
+from typer.testing import CliRunner
 
 from lodestream.app import open_project
+from lodestream.cli.root import app as cli
 from lodestream.demo.flights import prepare, release_stragglers, withhold_stragglers
 from lodestream.demo.run import write_project
 from lodestream.engines.spark.expressions import error, value
@@ -114,40 +116,31 @@ def orders(seed, start_s, count):
     return "".join(line + "\n" for line in lines)
 
 
-def small(root, session):
-    site = Site(root, session)
-    site.write(DECLARATIONS)
-    site.write({
-        "data/users/a.csv": "id,tier\n2,gold\n3,silver\n4,\n5,bronze\n5,again\n",
-        "data/orders/a.jsonl": orders(1, 40_000, 60),
-    })  # fmt: skip
-    return site
-
-
 def rounds(root, session):
     """Two rounds over a growing source, each on both engines; in compiled code, as users run it."""
-    with compiled(session):
-        return two_rounds(root, session)
-
-
-def two_rounds(root, session):
-    site = small(root, session)
+    site = Site(root, session)
+    site.write(DECLARATIONS)
+    site.write({"data/users/a.csv": "id,tier\n2,gold\n3,silver\n4,\n5,bronze\n5,again\n"})
     found = []
-    for name, start_s in (("b", 40_050), (None, 0)):
-        kinds = {}
+    for number, start_s in enumerate((40_000, 40_050)):
+        site.write({f"data/orders/{number}.jsonl": orders(number, start_s, 60)})
+        counts = {}
+
+        def note(_name, done, counts=counts):
+            for kind, rows in done.counts.items():
+                counts[kind] = counts.get(kind, 0) + rows
+
         site.on_embedded()
-        site.on_spark(
-            lambda _name, done, kinds=kinds: [kinds.update({k: kinds.get(k, 0) + n}) for k, n in done.counts.items()]
-        )
+        with compiled(session):
+            site.on_spark(listener=note)
         compared, differences = site.compare()
-        found.append({"rows": compared, "differences": differences, "counts": kinds, "problems": site.reconcile()})
-        if name:
-            site.write({f"data/orders/{name}.jsonl": orders(2, start_s, 50)})
+        found.append({"rows": compared, "differences": differences, "counts": counts, "problems": site.reconcile()})
     return {"rounds": found}
 
 
-def names(site):
-    return [name for name, plan in site.spark_app().flows.items() if str(name) != "gold.by_tier"]
+def after_rounds(root, session):
+    """The project as `rounds` left it."""
+    return Site(root.with_name("rounds"), session)
 
 
 def checkpoint(site, name):
@@ -161,73 +154,94 @@ def versions(site):
 
 
 def replay(root, session):
-    """Crashes between any two of quarantine commit, main commit and Spark's marker; then the rest of the work."""
-    site = small(root, session)
+    """A third round with crashes between any two of quarantine commit, main commit and Spark's marker."""
+    site = after_rounds(root, session)
+    site.write({"data/orders/2.jsonl": orders(2, 40_100, 60)})
     site.on_embedded()
+    site.on_spark("bronze.orders", "bronze.users")
     died = []
-    for broken_one in ("silver.orders", "gold.per_minute"):
+    for table in ("silver.orders", "gold.per_minute"):
         for method in ("_commit_quarantine", "_commit_main"):
-            kept = getattr(SparkFlow, method)
-
-            def broken(self, *given, kept=kept, table=broken_one):
-                if str(self.name) == table:
-                    raise LodestreamError("killed here")
-                return kept(self, *given)
-
-            setattr(SparkFlow, method, broken)
-            try:
-                site.on_spark()
-            except LodestreamError as error:
-                died.append(error.message)
-            finally:
-                setattr(SparkFlow, method, kept)
+            with killed(method):
+                try:
+                    site.on_spark(table)
+                except LodestreamError as error:
+                    died.append(error.message)
+        site.on_spark(table)
     site.on_spark()
-    first = site.compare()
-    before = versions(site)
-    for name in names(site):  # killed after the main commit
-        markers = sorted(os.listdir(checkpoint(site, name) / "commits"), key=lambda n: (n[0] == ".", len(n), n))
-        last = [marker for marker in markers if marker.isdigit()][-1]
-        for marker in (last, f".{last}.crc"):
-            (checkpoint(site, name) / "commits" / marker).unlink(missing_ok=True)
-    site.on_spark()
+    first, before = site.compare(), versions(site)
+    for name in STREAMS:  # killed after the main commit
+        folder = checkpoint(site, name) / "commits"
+        last = max(int(marker) for marker in os.listdir(folder) if marker.isdigit())
+        for marker in (f"{last}", f".{last}.crc"):
+            (folder / marker).unlink(missing_ok=True)
+    site.on_spark(*STREAMS)
+    unchanged = before == versions(site)
     return {
         "died": died,
         "first": first,
         "second": site.compare(),
-        "unchanged": before == versions(site),
+        "unchanged": unchanged,
         "problems": site.reconcile(),
     }
 
 
+@contextlib.contextmanager
+def killed(method):
+    """Every flow dies where it would do this."""
+    kept = getattr(SparkFlow, method)
+
+    def dies(self, *given):
+        raise LodestreamError("killed here")
+
+    setattr(SparkFlow, method, dies)
+    yield
+    setattr(SparkFlow, method, kept)
+
+
 def lost(root, session):
     """What is said when a checkpoint is lost, in whole or in part, or the other engine has filled the lake."""
-    site = small(root, session)
-    site.on_spark()
+    site = after_rounds(root, session)
     said = {}
 
-    def tried(name, change):
-        kept = checkpoint(site, "silver.orders")
-        shutil.copytree(kept, root / "kept")
-        change(kept)
+    def told(name, work):
         try:
-            site.on_spark()
+            work()
             said[name] = "nothing"
         except LodestreamError as error:
             said[name] = f"{type(error).__name__}: {error.message}"
-        shutil.rmtree(kept, ignore_errors=True)
-        shutil.move(root / "kept", kept)
+
+    def tried(name, change):
+        folder, kept = checkpoint(site, "silver.orders"), site.root / "kept"
+        shutil.copytree(folder, kept)
+        change(folder)
+        told(name, lambda: site.on_spark("silver.orders"))
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(kept, folder)
 
     before = versions(site)
     tried("all", shutil.rmtree)
     tried("offsets", lambda folder: [shutil.rmtree(folder / part) for part in ("offsets", "commits")])
     tried("another", lambda folder: (folder / "metadata").write_text('{"id":"11111111-2222-3333-4444-555555555555"}'))
-    app = open_project(str(root), lake="spark")
-    try:
-        app.run(tables=[TableName.parse("bronze.orders")])
-        said["embedded"] = "nothing"
-    except LodestreamError as error:
-        said["embedded"] = f"{type(error).__name__}: {error.message}"
-    return {"said": said, "unchanged": before == versions(site)}
+    opened = open_project(str(site.root), lake="spark")
+    told("embedded", lambda: opened.run(tables=[TableName.parse("bronze.orders")]))
+    unchanged = before == versions(site)
+    shutil.rmtree(checkpoint(site, "silver.orders"))
+    rewind = [
+        "-C",
+        str(site.root),
+        "--lake",
+        "spark",
+        "table",
+        "restore",
+        "silver.orders",
+        "--version",
+        "0",
+        "--rewind",
+    ]
+    mended = CliRunner().invoke(cli, rewind)
+    site.on_spark(*STREAMS)
+    return {"said": said, "unchanged": unchanged, "mended": mended.exit_code, "problems": site.reconcile()}
 
 
 def stream(root, session, seed):
@@ -266,6 +280,7 @@ def demo(root, session):
     return {"rounds": found, "problems": site.reconcile()}
 
 
+STREAMS = ("silver.orders", "gold.per_minute", "gold.raw_minutes")
 DOMAINS = ("arrays", "date_texts", "day_parts", "decimals", "doubles", "ints", "longs", "numbers_to_times", "numerals",
            "random", "smalls", "time_texts", "wide", "words")  # fmt: skip
 """Input tables on whose rows some function raises."""

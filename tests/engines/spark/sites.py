@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lodestream.app import open_project
 from lodestream.engines.embedded.store import FlowStore
+from lodestream.model.table import TableName
 from lodestream.operations.reconcile import reconcile
 from lodestream.testing.differential import differences
 from lodestream.testing.equality import compare_lakes
@@ -30,12 +31,11 @@ class Site:
         app.engine = "spark"
         return app
 
-    def on_spark(self, listener=lambda _name, _batch: None, meanwhile=lambda _pipeline: None):
+    def on_spark(self, *tables, listener=lambda _name, _batch: None):
         app = self.spark_app()
         app.apply()
-        pipeline = app.on_spark(session=self.session)
-        meanwhile(pipeline)
-        pipeline.run(until_idle=True, listener=listener)
+        names = [TableName.parse(table) for table in tables] or None
+        app.on_spark(session=self.session).run(tables=names, until_idle=True, listener=listener)
         app.close()
 
     def on_embedded(self):

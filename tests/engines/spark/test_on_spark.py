@@ -9,7 +9,7 @@ import pytest
 
 from tools.function_rows import ROOT, spark_python
 
-SEEDS = (60_000, 60_003)
+SEEDS = (60_003,)
 SCENARIOS = ("rounds", "replay", "lost", "functions", "compiled_functions", *(f"stream:{seed}" for seed in SEEDS))
 
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
@@ -56,6 +56,7 @@ def test_a_lost_checkpoint_is_an_error(answers):
     for how in ("all", "offsets", "another"):
         assert said[how].startswith("CorruptionError: the checkpoint of Spark is lost or another one"), said
     assert said["embedded"].startswith("ConfigError: Spark has filled this table"), said
+    assert (answers["lost"]["mended"], answers["lost"]["problems"]) == (0, [])  # by what the error says
 
 
 @pytest.mark.parametrize("seed", SEEDS)
