@@ -160,14 +160,14 @@ def replay(root, session):
     site.on_embedded()
     site.on_spark("bronze.orders", "bronze.users")
     died = []
-    for table in ("silver.orders", "gold.per_minute"):
+    for name in ("silver.orders", "gold.per_minute"):
         for method in ("_commit_quarantine", "_commit_main"):
             with killed(method):
                 try:
-                    site.on_spark(table)
+                    site.on_spark(name)
                 except LodestreamError as error:
                     died.append(error.message)
-        site.on_spark(table)
+        site.on_spark(name)
     site.on_spark()
     first, before = site.compare(), versions(site)
     for name in STREAMS:  # killed after the main commit
