@@ -179,7 +179,7 @@ class App:
             registry=self.registry,
         )
 
-    def on_spark(self, master: str = "local[2]", *, session: Any = None) -> SparkPipeline:
+    def on_spark(self, master: str | None = None, *, session: Any = None) -> SparkPipeline:
         """The flows on a Spark `master`, or in a `session` with Delta; set `engine`, and call `apply` first."""
         from lodestream.runtime.on_spark import on_spark
 

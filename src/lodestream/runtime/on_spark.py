@@ -222,7 +222,7 @@ class SparkPipeline:
 
 
 def on_spark(
-    pipeline: Pipeline, registries: Mapping[str, Any], master: str, session: SparkSession | None
+    pipeline: Pipeline, registries: Mapping[str, Any], master: str | None, session: SparkSession | None
 ) -> SparkPipeline:
     """A pipeline's flows on Spark; pyspark is needed only when it runs.
 
@@ -230,7 +230,7 @@ def on_spark(
         pipeline: the same flows on the embedded engine, not running. Its lake is on a disk that Spark sees too, its
             clock a function that other processes can import.
         registries: the project's schema registries, resolved.
-        master: where Spark runs.
+        master: where Spark runs; None for the session that is there, else this machine.
         session: one that is there already, instead of that.
     """
     around = pipeline.around

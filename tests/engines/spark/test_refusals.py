@@ -1,5 +1,6 @@
 """What keeps a project from running on Spark is told before anything starts."""
 
+import importlib.machinery
 import socket
 import sys
 import types
@@ -106,11 +107,13 @@ def test_without_pyspark_the_extra_is_named(project):
 
 @pytest.fixture
 def pyspark(monkeypatch):
-    monkeypatch.setattr(session, "_pyspark_version", lambda: session.SPARK)
-    pretended = types.ModuleType("pyspark.sql")
-    pretended.SparkSession = None
-    monkeypatch.setitem(sys.modules, "pyspark", types.ModuleType("pyspark"))
-    monkeypatch.setitem(sys.modules, "pyspark.sql", pretended)
+    """As far as it is looked at before there is a session."""
+    pretended = {"pyspark": types.ModuleType("pyspark"), "pyspark.sql": types.ModuleType("pyspark.sql")}
+    pretended["pyspark"].__spec__ = importlib.machinery.ModuleSpec("pyspark", None)
+    pretended["pyspark.sql"].SparkSession = types.SimpleNamespace(getActiveSession=lambda: None)
+    for name, module in pretended.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(session.importlib.metadata, "version", lambda name: session.SPARK)
 
 
 @pytest.fixture
@@ -131,7 +134,7 @@ def test_an_address_that_is_none(pyspark, tmp_path):
         session.open_session("spark://", cache=tmp_path)
 
 
-def test_another_pyspark(monkeypatch, tmp_path):
+def test_another_pyspark(pyspark, monkeypatch, tmp_path):
     monkeypatch.setattr(session.importlib.metadata, "version", lambda name: "4.3.0")
     with pytest.raises(ConfigError, match=r"found='4\.3\.0' needs='pyspark==4\.2\.0'"):
         session.open_session("local[1]", cache=tmp_path)

@@ -61,7 +61,7 @@ _LOCAL = {
 
 
 def open_session(
-    master: str,
+    master: str | None = None,
     *,
     cache: Path = CACHE,
     python: str = sys.executable,
@@ -70,7 +70,8 @@ def open_session(
     """A session with Delta and Kafka.
 
     Args:
-        master: where Spark runs: `local[2]`, `spark://host:port`, `yarn`, …
+        master: where Spark runs: `local[2]`, `spark://host:port`, `yarn`, …; None for the session that is there, as in
+            a notebook, else `local[2]`.
         cache: folder for the Java archives.
         python: the interpreter of the workers, which needs lodestream too.
         settings: further Spark settings, which win.
@@ -80,13 +81,18 @@ def open_session(
         ConfigError: another pyspark than the archives are made for, or an address that is none.
         TransientError: the cluster does not answer.
     """
-    version = _pyspark_version()
+    if importlib.util.find_spec("pyspark") is None:
+        raise MissingDriverError("the Spark engine needs a package: pip install 'lodestream[spark]'", missing="pyspark")
+    from pyspark.sql import SparkSession
+
+    if master is None and (there := SparkSession.getActiveSession()) is not None:
+        return prepare(there)
+    master = master or "local[2]"
+    version = importlib.metadata.version("pyspark")
     if version != SPARK:
         raise ConfigError(
             "this pyspark is not the one that Delta is made for", found=version, needs=f"pyspark=={SPARK}"
         )
-    from pyspark.sql import SparkSession
-
     java()
     local = master.startswith("local")
     if master.startswith("spark://"):
@@ -115,15 +121,6 @@ def _check_delta(session: Any) -> None:
         found = "none"
     if found != wanted:
         raise ConfigError("the Spark session has another Delta than it needs", found=found, needs=wanted)
-
-
-def _pyspark_version() -> str:
-    try:
-        return importlib.metadata.version("pyspark")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise MissingDriverError(
-            "the Spark engine needs a package: pip install 'lodestream[spark]'", missing="pyspark"
-        ) from error
 
 
 def _folder_of(package: str) -> str:
