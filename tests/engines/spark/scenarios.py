@@ -228,19 +228,8 @@ def lost(root, session):
     told("embedded", lambda: opened.run(tables=[TableName.parse("bronze.orders")]))
     unchanged = before == versions(site)
     shutil.rmtree(checkpoint(site, "silver.orders"))
-    rewind = [
-        "-C",
-        str(site.root),
-        "--lake",
-        "spark",
-        "table",
-        "restore",
-        "silver.orders",
-        "--version",
-        "0",
-        "--rewind",
-    ]
-    mended = CliRunner().invoke(cli, rewind)
+    rewind = "table restore silver.orders --version 0 --rewind --yes"
+    mended = CliRunner().invoke(cli, ["-C", str(site.root), "--lake", "spark", *rewind.split()])
     site.on_spark(*STREAMS)
     return {"said": said, "unchanged": unchanged, "mended": mended.exit_code, "problems": site.reconcile()}
 
