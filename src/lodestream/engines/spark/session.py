@@ -41,6 +41,8 @@ _SETTINGS = {
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     # An expression is evaluated where it stands: a shared one would be computed outside what catches its error.
     "spark.sql.subexpressionElimination.enabled": "false",
+    # What is known to hold of a column is worked out for every alias of it, which for wide tables takes minutes.
+    "spark.sql.constraintPropagation.enabled": "false",
     # Our plans sort the rows of a key before dedup, which the check refuses although every batch can be sorted.
     "spark.sql.streaming.unsupportedOperationCheck": "false",
     "spark.sql.streaming.stateStore.providerClass":
