@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lodestream.model.project import Project
-from lodestream.model.steps import Aggregation, FlowPlan, LookUp, ReadSource, RunPython, Watermark
+from lodestream.model.steps import Aggregation, FlowPlan, JoinStreams, LookUp, ReadSource, RunPython, Watermark
 from lodestream.model.table import TableName
 from lodestream.project.mistakes import Mistakes
 
@@ -39,6 +39,10 @@ def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
             no(f"drift: {first.drift} on Spark", "declare the columns, or set drift: quarantine", "drift")
         if Watermark in steps:
             no("event time on a table that reads a source", "move it to the table above", "event_time")
+    for i, enricher in enumerate(table.enrichers):
+        no(f"an enricher: {enricher.name}", "run this table on the embedded engine", "enrichers", i, enricher.name)
+    if JoinStreams in steps:
+        no("a join of two streams", "run this table on the embedded engine", "join")
     if RunPython in steps:
         no("a python step", "run this table on the embedded engine", "python")
     if LookUp in steps and Aggregation in steps:

@@ -81,7 +81,7 @@ class Pipeline:
             limit=limit or BatchLimit(),
             functions=self._function,
             code=code,
-            enricher=lambda component: make_enricher(component, self._resolve),
+            enricher=lambda component: make_enricher(component, self.resolve),
         )
         self.resolve = resolve
         self._registry = registry or registries({}, component_cache(lake))

@@ -47,10 +47,11 @@ def project(tmp_path):
             "tables/silver/orders.yaml:2:9 P207 this table runs on the embedded engine only",
         ),
         (SILVER + "python: clean:f\ncolumns: {a: string}\n", "tables/silver/orders.yaml:2:9 P207 a python step"),
+        (SILVER + "enrich: {language: {column: country}}\n", "P207 an enricher: language"),
         (SILVER + LOOKUP + WINDOW, "P207 a lookup and a window in one table"),
         (SILVER + "sink: {kafka: {topic: t}}\n", "P207 a sink"),
     ],
-    ids=["embedded", "python", "lookup and window", "sink"],
+    ids=["embedded", "python", "enricher", "lookup and window", "sink"],
 )
 def test_stages_that_spark_does_not_run(project, silver, said):
     folder = project(silver=silver)
