@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lodestream.model.project import Project
-from lodestream.model.steps import Aggregation, FlowPlan, JoinStreams, LookUp, ReadSource, RunPython, Watermark
+from lodestream.model.steps import (
+    Aggregation,
+    ApplyChanges,
+    FlowPlan,
+    JoinStreams,
+    LookUp,
+    ReadSource,
+    RunPython,
+    Watermark,
+)
 from lodestream.model.table import TableName
 from lodestream.project.mistakes import Mistakes
 
@@ -13,7 +22,7 @@ _SOURCES = ("files", "generator", "kafka", "replay")
 
 
 def refuse_on_spark(project: Project, flows: Mapping[TableName, FlowPlan]) -> None:
-    """Raise ProjectError with everything, as P207, that keeps tables from running on Spark."""
+    """Raise ProjectError with everything, as P210, that keeps tables from running on Spark."""
     mistakes = Mistakes()
     for plan in flows.values():
         _refuse(project, plan, mistakes)
@@ -24,7 +33,7 @@ def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
     table = plan.table
 
     def no(message: str, fix: str, *path: str | int) -> None:
-        mistakes.add(project.place(table.name, *path), "P207", message, table=table.name, fix=fix)
+        mistakes.add(project.place(table.name, *path), "P210", message, table=table.name, fix=fix)
 
     if table.engine == "embedded":
         no("this table runs on the embedded engine only", "run it there, or use portable functions only", "engine")
@@ -43,6 +52,11 @@ def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
         no(f"an enricher: {enricher.name}", "run this table on the embedded engine", "enrichers", i, enricher.name)
     if JoinStreams in steps:
         no("a join of two streams", "run this table on the embedded engine", "join")
+    if ApplyChanges in steps:
+        no("a table from change events", "run this table on the embedded engine", "changes")
+    for i, lookup in enumerate(table.lookups):
+        if lookup.as_of is not None:
+            no("a lookup as of a moment", "run this table on the embedded engine", "lookups", i, "as_of")
     if RunPython in steps:
         no("a python step", "run this table on the embedded engine", "python")
     if LookUp in steps and Aggregation in steps:

@@ -44,12 +44,12 @@ def project(tmp_path):
     [
         (
             SILVER + "engine: embedded\n",
-            "tables/silver/orders.yaml:2:9 P207 this table runs on the embedded engine only",
+            "tables/silver/orders.yaml:2:9 P210 this table runs on the embedded engine only",
         ),
-        (SILVER + "python: clean:f\ncolumns: {a: string}\n", "tables/silver/orders.yaml:2:9 P207 a python step"),
-        (SILVER + "enrich: {language: {column: country}}\n", "P207 an enricher: language"),
-        (SILVER + LOOKUP + WINDOW, "P207 a lookup and a window in one table"),
-        (SILVER + "sink: {kafka: {topic: t}}\n", "P207 a sink"),
+        (SILVER + "python: clean:f\ncolumns: {a: string}\n", "tables/silver/orders.yaml:2:9 P210 a python step"),
+        (SILVER + "enrich: {language: {column: country}}\n", "P210 an enricher: language"),
+        (SILVER + LOOKUP + WINDOW, "P210 a lookup and a window in one table"),
+        (SILVER + "sink: {kafka: {topic: t}}\n", "P210 a sink"),
     ],
     ids=["embedded", "python", "enricher", "lookup and window", "sink"],
 )
@@ -59,7 +59,7 @@ def test_stages_that_spark_does_not_run(project, silver, said):
     with pytest.raises(ProjectError) as refused:
         on_spark(folder)
     assert said in str(refused.value)
-    assert str(refused.value).count("P207") == 1
+    assert str(refused.value).count("P210") == 1
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ def test_stages_that_spark_does_not_run(project, silver, said):
     [
         (
             "source: {http: {stream: orders}}\nformat: json\ncolumns: {ordered_at: timestamp}\n",
-            "P207 Spark does not read http",
+            "P210 Spark does not read http",
         ),
         (
             "source: {files: {path: data}}\nformat: json\ndrift: add\ncolumns: {ordered_at: timestamp}\n",
-            "P207 drift: add on Spark",
+            "P210 drift: add on Spark",
         ),
-        (BRONZE + "event_time: {column: ordered_at, delay: 1 s}\n", "P207 event time on a table that reads a source"),
+        (BRONZE + "event_time: {column: ordered_at, delay: 1 s}\n", "P210 event time on a table that reads a source"),
     ],
     ids=["http", "drift", "event time"],
 )
