@@ -10,9 +10,13 @@ from lodestream.app import open_project
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.model.table import TableName
 from lodestream.operations.reconcile import reconcile
+from lodestream.planning.compile import compile_project
+from lodestream.planning.on_spark import refuse_on_spark
+from lodestream.project.load import load_project
+from lodestream.project.mistakes import ProjectError
 from lodestream.testing.differential import differences
 from lodestream.testing.equality import compare_lakes
-from lodestream.testing.streams import DIRECT, make_stream
+from lodestream.testing.streams import make_stream
 
 
 class Site:
@@ -58,11 +62,12 @@ class StreamSite(Site):
 
     def __init__(self, root, session, seed):
         super().__init__(root, session)
-        self.stream = stream_for_spark(seed)
+        whole = make_stream(seed)
         self.placed = 0
-        self.write(self.stream.declarations)
+        self.write(whole.declarations)
         for folder in ("events", "users"):
             (self.root / "data" / folder).mkdir(parents=True)
+        self.stream = without_refused(whole, self.root)
 
     def place(self):
         """The next file of each source; False when there is none."""
@@ -111,13 +116,20 @@ class StreamSite(Site):
         app.close()
 
 
-def stream_for_spark(seed):
-    """The stream of that seed, without the table that Spark refuses: it looks up and windows at once."""
-    stream = make_stream(seed)
-    if DIRECT not in stream.specs or not stream.specs[DIRECT].lookups:
-        return stream
-    declarations = {p: t for p, t in stream.declarations.items() if p != "tables/gold/direct.yaml"}
+def without_refused(stream, root):
+    """The stream without the tables that Spark refuses and those that read them; their declarations are removed."""
+    project = load_project(str(root))
+    gone = set()
+    for name, plan in compile_project(project, {}).flows.items():
+        try:
+            refuse_on_spark(project, {name: plan})
+        except ProjectError:
+            gone.add(name)
+        if gone.intersection(plan.streams):
+            gone.add(name)
+    for name in gone:
+        (root / "tables" / name.layer / f"{name.name}.yaml").unlink()
     return replace(
-        stream, declarations=declarations, specs={n: s for n, s in stream.specs.items() if n != DIRECT},
-        upstream={n: u for n, u in stream.upstream.items() if n != DIRECT},
+        stream, specs={name: spec for name, spec in stream.specs.items() if name not in gone},
+        upstream={name: above for name, above in stream.upstream.items() if name not in gone},
     )  # fmt: skip
