@@ -36,6 +36,7 @@ from lodestream.model.table import Table, TableName
 from lodestream.model.types import Schema
 from lodestream.planning.compile import Plans, compile_project, stored_schemas
 from lodestream.planning.diff import Change, Deployed, accept_hash, diff
+from lodestream.planning.on_spark import refuse_on_spark
 from lodestream.planning.policies import check_policies
 from lodestream.ports.plugins import make_source
 from lodestream.ports.registry import SchemaRegistry
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from lodestream.model.batch import Mend
     from lodestream.operations.live import Live
     from lodestream.query.service import QueryService
+    from lodestream.runtime.on_spark import SparkPipeline
     from lodestream.runtime.replaying import Replayed
 
 _POLL_US = 100_000
@@ -87,6 +89,7 @@ class App:
         handover: whether flows of one process hand rows over in memory.
         environment: the one that was chosen; None for none, which is development.
         lenient: whether a damaged table is passed over, as servers do: the others are still there to be asked.
+        engine: the one that the plans are for; a table for the other one is refused.
     """
 
     project: Project
@@ -95,6 +98,7 @@ class App:
     handover: bool = True
     environment: str | None = None
     lenient: bool = False
+    engine: Literal["embedded", "spark"] = "embedded"
 
     @cached_property
     def deployed(self) -> Mapping[TableName, Deployed]:
@@ -108,7 +112,10 @@ class App:
     @cached_property
     def plans(self) -> Plans:
         """The compiled flows. Raises ProjectError with every mistake at once."""
-        return self.compiled_for("embedded")
+        made = self.compiled_for(self.engine)
+        if self.engine == "spark":
+            refuse_on_spark(self.project, made.flows)
+        return made
 
     def compiled_for(self, engine: Literal["embedded", "spark"]) -> Plans:
         """The flows, compiled for an engine. Raises ProjectError with every mistake at once."""
@@ -171,6 +178,12 @@ class App:
             resolve=resolved,
             registry=self.registry,
         )
+
+    def on_spark(self, master: str | None = None, *, session: Any = None) -> SparkPipeline:
+        """The flows on a Spark `master`, or in a `session` with Delta; set `engine`, and call `apply` first."""
+        from lodestream.runtime.on_spark import on_spark
+
+        return on_spark(self.pipeline(), resolved(self.project.registries), master, session)
 
     def resolve(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Settings with values in the place of their references."""

@@ -32,6 +32,8 @@ ELSEWHERE = {
     "lodestream registry --host 0.0.0.0 --users users.txt --certificate a.pem --key a.key --client-ca ca.pem": (
         "tests/apis/registry/test_access.py"
     ),
+    "lodestream run --engine spark --until-idle": "tests/engines/spark/test_on_spark.py",
+    "lodestream run --engine spark --master spark://head:7077": "tests/engines/spark/test_refusals.py",
     "lodestream tail silver.orders -f": "tests/cli/test_run.py",
     "lodestream serve": "tests/cli/test_serve.py",
     "lodestream up": "tests/cli/test_up.py",

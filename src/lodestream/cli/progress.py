@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from lodestream.engines.embedded.surroundings import Committed
     from lodestream.model.table import FlowName, TableName
+    from lodestream.runtime.on_spark import SparkPipeline
     from lodestream.runtime.pipeline import Pipeline
     from lodestream.runtime.supervise import FlowStatus
 
@@ -35,7 +36,7 @@ class Progress:
         pipeline: asked for its flows' statuses.
     """
 
-    def __init__(self, call: Call, tables: Collection[TableName], pipeline: Pipeline) -> None:
+    def __init__(self, call: Call, tables: Collection[TableName], pipeline: Pipeline | SparkPipeline) -> None:
         self._call = call
         self._tables: list[FlowName] = list(tables)
         self._tables += [sink.name for table in tables for sink in pipeline.flows[table].sinks]

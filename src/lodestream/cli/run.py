@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,9 +13,17 @@ if TYPE_CHECKING:
     from lodestream.app import App
     from lodestream.cli.progress import Progress
     from lodestream.model.table import TableName
+    from lodestream.runtime.on_spark import SparkPipeline
     from lodestream.runtime.pipeline import Pipeline
 
 INTERRUPTED = 130
+
+
+class Engine(StrEnum):
+    """What runs the plans."""
+
+    EMBEDDED = "embedded"
+    SPARK = "spark"
 
 
 def run(
@@ -29,26 +38,44 @@ def run(
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve /metrics and /healthz on 127.0.0.1.")
     ] = None,
+    engine: Annotated[Engine, typer.Option(help="What computes: this process, or Apache Spark.")] = Engine.EMBEDDED,
+    master: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where Spark runs, such as local[2] (the default) or spark://host."),
+    ] = None,
 ) -> None:
     """Bring the lake in line with the declarations, then read, refine and write rows.
 
     Without --once or --until-idle it goes on until Ctrl-C, which ends it after the batches under way; a second
     Ctrl-C ends it at once, and nothing is lost either way. Several processes may share the tables with --table.
+    With --engine spark the same flows run on Apache Spark, which needs Java and `pip install 'lodestream[spark]'`.
     """
     from lodestream.cli.interrupt import Interrupt
     from lodestream.cli.plan import accepted
     from lodestream.cli.progress import Progress
 
     app = call.app()
+    app.engine = engine.value
+    _check_engine(engine, once=once, master=master)
     chosen = [table_named(text, app.flows) for text in tables or []] or None
     _apply(call, app, accepted(plan) if plan is not None else accept)
-    pipeline = app.pipeline()
+    pipeline: Pipeline | SparkPipeline
+    pipeline = app.pipeline() if engine is Engine.EMBEDDED else app.on_spark(master)
     port = metrics_port if metrics_port is not None else app.project.server.get("metrics_port")
     with Interrupt(call, pipeline.stop) as interrupt, Progress(call, list(chosen or app.flows), pipeline) as progress:
         _run(call, pipeline, chosen, progress, port, once=once, until_idle=until_idle)
         progress.finish(interrupted=interrupt.seen)
     if interrupt.seen:
         raise typer.Exit(INTERRUPTED)
+
+
+def _check_engine(engine: Engine, *, once: bool, master: str | None) -> None:
+    from lodestream.errors import ConfigError
+
+    if engine is Engine.EMBEDDED and master:
+        raise ConfigError("--master is for Spark; add --engine spark")
+    if engine is Engine.SPARK and once:
+        raise ConfigError("--once is for the embedded engine; on Spark use --until-idle")
 
 
 def _apply(call: Call, app: App, accept: str | None) -> None:
@@ -62,18 +89,19 @@ def _apply(call: Call, app: App, accept: str | None) -> None:
 
 
 def _run(
-    call: Call, pipeline: Pipeline, chosen: list[TableName] | None, progress: Progress, port: int | None, *,
-    once: bool, until_idle: bool,
+    call: Call, pipeline: Pipeline | SparkPipeline, chosen: list[TableName] | None, progress: Progress,
+    port: int | None, *, once: bool, until_idle: bool,
 ) -> None:  # fmt: skip
     from lodestream.app import now_us
     from lodestream.operations.metrics import MetricsServer
+    from lodestream.runtime.pipeline import Pipeline
 
     server = None
     if port is not None:
         server = MetricsServer(lambda: pipeline.status, now_us, port)
         call.say(f"metrics on http://127.0.0.1:{server.port}/metrics")
     try:
-        if once:
+        if once and isinstance(pipeline, Pipeline):
             progress.take(pipeline.run_once(chosen))
         else:
             progress.take(

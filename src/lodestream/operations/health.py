@@ -198,7 +198,8 @@ def _flow(disk: Disk, lake: str, name: TableName, table: DeltaTable) -> Iterator
         for version in range(snapshot.version, -1, -1):
             commit = read_commit(disk, table.path, version)
             if commit.txns.get(application) == batch:
-                store.chain(str(commit.info["state"]), snapshot.metadata.id, epoch, batch)
+                if "state" in commit.info:  # Spark keeps its state in a checkpoint of its own
+                    store.chain(str(commit.info["state"]), snapshot.metadata.id, epoch, batch)
                 return
     except FileNotFoundError:
         yield Finding("error", str(name), f"the log no longer has the commit of batch {batch}", _again(name))

@@ -105,7 +105,9 @@ def batch_info(path: str, batch: int, app_id: str) -> Mapping[str, object]:
         with open(os.path.join(folder, name), encoding="utf-8") as file:
             actions = [json.loads(line) for line in file if line.strip()]
         if any(a.get("txn", {}).get("appId") == app_id and a["txn"]["version"] == batch for a in actions):
-            return next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
+            info: dict[str, object] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
+            told = json.loads(str(info.get("userMetadata") or "{}"))  # of a commit that Spark made
+            return {**info, **told.get("lodestream", {})}
     return {}
 
 

@@ -105,7 +105,8 @@ CODES: dict[str, Code] = {
         "event time is not what orders the changes",
         "let event_time name the first column of sequence_by, or remove it: deletions are then remembered for ever",
     ),
-    "P205": Code("needs Spark", "use what the embedded engine has; the Spark engine is not here yet"),
+    "P205": Code("needs Spark", "run it with `lodestream run --engine spark`, or use what the embedded engine has"),
+    "P210": Code("does not run on Spark", "run this table on the embedded engine, or do what the message says"),
 }
 
 

@@ -81,11 +81,11 @@ class Pipeline:
             limit=limit or BatchLimit(),
             functions=self._function,
             code=code,
-            enricher=lambda component: make_enricher(component, self._resolve),
+            enricher=lambda component: make_enricher(component, self.resolve),
         )
-        self._resolve = resolve
+        self.resolve = resolve
         self._registry = registry or registries({}, component_cache(lake))
-        self._poll_s = poll_s
+        self.poll_s = poll_s
         self._standby_s = standby_s
         self._upkeep = upkeep or Upkeep()
         self._board = Board()
@@ -181,7 +181,7 @@ class Pipeline:
             if not alive:
                 return
             with board.changed:
-                board.changed.wait(self._poll_s)
+                board.changed.wait(self.poll_s)
 
     def _settled(self, board: Board, news: dict[FlowName, int]) -> bool:
         """Idle all round, and nothing was committed since: the flags were raised one after the other."""
@@ -210,7 +210,7 @@ class Pipeline:
             return [t for t in plan.waits_for if t not in board.caught_up and not self._caught_up(t, chosen)]
 
         return Worker(
-            self.flow(name), board, inputs, waiting, self._poll_s, listener, on_error, self.mark_caught_up,
+            self.flow(name), board, inputs, waiting, self.poll_s, listener, on_error, self.mark_caught_up,
             self._refresh_due, self._standby_s,
         )  # fmt: skip
 
@@ -220,7 +220,7 @@ class Pipeline:
     ) -> Worker:  # fmt: skip
         inputs = tuple(name for name in self.workers if name == sink.name.table)
         return Worker(
-            sink, board, inputs, list, self._poll_s, listener, on_error, lambda _name: None, lambda _flow: False,
+            sink, board, inputs, list, self.poll_s, listener, on_error, lambda _name: None, lambda _flow: False,
             self._standby_s,
         )  # fmt: skip
 
@@ -265,14 +265,14 @@ class Pipeline:
             schema, first.keep_raw, first.drift, self.root, reserved, self._registry, group, member,
             self.around.lake, str(plan.table.name),
         )  # fmt: skip
-        return make_source(first.source, first.format, reading, self._resolve)
+        return make_source(first.source, first.format, reading, self.resolve)
 
     def _sink(self, publish: Publish, identity: str, passing: Callable[[str], None]) -> Sink:
         publishing = Publishing(
             publish.name.table, publish.value, publish.key, publish.changing, identity, self.root, self._registry,
             passing,
         )  # fmt: skip
-        return make_sink(publish.sink, publishing, self._resolve)
+        return make_sink(publish.sink, publishing, self.resolve)
 
     def _function(self, name: str) -> PythonFunction:
         """The user's function `module:function` from the project's `functions` folder."""

@@ -18,7 +18,7 @@ from lodestream.engines.embedded.deletions import Deletions
 from lodestream.engines.embedded.drift import evolved, stored_columns
 from lodestream.engines.embedded.enrich import Enrichment
 from lodestream.engines.embedded.frames import connect, new_attempt, positions_of
-from lodestream.engines.embedded.history import last_commit
+from lodestream.engines.embedded.history import last_commit, state_named
 from lodestream.engines.embedded.inputs import (
     Input,
     MakeSource,
@@ -181,7 +181,7 @@ class Flow:
             state.deletions = Deletions(self._changes, self.table.snapshot.metadata.schema)
             self._merger = Merger(self._connection, self._changes, self.table)
         if batch:
-            named = str(self._commit_of(batch).info["state"])
+            named = state_named(self._commit_of(batch), self.name)
             for link in self.store.chain(named, self.table.snapshot.metadata.id, self.epoch, batch):
                 state.apply(link)
         self.state = state

@@ -1,0 +1,272 @@
+"""One micro-batch: the fate of every row, then the quarantine commit and the main commit, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lodestream.engines.embedded.rejects import QUARANTINE, rejected
+from lodestream.engines.spark.expressions import quoted
+from lodestream.engines.spark.rows import EVENT_US, FAILED, FATE, GIVEN, HITS, RAW_FATE, WARNED, WINDOW_ERRORS
+from lodestream.engines.spark.source import DETAIL, REASONS, RECORD
+from lodestream.engines.spark.stream import BRANCH, FIRSTS, ROWS, WINDOW, WINDOWS
+from lodestream.errors import ConfigError
+from lodestream.lake.layout import table_path
+from lodestream.model.batch import BatchPlan
+from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, Watermark
+from lodestream.model.types import Schema
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_KEPT, _LATE_STARTS = "_first_of_key", "_late_starts"
+_KINDS = ("quarantine", "late", "duplicate", "dropped")
+
+
+@dataclass
+class Batch:
+    """A batch with every row's fate decided.
+
+    Attributes:
+        output: rows that the table gets, or finished windows, in the table's columns but `_batch`; None for none.
+        aside: rows for the quarantine, in its columns.
+        counts: rows by fate, `rule:<name>` for broken rules.
+        max_event_us: largest event time, None when no row got as far as the watermark.
+    """
+
+    output: DataFrame | None
+    aside: DataFrame
+    counts: dict[str, int] = field(default_factory=dict)
+    max_event_us: int | None = None
+
+
+def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str) -> Batch:
+    """Decide a batch.
+
+    Args:
+        stream: the micro-batch of `stream_of`, kept in memory by the caller.
+        plan: the flow.
+        batch: the batch's plan.
+        lake: root folder of the lake.
+
+    Raises:
+        ConfigError: a row does not meet a rule with `else: fail`.
+    """
+    rows = stream.where(f"{BRANCH} = {ROWS}")
+    window = next((step for step in plan.steps if isinstance(step, Aggregation)), None)
+    watermark = next((step for step in plan.steps if isinstance(step, Watermark)), None)
+    rows = rows.selectExpr("*", f"cast(NULL AS string) AS {DETAIL}") if DETAIL not in rows.columns else rows
+    if any(isinstance(step, Dedupe) for step in plan.steps):
+        assert watermark is not None
+        firsts = stream.where(f"{BRANCH} = {FIRSTS}").selectExpr("_source", "_position", f"true AS {_KEPT}")
+        rows = rows.join(firsts, ["_source", "_position"], "left")
+        late = f"unix_micros({quoted(watermark.event_time.column)}) <= {batch.late_us}"
+        rows = _aside(rows, late, "'late'", "array('late')")
+        rows = _aside(rows, f"{_KEPT} IS NULL", "'duplicate'", "array('duplicate')")
+    for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
+        rows = _looked_up(rows, step, number, batch.pins, lake)
+    if window is not None:
+        assert watermark is not None
+        rows = _aside(rows, f"size({WINDOW_ERRORS}) > 0", "'quarantine'", WINDOW_ERRORS)
+        rows = _windows_missed(rows, window, watermark.event_time.column, batch.late_us)
+    counts, max_event_us = _counts(rows, stream, batch, windows=window is not None)
+    output = None
+    if window is None and counts.get("output"):
+        output = rows.where(f"{FATE} IS NULL")
+    elif window is not None and counts.pop("windows", 0):
+        output = stream.where(f"{BRANCH} = {WINDOWS} AND {WINDOW} IS NOT NULL").select(f"{WINDOW}.*")
+    return Batch(output, _quarantine(rows, batch, noted=window is not None), counts, max_event_us)
+
+
+def stored(frame: DataFrame, schema: Schema, plan: FlowPlan, batch: int) -> DataFrame:
+    """The columns of the table, in their types, with `_batch` and the partition columns."""
+    computed = {p.name: p.expression.text for step in plan.steps for p in getattr(step, "partitions", ())}
+    have = set(frame.columns)
+    items = []
+    for column in schema:
+        if column.name == "_batch":
+            text = str(batch)
+        elif column.name in have:
+            text = quoted(column.name)
+        else:
+            text = computed.get(column.name, "NULL")
+        items.append(f"cast({text} AS {column.type}) AS {quoted(column.name)}")
+    return frame.selectExpr(*items)
+
+
+def _aside(rows: DataFrame, condition: str, kind: str, reasons: str) -> DataFrame:
+    """Give the rows that still go on, and that meet the condition, their fate."""
+    met = f"({FATE} IS NULL AND coalesce({condition}, false))"
+    others = [quoted(name) for name in rows.columns if name not in (FATE, HITS)]
+    return rows.selectExpr(
+        *others, f"CASE WHEN {met} THEN {kind} ELSE {FATE} END AS {FATE}",
+        f"CASE WHEN {met} THEN {reasons} ELSE {HITS} END AS {HITS}",
+    )  # fmt: skip
+
+
+def _looked_up(rows: DataFrame, step: LookUp, number: int, pins: Mapping[str, int], lake: str) -> DataFrame:
+    """A left join to the pinned version; a key that stands there more than once sets the row aside."""
+    from pyspark.sql import functions as fn
+
+    lookup = step.lookup
+    path = table_path(lake, lookup.table)
+    version = pins[str(lookup.table)]
+    there = rows.sparkSession.read.format("delta").option("versionAsOf", version).load(path)
+    keys = [f"_l{number}_key{i}" for i in range(len(lookup.on))]
+    values = [f"_l{number}_value{i}" for i in range(len(lookup.columns))]
+    there = there.selectExpr(
+        *(f"{quoted(theirs)} AS {key}" for key, (_, theirs) in zip(keys, lookup.on, strict=True)),
+        *(f"{quoted(theirs)} AS {name}" for name, (theirs, _) in zip(values, lookup.columns, strict=True)),
+    ).where(" AND ".join(f"{key} IS NOT NULL" for key in keys))
+    many = f"_l{number}_many"
+    there = there.groupBy(*keys).agg(fn.expr("count(1) > 1").alias(many), *(fn.first(v).alias(v) for v in values))
+    equal = [rows[quoted(ours)] == there[key] for key, (ours, _) in zip(keys, lookup.on, strict=True)]
+    joined = rows.join(there, equal, "left")
+    names = {
+        here: f"cast({v} AS {step.schema[here].type})" for v, (_, here) in zip(values, lookup.columns, strict=True)
+    }
+    kept = [quoted(name) for name in rows.columns if name not in names]
+    joined = joined.selectExpr(*kept, *(f"{text} AS {quoted(name)}" for name, text in names.items()), many)
+    reasons = f"array('lookup_ambiguous', 'lookup:{lookup.table}')"
+    return _aside(joined, many, "'quarantine'", reasons).drop(many)
+
+
+def _windows_missed(rows: DataFrame, step: Aggregation, column: str, late_us: int) -> DataFrame:
+    """Rows late for all their windows are late; those late for some go on, with the starts that they missed."""
+    every, slide = step.window.every_us, step.window.step_us
+    time = f"unix_micros({quoted(column)})"
+    starts = f"transform(sequence(0, {-(-every // slide) - 1}), k -> {time} - pmod({time}, {slide}) - k * {slide})"
+    late = f"filter({starts}, s -> s + {every} > {time} AND s + {every} <= {late_us})"
+    on_time = f"exists({starts}, s -> s + {every} > {time} AND s + {every} > {late_us})"
+    rows = _aside(rows, f"NOT {on_time}", "'late'", "array('late')")
+    return rows.selectExpr("*", f"CASE WHEN {FATE} IS NULL THEN array_sort({late}) END AS {_LATE_STARTS}")
+
+
+def _counts(
+    rows: DataFrame, stream: DataFrame, batch: BatchPlan, *, windows: bool
+) -> tuple[dict[str, int], int | None]:
+    """Rows by fate and by broken rule, and the largest event time.
+
+    It is the first thing computed, so it fills the cache for what follows.
+    """
+    from pyspark.sql import functions as fn
+
+    noted = f"size({_LATE_STARTS}) > 0" if windows else "false"
+    told = rows.selectExpr(
+        f"coalesce(CASE {FATE} WHEN '{RAW_FATE}' THEN 'quarantine' ELSE {FATE} END, 'output') AS fate",
+        f"concat(CASE WHEN {FATE} IN ('quarantine', 'dropped') THEN {HITS} ELSE array() END, {WARNED},"
+        f" transform({FAILED}, x -> concat('fail:', x)), CASE WHEN {noted} THEN array('late_window:') ELSE array() END)"
+        " AS reasons", EVENT_US if EVENT_US in rows.columns else f"cast(NULL AS bigint) AS {EVENT_US}",
+    ).select("fate", EVENT_US, fn.expr("explode_outer(array_append(reasons, 'row:'))").alias("reason"))  # fmt: skip
+    counts: dict[str, int] = {}
+    newest: list[int] = []
+    figures = (fn.count("*").alias("count"), fn.max(EVENT_US).alias("newest"))
+    failed: list[tuple[str, int]] = []
+    for row in told.groupBy("fate", "reason").agg(*figures).collect():
+        prefix, _, rest = row["reason"].partition(":")
+        number = int(row["count"])
+        newest += [] if row["newest"] is None else [row["newest"]]
+        if prefix == "row":
+            counts[row["fate"]] = number
+            counts["input"] = counts.get("input", 0) + number
+        elif prefix == "fail":
+            failed.append((rest, number))
+        elif prefix == "late_window":
+            counts["late_window"] = counts.get("late_window", 0) + number
+        elif prefix in ("expect", "drop"):
+            name = f"rule:{rest.split(':')[0]}"
+            counts[name] = counts.get(name, 0) + number
+    if failed:
+        reason, number = min(failed)
+        raise ConfigError(
+            "an expectation with `else: fail` is not met; mend the rows or the rule",
+            rule=reason, rows=number, batch=batch.batch,
+        )  # fmt: skip
+    if windows:
+        counts["windows"] = stream.where(f"{BRANCH} = {WINDOWS} AND {WINDOW} IS NOT NULL").count()
+    return counts, max(newest, default=None)
+
+
+def _quarantine(rows: DataFrame, batch: BatchPlan, *, noted: bool) -> DataFrame:
+    """What is set aside, in the quarantine's columns; the same texts as the embedded engine writes."""
+    ddl = ", ".join(f"`{column.name}` {column.type}" for column in QUARANTINE)
+    kinds = rows.where(f"{FATE} IN {_KINDS}").selectExpr(
+        GIVEN, f"{FATE} AS kind", f"{HITS} AS reasons", "cast(NULL AS string) AS detail"
+    )
+    if noted:
+        missed = rows.where(f"size({_LATE_STARTS}) > 0").selectExpr(
+            GIVEN, "'late_window' AS kind", "array('late_window') AS reasons",
+            f"concat('{{\"window_starts_us\": [', array_join(cast({_LATE_STARTS} AS array<string>), ', '), ']}}')"
+            " AS detail",
+        )  # fmt: skip
+        kinds = kinds.unionByName(missed)
+    number, clock_us = batch.batch, batch.clock_us
+
+    def encoded(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for piece in pieces:
+            yield from _rejected(pa.table(piece), number, clock_us).to_batches()
+
+    aside = kinds.mapInArrow(encoded, ddl)
+    if REASONS not in rows.columns:
+        return aside
+    raw = rows.where(f"{FATE} = '{RAW_FATE}'").selectExpr(
+        "_source", "_position", f"{number}L AS _batch", f"timestamp_micros({clock_us}) AS _time",
+        "'quarantine' AS kind", f"{REASONS} AS reasons", "cast(NULL AS string) AS rule", f"{DETAIL} AS detail",
+        "cast(NULL AS string) AS row", f"{RECORD} AS raw",
+    )  # fmt: skip
+    return aside.unionByName(raw)
+
+
+def _rejected(rows: pa.Table, batch: int, clock_us: int) -> pa.Table:
+    """Quarantine rows of any kinds. Runs in Spark's Python workers."""
+    found = []
+    kinds = rows.column("kind")
+    for kind in pc.unique(kinds).to_pylist():
+        chosen = rows.filter(pc.equal(kinds, kind))
+        given = chosen.column(GIVEN).combine_chunks()
+        given = given if isinstance(given, pa.StructArray) else given.chunk(0)
+        table = pa.Table.from_arrays(given.flatten(), names=[f.name for f in given.type])
+        found.append(
+            rejected(
+                table, kind, chosen.column("reasons").to_pylist(), batch=batch, clock_us=clock_us,
+                keep_row=kind not in ("duplicate", "dropped"), details=chosen.column("detail").to_pylist(),
+            )
+        )  # fmt: skip
+    return pa.concat_tables(found)
+
+
+def append(frame: DataFrame, path: str, app: str, batch: int, told: str) -> None:
+    """Append to a Delta table as batch N of a flow; nothing happens when it has reached N."""
+    writer = frame.write.format("delta").mode("append").option("txnAppId", app).option("txnVersion", batch)
+    writer.option("userMetadata", told).save(path)
+
+
+def replace_all(frame: DataFrame, path: str, app: str, batch: int, told: str) -> None:
+    """Replace a Delta table's content as batch N of a flow."""
+    writer = frame.write.format("delta").mode("overwrite").option("txnAppId", app).option("txnVersion", batch)
+    writer.option("userMetadata", told).save(path)
+
+
+def merge(frame: DataFrame, path: str, keys: list[str], app: str, batch: int, told: str) -> None:
+    """Update or insert by key as batch N of a flow."""
+    session = frame.sparkSession
+    frame.createOrReplaceTempView("_changed_windows")
+    equal = " AND ".join(f"t.{quoted(key)} <=> s.{quoted(key)}" for key in keys)
+    settings = {
+        "spark.databricks.delta.write.txnAppId": app, "spark.databricks.delta.write.txnVersion": str(batch),
+        "spark.databricks.delta.commitInfo.userMetadata": told,
+    }  # fmt: skip
+    try:
+        for name, setting in settings.items():
+            session.conf.set(name, setting)
+        session.sql(
+            f"MERGE INTO delta.`{path}` t USING _changed_windows s ON {equal}"
+            " WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+        )
+    finally:
+        for name in settings:
+            session.conf.unset(name)

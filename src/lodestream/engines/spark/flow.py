@@ -1,0 +1,363 @@
+"""One flow on Spark: a Structured Streaming query that fills one table, exactly once.
+
+The order of effects in a batch is plan, quarantine commit, main commit, Spark's own commit marker. Batch N of the flow
+is Spark's batch N-1; its number is the `txn` of both commits, so a batch that Spark repeats changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lodestream.engines.embedded.history import last_commit
+from lodestream.engines.embedded.rebuild import REBUILD, begin_epoch, table_properties
+from lodestream.engines.embedded.rejects import QUARANTINE
+from lodestream.engines.embedded.store import FlowStore
+from lodestream.engines.embedded.surroundings import Committed, Surroundings
+from lodestream.engines.spark.batch import Batch, append, decide, merge, stored
+from lodestream.engines.spark.expressions import quoted
+from lodestream.engines.spark.rows import given_columns
+from lodestream.engines.spark.source import PlannedSource, Recipe, batches_started
+from lodestream.engines.spark.stream import ARRIVED, stream_of
+from lodestream.errors import ConfigError, CorruptionError, DataLossRefused, LodestreamError, TransientError
+from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, flow_folder, quarantine_name, table_path
+from lodestream.lake.log import commit_path
+from lodestream.lake.table import DeltaTable
+from lodestream.model.batch import BatchPlan
+from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, ReadTable, Watermark
+from lodestream.model.table import WINDOW_START
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+
+_FILES_MAX = 1_000_000
+"""Files of one micro-batch: more than any has, so that no version of the upstream table is cut in two."""
+
+Listener = Callable[[Committed], None]
+MakeRecipe = Callable[[FlowPlan, int, str], Recipe]
+"""Makes what a source's reader needs from the flow, its epoch and its checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What Spark's offset log says of a batch: W(n-1), W(n), and the version of the upstream it reads up to."""
+
+    late_us: int
+    evict_us: int
+    upto: int
+
+
+class SparkFlow:
+    """Fills one table. Call `open`, then `start`; a query that ended is started again by a new `SparkFlow`.
+
+    Args:
+        plan: the flow.
+        around: the flow's surroundings; the lake's disk must be one that Spark sees too.
+        session: the run's session.
+        make_recipe: for a flow that reads a source.
+        poll_s: how often to look for new rows.
+    """
+
+    def __init__(
+        self, plan: FlowPlan, around: Surroundings, session: SparkSession, make_recipe: MakeRecipe, poll_s: float
+    ) -> None:
+        self.plan, self.name = plan, plan.table.name
+        self.query: StreamingQuery | None = None
+        self.error: Exception | None = None
+        self._upstream: DeltaTable | None = None
+        self._begun = 0
+        self._around, self._session = around, session
+        self._make_recipe, self._poll_s = make_recipe, poll_s
+        self._window = next((step for step in plan.steps if isinstance(step, Aggregation)), None)
+        self._watermark = next((step for step in plan.steps if isinstance(step, Watermark)), None)
+        self._stateful = self._window is not None or any(isinstance(step, Dedupe) for step in plan.steps)
+        self.listener: Listener = lambda _committed: None
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the tables and see that the checkpoint is theirs.
+
+        Raises:
+            ConfigError: the table was made by another definition, or filled by the embedded engine.
+            CorruptionError: the checkpoint is lost, or that of another lake.
+        """
+        around = self._around
+        self.table = self._open_table(table_path(around.lake, self.name), main=True)
+        configuration = self.table.snapshot.metadata.configuration
+        if configuration.get("lodestream.hash") != self.plan.definition:
+            raise ConfigError(
+                "table was made by another definition; see lodestream plan, then run with the accepted plan",
+                table=str(self.name),
+            )
+        self.epoch = epoch_of(configuration)
+        self.quarantine = self._open_table(table_path(around.lake, quarantine_name(self.name)), main=False)
+        if epoch_of(self.quarantine.snapshot.metadata.configuration) < self.epoch:
+            begin_epoch(self.quarantine, self.epoch, clock_us=around.clock())
+        self.app_id = app_id(self.name, self.epoch)
+        self.store = FlowStore(around.disk, around.lake, self.name, self.epoch)
+        self.checkpoint = os.path.join(flow_folder(around.lake, self.name), str(self.epoch), "spark")
+        self._check_checkpoint()
+
+    def _open_table(self, path: str, *, main: bool) -> DeltaTable:
+        properties = {EPOCH_PROPERTY: "1", **(table_properties(self.plan) if main else {})}
+        return DeltaTable.create(
+            self._around.disk, path, self.plan.schema if main else QUARANTINE,
+            partition_columns=self.plan.partition_columns if main else (), configuration=properties,
+            table_id=str(uuid.uuid4()), clock_us=self._around.clock(),
+        )  # fmt: skip
+
+    def _check_checkpoint(self) -> None:
+        """Without its checkpoint Spark would begin again, and every batch would be passed over as done already."""
+        batch = self.table.snapshot.txns.get(self.app_id, 0)
+        self._info: Mapping[str, Any] = {}
+        if batch == 0:
+            if self.store.last_planned() > batches_started(self.checkpoint) + 1:
+                raise self._lost(batch)
+            return
+        commit = last_commit(self.table, self.app_id)
+        self._info = commit.info if commit is not None else {}
+        told = self._info.get("query")
+        if told is None:
+            raise ConfigError(
+                "the embedded engine has filled this table; go on with that, or rebuild it on Spark: lodestream plan",
+                table=str(self.name),
+            )
+        if told != self._query_id() or batches_started(self.checkpoint) < batch:
+            raise self._lost(batch)
+
+    def _lost(self, batch: int) -> CorruptionError:
+        return CorruptionError(
+            "the checkpoint of Spark is lost or another one; put it back, or begin the table again: lodestream table "
+            f"restore {self.name} --version 0 --rewind",
+            table=str(self.name), batch=batch, checkpoint=self.checkpoint,
+        )  # fmt: skip
+
+    def _query_id(self) -> str | None:
+        try:
+            with open(os.path.join(self.checkpoint, "metadata"), encoding="utf-8") as file:
+                return str(json.load(file)["id"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def start(self, listener: Listener) -> None:
+        """Start the query; `listener` hears of each batch, on a thread of Spark's."""
+        self.listener = listener
+        mode = "update" if self._window is not None and self._window.emit == "updates" else "append"
+        writer = stream_of(self._input(), self.plan).writeStream.queryName(str(self.name)).outputMode(mode)
+        writer = writer.option("checkpointLocation", self.checkpoint).foreachBatch(self._run)
+        self.query = writer.trigger(processingTime=f"{self._poll_s} seconds").start()
+
+    def settle(self) -> None:
+        """Wait until all rows that are there are taken in, and the batches that only move the watermark are done.
+
+        Raises:
+            LodestreamError: the query failed.
+        """
+        from pyspark.errors import PySparkException
+
+        assert self.query is not None
+        try:
+            self.query.processAllAvailable()
+        except PySparkException as error:
+            raise self.failure(error) from error
+        self.check()
+
+    def check(self) -> None:
+        """Raise what ended the query, if it failed."""
+        assert self.query is not None
+        if self.error is not None or self.query.exception() is not None:
+            raise self.failure(self.query.exception())
+
+    def failure(self, error: object) -> LodestreamError:
+        """What ended the query, in our words."""
+        if isinstance(self.error, LodestreamError):
+            return self.error
+        text = f"{self._root_cause()}\n{self.error or error}".strip()
+        short = text.splitlines()[0][:500] if text else "no reason given"
+        if "failed to connect back" in text:
+            return TransientError("a Python worker of Spark did not start in time", table=str(self.name))
+        if "state" in text and ("CANNOT_LOAD_STATE_STORE" in text or "does not exist" in text):
+            return CorruptionError("Spark's state is lost", table=str(self.name), cause=short)
+        if "DELTA_SOURCE_TABLE_IGNORE_CHANGES" in text or "DELTA_SOURCE_IGNORE_DELETE" in text:
+            return DataLossRefused("upstream rows were taken away or changed", table=str(self.name), cause=short)
+        return LodestreamError("the query on Spark failed", table=str(self.name), cause=short)
+
+    def _root_cause(self) -> str:
+        """What Java says at the very end of its causes."""
+        failed: Any = getattr(self.query, "_jsq", None)
+        if failed is None or failed.exception().isEmpty():
+            return ""
+        cause = failed.exception().get()
+        while cause.getCause() is not None:
+            cause = cause.getCause()
+        return str(cause.toString())
+
+    def stop(self) -> None:
+        """End the query; a batch that is under way is done again by the next start. Twice is harmless."""
+        if self.query is not None:
+            self.query.stop()
+
+    def _input(self) -> DataFrame:
+        first = self.plan.steps[0]
+        columns = given_columns(self.plan)
+        if isinstance(first, ReadSource):
+            recipe = self._make_recipe(self.plan, self.epoch, self.checkpoint)
+            format_name = f"lodestream_{self.name.layer}_{self.name.name}"
+            self._session.dataSource.register(PlannedSource.named(format_name, recipe))
+            return self._session.readStream.format(format_name).load()
+        assert isinstance(first, ReadTable)
+        path = table_path(self._around.lake, first.table)
+        reader = self._session.readStream.format("delta").option("maxFilesPerTrigger", _FILES_MAX)
+        reader = reader.option("ignoreDeletes", "true")
+        begin = self._begin(path)
+        if begin is not None:
+            reader = reader.option("startingVersion", begin)
+        return reader.load(path).selectExpr(*map(quoted, columns), f"_batch AS {ARRIVED}")
+
+    def _begin(self, path: str) -> int | None:
+        """The first upstream version of its present epoch; None when the log no longer tells."""
+        self._upstream = upstream = DeltaTable.open(self._around.disk, path)
+        if upstream is None:
+            raise TransientError("upstream table is not there yet", table=path)
+        if epoch_of(upstream.snapshot.metadata.configuration) == 1:
+            return 0 if self._around.disk.exists(commit_path(path, 0)) else None
+        for version in range(upstream.snapshot.version, 0, -1):
+            for commit in upstream.commits(version - 1, version):
+                if commit.info.get("operation") == REBUILD:
+                    self._begun = version
+                    return version
+        return None
+
+    # --- one batch ---------------------------------------------------------------------------------------------------
+
+    def _run(self, stream: DataFrame, number: int) -> None:
+        try:
+            self._run_batch(stream, number)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _run_batch(self, stream: DataFrame, number: int) -> None:
+        batch = self._planned(number)
+        if self.table.refresh().txns.get(self.app_id, 0) >= batch.batch:
+            if self._stateful:  # what is not computed leaves Spark without the state that the next batch begins with
+                stream.write.format("noop").mode("overwrite").save()
+            return
+        stream.persist()
+        try:
+            decided = decide(stream, self.plan, batch, self._around.lake)
+            self._commit_quarantine(decided, batch)
+            self._commit_main(decided, batch)
+        finally:
+            stream.unpersist()
+        version = self.table.refresh().version
+        self.listener(Committed(batch.batch, batch.kind, version, decided.counts))
+
+    def _planned(self, number: int) -> BatchPlan:
+        """The batch's plan: as it stands, or made from Spark's offset log."""
+        standing = self.store.plan(number + 1)
+        if standing is not None:
+            return standing
+        marks, before = self._marks(number), self._marks(number - 1)
+        upto = max(marks.upto, before.upto)
+        self._check_upstream(before.upto, upto)
+        return self.store.put_plan(
+            BatchPlan(
+                epoch=self.epoch,
+                batch=number + 1,
+                kind="data" if upto > before.upto else "no_data",
+                clock_us=self._around.clock(),
+                definition=self.plan.definition,
+                after=before.upto,
+                upto=upto,
+                pins=self._pins(),
+                late_us=marks.late_us,
+                evict_us=marks.evict_us,
+            )
+        )
+
+    def _check_upstream(self, after: int, upto: int) -> None:
+        """Refuse rows that were taken away upstream, which Spark is told to pass over for the sake of retention."""
+        if self._upstream is None or upto <= after:
+            return
+        self._upstream.refresh()
+        for commit in self._upstream.commits(max(after, self._begun), upto):
+            taken = any(remove.data_change for remove in commit.removes)
+            if taken and commit.info.get("operation") not in ("RETENTION", "ERASE"):
+                raise DataLossRefused(
+                    "upstream rows were taken away (rebuild, restore or overwrite); begin this table again too: "
+                    f"lodestream table restore {self.name} --version 0 --rewind",
+                    upstream=self._upstream.path, version=commit.version,
+                )  # fmt: skip
+
+    def _marks(self, number: int) -> Marks:
+        """What the log says; where no operator of Spark keeps the watermark, it is kept here by the same rule."""
+        if number < 0:
+            return Marks(0, 0, -1)
+        _, told, *offsets = self._offset_log(number)
+        upto = -1
+        if offsets and offsets[0].startswith("{") and "reservoirVersion" in offsets[0]:
+            offset = json.loads(offsets[0])
+            # Everything before this version is in; of the table as it was at the start, the version too.
+            upto = int(offset["reservoirVersion"]) - (0 if offset.get("isStartingVersion") else 1)
+        if self._stateful:
+            late_us = int(json.loads(self._offset_log(number - 1)[1])["batchWatermarkMs"]) * 1000 if number else 0
+            return Marks(late_us, int(json.loads(told)["batchWatermarkMs"]) * 1000, upto)
+        late_us, newest = self._info.get("watermark_us") or 0, self._info.get("max_event_us")
+        if newest is None or self._watermark is None:
+            return Marks(late_us, late_us, upto)
+        return Marks(late_us, max(late_us, (newest - self._watermark.event_time.delay_us) // 1000 * 1000), upto)
+
+    def _offset_log(self, number: int) -> list[str]:
+        with open(os.path.join(self.checkpoint, "offsets", str(number)), encoding="utf-8") as file:
+            return file.read().split("\n")
+
+    def _pins(self) -> Mapping[str, int]:
+        pins = {}
+        for step in self.plan.steps:
+            if isinstance(step, LookUp):
+                table = DeltaTable.open(self._around.disk, table_path(self._around.lake, step.lookup.table))
+                if table is None:
+                    raise ConfigError("lookup table does not exist yet; run it first", table=str(step.lookup.table))
+                pins[str(step.lookup.table)] = table.snapshot.version
+        return pins
+
+    def _commit_quarantine(self, decided: Batch, batch: BatchPlan) -> None:
+        if not any(decided.counts.get(kind) for kind in ("quarantine", "late", "duplicate", "dropped", "late_window")):
+            return
+        told = json.dumps({"lodestream": {"batch": batch.batch, "query": self._query_id()}})
+        append(decided.aside, self.quarantine.path, self.app_id, batch.batch, told)
+
+    def _commit_main(self, decided: Batch, batch: BatchPlan) -> None:
+        info: dict[str, Any] = {
+            "batch": batch.batch, "epoch": self.epoch, "kind": batch.kind, "counts": decided.counts,
+            "definition": batch.definition, "watermark_us": batch.evict_us, "upto": batch.upto,
+            "pins": dict(batch.pins), "code": self._around.code, "query": self._query_id(),
+            "max_event_us": _newest(decided.max_event_us, self._info.get("max_event_us")),
+        }  # fmt: skip
+        self._write_main(decided, batch, info)
+        self._info = info
+
+    def _write_main(self, decided: Batch, batch: BatchPlan, info: dict[str, Any]) -> None:
+        if decided.output is None:  # nothing to write, so the batch is a line in the log
+            self.table.commit(txn=(self.app_id, batch.batch), info=info, clock_us=batch.clock_us)
+            return
+        rows = stored(decided.output, self.table.snapshot.metadata.schema, self.plan, batch.batch)
+        told = json.dumps({"lodestream": info})
+        if self._window is not None and self._window.emit == "updates":
+            keys = [WINDOW_START, *(name for name, _ in self._window.group_by)]
+            merge(rows, self.table.path, keys, self.app_id, batch.batch, told)
+        else:
+            append(rows, self.table.path, self.app_id, batch.batch, told)
+
+
+def _newest(*times_us: int | None) -> int | None:
+    return max((time for time in times_us if time is not None), default=None)

@@ -1,0 +1,165 @@
+"""Opens the Spark session that all flows of a run share, or says why that is not possible."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from lodestream.engines.spark.jars import JARS, jar_files, java
+from lodestream.errors import ConfigError, MissingDriverError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyspark.sql import SparkSession
+
+SPARK = "4.2.0"
+"""The Spark that the archives belong to."""
+
+CACHE = Path.home() / ".cache" / "lodestream" / "spark"
+"""Where the Java archives are kept; safe to delete."""
+
+_REACH_S = 10.0
+_PORT = 7077
+_STATIC = ("spark.sql.extensions", "spark.sql.catalog.spark_catalog")
+_SETTINGS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    # An expression is evaluated where it stands: a shared one would be computed outside what catches its error.
+    "spark.sql.subexpressionElimination.enabled": "false",
+    # What is known to hold of a column is worked out for every alias of it, which for wide tables takes minutes.
+    "spark.sql.constraintPropagation.enabled": "false",
+    # Our plans sort the rows of a key before dedup, which the check refuses although every batch can be sorted.
+    "spark.sql.streaming.unsupportedOperationCheck": "false",
+    "spark.sql.streaming.stateStore.providerClass":
+        "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.caseSensitive": "true",
+}  # fmt: skip
+_LOCAL = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.driver.memory": "2g",
+    "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
+}
+
+
+def open_session(
+    master: str | None = None,
+    *,
+    cache: Path = CACHE,
+    python: str = sys.executable,
+    settings: Mapping[str, str] | None = None,
+) -> SparkSession:
+    """A session with Delta and Kafka.
+
+    Args:
+        master: where Spark runs: `local[2]`, `spark://host:port`, `yarn`, …; None for the session that is there, as in
+            a notebook, else `local[2]`.
+        cache: folder for the Java archives.
+        python: the interpreter of the workers, which needs lodestream too.
+        settings: further Spark settings, which win.
+
+    Raises:
+        MissingDriverError: pyspark or Java is not installed.
+        ConfigError: another pyspark than the archives are made for, or an address that is none.
+        TransientError: the cluster does not answer.
+    """
+    if importlib.util.find_spec("pyspark") is None:
+        raise MissingDriverError("the Spark engine needs a package: pip install 'lodestream[spark]'", missing="pyspark")
+    from pyspark.sql import SparkSession
+
+    if master is None and (there := SparkSession.getActiveSession()) is not None:
+        return prepare(there)
+    master = master or "local[2]"
+    version = importlib.metadata.version("pyspark")
+    if version != SPARK:
+        raise ConfigError(
+            "this pyspark is not the one that Delta is made for", found=version, needs=f"pyspark=={SPARK}"
+        )
+    java()
+    local = master.startswith("local")
+    if master.startswith("spark://"):
+        _reach(master)
+    spark_jars = Path(_folder_of("pyspark"), "jars")
+    jars = jar_files(cache, spark_jars)
+    chosen = {**_SETTINGS, **(_LOCAL if local else {}), "spark.jars": ",".join(map(str, jars)),
+              "spark.pyspark.python": python, **(settings or {})}  # fmt: skip
+    builder: Any = SparkSession.builder.master(master).appName("lodestream")
+    for key, value in chosen.items():
+        builder = builder.config(key, value)
+    with _signals_as_they_are():
+        session: SparkSession = builder.getOrCreate()
+    session.sparkContext.setLogLevel("OFF" if local else "ERROR")
+    session.sparkContext.pythonExec = python
+    _check_delta(session)
+    return session
+
+
+def _check_delta(session: Any) -> None:
+    """A session that was there before may have brought another Delta along."""
+    wanted = next(name.split(":")[2] for name in JARS if ":delta-spark_" in name)
+    try:
+        found = str(session.sparkContext._jvm.io.delta.package.VERSION())
+    except TypeError:
+        found = "none"
+    if found != wanted:
+        raise ConfigError("the Spark session has another Delta than it needs", found=found, needs=wanted)
+
+
+def _folder_of(package: str) -> str:
+    found = importlib.util.find_spec(package)
+    assert found
+    assert found.origin
+    return str(Path(found.origin).parent)
+
+
+def _reach(address: str) -> None:
+    """Connect once, so that a cluster that is not there is told in seconds and in words."""
+    parts = urlsplit(address)
+    if not parts.hostname:
+        raise ConfigError("not an address of Spark; write spark://host:port", address=address)
+    try:
+        with socket.create_connection((parts.hostname, parts.port or _PORT), timeout=_REACH_S):
+            pass
+    except OSError as error:
+        raise TransientError("Spark does not answer there", address=address, reason=str(error)) from error
+
+
+@contextlib.contextmanager
+def _signals_as_they_are() -> Iterator[None]:
+    """Spark takes Ctrl-C for itself when a session is made on the main thread; whoever had it keeps it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def prepare(session: SparkSession) -> SparkSession:
+    """Give a session that somebody else made the settings that the flows rely on."""
+    for name, setting in _SETTINGS.items():
+        if name not in _STATIC:
+            session.conf.set(name, setting)
+    return session

@@ -1,0 +1,241 @@
+"""A project's own sources and formats as a Spark data source, so that every engine reads the same rows and rejects.
+
+Batches are the flow's plans: Spark's offset is a plan's number, and the plan says what is read. The Python workers read
+and decode; the driver's part only plans.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
+
+from lodestream.drivers.registry import registries
+from lodestream.engines.embedded.frames import conform
+from lodestream.engines.embedded.store import FlowStore
+from lodestream.errors import DataLossRefused
+from lodestream.lake.disk import LocalDisk
+from lodestream.lake.layout import component_cache
+from lodestream.model.arrow import to_arrow
+from lodestream.model.batch import BatchLimit, BatchPlan, SourceRange
+from lodestream.model.steps import ReadSource
+from lodestream.model.table import Component, TableName
+from lodestream.model.types import BIGINT, BINARY, STRING, TIMESTAMP, Column, Schema, parse_type
+from lodestream.ports.plugins import make_source
+from lodestream.ports.source import Decoded, Reading, Source, Waiter
+
+REASONS, DETAIL, RECORD = "_parse_reasons", "_parse_detail", "_parse_record"
+"""Of a record that does not decode: why, what more is known, and its bytes. NULL in rows."""
+
+_SPLITS = 8
+_PATIENCE_S, _LOOK_S = 10.0, 0.05
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a reader needs, in a form that can be sent to other processes.
+
+    Attributes:
+        step: the step that reads; its settings have values in the place of their references.
+        reserved: names that the table's own columns have.
+        clock: gives microseconds since 1970 UTC.
+        checkpoint: folder of the query's checkpoint.
+    """
+
+    step: ReadSource
+    root: str
+    lake: str
+    table: TableName
+    epoch: int
+    group: str
+    definition: str
+    reserved: frozenset[str]
+    registries: Mapping[str, Any]
+    limit: BatchLimit
+    clock: Callable[[], int]
+    checkpoint: str
+
+    @property
+    def schema(self) -> Schema:
+        """Columns of rows and rejects together."""
+        raw = (Column("_raw", BINARY),) if self.step.keep_raw else ()
+        return self.step.schema.with_columns(
+            Column("_source", STRING), Column("_position", BIGINT), *raw, Column("_ingest_time", TIMESTAMP),
+            Column(REASONS, parse_type("array<string>")), Column(DETAIL, STRING), Column(RECORD, BINARY),
+        )  # fmt: skip
+
+    @property
+    def store(self) -> FlowStore:
+        """Where the plans are."""
+        return FlowStore(LocalDisk(), self.lake, self.table, self.epoch)
+
+    def source(self) -> Source:
+        """The source, opened; close it."""
+        cache = component_cache(self.lake)
+        reading = Reading(
+            self.step.schema, self.step.keep_raw, self.step.drift, self.root, self.reserved,
+            registries(self.registries, cache), self.group, "", self.lake, str(self.table),
+        )  # fmt: skip
+        return make_source(self.step.source, self.step.format, reading)
+
+    def to_text(self) -> str:
+        """As an option of a data source has it."""
+        plain = [Component(part.name, dict(part.settings)) for part in (self.step.source, self.step.format)]
+        step = replace(self.step, source=plain[0], format=plain[1])
+        return b64encode(pickle.dumps(replace(self, step=step, registries=dict(self.registries)))).decode()
+
+    @classmethod
+    def from_text(cls, text: str) -> Recipe:
+        """Read `to_text`'s form."""
+        made: Recipe = pickle.loads(b64decode(text))
+        return made
+
+
+class PlannedSource(DataSource):  # type: ignore[misc]
+    """The data source of one flow; `named` makes it, so that no option, which Spark shows, holds a setting."""
+
+    recipe: ClassVar[str]
+    short_name: ClassVar[str]
+
+    @classmethod
+    def named(cls, name: str, recipe: Recipe) -> type[PlannedSource]:
+        """A class that Spark can register under that name."""
+        return type("FlowSource", (cls,), {"recipe": recipe.to_text(), "short_name": name})
+
+    @classmethod
+    def name(cls) -> str:
+        """What `format` takes."""
+        return cls.short_name
+
+    def schema(self) -> str:
+        """Columns as DDL."""
+        return ", ".join(f"`{column.name}` {column.type}" for column in Recipe.from_text(self.recipe).schema)
+
+    def streamReader(self, schema: Any) -> PlannedReader:  # noqa: N802 - Spark's name
+        """The reader."""
+        return PlannedReader(Recipe.from_text(self.recipe))
+
+
+@dataclass
+class Ranges(InputPartition):  # type: ignore[misc]
+    """What one task reads."""
+
+    ranges: tuple[SourceRange, ...]
+    clock_us: int
+
+
+class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
+    """Plans batches and reads them."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._source: Source | None = None
+        self._consumed: dict[str, SourceRange] = {}
+        self._folded = 0
+        self._caught_up = False
+
+    def initialOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
+        """Before the first plan."""
+        return {"batch": 0}
+
+    def latestOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
+        """The next plan, made now if there is none yet; the last one when nothing is new."""
+        store = self._recipe.store
+        planned, started = store.last_planned(), batches_started(self._recipe.checkpoint)
+        if planned > started:
+            return {"batch": planned}
+        if self._source is None:
+            self._source = self._recipe.source()
+        self._take_in(store, planned)
+        now_us, ranges = self._ranges(self._source)
+        if not ranges:
+            return {"batch": planned}
+        plan = BatchPlan(
+            epoch=self._recipe.epoch, batch=planned + 1, kind="data", clock_us=now_us,
+            definition=self._recipe.definition, ranges=ranges,
+        )  # fmt: skip
+        return {"batch": store.put_plan(plan).batch}
+
+    def _ranges(self, source: Source) -> tuple[int, tuple[SourceRange, ...]]:
+        """The time, and what is new; what was there at the start is waited for, as some sources take a moment."""
+        deadline = time.monotonic() + (0 if self._caught_up else _PATIENCE_S)
+        while True:
+            now_us = self._recipe.clock()
+            ranges = tuple(source.plan(self._consumed, self._recipe.limit, now_us))
+            self._caught_up = self._caught_up or (not ranges and source.finished(self._consumed, now_us))
+            if ranges or self._caught_up or time.monotonic() > deadline:
+                return now_us, ranges
+            if isinstance(source, Waiter):
+                source.wait(_LOOK_S)
+            else:
+                time.sleep(_LOOK_S)
+
+    def _take_in(self, store: FlowStore, upto: int) -> None:
+        for number in range(self._folded + 1, upto + 1):
+            plan = store.plan(number)
+            if plan is None:
+                raise DataLossRefused("a plan is gone", table=str(self._recipe.table), batch=number)
+            self._consumed.update({planned.unit: planned for planned in plan.ranges})
+        self._folded = max(self._folded, upto)
+
+    def partitions(self, start: dict[str, int], end: dict[str, int]) -> Sequence[Ranges]:
+        """The ranges of the plans after `start`, spread over some tasks."""
+        store = self._recipe.store
+        found: list[Ranges] = []
+        for number in range(start["batch"] + 1, end["batch"] + 1):
+            plan = store.plan(number)
+            if plan is None:
+                raise DataLossRefused("a plan is gone", table=str(self._recipe.table), batch=number)
+            size = -(-len(plan.ranges) // _SPLITS) or 1
+            parts = [plan.ranges[i : i + size] for i in range(0, len(plan.ranges), size)]
+            found += [Ranges(part, plan.clock_us) for part in parts]
+        return found
+
+    def read(self, partition: Ranges) -> Iterator[pa.RecordBatch]:
+        """Rows and rejects of the ranges."""
+        source = self._recipe.source()
+        target = pa.schema([field.with_nullable(True) for field in to_arrow(self._recipe.schema)])
+        try:
+            for planned in partition.ranges:
+                for piece in source.read(planned):
+                    yield from _both(piece, partition.clock_us, target).to_batches()
+        finally:
+            source.close()
+
+    def commit(self, end: dict[str, int]) -> None:
+        """Nothing: what is durable is told by the table."""
+
+    def stop(self) -> None:
+        """Let go of the source."""
+        if self._source is not None:
+            self._source.close()
+
+
+def batches_started(checkpoint: str) -> int:
+    """How many batches the checkpoint has begun, without gaps: the last one's number and one."""
+    folder = os.path.join(checkpoint, "offsets")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return max((int(name) for name in names if name.isdigit()), default=-1) + 1
+
+
+def _both(piece: Decoded, clock_us: int, target: pa.Schema) -> pa.Table:
+    """Rows and rejects in one table; a reject has NULL in every column of the data."""
+    rows, rejects = piece.rows, piece.rejects
+    rejects = rejects.rename_columns(
+        [{"_reasons": REASONS, "_detail": DETAIL, "_raw": RECORD}.get(name, name) for name in rejects.column_names]
+    )
+    parts = []
+    for table in (rows, rejects):
+        missing = [field for field in target if field.name not in table.column_names and field.name != "_ingest_time"]
+        for field in missing:
+            table = table.append_column(field.name, pa.nulls(len(table), field.type))
+        stamp = pa.scalar(clock_us, pa.timestamp("us", tz="UTC"))
+        parts.append(conform(table.append_column("_ingest_time", pa.repeat(stamp, len(table))), target))
+    return pa.concat_tables(parts)

@@ -1,0 +1,111 @@
+"""The streaming part of a flow: the judged rows, and beside them what Spark's stateful operators let through.
+
+Spark's dedup and windows drop rows without a word. So the same query carries every row past them too, and the batch
+writer finds by comparison which rows did not come out and why. Branches are told apart by `BRANCH`.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from lodestream.engines.spark.expressions import quoted, value
+from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, judged
+from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, Watermark
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+BRANCH, ROWS, FIRSTS, WINDOWS = "_branch", 0, 1, 2
+"""Which branch a row of the stream is of: every input row, the firsts of their keys by position, finished windows."""
+ARRIVED, WINDOW = "_arrived", "_window"
+"""The upstream batch of a row, which orders rows in arrival; a finished window's columns."""
+
+_TIME, _ASIDE, _HASH = "_event_time", "_aside", "_hash"
+_DELAY = "spark.watermarkDelayMs"
+"""Where Spark keeps the delay of an event-time column; dedup keeps its keys for that long."""
+
+
+def stream_of(frame: DataFrame, plan: FlowPlan) -> DataFrame:
+    """What the batch writer is given.
+
+    Args:
+        frame: the input, as a streaming frame.
+        plan: the flow.
+    """
+    from pyspark.sql import functions as fn
+
+    rows = judged(frame, plan)
+    watermark = next((step for step in plan.steps if isinstance(step, Watermark)), None)
+    dedupe = next((step for step in plan.steps if isinstance(step, Dedupe)), None)
+    window = next((step for step in plan.steps if isinstance(step, Aggregation)), None)
+    branches = [rows.withColumn(BRANCH, fn.lit(ROWS))]
+    if watermark is None or (dedupe is None and window is None):
+        return branches[0]
+    column = watermark.event_time.column
+    passing = rows.where(f"{FATE} IS NULL").withColumn(_TIME, fn.col(quoted(column)))
+    passing = passing.withWatermark(_TIME, f"{watermark.event_time.delay_us} microseconds")
+    if dedupe is not None:
+        passing = _firsts(passing, dedupe)
+        branches.append(passing.select("_source", "_position", fn.lit(FIRSTS).alias(BRANCH)))
+    if window is not None:
+        branches.append(_windows(passing, window))
+    return reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), branches)
+
+
+def _firsts(passing: DataFrame, step: Dedupe) -> DataFrame:
+    """The first row of each key; in a batch that is the first in arrival order, whatever order tasks end in."""
+    from pyspark.sql import functions as fn
+
+    within = fn.col(_TIME).alias(_TIME, metadata={_DELAY: step.expiry_us // 1000})
+    keys = list(step.dedup.keys)
+    order = [ARRIVED] if ARRIVED in passing.columns else []
+    partitions = int(str(passing.sparkSession.conf.get("spark.sql.shuffle.partitions")))
+    others = [fn.col(quoted(name)) for name in passing.columns if name != _TIME]
+    spread = passing.select(*others, within).repartition(partitions, *map(quoted, keys))
+    return spread.sortWithinPartitions(*order, "_source", "_position").dropDuplicatesWithinWatermark(keys)
+
+
+def _windows(passing: DataFrame, step: Aggregation) -> DataFrame:
+    """Windows as Spark finishes them.
+
+    Rows that err in a group or a measure still move the watermark, so they are grouped apart instead of filtered out;
+    what they err on is NULL.
+    """
+    from pyspark.sql import functions as fn
+
+    needed = sorted({column for _, measure in step.measures for column in measure.columns})
+    groups = [f"_group{i}" for i in range(len(step.group_by))]
+    items = [f"CASE WHEN NOT {_ASIDE} THEN {quoted(name)} END AS {quoted(name)}" for name in needed]
+    items += [f"{value(e)} AS {name}" for name, (_, e) in zip(groups, step.group_by, strict=True)]
+    marked = passing.withColumn(_ASIDE, fn.expr(f"size({WINDOW_ERRORS}) > 0"))
+    marked = marked.withColumn(_HASH, _position_hash()("_source", "_position"))
+    marked = marked.selectExpr(*items, _TIME, _ASIDE, _HASH)
+    slide = f"{step.window.step_us} microseconds"
+    span = fn.window(_TIME, f"{step.window.every_us} microseconds", slide).alias("_span")
+    measures = [fn.expr(measure.text).alias(f"_measure{i}") for i, (_, measure) in enumerate(step.measures)]
+    made = marked.groupBy(span, *groups, _ASIDE).agg(
+        *measures, fn.expr("count(1)").alias("_rows"), fn.expr(f"bit_xor({_HASH})").alias("_digest")
+    )
+    columns = ["_span.start AS window_start", "_span.end AS window_end"]
+    columns += [f"{made_as} AS {quoted(name)}" for made_as, (name, _) in zip(groups, step.group_by, strict=True)]
+    columns += [f"_measure{i} AS {quoted(name)}" for i, (name, _) in enumerate(step.measures)]
+    shown = made.selectExpr(*columns, "_rows", "_digest", _ASIDE)
+    names = ", ".join(quoted(name) for name in shown.columns if name != _ASIDE)
+    return shown.selectExpr(f"CASE WHEN NOT {_ASIDE} THEN struct({names}) END AS {WINDOW}", f"{WINDOWS} AS {BRANCH}")
+
+
+def _position_hash() -> Any:
+    """A UDF: the hash of a row's position, as `model.digest` has it."""
+    import pandas as pd
+    import pyarrow as pa
+    from pyspark.sql.functions import pandas_udf
+
+    from lodestream.model.digest import position_digest
+
+    def hashed(source, position):  # type: ignore[no-untyped-def]
+        found = position_digest(pa.array(source, pa.string()), pa.array(position, pa.int64()))
+        return pd.Series(found.view("int64"))
+
+    hashed.__annotations__ = {"source": pd.Series, "position": pd.Series, "return": pd.Series}
+    return pandas_udf(hashed, "bigint")

@@ -1,0 +1,256 @@
+"""Runs the flows of a project on Spark, until told to stop or until nothing is left to do."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lodestream.engines.embedded.surroundings import Committed, Surroundings
+from lodestream.errors import ConfigError, LodestreamError, TransientError
+from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
+from lodestream.model.table import Component, FlowName, TableName
+from lodestream.runtime.pipeline import Pipeline
+from lodestream.runtime.schedule import is_due
+from lodestream.runtime.supervise import FlowStatus
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from lodestream.engines.spark.flow import MakeRecipe, SparkFlow
+    from lodestream.engines.spark.refresh import SparkRefresh
+    from lodestream.engines.spark.source import Recipe
+
+_REFRESH_EVERY_S = 5.0
+_TRIES = 5
+
+
+class SparkPipeline:
+    """The flows of one project over one lake, on Spark.
+
+    Args:
+        flows: the compiled flows in an order in which inputs come first.
+        around: the flows' surroundings.
+        open_session: opens the run's session.
+        make_recipe: for flows that read a source.
+        poll_s: how often to look for new rows.
+    """
+
+    def __init__(
+        self,
+        flows: Mapping[TableName, FlowPlan],
+        around: Surroundings,
+        open_session: Callable[[], SparkSession],
+        make_recipe: MakeRecipe,
+        poll_s: float,
+    ) -> None:
+        self.flows, self.around = flows, around
+        self._open_session, self._make_recipe, self._poll_s = open_session, make_recipe, poll_s
+        self._stopping = threading.Event()
+        self._statuses: dict[FlowName, FlowStatus] = {}
+        self._running: dict[TableName, SparkFlow] = {}
+        self._refreshes: list[SparkRefresh] = []
+        self._makers: dict[TableName, Callable[[], SparkFlow]] = {}
+
+    @property
+    def status(self) -> list[FlowStatus]:
+        """One status per flow."""
+        return list(self._statuses.values())
+
+    def stop(self) -> None:
+        """End the run; batches that are under way are done again by the next. Safe from any thread, and again."""
+        self._stopping.set()
+        for flow in list(self._running.values()):
+            flow.stop()
+
+    def run(
+        self,
+        *,
+        tables: Iterable[TableName] | None = None,
+        until_idle: bool = False,
+        more: Callable[[], bool] = lambda: False,
+        listener: Callable[[FlowName, Committed], None] = lambda _name, _committed: None,
+        on_error: Callable[[FlowStatus], None] = lambda _status: None,
+    ) -> list[FlowStatus]:
+        """Run flows until `stop` is called or, with `until_idle`, until nothing is left to do.
+
+        Args:
+            tables: which; None for all.
+            until_idle: whether to end when nothing is left to do.
+            more: asked when a run until idle is idle; True when it brought more to do.
+            listener: hears of every batch, on a thread of Spark's.
+            on_error: hears of the flow that failed.
+
+        Raises:
+            LodestreamError: what made a flow fail; the others end too.
+        """
+        chosen = self._chosen(tables)
+        self._statuses = {name: FlowStatus(name) for name in chosen}
+        session = self._open_session()
+        try:
+            self._begin(session, chosen, listener, in_turn=until_idle)
+            if until_idle:
+                self._settle()
+                while more() and not self._stopping.is_set():
+                    self._settle()
+            else:
+                self._watch()
+        except LodestreamError as error:
+            if not self._stopping.is_set():
+                self._failed(error, on_error)
+                raise
+        finally:
+            for flow in self._running.values():
+                flow.stop()
+        for status in self._statuses.values():
+            status.state = "stopped"
+        return self.status
+
+    def _begin(
+        self, session: SparkSession, chosen: list[TableName], listener: Callable[[FlowName, Committed], None], *,
+        in_turn: bool,
+    ) -> None:  # fmt: skip
+        """Start every flow; who looks a table up begins when that has taken in what is there.
+
+        With `in_turn` each begins when those before it have nothing to do, so that it finds all rows in few batches.
+        """
+        from lodestream.engines.spark.flow import SparkFlow
+        from lodestream.engines.spark.refresh import SparkRefresh
+
+        self._running, self._refreshes, self._makers = {}, [], {}
+        for name in chosen:
+            if self._stopping.is_set():
+                return
+            plan = self.flows[name]
+            noted = self._noted(name, listener)
+            if isinstance(plan.steps[0], RunQuery):
+                self._refreshes.append(SparkRefresh(plan, self.around, session, noted))
+                continue
+            for table in plan.waits_for:
+                if table in self._running:
+                    self._settle_one(table)
+            self._makers[name] = partial(SparkFlow, plan, self.around, session, self._make_recipe, self._poll_s)
+            self._start(name, noted)
+            if in_turn:
+                self._settle_one(name)
+
+    def _start(self, name: TableName, noted: Callable[[Committed], None]) -> None:
+        flow = self._makers[name]()
+        flow.open()
+        self._statuses[name].state = "running"
+        self._running[name] = flow
+        flow.start(noted)
+
+    def _noted(self, name: TableName, listener: Callable[[FlowName, Committed], None]) -> Callable[[Committed], None]:
+        def noted(committed: Committed) -> None:
+            status = self._statuses[name]
+            status.state = "running"
+            status.batches += 1
+            status.batch, status.version = committed.batch, committed.version
+            for kind, number in committed.counts.items():
+                status.counts[kind] = status.counts.get(kind, 0) + number
+            listener(name, committed)
+
+        return noted
+
+    def _settle(self) -> None:
+        """Go round the flows, inputs first, until a round brings nothing new."""
+        before = -1
+        while not self._stopping.is_set() and before != (done := sum(s.batches for s in self._statuses.values())):
+            before = done
+            for name in list(self._running):
+                self._settle_one(name)
+            self._refresh()
+
+    def _settle_one(self, name: TableName) -> None:
+        for waited in self.flows[name].waits_for:
+            if waited in self._running:
+                self._running[waited].settle()
+        if not self._stopping.is_set():
+            self._trying_again(name, lambda: self._running[name].settle())
+
+    def _trying_again(self, name: TableName, work: Callable[[], None]) -> None:
+        """Do it; a flow that failed for a while only is started again, a few times in a row."""
+        for tries in itertools.count(1):
+            try:
+                work()
+                return
+            except TransientError as error:
+                if tries == _TRIES or self._stopping.wait(error.retry_after_s * tries):
+                    raise
+                status = self._statuses[name]
+                status.state, status.error, status.retries = "retrying", error, tries
+                self._running[name].stop()
+                self._start(name, self._running[name].listener)
+
+    def _refresh(self, *, scheduled: bool = False) -> None:
+        """Refresh `sql:` tables whose inputs have changed; `scheduled`: those that have a schedule, when it says so."""
+        for refresh in self._refreshes:
+            due = (
+                not scheduled or not refresh.schedule or is_due(refresh.schedule, refresh.last_us, self.around.clock())
+            )
+            if due and not self._stopping.is_set():
+                refresh.step()
+
+    def _watch(self) -> None:
+        due = time.monotonic()
+        while not self._stopping.wait(0.2):
+            for name in list(self._running):
+                self._trying_again(name, lambda name=name: self._running[name].check())  # type: ignore[misc]
+            if time.monotonic() >= due:
+                self._refresh(scheduled=True)
+                due = time.monotonic() + _REFRESH_EVERY_S
+
+    def _failed(self, error: LodestreamError, on_error: Callable[[FlowStatus], None]) -> None:
+        for name, flow in self._running.items():
+            if flow.error is error or (flow.query is not None and flow.query.exception() is not None):
+                status = self._statuses[name]
+                status.state, status.error = "failed", error
+                on_error(status)
+                return
+
+    def _chosen(self, tables: Iterable[TableName] | None) -> list[TableName]:
+        wanted = set(self.flows if tables is None else tables)
+        for name in wanted:
+            if name not in self.flows:
+                raise ConfigError("no such table", table=str(name), known=", ".join(map(str, self.flows)))
+        return [name for name in self.flows if name in wanted]
+
+
+def on_spark(
+    pipeline: Pipeline, registries: Mapping[str, Any], master: str | None, session: SparkSession | None
+) -> SparkPipeline:
+    """A pipeline's flows on Spark; pyspark is needed only when it runs.
+
+    Args:
+        pipeline: the same flows on the embedded engine, not running. Its lake is on a disk that Spark sees too, its
+            clock a function that other processes can import.
+        registries: the project's schema registries, resolved.
+        master: where Spark runs; None for the session that is there, else this machine.
+        session: one that is there already, instead of that.
+    """
+    around = pipeline.around
+
+    def make_recipe(plan: FlowPlan, epoch: int, checkpoint: str) -> Recipe:
+        from lodestream.engines.spark.source import Recipe
+
+        step = plan.steps[0]
+        assert isinstance(step, ReadSource)
+        settled = [Component(part.name, dict(pipeline.resolve(part.settings))) for part in (step.source, step.format)]
+        return Recipe(
+            replace(step, source=settled[0], format=settled[1]), pipeline.root, around.lake, plan.table.name, epoch,
+            f"lodestream.{plan.table.name}.{epoch}", plan.definition,
+            frozenset(name.lower() for name in plan.schema.names), registries, around.limit, around.clock,
+            checkpoint,
+        )  # fmt: skip
+
+    def opened() -> SparkSession:
+        from lodestream.engines.spark.session import open_session, prepare
+
+        return open_session(master) if session is None else prepare(session)
+
+    return SparkPipeline(pipeline.flows, around, opened, make_recipe, pipeline.poll_s)

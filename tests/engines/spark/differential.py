@@ -1,0 +1,38 @@
+"""Random streams through Spark, the reference semantics and the embedded engine; the last line says what was compared.
+
+python -m tools.spark_differential [STREAMS] [FIRST]      makes the environment of Spark, and runs this in it
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from lodestream.engines.spark.session import open_session
+from tests.engines.spark.scenarios import SMALL, stream
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    first = int(sys.argv[2]) if len(sys.argv) > 2 else 60_000
+    total = {"streams": 0, "operators": 0, "rows_compared": 0, "mismatches": 0}
+    session = open_session("local[2]", settings=SMALL)
+    for seed in range(first, first + count):
+        with tempfile.TemporaryDirectory() as folder:
+            answer = stream(Path(folder, "site"), session, seed)
+        total["streams"] += 1
+        total["operators"] += answer["operators"]
+        total["rows_compared"] += answer["rows"]
+        total["mismatches"] += len(answer["mistakes"])
+        print(f"{seed}: {answer['batches']} batches, {answer['rows']} rows", file=sys.stderr, flush=True)
+        for mistake in answer["mistakes"]:
+            print(f"{seed}: {mistake}", file=sys.stderr, flush=True)
+    session.stop()
+    print(json.dumps(total))
+    sys.exit(total["mismatches"] > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,335 @@
+"""What test_on_spark.py asks: runs in the environment of Spark, one session for all, a line of JSON per answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import pyarrow as pa
+from typer.testing import CliRunner
+
+from lodestream.app import open_project
+from lodestream.cli.root import app as cli
+from lodestream.demo.flights import prepare, release_stragglers, withhold_stragglers
+from lodestream.demo.run import write_project
+from lodestream.engines.spark.expressions import error, value
+from lodestream.engines.spark.flow import SparkFlow
+from lodestream.engines.spark.session import open_session
+from lodestream.errors import LodestreamError
+from lodestream.expressions.scalar import compile_scalar
+from lodestream.lake.layout import table_path
+from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
+from tests.engines.spark.sites import Site, StreamSite
+from tests.expressions.spark_rows import load, table
+
+CODE = ("spark.sql.codegen.wholeStage", "spark.sql.codegen.factoryMode")
+SMALL = {
+    "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.sql.shuffle.partitions": "1",
+    # A few rows are sooner interpreted than compiled for; `rounds` and `compiled_functions` compile, as users do.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
+DECLARATIONS = {
+    "lodestream.yaml": "project: both\nlake: lake\n",
+    "tables/bronze/orders.yaml": """
+source: {files: {path: data/orders, settle: 0}}
+format: json
+keep_raw: true
+columns: {id: string, user: bigint, at: timestamp, amount: "decimal(12,2)", code: string, tags: array<string>}
+""",
+    "tables/bronze/users.yaml": """
+source: {files: {path: data/users, settle: 0}}
+format: csv
+columns: {id: bigint, tier: string}
+""",
+    "tables/silver/orders.yaml": """
+from: stream(bronze.orders)
+derive:
+  number: cast(code as int)
+  customer: user + 1
+  big: amount > 100
+expect:
+  has_id: {that: id is not null, else: quarantine}
+  small: {that: cast(code as int) < 50, else: quarantine}
+  paid: {that: amount >= 0, else: drop}
+  known: {that: customer is not null, else: warn}
+event_time: {column: at, delay: 20 seconds}
+dedup: {keys: [id], within: 25 seconds}
+enrich: {lookup: {table: bronze.users, on: {customer: id}, columns: [tier]}}
+partition_by: [date(at)]
+""",
+    "tables/gold/per_minute.yaml": """
+from: stream(silver.orders)
+event_time: {column: at, delay: 1 second}
+window: {every: 1 minute, slide: 20 seconds}
+group_by: [tier]
+measures: {orders: count(*), revenue: sum(amount), mean: avg(number), last: max(at)}
+emit: updates
+""",
+    "tables/gold/raw_minutes.yaml": """
+from: stream(bronze.orders)
+skip_silver: true
+event_time: {column: at, delay: 10 seconds}
+dedup: {keys: [id]}
+window: {every: 1 minute}
+group_by: {first: "substring(code, 1, 1)"}
+measures: {orders: count(*), codes: sum(cast(code as int)) filter (where amount > 0)}
+emit: final
+""",
+    "tables/gold/by_tier.yaml": """
+sql: |
+  select o.tier, u.id, count(*) as orders, sum(o.amount) as revenue, max(o.at) as last
+  from silver.orders o join bronze.users u on o.customer = u.id
+  group by o.tier, u.id
+""",
+}
+
+
+def orders(seed, start_s, count):
+    """Lines of a file: copies, stragglers, missing times, torn lines, codes that are no numbers."""
+    rng = random.Random(seed)
+    lines, seen = [], []
+    for i in range(count):
+        now = start_s + i
+        at = now - (rng.randint(15, 90) if rng.random() < 0.15 else rng.randint(0, 8))
+        row = {
+            "id": f"o{seed}-{i}", "user": rng.choice([1, 2, 3, 4, 9, None]),
+            "amount": rng.choice(["5.25", "120.00", "7.50", "80.00", "-1.00"]),
+            "at": f"2026-01-01T{at // 3600:02}:{at // 60 % 60:02}:{at % 60:02}Z",
+            "code": rng.choice(["7", "12", "8", "9", "10", "11", "60", "x", ""]),
+            "tags": rng.choice([[], ["a", "b"], None]),
+        }  # fmt: skip
+        if rng.random() < 0.1:
+            row["at"] = None
+        if seen and rng.random() < 0.2:
+            row = rng.choice(seen)
+        seen.append(row)
+        lines.append(json.dumps(row) if rng.random() > 0.05 else '{"id": "torn')
+    return "".join(line + "\n" for line in lines)
+
+
+def rounds(root, session):
+    """Two rounds over a growing source, each on both engines; in compiled code, as users run it."""
+    site = Site(root, session)
+    site.write(DECLARATIONS)
+    site.write({"data/users/a.csv": "id,tier\n2,gold\n3,silver\n4,\n5,bronze\n5,again\n"})
+    found = []
+    for number, start_s in enumerate((40_012, 40_055)):
+        site.write({f"data/orders/{number}.jsonl": orders(number, start_s, 60)})
+        counts = {}
+
+        def note(_name, done, counts=counts):
+            for kind, rows in done.counts.items():
+                counts[kind] = counts.get(kind, 0) + rows
+
+        site.on_embedded()
+        with compiled(session):
+            site.on_spark(listener=note)
+        compared, differences = site.compare()
+        found.append({"rows": compared, "differences": differences, "counts": counts, "problems": site.reconcile()})
+    return {"rounds": found}
+
+
+def after_rounds(root, session):
+    """The project as `rounds` left it."""
+    return Site(root.with_name("rounds"), session)
+
+
+def checkpoint(site, name):
+    return site.root / "spark" / "_lodestream" / "flows" / str(name) / "1" / "spark"
+
+
+def versions(site):
+    app = site.spark_app()
+    opened = {str(name): DeltaTable.open(app.disk, table_path(app.lake, name)) for name in app.flows}
+    return {name: table.snapshot.version for name, table in opened.items()}
+
+
+def replay(root, session):
+    """A third round with crashes between any two of quarantine commit, main commit and Spark's marker."""
+    site = after_rounds(root, session)
+    site.write({"data/orders/2.jsonl": orders(2, 40_105, 60)})
+    site.on_embedded()
+    site.on_spark("bronze.orders", "bronze.users")
+    died = []
+    for name in ("silver.orders", "gold.per_minute"):
+        for method in ("_commit_quarantine", "_commit_main"):
+            with killed(method):
+                try:
+                    site.on_spark(name)
+                except LodestreamError as error:
+                    died.append(error.message)
+        site.on_spark(name)
+    site.on_spark()
+    first, before = site.compare(), versions(site)
+    for name in STREAMS:  # killed after the main commit
+        folder = checkpoint(site, name) / "commits"
+        last = max(int(marker) for marker in os.listdir(folder) if marker.isdigit())
+        for marker in (f"{last}", f".{last}.crc"):
+            (folder / marker).unlink(missing_ok=True)
+    site.on_spark(*STREAMS)
+    unchanged = before == versions(site)
+    return {
+        "died": died,
+        "first": first,
+        "second": site.compare(),
+        "unchanged": unchanged,
+        "problems": site.reconcile(),
+    }
+
+
+@contextlib.contextmanager
+def killed(method):
+    """Every flow dies where it would do this."""
+    kept = getattr(SparkFlow, method)
+
+    def dies(self, *given):
+        raise LodestreamError("killed here")
+
+    setattr(SparkFlow, method, dies)
+    yield
+    setattr(SparkFlow, method, kept)
+
+
+def lost(root, session):
+    """What is said when a checkpoint is lost, in whole or in part, or the other engine has filled the lake."""
+    site = after_rounds(root, session)
+    said = {}
+
+    def told(name, work):
+        try:
+            work()
+            said[name] = "nothing"
+        except LodestreamError as error:
+            said[name] = f"{type(error).__name__}: {error.message}"
+
+    def tried(name, change):
+        folder, kept = checkpoint(site, "silver.orders"), site.root / "kept"
+        shutil.copytree(folder, kept)
+        change(folder)
+        told(name, lambda: site.on_spark("silver.orders"))
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(kept, folder)
+
+    before = versions(site)
+    tried("all", shutil.rmtree)
+    tried("offsets", lambda folder: [shutil.rmtree(folder / part) for part in ("offsets", "commits")])
+    tried("another", lambda folder: (folder / "metadata").write_text('{"id":"11111111-2222-3333-4444-555555555555"}'))
+    opened = open_project(str(site.root), lake="spark")
+    told("embedded", lambda: opened.run(tables=[TableName.parse("bronze.orders")]))
+    unchanged = before == versions(site)
+    shutil.rmtree(checkpoint(site, "silver.orders"))
+    rewind = "table restore silver.orders --version 0 --rewind --yes"
+    mended = CliRunner().invoke(cli, ["-C", str(site.root), "--lake", "spark", *rewind.split()])
+    site.on_spark(*STREAMS)
+    return {"said": said, "unchanged": unchanged, "mended": mended.exit_code, "problems": site.reconcile()}
+
+
+def stream(root, session, seed):
+    """A random stream: against the reference semantics, and the embedded engine on the very same batches."""
+    site = StreamSite(root, session, seed)
+    site.drive()
+    mistakes = site.by_meaning()
+    site.replay_on_embedded()
+    compared, differences = site.compare()
+    batches = sum(
+        len(list(folder.glob("*.json")))
+        for folder in (Path(root) / "spark" / "_lodestream" / "flows").glob("*/1/plans")
+    )
+    return {
+        "seed": seed,
+        "rows": compared,
+        "mistakes": mistakes + differences,
+        "batches": batches,
+        "operators": site.operators(),
+    }
+
+
+def demo(root, session):
+    """The demo's project as it is: a year of flights, then the late rows of the feed."""
+    site = Site(root, session)
+    prepare(root / "data")
+    write_project(root)
+    withhold_stragglers(root / "data")
+    found = []
+    with compiled(session):
+        for _ in range(2):
+            site.on_embedded()
+            site.on_spark()
+            found.append(site.compare())
+            release_stragglers(root / "data")
+    return {"rounds": found, "problems": site.reconcile()}
+
+
+STREAMS = ("silver.orders", "gold.per_minute", "gold.raw_minutes")
+DOMAINS = ("arrays", "date_texts", "day_parts", "decimals", "doubles", "ints", "longs", "numbers_to_times", "numerals",
+           "random", "smalls", "time_texts", "wide", "words")  # fmt: skip
+"""Input tables on whose rows some function raises."""
+
+
+def functions(root, session):
+    """Every function on its defining rows, in the form that does not raise: where it errs, and where it is NULL."""
+    wrong, asked, errs = [], 0, 0
+    for domain in DOMAINS:
+        head, cases = load(domain)
+        schema, rows = table(head["columns"], head["rows"])
+        rows = rows.append_column("_i", pa.array(range(len(rows)), pa.int32()))
+        kinds = [f.with_type(pa.timestamp("us", tz="UTC")) if pa.types.is_timestamp(f.type) else f for f in rows.schema]
+        session.createDataFrame(rows.cast(pa.schema(kinds))).createOrReplaceTempView("input")
+        made = [(case, compile_scalar(case["text"], schema)) for case in cases if "refused" not in case]
+        made = [(case, one) for case, one in made if one.error is not None]
+        items = [
+            f"{error(one.text, one.type)} AS e{i}, {value(one)} IS NULL AS n{i}" for i, (_, one) in enumerate(made)
+        ]
+        answers = session.sql(f"SELECT _i, {', '.join(items)} FROM input").collect()
+        for row in answers:
+            for i, (case, _) in enumerate(made):
+                expected = isinstance(case["values"][row["_i"]], dict)
+                nothing = expected or case["values"][row["_i"]] is None
+                asked, errs = asked + 1, errs + expected
+                if (row[f"e{i}"], row[f"n{i}"]) != (expected, nothing):
+                    wrong.append(f"{case['text']} on {head['rows'][row['_i']]}: {row[f'e{i}']}, null {row[f'n{i}']}")
+    return {"asked": asked, "errs": errs, "wrong": wrong}
+
+
+def compiled_functions(root, session):
+    """The same in compiled code."""
+    with compiled(session):
+        return functions(root, session)
+
+
+@contextlib.contextmanager
+def compiled(session):
+    for name in CODE:
+        session.conf.unset(name)
+    yield
+    for name in CODE:
+        session.conf.set(name, SMALL[name])
+
+
+def main():
+    folder, wanted = Path(sys.argv[1]), sys.argv[2:]
+    session = open_session("local[2]", settings=SMALL)
+    for name in wanted:
+        scenario, _, seed = name.partition(":")
+        started = time.monotonic()
+        try:
+            answer = globals()[scenario](folder / name.replace(":", "-"), session, *([int(seed)] if seed else []))
+        except Exception:
+            answer = {"raised": traceback.format_exc()}
+        answer["seconds"] = round(time.monotonic() - started)
+        print(json.dumps({"scenario": name, **answer}, default=str), flush=True)
+    session.stop()
+
+
+if __name__ == "__main__":
+    main()

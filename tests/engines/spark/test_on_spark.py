@@ -1,0 +1,82 @@
+"""The same definitions on Apache Spark: same rows; crashes double nothing, and a lost checkpoint is told."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tools.function_rows import ROOT, spark_python
+
+SEEDS = (60_003,)
+SCENARIOS = ("rounds", "replay", "lost", "functions", "compiled_functions", *(f"stream:{seed}" for seed in SEEDS))
+
+pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
+
+
+def ask(folder, scenarios, seconds):
+    """What each scenario answers; all of them in one process with one session."""
+    command = [str(spark_python()), "-m", "tests.engines.spark.scenarios", str(folder), *scenarios]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"scenario"')]
+    assert len(found) == len(scenarios), done.stdout[-2000:] + done.stderr[-4000:]
+    assert not [answer["raised"] for answer in found if "raised" in answer]
+    return {answer["scenario"]: answer for answer in found}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    return ask(tmp_path_factory.mktemp("spark"), SCENARIOS, 900)
+
+
+def test_two_rounds_give_the_rows_of_the_embedded_engine(answers):
+    first, second = answers["rounds"]["rounds"]
+    assert first["differences"] == second["differences"] == []
+    assert first["problems"] == second["problems"] == []
+    assert second["rows"] > first["rows"] > 100
+    fates = {kind: first["counts"].get(kind, 0) + second["counts"].get(kind, 0) for kind in
+             ("output", "quarantine", "late", "duplicate", "dropped", "late_window", "rule:known")}  # fmt: skip
+    assert min(fates.values()) > 0, fates
+
+
+def test_a_crash_between_any_two_effects_doubles_and_loses_nothing(answers):
+    answer = answers["replay"]
+    assert answer["died"] == ["killed here"] * 4
+    assert answer["first"][1] == answer["second"][1] == answer["problems"] == []
+    assert answer["unchanged"]
+
+
+def test_a_lost_checkpoint_is_an_error(answers):
+    said = answers["lost"]["said"]
+    assert answers["lost"]["unchanged"]
+    for how in ("all", "offsets", "another"):
+        assert said[how].startswith("CorruptionError: the checkpoint of Spark is lost or another one"), said
+    assert said["embedded"].startswith("ConfigError: Spark has filled this table"), said
+    assert (answers["lost"]["mended"], answers["lost"]["problems"]) == (0, [])  # by what the error says
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_streams_mean_the_same_on_spark(answers, seed):
+    answer = answers[f"stream:{seed}"]
+    assert answer["mistakes"] == []
+    assert answer["rows"] > 20
+    assert answer["batches"] > 8
+
+
+@pytest.mark.parametrize("how", ["functions", "compiled_functions"])
+def test_expressions_do_not_raise_and_say_where_spark_would(answers, how):
+    assert answers[how]["wrong"] == []
+    assert answers[how]["errs"] > 500
+
+
+@pytest.mark.long
+def test_the_demo_runs_unchanged(tmp_path):
+    answer = ask(tmp_path, ["demo"], 3600)["demo"]
+    assert answer["problems"] == []
+    for compared, differences in answer["rounds"]:
+        assert differences == []
+        assert compared > 700_000

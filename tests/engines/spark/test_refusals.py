@@ -1,0 +1,160 @@
+"""What keeps a project from running on Spark is told before anything starts."""
+
+import importlib.machinery
+import socket
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lodestream.app import open_project
+from lodestream.cli.root import app
+from lodestream.engines.spark import jars, session
+from lodestream.errors import ConfigError, MissingDriverError, TransientError
+from lodestream.planning.compile import compile_project
+from lodestream.project.load import read_project
+from lodestream.project.mistakes import ProjectError
+
+BRONZE = "source: {generator: {stream: orders, rows: 10}}\n"
+SILVER = "from: stream(bronze.orders)\n"
+USERS = "source: {files: {path: users}}\nformat: json\ncolumns: {id: bigint, tier: string}\n"
+LOOKUP = "enrich: {lookup: {table: bronze.users, on: {customer_id: id}, columns: [tier]}}\n"
+WINDOW = "event_time: {column: ordered_at, delay: 1 second}\nwindow: {every: 1 minute}\nmeasures: {n: count(*)}\n"
+
+
+@pytest.fixture
+def project(tmp_path):
+    def write(bronze=BRONZE, silver=SILVER):
+        files = {
+            "lodestream.yaml": "project: x\nlake: lake\n", "tables/bronze/orders.yaml": bronze,
+            "tables/silver/orders.yaml": silver, "tables/bronze/users.yaml": USERS,
+        }  # fmt: skip
+        for path, text in files.items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(text)
+        return str(tmp_path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("silver", "said"),
+    [
+        (
+            SILVER + "engine: embedded\n",
+            "tables/silver/orders.yaml:2:9 P210 this table runs on the embedded engine only",
+        ),
+        (SILVER + "python: clean:f\ncolumns: {a: string}\n", "tables/silver/orders.yaml:2:9 P210 a python step"),
+        (SILVER + "enrich: {language: {column: country}}\n", "P210 an enricher: language"),
+        (SILVER + LOOKUP + WINDOW, "P210 a lookup and a window in one table"),
+        (SILVER + "sink: {kafka: {topic: t}}\n", "P210 a sink"),
+    ],
+    ids=["embedded", "python", "enricher", "lookup and window", "sink"],
+)
+def test_stages_that_spark_does_not_run(project, silver, said):
+    folder = project(silver=silver)
+    assert compile_project(read_project(folder), {}).flows
+    with pytest.raises(ProjectError) as refused:
+        on_spark(folder)
+    assert said in str(refused.value)
+    assert str(refused.value).count("P210") == 1
+
+
+@pytest.mark.parametrize(
+    ("bronze", "said"),
+    [
+        (
+            "source: {http: {stream: orders}}\nformat: json\ncolumns: {ordered_at: timestamp}\n",
+            "P210 Spark does not read http",
+        ),
+        (
+            "source: {files: {path: data}}\nformat: json\ndrift: add\ncolumns: {ordered_at: timestamp}\n",
+            "P210 drift: add on Spark",
+        ),
+        (BRONZE + "event_time: {column: ordered_at, delay: 1 s}\n", "P210 event time on a table that reads a source"),
+    ],
+    ids=["http", "drift", "event time"],
+)
+def test_sources_that_spark_does_not_read(project, bronze, said):
+    folder = project(bronze=bronze)
+    with pytest.raises(ProjectError) as refused:
+        on_spark(folder)
+    assert said in str(refused.value)
+
+
+def on_spark(folder):
+    opened = open_project(folder)
+    opened.engine = "spark"
+    return opened.plans
+
+
+def run(folder, *options):
+    return CliRunner().invoke(app, ["-C", folder, "run", "--until-idle", *options], prog_name="lodestream")
+
+
+def test_options_that_do_not_go_together(project):
+    folder = project()
+    assert "add --engine spark" in run(folder, "--master", "local[1]").output
+    assert "--until-idle" in run(folder, "--engine", "spark", "--once").output
+
+
+def test_without_pyspark_the_extra_is_named(project):
+    done = run(project(), "--engine", "spark")
+    assert done.exit_code == 3
+    assert "pip install 'lodestream[spark]'" in done.output
+
+
+@pytest.fixture
+def pyspark(monkeypatch):
+    """As far as it is looked at before there is a session."""
+    pretended = {"pyspark": types.ModuleType("pyspark"), "pyspark.sql": types.ModuleType("pyspark.sql")}
+    pretended["pyspark"].__spec__ = importlib.machinery.ModuleSpec("pyspark", None)
+    pretended["pyspark.sql"].SparkSession = types.SimpleNamespace(getActiveSession=lambda: None)
+    for name, module in pretended.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(session.importlib.metadata, "version", lambda name: session.SPARK)
+
+
+@pytest.fixture
+def nobody():
+    """An address where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_a_cluster_that_does_not_answer(pyspark, nobody, tmp_path):
+    with pytest.raises(TransientError, match="Spark does not answer there"):
+        session.open_session(f"spark://{nobody}", cache=tmp_path)
+
+
+def test_an_address_that_is_none(pyspark, tmp_path):
+    with pytest.raises(ConfigError, match="write spark://host:port"):
+        session.open_session("spark://", cache=tmp_path)
+
+
+def test_another_pyspark(pyspark, monkeypatch, tmp_path):
+    monkeypatch.setattr(session.importlib.metadata, "version", lambda name: "4.3.0")
+    with pytest.raises(ConfigError, match=r"found='4\.3\.0' needs='pyspark==4\.2\.0'"):
+        session.open_session("local[1]", cache=tmp_path)
+
+
+def test_no_java(monkeypatch):
+    monkeypatch.setattr(jars.shutil, "which", lambda name: None)
+    with pytest.raises(MissingDriverError, match="needs Java"):
+        jars.java()
+
+
+def test_an_archive_with_other_bytes(tmp_path):
+    for coordinate in jars.JARS:
+        _, name, version = coordinate.split(":")
+        Path(tmp_path, f"{name}-{version}.jar").write_bytes(b"something else")
+    with pytest.raises(ConfigError, match="not the one that belongs here"):
+        jars.jar_files(tmp_path, tmp_path)
+
+
+def test_archives_that_cannot_be_fetched(tmp_path):
+    with pytest.raises(ConfigError, match="no Ivy"):
+        jars.jar_files(tmp_path, tmp_path)
