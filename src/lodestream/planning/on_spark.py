@@ -12,10 +12,11 @@ from lodestream.model.steps import (
     JoinStreams,
     LookUp,
     ReadSource,
+    ReadTable,
     RunPython,
     Watermark,
 )
-from lodestream.model.table import TableName
+from lodestream.model.table import Session, TableName
 from lodestream.project.mistakes import Mistakes
 
 _SOURCES = ("files", "generator", "kafka", "replay")
@@ -30,7 +31,7 @@ def refuse_on_spark(project: Project, flows: Mapping[TableName, FlowPlan]) -> No
 
 
 def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
-    table = plan.table
+    table, here = plan.table, "run this table on the embedded engine"
 
     def no(message: str, fix: str, *path: str | int) -> None:
         mistakes.add(project.place(table.name, *path), "P210", message, table=table.name, fix=fix)
@@ -41,7 +42,7 @@ def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
     first = plan.steps[0]
     if isinstance(first, ReadSource):
         if first.source.name not in _SOURCES:
-            no(f"Spark does not read {first.source.name}", "run this table on the embedded engine", "source")
+            no(f"Spark does not read {first.source.name}", here, "source")
         if first.source.settings.get("share") is True:
             no("a shared source", "take share out: on Spark the cluster shares the work", "source")
         if first.drift in ("add", "widen"):
@@ -49,16 +50,24 @@ def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
         if Watermark in steps:
             no("event time on a table that reads a source", "move it to the table above", "event_time")
     for i, enricher in enumerate(table.enrichers):
-        no(f"an enricher: {enricher.name}", "run this table on the embedded engine", "enrichers", i, enricher.name)
+        no(f"an enricher: {enricher.name}", here, "enrichers", i, enricher.name)
+    if isinstance(table.window, Session):
+        no("session windows", here, "window", "gap")
+    if isinstance(first, ReadTable) and first.windows is not None:
+        no("windows of windows", here, "from")
+    if table.late == "update":
+        no("late rows that correct closed windows", here, "late")
+    if table.completeness:
+        no("windows that say what they cover", here, "completeness")
     if JoinStreams in steps:
-        no("a join of two streams", "run this table on the embedded engine", "join")
+        no("a join of two streams", here, "join")
     if ApplyChanges in steps:
-        no("a table from change events", "run this table on the embedded engine", "changes")
+        no("a table from change events", here, "changes")
     for i, lookup in enumerate(table.lookups):
         if lookup.as_of is not None:
-            no("a lookup as of a moment", "run this table on the embedded engine", "lookups", i, "as_of")
+            no("a lookup as of a moment", here, "lookups", i, "as_of")
     if RunPython in steps:
-        no("a python step", "run this table on the embedded engine", "python")
+        no("a python step", here, "python")
     if LookUp in steps and Aggregation in steps:
         no("a lookup and a window in one table", "look up in the table below, and window over that", "lookups")
     if plan.sinks:

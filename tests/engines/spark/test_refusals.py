@@ -22,6 +22,11 @@ SILVER = "from: stream(bronze.orders)\n"
 USERS = "source: {files: {path: users}}\nformat: json\ncolumns: {id: bigint, tier: string}\n"
 LOOKUP = "enrich: {lookup: {table: bronze.users, on: {customer_id: id}, columns: [tier]}}\n"
 WINDOW = "event_time: {column: ordered_at, delay: 1 second}\nwindow: {every: 1 minute}\nmeasures: {n: count(*)}\n"
+CHANGES = "changes: {keys: [order_id], sequence_by: ordered_at}\n"
+JOIN = (
+    "event_time: {column: ordered_at, delay: 1 s}\njoin: {from: stream(bronze.orders), on: order_id,"
+    " columns: {amount: x}, event_time: {column: ordered_at, delay: 1 s}, within: {after: 1 s}}\n"
+)
 
 
 @pytest.fixture
@@ -49,9 +54,28 @@ def project(tmp_path):
         (SILVER + "python: clean:f\ncolumns: {a: string}\n", "tables/silver/orders.yaml:2:9 P210 a python step"),
         (SILVER + "enrich: {language: {column: country}}\n", "P210 an enricher: language"),
         (SILVER + LOOKUP + WINDOW, "P210 a lookup and a window in one table"),
+        (
+            SILVER + WINDOW.replace("every", "gap").replace("measures", "group_by: [country]\nmeasures"),
+            "P210 session windows",
+        ),
+        (SILVER + WINDOW + "late: update\n", "P210 late rows that correct closed windows"),
+        (SILVER + WINDOW + "completeness: true\n", "P210 windows that say what they cover"),
+        (SILVER + CHANGES, "P210 a table from change events"),
+        (SILVER + JOIN, "P210 a join of two streams"),
         (SILVER + "sink: {kafka: {topic: t}}\n", "P210 a sink"),
     ],
-    ids=["embedded", "python", "enricher", "lookup and window", "sink"],
+    ids=[
+        "embedded",
+        "python",
+        "enricher",
+        "lookup and window",
+        "session",
+        "late",
+        "completeness",
+        "changes",
+        "join",
+        "sink",
+    ],
 )
 def test_stages_that_spark_does_not_run(project, silver, said):
     folder = project(silver=silver)
