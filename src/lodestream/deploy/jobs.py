@@ -108,7 +108,7 @@ def _keys(plan: FlowPlan) -> tuple[str, ...]:
 
 def rewritten(table: Table) -> bool:
     """Whether a table's files are replaced as it runs: what else would rewrite them, would be in the way."""
-    return table.window is not None and table.emit == "updates"
+    return table.changes is not None or (table.window is not None and table.emit == "updates")
 
 
 def stream_job(project: Project, tables: Sequence[TableName]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from lodestream.model.diagnostic import Diagnostic
 from lodestream.model.project import Project
 from lodestream.model.table import Table, TableName
 from lodestream.planning.compile import Plans
+from lodestream.planning.on_spark import refuse_stages
 from lodestream.project.mistakes import Mistakes
 
 SOURCES = ("files", "kafka")
@@ -29,12 +30,8 @@ def refusals(project: Project, plans: Plans, mistakes: Mistakes) -> None:
                 project.place(name, "source"), "D506", f"source {table.source.name} is of the embedded engine only",
                 table=name, fix=f"read {' or '.join(SOURCES)}, or keep this project on one machine",
             )  # fmt: skip
-        for i, enricher in enumerate(table.enrichers):
-            mistakes.add(
-                project.place(name, "enrichers", i, enricher.name),
-                "D506", f"enricher {enricher.name} is of the embedded engine only",
-                table=name, fix="keep this table on one machine, or enrich without it",
-            )  # fmt: skip
+        if name in plans.flows:
+            refuse_stages(project, plans.flows[name], mistakes)
         if table.engine != "embedded" or table.enrichers:
             continue
         for note in functions.get(name, []):

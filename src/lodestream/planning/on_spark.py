@@ -20,6 +20,7 @@ from lodestream.model.table import Session, TableName
 from lodestream.project.mistakes import Mistakes
 
 _SOURCES = ("files", "generator", "kafka", "replay")
+_HERE = "run this table on the embedded engine"
 
 
 def refuse_on_spark(project: Project, flows: Mapping[TableName, FlowPlan]) -> None:
@@ -31,44 +32,55 @@ def refuse_on_spark(project: Project, flows: Mapping[TableName, FlowPlan]) -> No
 
 
 def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
-    table, here = plan.table, "run this table on the embedded engine"
-
-    def no(message: str, fix: str, *path: str | int) -> None:
-        mistakes.add(project.place(table.name, *path), "P210", message, table=table.name, fix=fix)
-
-    if table.engine == "embedded":
+    no, first = _Refusals(project, plan, mistakes), plan.steps[0]
+    if plan.table.engine == "embedded":
         no("this table runs on the embedded engine only", "run it there, or use portable functions only", "engine")
-    steps = {type(step): step for step in plan.steps}
-    first = plan.steps[0]
     if isinstance(first, ReadSource):
         if first.source.name not in _SOURCES:
-            no(f"Spark does not read {first.source.name}", here, "source")
+            no(f"Spark does not read {first.source.name}", _HERE, "source")
         if first.source.settings.get("share") is True:
             no("a shared source", "take share out: on Spark the cluster shares the work", "source")
+    refuse_stages(project, plan, mistakes)
+    if plan.sinks:
+        no("a sink", "publish from the embedded engine: lodestream run --table", "sinks")
+
+
+def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
+    """Note, as P210, the stages of a table that Spark does not run."""
+    no, table, first = _Refusals(project, plan, mistakes), plan.table, plan.steps[0]
+    steps = {type(step) for step in plan.steps}
+    if isinstance(first, ReadSource):
         if first.drift in ("add", "widen"):
             no(f"drift: {first.drift} on Spark", "declare the columns, or set drift: quarantine", "drift")
         if Watermark in steps:
             no("event time on a table that reads a source", "move it to the table above", "event_time")
     for i, enricher in enumerate(table.enrichers):
-        no(f"an enricher: {enricher.name}", here, "enrichers", i, enricher.name)
+        no(f"an enricher: {enricher.name}", _HERE, "enrichers", i, enricher.name)
     if isinstance(table.window, Session):
-        no("session windows", here, "window", "gap")
+        no("session windows", _HERE, "window", "gap")
     if isinstance(first, ReadTable) and first.windows is not None:
-        no("windows of windows", here, "from")
+        no("windows of windows", _HERE, "from")
     if table.late == "update":
-        no("late rows that correct closed windows", here, "late")
+        no("late rows that correct closed windows", _HERE, "late")
     if table.completeness:
-        no("windows that say what they cover", here, "completeness")
+        no("windows that say what they cover", _HERE, "completeness")
     if JoinStreams in steps:
-        no("a join of two streams", here, "join")
+        no("a join of two streams", _HERE, "join")
     if ApplyChanges in steps:
-        no("a table from change events", here, "changes")
+        no("a table from change events", _HERE, "changes")
     for i, lookup in enumerate(table.lookups):
         if lookup.as_of is not None:
-            no("a lookup as of a moment", here, "lookups", i, "as_of")
+            no("a lookup as of a moment", _HERE, "lookups", i, "as_of")
     if RunPython in steps:
-        no("a python step", here, "python")
+        no("a python step", _HERE, "python")
     if LookUp in steps and Aggregation in steps:
         no("a lookup and a window in one table", "look up in the table below, and window over that", "lookups")
-    if plan.sinks:
-        no("a sink", "publish from the embedded engine: lodestream run --table", "sinks")
+
+
+class _Refusals:
+    def __init__(self, project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
+        self._project, self._name, self._mistakes = project, plan.table.name, mistakes
+
+    def __call__(self, message: str, fix: str, *path: str | int) -> None:
+        place = self._project.place(self._name, *path)
+        self._mistakes.add(place, "P210", message, table=self._name, fix=fix)
