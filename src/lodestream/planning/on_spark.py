@@ -12,10 +12,11 @@ from lodestream.model.steps import (
     JoinStreams,
     LookUp,
     ReadSource,
+    ReadTable,
     RunPython,
     Watermark,
 )
-from lodestream.model.table import TableName
+from lodestream.model.table import Session, TableName
 from lodestream.project.mistakes import Mistakes
 
 _SOURCES = ("files", "generator", "kafka", "replay")
@@ -52,6 +53,17 @@ def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
         no(f"an enricher: {enricher.name}", "run this table on the embedded engine", "enrichers", i, enricher.name)
     if JoinStreams in steps:
         no("a join of two streams", "run this table on the embedded engine", "join")
+    window = steps.get(Aggregation)
+    if isinstance(window, Aggregation):
+        here = "run this table on the embedded engine"
+        if isinstance(window.window, Session):
+            no("session windows", here, "window")
+        if window.late != "quarantine":
+            no("late rows that correct a window", here, "late")
+        if window.completeness:
+            no("completeness", here, "completeness")
+    if isinstance(first, ReadTable) and first.windows is not None:
+        no("windows of windows", "run this table on the embedded engine", "from")
     if ApplyChanges in steps:
         no("a table from change events", "run this table on the embedded engine", "changes")
     for i, lookup in enumerate(table.lookups):

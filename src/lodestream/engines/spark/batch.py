@@ -18,6 +18,7 @@ from lodestream.errors import ConfigError
 from lodestream.lake.layout import table_path
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, Watermark
+from lodestream.model.table import Window
 from lodestream.model.types import Schema
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def _looked_up(rows: DataFrame, step: LookUp, number: int, pins: Mapping[str, in
 
 def _windows_missed(rows: DataFrame, step: Aggregation, column: str, late_us: int) -> DataFrame:
     """Rows late for all their windows are late; those late for some go on, with the starts that they missed."""
+    assert isinstance(step.window, Window)
     every, slide = step.window.every_us, step.window.step_us
     time = f"unix_micros({quoted(column)})"
     starts = f"transform(sequence(0, {-(-every // slide) - 1}), k -> {time} - pmod({time}, {slide}) - k * {slide})"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lodestream.engines.spark.expressions import quoted, value
 from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, judged
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, Watermark
+from lodestream.model.table import Window
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -74,6 +75,7 @@ def _windows(passing: DataFrame, step: Aggregation) -> DataFrame:
     """
     from pyspark.sql import functions as fn
 
+    assert isinstance(step.window, Window)
     needed = sorted({column for _, measure in step.measures for column in measure.columns})
     groups = [f"_group{i}" for i in range(len(step.group_by))]
     items = [f"CASE WHEN NOT {_ASIDE} THEN {quoted(name)} END AS {quoted(name)}" for name in needed]
