@@ -208,11 +208,11 @@ class KafkaWriter:
                 return self._send_plainly(self._producer, messages)
             return self._send_together(self._producer, messages, bookmark)
         except ck.KafkaException as error:
-            failed = self._seen.failed
-            if not failed and error.args[0].code() == _ERROR._STATE:  # it stands for what a report on its way will say
-                self._producer.flush(_ANSWER_S)
-            reason, message = failed[0] if failed else (error.args[0], None)
-            translated = self._translated(error.args[0] if _is_fenced(error.args[0]) else reason, message)
+            told, failed = error.args[0], self._seen.failed
+            if not failed and not _is_fenced(told):  # a report on its way says which message it was
+                self._producer.flush(_FULL_WAIT_S * 20)
+            reason, message = failed[0] if failed else (self._cause(told), None)
+            translated = self._translated(told if _is_fenced(told) else reason, message)
             self._abort()
             raise translated from error
         except OverrunError:
@@ -265,6 +265,16 @@ class KafkaWriter:
                     raise self._translated(error.args[0], message) from error
             count += 1
         return count
+
+    def _cause(self, told: ck.KafkaError) -> ck.KafkaError:
+        """What broke the transaction, where `told` says only that it is broken."""
+        if told.code() == _ERROR._STATE and self._producer is not None and self._transactional_id is not None:
+            try:
+                within(_ANSWER_S, self._producer.begin_transaction)  # refused, with the reason why one is broken
+            except ck.KafkaException as error:
+                reason: ck.KafkaError = error.args[0]
+                return reason
+        return told
 
     def _abort(self) -> None:
         """Hide what was sent at once, so that readers need not wait until the transaction times out."""
