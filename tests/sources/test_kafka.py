@@ -580,3 +580,34 @@ def test_a_member_that_was_busy_for_too_long_comes_back_and_reads_on(kafka):
             made.close()
     assert ids(pieces) == list(range(20))
     made.close()
+
+
+def test_what_was_held_of_partitions_that_others_read_now_is_let_go(kafka):
+    """A member that held messages of a partition, and lost it, plans nothing behind what the other has taken since."""
+    topic = Topic(kafka, partitions=2)
+    for partition in (0, 1):
+        topic.send(rows(0, 10), partition)
+
+    def member(name):
+        reading = Reading(COLUMNS, True, "quarantine", "/", group=f"group-{topic.name}", member=name)
+        given = {"servers": kafka.plain, "topic": topic.name, "linger": 0, "share": True}
+        return make_source(Component("kafka", given), Component("json"), reading)
+
+    first, second = member("m-0"), member("m-1")
+    _, consumed = take_all(first)
+    deadline = time.monotonic() + 30
+    while len(first._reader().assigned) != 1 or len(second._reader().assigned) != 1:
+        assert time.monotonic() < deadline
+        for one in (second, first):  # what they plan is not taken: messages stay with who held them
+            one.plan({}, ALL, NOW_US)
+    ((_, lost),) = second._reader().assigned
+    topic.send(rows(10, 20), lost)
+    unit = next(unit for unit in consumed if unit.startswith(f"{topic.name}/{lost}"))
+    taken = dict(consumed)
+    while taken[unit].end < 20:
+        assert time.monotonic() < deadline
+        taken.update({one.unit: one for one in second.plan(taken, ALL, NOW_US)})
+    for _ in range(5):
+        assert [one for one in first.plan(taken, ALL, NOW_US) if one.unit == unit] == []
+    first.close()
+    second.close()

@@ -181,7 +181,12 @@ class KafkaSource:
         return last.end if last is not None else self._starts[partition]
 
     def _line_up(self, reader: KafkaReader) -> None:
-        """Make buffer and consumer agree with the positions in the table, whatever came before they were known."""
+        """Make buffer and consumer agree with the positions in the table, whatever came before they were known.
+
+        What is held of partitions that others read now is let go: it may be in the table already, and would be behind
+        the positions of here on.
+        """
+        self._buffer.forget(self._buffer.partitions - reader.assigned.keys())
         for partition in list(reader.assigned):
             position = self._position(partition)
             begun = self._buffer.begun(partition)

@@ -100,6 +100,9 @@ class SourceInput:
     def next_after(self, consumed: Mapping[str, SourceRange]) -> Planned | None:
         """Ask the source for ranges after `consumed`."""
         ranges = tuple(self.source.plan(consumed, self._around.limit, self._around.clock()))
+        backwards = [one for one in ranges if one.end < one.start]
+        if backwards:  # to run it would read again what follows
+            raise CorruptionError("a source plans backwards", unit=backwards[0].unit, start=backwards[0].start)
         return Planned("data", ranges=ranges) if ranges else None
 
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
