@@ -13,7 +13,7 @@ from lodestream.planning.on_spark import refuse_stages
 from lodestream.project.mistakes import Mistakes
 
 SOURCES = ("files", "kafka")
-"""Sources that the Spark engine reads."""
+"""Sources that clusters reach."""
 
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*://|/Volumes/|\$\{")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lodestream.model.expression import Aggregate, Expression
 from lodestream.model.table import (
@@ -23,6 +24,8 @@ from lodestream.model.table import (
     Window,
 )
 from lodestream.model.types import Schema
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,10 +288,14 @@ class FlowPlan:
     declaration: str = "{}"
     sinks: tuple[Publish, ...] = ()
 
+    def step(self, kind: type[Kind]) -> Kind | None:
+        """The first step of a kind, None when there is none."""
+        return next((step for step in self.steps if isinstance(step, kind)), None)
+
     @property
     def join(self) -> JoinStreams | None:
         """The step that joins another stream, if there is one."""
-        return next((step for step in self.steps if isinstance(step, JoinStreams)), None)
+        return self.step(JoinStreams)
 
     @property
     def streams(self) -> tuple[TableName, ...]:
@@ -299,4 +306,5 @@ class FlowPlan:
     @property
     def partition_columns(self) -> tuple[str, ...]:
         """Names of the physical partition columns."""
-        return next((tuple(p.name for p in step.partitions) for step in self.steps if isinstance(step, Write)), ())
+        write = self.step(Write)
+        return tuple(partition.name for partition in write.partitions) if write is not None else ()

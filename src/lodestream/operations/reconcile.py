@@ -129,7 +129,7 @@ class _Check:
         if len(np.unique(given)) != len(given):
             report.problems.append("input holds a position twice")
         aside, notes = self.set_aside(batch)
-        window = next((s for s in self.plan.steps if isinstance(s, Aggregation)), None)
+        window = self.plan.step(Aggregation)
         if self.plan.table.changes is not None:
             self.compare_changes(table, given, aside)
         elif window is None:
@@ -188,7 +188,7 @@ class _Check:
 
     def event_columns(self) -> list[str]:
         """The event-time column, when the upstream table has it as it is used."""
-        step = next((s for s in self.plan.steps if isinstance(s, Watermark)), None)
+        step = self.plan.step(Watermark)
         derived = {d.name for d in self.plan.table.derive}
         return [step.event_time.column] if step and step.event_time.column not in derived else []
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from lodestream.model.steps import Annotate, ApplyChanges, Derive, FlowPlan, LookUp, RunPython
 from lodestream.model.table import VALID_FROM, VALID_TO
+from lodestream.query.quoting import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def _changes(plan: FlowPlan, step: ApplyChanges) -> str:
     derived = {name: made.duckdb for one in plan.steps if isinstance(one, Derive) for name, made in one.columns}
     names = {*step.changes.keys, *step.changes.sequence_by}
     names |= step.delete_when.columns if step.delete_when is not None else set()
-    made = ", ".join(f"{derived.get(name, _quoted(name))} AS {_quoted(name)}" for name in sorted(names))
+    made = ", ".join(f"{derived.get(name, quoted(name))} AS {quoted(name)}" for name in sorted(names))
     deletes = f"coalesce({step.delete_when.duckdb}, false)" if step.delete_when is not None else "false"
     return f"SELECT *, {deletes} AS deletes FROM (SELECT _source, _position, {made} FROM given)"
 
@@ -89,13 +90,13 @@ def _changes(plan: FlowPlan, step: ApplyChanges) -> str:
 def _standing(step: ApplyChanges) -> str:
     """The changes that no other replaces: the greatest of each key, with history of each key and sequence."""
     keys, sequence = step.changes.keys, step.changes.sequence_by
-    order = ", ".join(map(_quoted, dict.fromkeys((*sequence, "_source", "_position"))))
-    group = ", ".join(map(_quoted, dict.fromkeys((*keys, *(sequence if step.changes.history else ())))))
+    order = ", ".join(map(quoted, dict.fromkeys((*sequence, "_source", "_position"))))
+    group = ", ".join(map(quoted, dict.fromkeys((*keys, *(sequence if step.changes.history else ())))))
     last = f"SELECT unnest(arg_max(change, row({order}))) FROM change GROUP BY {group}"
     if not step.changes.history:
         return last
-    start = _quoted(sequence[0])
-    within = f"PARTITION BY {', '.join(map(_quoted, keys))} ORDER BY {start}"
+    start = quoted(sequence[0])
+    within = f"PARTITION BY {', '.join(map(quoted, keys))} ORDER BY {start}"
     return f"SELECT *, lead({start}) OVER ({within}) AS next FROM ({last})"
 
 
@@ -111,13 +112,13 @@ def _comparisons(step: ApplyChanges) -> Iterator[tuple[str, str]]:
         f"SELECT h._source, h._position FROM held h ANTI JOIN (FROM standing WHERE NOT deletes) s ON {same}",
     )
     names = dict.fromkeys((*step.changes.keys, *step.changes.sequence_by))
-    differs = [f"h.{_quoted(name)} IS DISTINCT FROM s.{_quoted(name)}" for name in names]
+    differs = [f"h.{quoted(name)} IS DISTINCT FROM s.{quoted(name)}" for name in names]
     yield (
         "row has another key or sequence than its change",
         f"SELECT h._source, h._position FROM held h JOIN standing s ON {same} WHERE {' OR '.join(differs)}",
     )
     if step.changes.history:
-        start = _quoted(step.changes.sequence_by[0])
+        start = quoted(step.changes.sequence_by[0])
         yield (
             "row has another span than its change",
             f"SELECT h._source, h._position FROM held h JOIN standing s ON {same}"
@@ -128,7 +129,3 @@ def _comparisons(step: ApplyChanges) -> Iterator[tuple[str, str]]:
 def _utc(table: pa.Table) -> pa.Table:
     fields = [f.with_type(pa.timestamp("us")) if pa.types.is_timestamp(f.type) else f for f in table.schema]
     return table.cast(pa.schema([field.with_nullable(True) for field in fields]))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

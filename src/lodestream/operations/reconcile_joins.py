@@ -14,6 +14,7 @@ from lodestream.lake.layout import table_path
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import JOIN_META, TableName
 from lodestream.operations.positions import I64, Coder, open_table, read_columns
+from lodestream.query.quoting import quoted
 
 _KEYS = ("_source", "_position")
 _PLACE = "_place"
@@ -133,8 +134,8 @@ class _Check:
         away = np.concatenate(
             [np.empty(0, np.int64), *(self.aside[kind] for kind in ("late", "quarantine", "duplicate"))]
         )
-        on = [f"l.{_quoted(a)} = r.{_quoted(b)}" for a, b in self.join.on]
-        times = f"epoch_us(r.{_quoted(self.join.event_time.column)}) - epoch_us(l.{_quoted(self.time)})"
+        on = [f"l.{quoted(a)} = r.{quoted(b)}" for a, b in self.join.on]
+        times = f"epoch_us(r.{quoted(self.join.event_time.column)}) - epoch_us(l.{quoted(self.time)})"
         sides = {"l": here, "r": there}
         with duckdb.connect(":memory:") as connection:
             for name, rows in sides.items():
@@ -160,7 +161,3 @@ def _named(sources: pa.ChunkedArray, prefix: str) -> pa.Array:
 def _after(rows: pa.Table, column: str, time_us: int) -> pa.Array:
     times = np.asarray(rows.column(column).cast(pa.int64()).fill_null(-(1 << 63)).to_numpy(), np.int64)
     return pa.array(times > time_us)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -151,25 +151,27 @@ def _batches(
     """The batches of a stream table, from its recorded plans; of a history that it looks up, the version pinned."""
     users = flows[USERS]
     for plan in flow.plans:
-        versions = range(plan.after + 1, plan.upto + 1)
-        numbers = [upstream.table.batch_of[v] for v in versions if v in upstream.table.batch_of]
         pins = {}
         if str(USERS) in plan.pins:
             seen = [batch for version, batch in users.table.batch_of.items() if version <= plan.pins[str(USERS)]]
             pins[USERS] = [row for batch in sorted(seen) for row in known[batch - 1]]
         if str(HISTORY) in plan.pins:
             pins[HISTORY] = list[Row](flows[HISTORY].table.at(plan.pins[str(HISTORY)]))
-        yield Batch([row for number in numbers for row in rows[number - 1]], pins)
+        yield Batch(_between(upstream, rows, plan.after, plan.upto), pins)
 
 
 def _with_joined(flow: _Flow, batches: Sequence[Batch], other: _Flow, rows: Sequence[Sequence[Row]]) -> list[Batch]:
     """The batches with the rows that their plans take from the other stream."""
     made = []
     for plan, batch in zip(flow.plans, batches, strict=True):
-        versions = range(plan.joined_after + 1, plan.joined_upto + 1)
-        numbers = [other.table.batch_of[v] for v in versions if v in other.table.batch_of]
-        made.append(replace(batch, joined=[row for number in numbers for row in rows[number - 1]]))
+        made.append(replace(batch, joined=_between(other, rows, plan.joined_after, plan.joined_upto)))
     return made
+
+
+def _between(flow: _Flow, rows: Sequence[Sequence[Row]], after: int, upto: int) -> list[Row]:
+    """Of a flow's rows by batch those that its versions `after` < v <= `upto` added."""
+    numbers = [flow.table.batch_of[v] for v in range(after + 1, upto + 1) if v in flow.table.batch_of]
+    return [row for number in numbers for row in rows[number - 1]]
 
 
 def _following(

@@ -7,7 +7,6 @@ says which questions it waits for, and is told when answers are durable.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import heapq
 import json
 import os
@@ -22,6 +21,7 @@ from threading import Thread
 from typing import Any
 
 from lodestream.engines.embedded.ledger import Entry, Ledger
+from lodestream.engines.embedded.locks import try_lock
 from lodestream.errors import LodestreamError, TransientError
 from lodestream.lake.disk import Disk, random_id, settle, write_placed
 from lodestream.model.steps import Ask
@@ -176,13 +176,8 @@ class Asker:
             return
         self._claim_at = time.monotonic() + _CLAIM_EVERY_S
         settle(self._disk, self._folder)
-        descriptor = os.open(os.path.join(self._folder, "asking.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-        else:
-            self._claimed = descriptor
+        self._claimed = try_lock(os.path.join(self._folder, "asking.lock"), 0o666)
+        if self._claimed is not None:
             self._ledger.refresh()  # whoever asked before us may have recorded since
             self._noted = trouble(self._disk, self._folder)  # and died during an outage
 

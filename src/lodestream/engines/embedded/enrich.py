@@ -41,7 +41,7 @@ class Enrichment:
     def __init__(self, plan: FlowPlan, around: Surroundings) -> None:
         self.wake: Callable[[], None] = lambda: None
         self._table, self._around = plan.table.name, around
-        self._step = next((step for step in plan.steps if isinstance(step, Ask)), None)
+        self._step = plan.step(Ask)
         self._inline: dict[int, Enricher] = {}
         self._desk: _Desk | None = None
 

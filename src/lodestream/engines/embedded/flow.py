@@ -91,10 +91,10 @@ class Flow:
         self._connection = connect()
         self.enrichment = Enrichment(plan, around)
         self._stages = RowStages(self._connection, plan, around.functions, self.enrichment)
-        self._dedupe = next((s for s in plan.steps if isinstance(s, Dedupe)), None)
-        self._window = next((s for s in plan.steps if isinstance(s, Aggregation)), None)
-        self._changes = next((s for s in plan.steps if isinstance(s, ApplyChanges)), None)
-        self._watermark = next((s for s in plan.steps if isinstance(s, Watermark)), None)
+        self._dedupe = plan.step(Dedupe)
+        self._window = plan.step(Aggregation)
+        self._changes = plan.step(ApplyChanges)
+        self._watermark = plan.step(Watermark)
         self._join = plan.join
         self._readers = Readers(around.disk, around.lake)
         lookups = [s for s in plan.steps if isinstance(s, LookUp)]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import socket
 
+from lodestream.engines.embedded.locks import try_lock
 from lodestream.errors import ConfigError
 
 MEMBERS_MAX = 64
@@ -55,10 +54,4 @@ class Membership:
             self._held = None
 
     def _lock(self, name: str) -> int | None:
-        """A file descriptor that holds the lock, or None when somebody else has it."""
-        descriptor = os.open(os.path.join(self._folder, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        os.close(descriptor)
-        return None
+        return try_lock(os.path.join(self._folder, name))

@@ -199,7 +199,7 @@ class QueryOutput(_Writer):
 
 def make_output(plan: FlowPlan, connection: duckdb.DuckDBPyConnection, table: DeltaTable) -> Output:
     """How a flow writes its table."""
-    window = next((step for step in plan.steps if isinstance(step, Aggregation)), None)
+    window = plan.step(Aggregation)
     if window is not None:
         return WindowOutput(plan, connection, table, window)
     if any(isinstance(step, ApplyChanges) for step in plan.steps):

@@ -6,13 +6,13 @@ none or has forgotten it, tells others how far the sink is, and keeps upkeep fro
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from urllib.parse import quote, unquote
 
+from lodestream.engines.embedded.locks import try_lock
 from lodestream.errors import CorruptionError
 from lodestream.lake.disk import Disk, replace_durable
 from lodestream.lake.layout import flow_folder
@@ -102,14 +102,8 @@ class SinkMemory:
         if self._lock is not None:
             return True
         os.makedirs(os.path.dirname(self._lock_path), exist_ok=True)
-        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        self._lock = descriptor
-        return True
+        self._lock = try_lock(self._lock_path)
+        return self._lock is not None
 
     def unlock(self) -> None:
         """Let others publish; twice is harmless."""

@@ -58,8 +58,8 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str) -> Ba
         ConfigError: a row does not meet a rule with `else: fail`.
     """
     rows = stream.where(f"{BRANCH} = {ROWS}")
-    window = next((step for step in plan.steps if isinstance(step, Aggregation)), None)
-    watermark = next((step for step in plan.steps if isinstance(step, Watermark)), None)
+    window = plan.step(Aggregation)
+    watermark = plan.step(Watermark)
     rows = rows.selectExpr("*", f"cast(NULL AS string) AS {DETAIL}") if DETAIL not in rows.columns else rows
     if any(isinstance(step, Dedupe) for step in plan.steps):
         assert watermark is not None

@@ -73,8 +73,8 @@ class SparkFlow:
         self._begun = 0
         self._around, self._session = around, session
         self._make_recipe, self._poll_s = make_recipe, poll_s
-        self._window = next((step for step in plan.steps if isinstance(step, Aggregation)), None)
-        self._watermark = next((step for step in plan.steps if isinstance(step, Watermark)), None)
+        self._window = plan.step(Aggregation)
+        self._watermark = plan.step(Watermark)
         self._stateful = self._window is not None or any(isinstance(step, Dedupe) for step in plan.steps)
         self.listener: Listener = lambda _committed: None
 

@@ -64,10 +64,10 @@ def judged(frame: DataFrame, plan: FlowPlan) -> DataFrame:
         flags += _broken(rule)
     frame = frame.selectExpr(*items)
     frame = _with_fate(frame, flags, decodes=REASONS in frame.columns)
-    watermark = next((step for step in plan.steps if isinstance(step, Watermark)), None)
+    watermark = plan.step(Watermark)
     if watermark is not None:
         frame = _without_time(frame, watermark.event_time.column)
-    window = next((step for step in plan.steps if isinstance(step, Aggregation)), None)
+    window = plan.step(Aggregation)
     return frame if window is None else _with_window_errors(frame, window)
 
 

@@ -37,9 +37,9 @@ def stream_of(frame: DataFrame, plan: FlowPlan) -> DataFrame:
     from pyspark.sql import functions as fn
 
     rows = judged(frame, plan)
-    watermark = next((step for step in plan.steps if isinstance(step, Watermark)), None)
-    dedupe = next((step for step in plan.steps if isinstance(step, Dedupe)), None)
-    window = next((step for step in plan.steps if isinstance(step, Aggregation)), None)
+    watermark = plan.step(Watermark)
+    dedupe = plan.step(Dedupe)
+    window = plan.step(Aggregation)
     branches = [rows.withColumn(BRANCH, fn.lit(ROWS))]
     if watermark is None or (dedupe is None and window is None):
         return branches[0]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lodestream.expressions import conditionals
-from lodestream.expressions.coercion import decimal_type, widen
-from lodestream.expressions.functions.numbers import attempted
+from lodestream.expressions.coercion import widen
+from lodestream.expressions.functions.numbers import attempted, digits_of, rounded_decimal
 from lodestream.expressions.operators import compare, from_unscaled, unscaled
 from lodestream.expressions.registry import Call, scalar
 from lodestream.expressions.typed import VOID, Typed, any_of, duckdb_type, lazy, let, literal, strict
@@ -89,19 +89,15 @@ def _factorial(call: Call) -> Typed:
 @scalar(_SECTION, "bround", "integer or decimal[, int]", "as round", "half to even; literal d >= 0")
 def _bround(call: Call) -> Typed:
     call.count(1, 2)
-    value = call.number(0)
-    digits = call.literal_int(1) if len(call) == 2 else 0
-    if not 0 <= digits <= 18:
-        raise call.error("digits must be a literal from 0 to 18", "P101")
+    value, digits = call.number(0), digits_of(call)
     if value.type.is_integer:
         return value.with_spark(call.spark)
     if value.type.name != "decimal":
         raise call.error(f"takes integers and decimals, not {value.type}", nearest="bround(cast(… as decimal(…)))")
-    scale = min(value.type.scale, digits)
-    kind = decimal_type(min(38, value.type.precision - value.type.scale + 1 + scale), scale)
+    kind = rounded_decimal(value.type, digits)
     if value.type.precision + value.type.scale > 37 or kind.precision + kind.scale > 38:
         raise call.error(f"needs more than 38 digits for {value.type}", "P103", "bround(cast(… as decimal(18,…)))")
-    unit = 10 ** (value.type.scale - scale)
+    unit = 10 ** (value.type.scale - kind.scale)
     if unit == 1:
         return strict(kind, f"CAST({value.duckdb} AS {duckdb_type(kind)})", call.spark, (value,))
 

@@ -68,6 +68,20 @@ def _whole(call: Call) -> Typed:
     return strict(BIGINT, let(value.duckdb, build), call.spark, (value,))
 
 
+def digits_of(call: Call) -> int:
+    """The digits that the second argument of a rounding asks for, 0 without it."""
+    digits = call.literal_int(1) if len(call) == 2 else 0
+    if not 0 <= digits <= 18:
+        raise call.error("digits must be a literal from 0 to 18", "P101")
+    return digits
+
+
+def rounded_decimal(kind: DataType, digits: int) -> DataType:
+    """The type of a decimal rounded to `digits`."""
+    scale = min(kind.scale, digits)
+    return decimal_type(min(38, kind.precision - kind.scale + 1 + scale), scale)
+
+
 @scalar(
     _SECTION,
     "round",
@@ -77,15 +91,11 @@ def _whole(call: Call) -> Typed:
 )
 def _round(call: Call) -> Typed:
     call.count(1, 2)
-    value = call.number(0)
-    digits = call.literal_int(1) if len(call) == 2 else 0
-    if not 0 <= digits <= 18:
-        raise call.error("digits must be a literal from 0 to 18", "P101")
+    value, digits = call.number(0), digits_of(call)
     if value.type.is_integer:
         return value.with_spark(call.spark)
     if value.type.name == "decimal":
-        scale = min(value.type.scale, digits)
-        kind = decimal_type(min(38, value.type.precision - value.type.scale + 1 + scale), scale)
+        kind = rounded_decimal(value.type, digits)
         return strict(kind, f"CAST({value.duckdb} AS {duckdb_type(kind)})", call.spark, (value,))
     if value.type.name == "float":
         raise call.error("takes double, not float", nearest="round(cast(… as double))")
