@@ -156,6 +156,21 @@ def test_a_row_of_the_other_side_is_mended_where_it_came_from(lab):
     flow.close()
 
 
+def test_what_an_enricher_sets_aside_is_the_row_that_came(lab):
+    """Enrichers come before the join: a joined row is no row that came in."""
+    lab.table("bronze.orders", ORDERS.replace("at: timestamp", "at: timestamp, note: string"))
+    paid = PAID.format(kind=lab.kind) + "enrich: {language: {column: note}}\n"
+    lab.table("silver.paid", paid)
+    notes = ["It rained all week long.", "x" * 2_000_000, "Il a plu toute la semaine."]
+    lab.events([{**order(n, n), "note": note} for n, note in enumerate(notes)], "o1.jsonl")
+    lab.events([payment(n, 10) for n in (0, 0, 0, 1, 2)], "p1.jsonl")
+    lab.run()
+    assert [(r["id"], r["language"]) for r in lab.rows("silver.paid")] == [(0, "en")] * 3 + [(2, "fr")]
+    (aside,) = lab.quarantine("silver.paid")
+    assert (json.loads(aside["row"])["id"], aside["reasons"]) == (1, ["enrich:language:too_long"])
+    lab.reconcile()
+
+
 def ask(lab, capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
         main(["-C", str(lab.root), *arguments])

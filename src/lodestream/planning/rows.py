@@ -16,7 +16,7 @@ NESTED = ("array", "map", "struct")
 
 
 def compile_stages(scope: Scope, shapes: Mapping[TableName, Shape]) -> list[Step]:
-    """The steps from the python function to the enrichers, in the fixed order; the scope ends after the last one."""
+    """The steps from the python function to the join, in the fixed order; the scope ends after the last one."""
     steps: list[Step] = []
     table = scope.table
     if table.python is not None and table.columns is not None:
@@ -32,9 +32,10 @@ def compile_stages(scope: Scope, shapes: Mapping[TableName, Shape]) -> list[Step
     steps += _dedup(scope)
     for i, lookup in enumerate(table.lookups):
         steps.append(_lookup(scope, i, lookup, shapes.get(lookup.table, Shape(lost=True))))
-    if table.join is not None:
+    steps += compile_enrichers(scope)
+    if table.join is not None:  # last: a joined row is no input row any more, so nothing may set it aside
         steps.append(compile_join(scope, table.join, shapes.get(table.join.table, Shape(lost=True))))
-    return [*steps, *compile_enrichers(scope)]
+    return steps
 
 
 def _derive(scope: Scope) -> Derive:
