@@ -218,6 +218,16 @@ def test_changed_content_under_a_consumed_name_is_refused(lab: Lab) -> None:
     lab.reconcile()
 
 
+def test_who_looks_up_in_a_table_whose_flow_fails_does_not_wait_for_ever(lab: Lab) -> None:
+    lab.events([good(1)])
+    lab.table("bronze.tiers", BRONZE + "expect: {cheap: {that: amount < 0, else: fail}}\n")
+    lab.table("silver.e", SILVER + "enrich: {lookup: {table: bronze.tiers, on: id, columns: {amount: tier}}}\n")
+    code, said = command(lab, "run", "--until-idle")
+    assert code == 3
+    assert "an expectation with `else: fail` is not met" in said
+    assert "the flow of a table that it waits for has failed" in said
+
+
 def test_a_file_deleted_half_read_is_refused_until_it_is_back(lab: Lab) -> None:
     (lab.root / "lodestream.yaml").write_text("project: lab\nlake: lake\nbatch: {rows_max: 10}\n")
     path = lab.events([good(n) for n in range(30)])

@@ -21,6 +21,7 @@ from lodestream.errors import (
     CorruptionError,
     DataLossRefused,
     LodestreamError,
+    MissingDriverError,
     TransientError,
 )
 
@@ -55,6 +56,7 @@ _NEXT: tuple[tuple[type[LodestreamError], str], ...] = (
     (ConflictError, "lodestream status"),
     (TransientError, "the same command again"),
     (AccessError, "lodestream query --help"),
+    (MissingDriverError, "the same command again, once it is installed"),
     (ConfigError, "lodestream plan"),
 )
 

@@ -53,6 +53,7 @@ class Board:
         self.news: dict[FlowName, int] = {}
         self.idle: dict[FlowName, bool] = {}
         self.caught_up: set[FlowName] = set()
+        self.failed: set[FlowName] = set()
         self.stopping = threading.Event()
 
     def committed(self, table: FlowName) -> None:
@@ -152,6 +153,8 @@ class Worker:
         finally:
             with board.changed:
                 board.idle[name] = True
+                if self.status.state == "failed":
+                    board.failed.add(name)
                 board.changed.notify_all()
             self.flow.close()
 
@@ -159,6 +162,10 @@ class Worker:
         """Open the flow and step it until asked to stop; errors leave through here."""
         board, name = self._board, self.flow.name
         while missing := self._waits_for():
+            for table in board.failed.intersection(missing):
+                raise LodestreamError(
+                    "the flow of a table that it waits for has failed", table=str(name), waited_for=str(table)
+                )
             self.status.state = "waiting"
             board.quiet(name, idle=False)
             self._pause(self._poll_s, until=missing)
