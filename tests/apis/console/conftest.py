@@ -120,7 +120,7 @@ class Served:
     about: Console
 
     def client(self, name="owner"):
-        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {name}"}, timeout=30)
+        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {name}"}, timeout=30, verify=False)
 
     def get(self, path, name="owner", **given):
         with self.client(name) as client:
