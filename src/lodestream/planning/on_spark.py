@@ -56,8 +56,8 @@ def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
             no("event time on a table that reads a source", "move it to the table above", "event_time")
     for i, enricher in enumerate(table.enrichers):
         no(f"an enricher: {enricher.name}", _HERE, "enrichers", i, enricher.name)
-    if isinstance(table.window, Session):
-        no("session windows", _HERE, "window", "gap")
+    if isinstance(table.window, Session) and table.emit == "updates":
+        no("sessions that are shown while they are open", "write emit: final", "window", "gap")
     if isinstance(first, ReadTable) and first.windows is not None:
         no("windows of windows", _HERE, "from")
     if table.late == "update":

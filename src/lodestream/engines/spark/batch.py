@@ -18,7 +18,7 @@ from lodestream.errors import ConfigError
 from lodestream.lake.layout import table_path
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, Watermark
-from lodestream.model.table import Window
+from lodestream.model.table import Session
 from lodestream.model.types import Schema
 
 if TYPE_CHECKING:
@@ -138,9 +138,11 @@ def _looked_up(rows: DataFrame, step: LookUp, number: int, pins: Mapping[str, in
 
 def _windows_missed(rows: DataFrame, step: Aggregation, column: str, late_us: int) -> DataFrame:
     """Rows late for all their windows are late; those late for some go on, with the starts that they missed."""
-    assert isinstance(step.window, Window)  # sessions are refused
-    every, slide = step.window.every_us, step.window.step_us
     time = f"unix_micros({quoted(column)})"
+    if isinstance(step.window, Session):  # what counts is the session that a row would be by itself
+        rows = _aside(rows, f"{time} + {step.window.gap_us} <= {late_us}", "'late'", "array('late')")
+        return rows.selectExpr("*", f"cast(NULL AS array<bigint>) AS {_LATE_STARTS}")
+    every, slide = step.window.every_us, step.window.step_us
     starts = f"transform(sequence(0, {-(-every // slide) - 1}), k -> {time} - pmod({time}, {slide}) - k * {slide})"
     late = f"filter({starts}, s -> s + {every} > {time} AND s + {every} <= {late_us})"
     on_time = f"exists({starts}, s -> s + {every} > {time} AND s + {every} > {late_us})"

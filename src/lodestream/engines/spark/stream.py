@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lodestream.engines.spark.expressions import quoted, value
 from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, judged
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, Watermark
-from lodestream.model.table import Window
+from lodestream.model.table import Session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -82,9 +82,11 @@ def _windows(passing: DataFrame, step: Aggregation) -> DataFrame:
     marked = passing.withColumn(_ASIDE, fn.expr(f"size({WINDOW_ERRORS}) > 0"))
     marked = marked.withColumn(_HASH, _position_hash()("_source", "_position"))
     marked = marked.selectExpr(*items, _TIME, _ASIDE, _HASH)
-    assert isinstance(step.window, Window)  # sessions are refused
-    slide = f"{step.window.step_us} microseconds"
-    span = fn.window(_TIME, f"{step.window.every_us} microseconds", slide).alias("_span")
+    if isinstance(step.window, Session):
+        span = fn.session_window(_TIME, f"{step.window.gap_us} microseconds").alias("_span")
+    else:
+        slide = f"{step.window.step_us} microseconds"
+        span = fn.window(_TIME, f"{step.window.every_us} microseconds", slide).alias("_span")
     measures = [fn.expr(measure.text).alias(f"_measure{i}") for i, (_, measure) in enumerate(step.measures)]
     made = marked.groupBy(span, *groups, _ASIDE).agg(
         *measures, fn.expr("count(1)").alias("_rows"), fn.expr(f"bit_xor({_HASH})").alias("_digest")
