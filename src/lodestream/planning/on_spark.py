@@ -12,7 +12,6 @@ from lodestream.model.steps import (
     JoinStreams,
     LookUp,
     ReadSource,
-    ReadTable,
     RunPython,
     Watermark,
 )
@@ -58,14 +57,10 @@ def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
         no(f"an enricher: {enricher.name}", _HERE, "enrichers", i, enricher.name)
     if isinstance(table.window, Session) and table.emit == "updates":
         no("sessions that are shown while they are open", "write emit: final", "window", "gap")
-    if isinstance(first, ReadTable) and first.windows is not None:
-        no("windows of windows", _HERE, "from")
     if table.late == "update":
         no("late rows that correct closed windows", _HERE, "late")
     if table.completeness:
         no("windows that say what they cover", _HERE, "completeness")
-    if JoinStreams in steps:
-        no("a join of two streams", _HERE, "join")
     if ApplyChanges in steps:
         no("a table from change events", _HERE, "changes")
     for i, lookup in enumerate(table.lookups):
@@ -73,6 +68,8 @@ def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
             no("a lookup as of a moment", _HERE, "lookups", i, "as_of")
     if RunPython in steps:
         no("a python step", _HERE, "python")
+    if LookUp in steps and JoinStreams in steps:
+        no("a lookup and a join in one table", "look up in the table below, and join that", "lookups")
     if LookUp in steps and Aggregation in steps:
         no("a lookup and a window in one table", "look up in the table below, and window over that", "lookups")
 

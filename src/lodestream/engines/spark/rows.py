@@ -35,7 +35,7 @@ def given_columns(plan: FlowPlan) -> list[str]:
     assert isinstance(first, ReadSource | ReadTable)
     names = [
         *first.schema.names,
-        *META_COLUMNS,
+        *(META_COLUMNS if not isinstance(first, ReadTable) or first.windows is None else ()),
         *(("_raw",) if isinstance(first, ReadSource) and first.keep_raw else ()),
     ]
     return [name for name in dict.fromkeys(names) if name != "_batch"]
