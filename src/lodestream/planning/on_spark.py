@@ -6,11 +6,8 @@ from collections.abc import Mapping
 
 from lodestream.model.project import Project
 from lodestream.model.steps import (
-    Aggregation,
     ApplyChanges,
     FlowPlan,
-    JoinStreams,
-    LookUp,
     ReadSource,
     RunPython,
     Watermark,
@@ -68,10 +65,6 @@ def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
             no("a lookup as of a moment", _HERE, "lookups", i, "as_of")
     if RunPython in steps:
         no("a python step", _HERE, "python")
-    if LookUp in steps and JoinStreams in steps:
-        no("a lookup and a join in one table", "look up in the table below, and join that", "lookups")
-    if LookUp in steps and Aggregation in steps:
-        no("a lookup and a window in one table", "look up in the table below, and window over that", "lookups")
 
 
 class _Refusals:

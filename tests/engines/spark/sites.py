@@ -95,7 +95,7 @@ class StreamSite(Site):
     def operators(self):
         """Stateful and joining stages that the stream goes through."""
         specs = self.stream.specs.values()
-        return sum((s.dedup is not None) + (s.window is not None) + len(s.lookups) for s in specs)
+        return sum(sum(part is not None for part in (s.dedup, s.window, s.join)) + len(s.lookups) for s in specs)
 
     def replay_on_embedded(self):
         """The embedded engine on the very same batches."""

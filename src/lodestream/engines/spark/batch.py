@@ -12,7 +12,18 @@ import pyarrow.compute as pc
 from lodestream.engines.embedded.rejects import QUARANTINE, rejected
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.joins import GIVEN_THERE, HERE, KEPT_THERE, THERE, alone_in, joined_in, output_of
-from lodestream.engines.spark.rows import EVENT_US, FAILED, FATE, GIVEN, HITS, RAW_FATE, WARNED, WINDOW_ERRORS
+from lodestream.engines.spark.lookups import looked_up
+from lodestream.engines.spark.rows import (
+    EVENT_US,
+    FAILED,
+    FATE,
+    GIVEN,
+    HITS,
+    RAW_FATE,
+    WARNED,
+    WINDOW_ERRORS,
+    with_window_errors,
+)
 from lodestream.engines.spark.source import DETAIL, REASONS, RECORD
 from lodestream.engines.spark.stream import BRANCH, FIRSTS, OTHERS, PAIRS, ROWS, WINDOW, WINDOWS
 from lodestream.errors import ConfigError
@@ -76,6 +87,8 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, given
         rows = _looked_up(rows, step, number, batch.pins, lake)
     if window is not None:
         assert watermark is not None
+        if WINDOW_ERRORS not in rows.columns:
+            rows = with_window_errors(rows, window)
         rows = _aside(rows, f"size({WINDOW_ERRORS}) > 0", "'quarantine'", WINDOW_ERRORS)
         rows = _windows_missed(rows, window, watermark.event_time.column, batch.late_us)
     if plan.join is not None:
@@ -141,29 +154,10 @@ def _aside(rows: DataFrame, condition: str, kind: str, reasons: str) -> DataFram
 
 def _looked_up(rows: DataFrame, step: LookUp, number: int, pins: Mapping[str, int], lake: str) -> DataFrame:
     """A left join to the pinned version; a key that stands there more than once sets the row aside."""
-    from pyspark.sql import functions as fn
-
-    lookup = step.lookup
-    path = table_path(lake, lookup.table)
-    version = pins[str(lookup.table)]
-    there = rows.sparkSession.read.format("delta").option("versionAsOf", version).load(path)
-    keys = [f"_l{number}_key{i}" for i in range(len(lookup.on))]
-    values = [f"_l{number}_value{i}" for i in range(len(lookup.columns))]
-    there = there.selectExpr(
-        *(f"{quoted(theirs)} AS {key}" for key, (_, theirs) in zip(keys, lookup.on, strict=True)),
-        *(f"{quoted(theirs)} AS {name}" for name, (theirs, _) in zip(values, lookup.columns, strict=True)),
-    ).where(" AND ".join(f"{key} IS NOT NULL" for key in keys))
-    many = f"_l{number}_many"
-    there = there.groupBy(*keys).agg(fn.expr("count(1) > 1").alias(many), *(fn.first(v).alias(v) for v in values))
-    equal = [rows[quoted(ours)] == there[key] for key, (ours, _) in zip(keys, lookup.on, strict=True)]
-    joined = rows.join(there, equal, "left")
-    names = {
-        here: f"cast({v} AS {step.schema[here].type})" for v, (_, here) in zip(values, lookup.columns, strict=True)
-    }
-    kept = [quoted(name) for name in rows.columns if name not in names]
-    joined = joined.selectExpr(*kept, *(f"{text} AS {quoted(name)}" for name, text in names.items()), many)
-    reasons = f"array('lookup_ambiguous', 'lookup:{lookup.table}')"
-    return _aside(joined, many, "'quarantine'", reasons).drop(many)
+    table, many = step.lookup.table, f"_l{number}_many"
+    there = rows.sparkSession.read.format("delta").option("versionAsOf", pins[str(table)]).load(table_path(lake, table))
+    joined = looked_up(rows, there, step, number, many)
+    return _aside(joined, many, "'quarantine'", f"array('lookup_ambiguous', 'lookup:{table}')").drop(many)
 
 
 def _windows_missed(rows: DataFrame, step: Aggregation, column: str, late_us: int) -> DataFrame:

@@ -21,9 +21,10 @@ from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.engines.spark.batch import Batch, append, decide, merge, stored
 from lodestream.engines.spark.chained import watermarks_of, windows_as_rows
 from lodestream.engines.spark.expressions import quoted
+from lodestream.engines.spark.lookups import pinned_tables
 from lodestream.engines.spark.rows import given_columns
 from lodestream.engines.spark.source import PlannedSource, Recipe, batches_started
-from lodestream.engines.spark.stream import ARRIVED, TIME, stream_of
+from lodestream.engines.spark.stream import ARRIVED, TIME, Beside, stream_of
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused, LodestreamError, TransientError
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, flow_folder, quarantine_name, table_path
 from lodestream.lake.log import commit_path
@@ -165,7 +166,7 @@ class SparkFlow:
         self.listener = listener
         mode = "update" if self._window is not None and self._window.emit == "updates" else "append"
         self._followed = []
-        stream = stream_of(self._input(), self.plan, self._markers(), self._joined())
+        stream = stream_of(self._input(), self.plan, Beside(self._markers(), self._joined(), self._lookups()))
         writer = stream.writeStream.queryName(str(self.name)).outputMode(mode)
         writer = writer.option("checkpointLocation", self.checkpoint).foreachBatch(self._run)
         self.query = writer.trigger(processingTime=f"{self._poll_s} seconds").start()
@@ -244,6 +245,12 @@ class SparkFlow:
         if self._watermark is None or self._watermark.follows is None:
             return None
         return watermarks_of(self._session, self._around.lake, self._watermark.follows, TIME)
+
+    def _lookups(self) -> tuple[DataFrame, ...]:
+        """The tables looked up, where what is looked up is counted or joined."""
+        if self._window is None and self.plan.join is None:
+            return ()
+        return pinned_tables(self._session, self.plan, self._around.lake, self.epoch, self.checkpoint)
 
     def _new_rows(self, name: TableName) -> DataFrame:
         """The rows that a table's commits add."""
