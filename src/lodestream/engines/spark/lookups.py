@@ -18,7 +18,7 @@ from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.source import batches_started
-from lodestream.errors import DataLossRefused
+from lodestream.errors import ConfigError, DataLossRefused
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
@@ -125,12 +125,12 @@ class PinnedReader(DataSourceReader):  # type: ignore[misc]
 def pinned_tables(
     session: SparkSession, plan: FlowPlan, lake: str, epoch: int, checkpoint: str
 ) -> tuple[DataFrame, ...]:
-    """For each lookup of a flow the table, as every batch is to see it."""
+    """For each lookup of a flow the table, as every batch is to see it. Raises ConfigError when there is none yet."""
     found = []
     for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
         table = DeltaTable.open(LocalDisk(), table_path(lake, step.lookup.table))
         if table is None:
-            raise DataLossRefused("lookup table is gone", table=str(step.lookup.table))
+            raise ConfigError("lookup table does not exist yet; run it first", table=str(step.lookup.table))
         names = {theirs for _, theirs in step.lookup.on} | {theirs for theirs, _ in step.lookup.columns}
         columns = Schema(tuple(column for column in table.snapshot.metadata.schema if column.name in names))
         name = f"lodestream_lookup_{plan.table.name.layer}_{plan.table.name.name}_{number}"

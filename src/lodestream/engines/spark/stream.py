@@ -94,7 +94,7 @@ def _firsts(passing: DataFrame, step: Dedupe) -> DataFrame:
     from pyspark.sql import functions as fn
 
     within = fn.col(TIME).alias(TIME, metadata={_DELAY: step.expiry_us // 1000})
-    keys = [*step.dedup.keys, *(name for name in (MARKER,) if name in passing.columns)]
+    keys = list(step.dedup.keys)
     order = [ARRIVED] if ARRIVED in passing.columns else []
     partitions = int(str(passing.sparkSession.conf.get("spark.sql.shuffle.partitions")))
     others = [fn.col(quoted(name)) for name in passing.columns if name != TIME]
