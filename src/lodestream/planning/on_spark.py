@@ -6,13 +6,9 @@ from collections.abc import Mapping
 
 from lodestream.model.project import Project
 from lodestream.model.steps import (
-    Aggregation,
     ApplyChanges,
     FlowPlan,
-    JoinStreams,
-    LookUp,
     ReadSource,
-    ReadTable,
     RunPython,
     Watermark,
 )
@@ -56,16 +52,12 @@ def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
             no("event time on a table that reads a source", "move it to the table above", "event_time")
     for i, enricher in enumerate(table.enrichers):
         no(f"an enricher: {enricher.name}", _HERE, "enrichers", i, enricher.name)
-    if isinstance(table.window, Session):
-        no("session windows", _HERE, "window", "gap")
-    if isinstance(first, ReadTable) and first.windows is not None:
-        no("windows of windows", _HERE, "from")
+    if isinstance(table.window, Session) and table.emit == "updates":
+        no("sessions that are shown while they are open", "write emit: final", "window", "gap")
     if table.late == "update":
         no("late rows that correct closed windows", _HERE, "late")
     if table.completeness:
         no("windows that say what they cover", _HERE, "completeness")
-    if JoinStreams in steps:
-        no("a join of two streams", _HERE, "join")
     if ApplyChanges in steps:
         no("a table from change events", _HERE, "changes")
     for i, lookup in enumerate(table.lookups):
@@ -73,8 +65,6 @@ def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
             no("a lookup as of a moment", _HERE, "lookups", i, "as_of")
     if RunPython in steps:
         no("a python step", _HERE, "python")
-    if LookUp in steps and Aggregation in steps:
-        no("a lookup and a window in one table", "look up in the table below, and window over that", "lookups")
 
 
 class _Refusals:

@@ -29,8 +29,6 @@ def _embedded_only(table: Table) -> Iterator[tuple[tuple[str, ...], str]]:
     """Parts of a table of windows that Spark's structured streaming does not have, and what they are."""
     if isinstance(table.window, Session) and table.emit == "updates":
         yield ("window",), "Spark shows sessions when they are closed only; write emit: final"
-    if isinstance(table.window, Session) and not table.group_by:
-        yield ("window",), "Spark has no sessions of a stream without group_by"
     if table.late == "update":
         yield ("late",), "Spark corrects no closed window"
 

@@ -94,6 +94,61 @@ sql: |
 }
 
 
+STATEFUL = {
+    "lodestream.yaml": "project: stateful\nlake: lake\n",
+    "tables/bronze/orders.yaml": DECLARATIONS["tables/bronze/orders.yaml"],
+    "tables/bronze/users.yaml": DECLARATIONS["tables/bronze/users.yaml"],
+    "tables/gold/visits.yaml": """
+from: stream(bronze.orders)
+skip_silver: true
+event_time: {column: at, delay: 10 seconds}
+dedup: {keys: [id, code]}
+enrich: {lookup: {table: bronze.users, on: {user: id}, columns: [tier]}}
+window: {gap: 5 seconds}
+group_by: {tier: tier, code: code, big: amount > 100}
+measures: {orders: count(*), numbers: sum(cast(code as int))}
+emit: final
+""",
+    "tables/gold/all_visits.yaml": """
+from: stream(bronze.orders)
+skip_silver: true
+event_time: {column: at, delay: 0 seconds}
+window: {gap: 3 seconds}
+measures: {orders: count(*)}
+emit: final
+""",
+    "tables/gold/visits_per_minute.yaml": """
+from: stream(gold.visits)
+expect: {small: {that: orders < 3, else: quarantine}}
+window: {every: 1 minute, slide: 20 seconds}
+group_by: [tier]
+measures: {visits: count(*), orders: sum(orders), last: max(window_time)}
+emit: final
+""",
+    "tables/gold/minutes_per_visit.yaml": """
+from: stream(gold.visits_per_minute)
+window: {gap: 30 seconds}
+measures: {windows: count(*)}
+emit: final
+""",
+    "tables/silver/pairs.yaml": """
+from: stream(bronze.orders)
+event_time: {column: at, delay: 10 seconds}
+dedup: {keys: [id, at]}
+enrich: {lookup: {table: bronze.users, on: {user: id}, columns: [tier]}}
+join:
+  from: stream(bronze.orders)
+  kind: left
+  on: {code: code, user: user}
+  event_time: {column: at, delay: 15 seconds}
+  within: {before: 2 seconds, after: 4 seconds}
+  columns: {id: other, tags: other_tags, at: other_at}
+partition_by: [date(at)]
+""",
+}
+"""Sessions, windows of windows, a table joined with itself, lookups in front of both."""
+
+
 def orders(seed, start_s, count):
     """Lines of a file: copies, stragglers, missing times, torn lines, codes that are no numbers."""
     rng = random.Random(seed)
@@ -252,6 +307,26 @@ def stream(root, session, seed):
         "batches": batches,
         "operators": site.operators(),
     }
+
+
+def stateful(root, session):
+    """Operators with state of their own, round by round; the embedded engine on the very same batches."""
+    site = Site(root, session)
+    site.write(STATEFUL)
+    site.write({"data/users/a.csv": "id,tier\n1,gold\n2,gold\n3,silver\n4,\n9,bronze\n"})
+    counts = {}
+
+    def note(name, done):
+        for kind, rows in done.counts.items():
+            counts[f"{name}:{kind}"] = counts.get(f"{name}:{kind}", 0) + rows
+
+    for number, start_s in enumerate((40_012, 40_040)):
+        site.write({f"data/orders/{number}.jsonl": orders(number, start_s, 50)})
+        site.on_spark(listener=note)
+        site.write({"data/users/b.csv": "id,tier\n3,again\n5,bronze\n"})
+    site.replay_on_embedded()
+    compared, differences = site.compare()
+    return {"rows": compared, "differences": differences, "problems": site.reconcile(), "counts": counts}
 
 
 def demo(root, session):

@@ -57,6 +57,25 @@ class Site:
         return [f"{report.table}: {problem}" for report in reports for problem in report.problems]
 
 
+    def replay_on_embedded(self):
+        """The embedded engine on the very same batches."""
+        app = open_project(str(self.root), lake="embedded")
+        app.apply()
+        pipeline = app.pipeline()
+        for name, plan in app.flows.items():
+            flow = pipeline.flow(name)
+            flow.open()
+            made = FlowStore(app.disk, str(self.root / "spark"), name, 1)
+            for number in itertools.count(1):
+                batch = made.plan(number)
+                if batch is None:
+                    break
+                flow.store.put_plan(replace(batch, definition=plan.definition))
+                flow.step()
+            flow.close()
+        app.close()
+
+
 class StreamSite(Site):
     """A random stream."""
 
@@ -95,25 +114,7 @@ class StreamSite(Site):
     def operators(self):
         """Stateful and joining stages that the stream goes through."""
         specs = self.stream.specs.values()
-        return sum((s.dedup is not None) + (s.window is not None) + len(s.lookups) for s in specs)
-
-    def replay_on_embedded(self):
-        """The embedded engine on the very same batches."""
-        app = open_project(str(self.root), lake="embedded")
-        app.apply()
-        pipeline = app.pipeline()
-        for name, plan in app.flows.items():
-            flow = pipeline.flow(name)
-            flow.open()
-            made = FlowStore(app.disk, str(self.root / "spark"), name, 1)
-            for number in itertools.count(1):
-                batch = made.plan(number)
-                if batch is None:
-                    break
-                flow.store.put_plan(replace(batch, definition=plan.definition))
-                flow.step()
-            flow.close()
-        app.close()
+        return sum(sum(part is not None for part in (s.dedup, s.window, s.join)) + len(s.lookups) for s in specs)
 
 
 def without_refused(stream, root):

@@ -10,7 +10,7 @@ import pytest
 from tools.function_rows import ROOT, spark_python
 
 SEEDS = (60_003,)
-SCENARIOS = ("rounds", "replay", "lost", "functions", *(f"stream:{seed}" for seed in SEEDS))
+SCENARIOS = ("rounds", "replay", "lost", "stateful", "functions", *(f"stream:{seed}" for seed in SEEDS))
 
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
 
@@ -57,6 +57,14 @@ def test_a_lost_checkpoint_is_an_error(answers):
         assert said[how].startswith("CorruptionError: the checkpoint of Spark is lost or another one"), said
     assert said["embedded"].startswith("ConfigError: Spark has filled this table"), said
     assert (answers["lost"]["mended"], answers["lost"]["problems"]) == (0, [])  # by what the error says
+
+
+def test_sessions_chains_and_joins_on_the_same_batches(answers):
+    answer = answers["stateful"]
+    assert answer["differences"] == answer["problems"] == []
+    counts = answer["counts"]
+    fates = ("gold.visits:windows", "gold.visits:late", "gold.visits:quarantine")
+    assert min(counts.get(fate, 0) for fate in fates) > 0, counts
 
 
 @pytest.mark.parametrize("seed", SEEDS)

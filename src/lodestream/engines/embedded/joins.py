@@ -143,8 +143,12 @@ def _leave_out(passing: Pass, alone: pa.Table) -> None:
 
 
 def _numbered(rows: pa.Table, table: str, held: JoinState) -> pa.Table:
-    """The joined rows with positions of their own: the table's name, and how many it has given before."""
+    """The joined rows with positions of their own: the table's name, and how many it has given before.
+
+    Within the batch they are in the order of the rows that they are made of, which is the same on every engine.
+    """
     count = len(rows)
+    rows = rows.sort_by([(name, "ascending") for name in JOIN_META])
     positions = pa.array(np.arange(held.given, held.given + count, dtype=np.int64))
     held.given += count
     rows = rows.append_column("_source", pa.array([table], pa.string()).take(pa.array(np.zeros(count, np.int64))))

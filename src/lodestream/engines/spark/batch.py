@@ -11,20 +11,33 @@ import pyarrow.compute as pc
 
 from lodestream.engines.embedded.rejects import QUARANTINE, rejected
 from lodestream.engines.spark.expressions import quoted
-from lodestream.engines.spark.rows import EVENT_US, FAILED, FATE, GIVEN, HITS, RAW_FATE, WARNED, WINDOW_ERRORS
+from lodestream.engines.spark.joins import GIVEN_THERE, HERE, KEPT_THERE, THERE, alone_in, joined_in, output_of
+from lodestream.engines.spark.lookups import looked_up
+from lodestream.engines.spark.rows import (
+    EVENT_US,
+    FAILED,
+    FATE,
+    GIVEN,
+    HITS,
+    RAW_FATE,
+    WARNED,
+    WINDOW_ERRORS,
+    with_window_errors,
+)
 from lodestream.engines.spark.source import DETAIL, REASONS, RECORD
-from lodestream.engines.spark.stream import BRANCH, FIRSTS, ROWS, WINDOW, WINDOWS
+from lodestream.engines.spark.stream import BRANCH, FIRSTS, OTHERS, PAIRS, ROWS, WINDOW, WINDOWS
 from lodestream.errors import ConfigError
 from lodestream.lake.layout import table_path
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, Watermark
-from lodestream.model.table import Window
+from lodestream.model.table import Session
 from lodestream.model.types import Schema
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _KEPT, _LATE_STARTS = "_first_of_key", "_late_starts"
+_FATES = (FATE, HITS, WARNED, FAILED)
 _KINDS = ("quarantine", "late", "duplicate", "dropped")
 
 
@@ -33,7 +46,8 @@ class Batch:
     """A batch with every row's fate decided.
 
     Attributes:
-        output: rows that the table gets, or finished windows, in the table's columns but `_batch`; None for none.
+        output: rows that the table gets, finished windows or joined rows, in the table's columns but `_batch`; None for
+            none.
         aside: rows for the quarantine, in its columns.
         counts: rows by fate, `rule:<name>` for broken rules.
         max_event_us: largest event time, None when no row got as far as the watermark.
@@ -45,7 +59,7 @@ class Batch:
     max_event_us: int | None = None
 
 
-def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str) -> Batch:
+def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, given: int = 0) -> Batch:
     """Decide a batch.
 
     Args:
@@ -53,6 +67,7 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str) -> Ba
         plan: the flow.
         batch: the batch's plan.
         lake: root folder of the lake.
+        given: how many rows the table of a join has been given before.
 
     Raises:
         ConfigError: a row does not meet a rule with `else: fail`.
@@ -72,8 +87,12 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str) -> Ba
         rows = _looked_up(rows, step, number, batch.pins, lake)
     if window is not None:
         assert watermark is not None
+        if WINDOW_ERRORS not in rows.columns:
+            rows = with_window_errors(rows, window)
         rows = _aside(rows, f"size({WINDOW_ERRORS}) > 0", "'quarantine'", WINDOW_ERRORS)
         rows = _windows_missed(rows, window, watermark.event_time.column, batch.late_us)
+    if plan.join is not None:
+        return _joined(rows, stream, plan, batch, given)
     counts, max_event_us = _counts(rows, stream, batch, windows=window is not None)
     output = None
     if window is None and counts.get("output"):
@@ -81,6 +100,30 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str) -> Ba
     elif window is not None and counts.pop("windows", 0):
         output = stream.where(f"{BRANCH} = {WINDOWS} AND {WINDOW} IS NOT NULL").select(f"{WINDOW}.*")
     return Batch(output, _quarantine(rows, batch, noted=window is not None), counts, max_event_us)
+
+
+def _joined(rows: DataFrame, stream: DataFrame, plan: FlowPlan, batch: BatchPlan, given: int) -> Batch:
+    """A batch of a join: the rows of both streams that do not go on, and what comes out at the other end of it."""
+    others = stream.where(f"{BRANCH} = {OTHERS}").select(*KEPT_THERE)
+    pairs = stream.where(f"{BRANCH} = {PAIRS}").select(HERE, THERE)
+    late = f"{EVENT_US} <= {batch.late_us}"
+    rows, others = (_aside(side, late, "'late'", "array('late')") for side in (rows, others))
+    both = rows.select(*_FATES, EVENT_US).unionByName(others.selectExpr(*_FATES, f"cast(NULL AS bigint) AS {EVENT_US}"))
+    counts, max_event_us = _counts(both, stream, batch, windows=False)
+    joined, alone = joined_in(pairs, plan), alone_in(pairs, plan)
+    counts["output"], unmatched = joined.count(), alone.count()
+    counts["dropped"] = counts.get("dropped", 0) + unmatched
+    aside = _quarantine(rows, batch, noted=False)
+    aside = aside.unionByName(_quarantine(others.withColumnRenamed(GIVEN_THERE, GIVEN), batch, noted=False))
+    aside = aside.unionByName(
+        alone.selectExpr(
+            "_source", "_position", f"{batch.batch}L AS _batch", f"timestamp_micros({batch.clock_us}) AS _time",
+            "'dropped' AS kind", "array('unmatched') AS reasons", "cast(NULL AS string) AS rule",
+            "cast(NULL AS string) AS detail", "cast(NULL AS string) AS row", "cast(NULL AS binary) AS raw",
+        )
+    )  # fmt: skip
+    output = output_of(joined, plan, given) if counts["output"] else None
+    return Batch(output, aside, {kind: number for kind, number in counts.items() if number}, max_event_us)
 
 
 def stored(frame: DataFrame, schema: Schema, plan: FlowPlan, batch: int) -> DataFrame:
@@ -111,36 +154,19 @@ def _aside(rows: DataFrame, condition: str, kind: str, reasons: str) -> DataFram
 
 def _looked_up(rows: DataFrame, step: LookUp, number: int, pins: Mapping[str, int], lake: str) -> DataFrame:
     """A left join to the pinned version; a key that stands there more than once sets the row aside."""
-    from pyspark.sql import functions as fn
-
-    lookup = step.lookup
-    path = table_path(lake, lookup.table)
-    version = pins[str(lookup.table)]
-    there = rows.sparkSession.read.format("delta").option("versionAsOf", version).load(path)
-    keys = [f"_l{number}_key{i}" for i in range(len(lookup.on))]
-    values = [f"_l{number}_value{i}" for i in range(len(lookup.columns))]
-    there = there.selectExpr(
-        *(f"{quoted(theirs)} AS {key}" for key, (_, theirs) in zip(keys, lookup.on, strict=True)),
-        *(f"{quoted(theirs)} AS {name}" for name, (theirs, _) in zip(values, lookup.columns, strict=True)),
-    ).where(" AND ".join(f"{key} IS NOT NULL" for key in keys))
-    many = f"_l{number}_many"
-    there = there.groupBy(*keys).agg(fn.expr("count(1) > 1").alias(many), *(fn.first(v).alias(v) for v in values))
-    equal = [rows[quoted(ours)] == there[key] for key, (ours, _) in zip(keys, lookup.on, strict=True)]
-    joined = rows.join(there, equal, "left")
-    names = {
-        here: f"cast({v} AS {step.schema[here].type})" for v, (_, here) in zip(values, lookup.columns, strict=True)
-    }
-    kept = [quoted(name) for name in rows.columns if name not in names]
-    joined = joined.selectExpr(*kept, *(f"{text} AS {quoted(name)}" for name, text in names.items()), many)
-    reasons = f"array('lookup_ambiguous', 'lookup:{lookup.table}')"
-    return _aside(joined, many, "'quarantine'", reasons).drop(many)
+    table, many = step.lookup.table, f"_l{number}_many"
+    there = rows.sparkSession.read.format("delta").option("versionAsOf", pins[str(table)]).load(table_path(lake, table))
+    joined = looked_up(rows, there, step, number, many)
+    return _aside(joined, many, "'quarantine'", f"array('lookup_ambiguous', 'lookup:{table}')").drop(many)
 
 
 def _windows_missed(rows: DataFrame, step: Aggregation, column: str, late_us: int) -> DataFrame:
     """Rows late for all their windows are late; those late for some go on, with the starts that they missed."""
-    assert isinstance(step.window, Window)  # sessions are refused
-    every, slide = step.window.every_us, step.window.step_us
     time = f"unix_micros({quoted(column)})"
+    if isinstance(step.window, Session):  # what counts is the session that a row would be by itself
+        rows = _aside(rows, f"{time} + {step.window.gap_us} <= {late_us}", "'late'", "array('late')")
+        return rows.selectExpr("*", f"cast(NULL AS array<bigint>) AS {_LATE_STARTS}")
+    every, slide = step.window.every_us, step.window.step_us
     starts = f"transform(sequence(0, {-(-every // slide) - 1}), k -> {time} - pmod({time}, {slide}) - k * {slide})"
     late = f"filter({starts}, s -> s + {every} > {time} AND s + {every} <= {late_us})"
     on_time = f"exists({starts}, s -> s + {every} > {time} AND s + {every} > {late_us})"

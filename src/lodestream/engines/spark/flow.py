@@ -19,17 +19,19 @@ from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.engines.spark.batch import Batch, append, decide, merge, stored
+from lodestream.engines.spark.chained import watermarks_of, windows_as_rows
 from lodestream.engines.spark.expressions import quoted
+from lodestream.engines.spark.lookups import pinned_tables
 from lodestream.engines.spark.rows import given_columns
 from lodestream.engines.spark.source import PlannedSource, Recipe, batches_started
-from lodestream.engines.spark.stream import ARRIVED, stream_of
+from lodestream.engines.spark.stream import ARRIVED, TIME, Beside, stream_of
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused, LodestreamError, TransientError
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, flow_folder, quarantine_name, table_path
 from lodestream.lake.log import commit_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, ReadTable, Watermark
-from lodestream.model.table import WINDOW_START
+from lodestream.model.table import WINDOW_START, TableName
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -45,11 +47,24 @@ MakeRecipe = Callable[[FlowPlan, int, str], Recipe]
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What Spark's offset log says of a batch: W(n-1), W(n), and the version of the upstream it reads up to."""
+    """What Spark's offset log says of a batch: W(n-1), W(n), and the versions of the tables it reads up to."""
 
     late_us: int
     evict_us: int
-    upto: int
+    upto: int = -1
+    joined_upto: int = -1
+
+
+@dataclass
+class Followed:
+    """A table whose new rows are read.
+
+    Attributes:
+        begun: the version at which its present epoch began.
+    """
+
+    table: DeltaTable
+    begun: int = 0
 
 
 class SparkFlow:
@@ -69,13 +84,12 @@ class SparkFlow:
         self.plan, self.name = plan, plan.table.name
         self.query: StreamingQuery | None = None
         self.error: Exception | None = None
-        self._upstream: DeltaTable | None = None
-        self._begun = 0
+        self._followed: list[Followed] = []
         self._around, self._session = around, session
         self._make_recipe, self._poll_s = make_recipe, poll_s
         self._window = plan.step(Aggregation)
         self._watermark = plan.step(Watermark)
-        self._stateful = self._window is not None or any(isinstance(step, Dedupe) for step in plan.steps)
+        self._stateful = self._window is not None or plan.step(Dedupe) is not None or plan.join is not None
         self.listener: Listener = lambda _committed: None
 
     # --- opening -----------------------------------------------------------------------------------------------------
@@ -151,7 +165,9 @@ class SparkFlow:
         """Start the query; `listener` hears of each batch, on a thread of Spark's."""
         self.listener = listener
         mode = "update" if self._window is not None and self._window.emit == "updates" else "append"
-        writer = stream_of(self._input(), self.plan).writeStream.queryName(str(self.name)).outputMode(mode)
+        self._followed = []
+        stream = stream_of(self._input(), self.plan, Beside(self._markers(), self._joined(), self._lookups()))
+        writer = stream.writeStream.queryName(str(self.name)).outputMode(mode)
         writer = writer.option("checkpointLocation", self.checkpoint).foreachBatch(self._run)
         self.query = writer.trigger(processingTime=f"{self._poll_s} seconds").start()
 
@@ -214,25 +230,50 @@ class SparkFlow:
             self._session.dataSource.register(PlannedSource.named(format_name, recipe))
             return self._session.readStream.format(format_name).load()
         assert isinstance(first, ReadTable)
-        path = table_path(self._around.lake, first.table)
-        reader = self._session.readStream.format("delta").option("maxFilesPerTrigger", _FILES_MAX)
-        reader = reader.option("ignoreDeletes", "true")
-        begin = self._begin(path)
-        if begin is not None:
-            reader = reader.option("startingVersion", begin)
-        return reader.load(path).selectExpr(*map(quoted, columns), f"_batch AS {ARRIVED}")
+        if first.windows is not None:
+            return windows_as_rows(self._new_rows(first.table), first, ARRIVED)
+        return self._new_rows(first.table).selectExpr(*map(quoted, columns), f"_batch AS {ARRIVED}")
 
-    def _begin(self, path: str) -> int | None:
-        """The first upstream version of its present epoch; None when the log no longer tells."""
-        self._upstream = upstream = DeltaTable.open(self._around.disk, path)
+    def _joined(self) -> DataFrame | None:
+        """The other stream of a join."""
+        if self.plan.join is None:
+            return None
+        return self._new_rows(self.plan.join.join.table).select(*map(quoted, self.plan.join.reads.names))
+
+    def _markers(self) -> DataFrame | None:
+        """The watermarks of the table above, when its watermark is this one's."""
+        if self._watermark is None or self._watermark.follows is None:
+            return None
+        return watermarks_of(self._session, self._around.lake, self._watermark.follows, TIME)
+
+    def _lookups(self) -> tuple[DataFrame, ...]:
+        """The tables looked up, where what is looked up is counted or joined."""
+        if self._window is None and self.plan.join is None:
+            return ()
+        return pinned_tables(self._session, self.plan, self._around.lake, self.epoch, self.checkpoint)
+
+    def _new_rows(self, name: TableName) -> DataFrame:
+        """The rows that a table's commits add."""
+        path = table_path(self._around.lake, name)
+        upstream = DeltaTable.open(self._around.disk, path)
         if upstream is None:
             raise TransientError("upstream table is not there yet", table=path)
+        self._followed.append(Followed(upstream))
+        reader = self._session.readStream.format("delta").option("maxFilesPerTrigger", _FILES_MAX)
+        reader = reader.option("ignoreDeletes", "true")
+        begin = self._begin(path, upstream)
+        if begin is not None:
+            reader = reader.option("startingVersion", begin)
+        return reader.load(path)
+
+    def _begin(self, path: str, upstream: DeltaTable) -> int | None:
+        """The first upstream version of its present epoch; None when the log no longer tells."""
         if epoch_of(upstream.snapshot.metadata.configuration) == 1:
             return 0 if self._around.disk.exists(commit_path(path, 0)) else None
         for version in range(upstream.snapshot.version, 0, -1):
             for commit in upstream.commits(version - 1, version):
                 if commit.info.get("operation") == REBUILD:
-                    self._begun = version
+                    self._followed[-1].begun = version
                     return version
         return None
 
@@ -253,7 +294,7 @@ class SparkFlow:
             return
         stream.persist()
         try:
-            decided = decide(stream, self.plan, batch, self._around.lake)
+            decided = decide(stream, self.plan, batch, self._around.lake, self._info.get("given") or 0)
             self._commit_quarantine(decided, batch)
             self._commit_main(decided, batch)
         finally:
@@ -267,54 +308,55 @@ class SparkFlow:
         if standing is not None:
             return standing
         marks, before = self._marks(number), self._marks(number - 1)
-        upto = max(marks.upto, before.upto)
-        self._check_upstream(before.upto, upto)
+        upto, joined_upto = max(marks.upto, before.upto), max(marks.joined_upto, before.joined_upto)
+        spans = ((before.upto, upto), (before.joined_upto, joined_upto))
+        for followed, (after, until) in zip(self._followed, spans, strict=False):
+            self._check_upstream(followed, after, until)
         return self.store.put_plan(
             BatchPlan(
                 epoch=self.epoch,
                 batch=number + 1,
-                kind="data" if upto > before.upto else "no_data",
+                kind="data" if any(until > after for after, until in spans) else "no_data",
                 clock_us=self._around.clock(),
                 definition=self.plan.definition,
                 after=before.upto,
                 upto=upto,
+                joined_after=before.joined_upto,
+                joined_upto=joined_upto,
                 pins=self._pins(),
                 late_us=marks.late_us,
                 evict_us=marks.evict_us,
             )
         )
 
-    def _check_upstream(self, after: int, upto: int) -> None:
+    def _check_upstream(self, followed: Followed, after: int, upto: int) -> None:
         """Refuse rows that were taken away upstream, which Spark is told to pass over for the sake of retention."""
-        if self._upstream is None or upto <= after:
+        if upto <= after:
             return
-        self._upstream.refresh()
-        for commit in self._upstream.commits(max(after, self._begun), upto):
+        followed.table.refresh()
+        for commit in followed.table.commits(max(after, followed.begun), upto):
             taken = any(remove.data_change for remove in commit.removes)
             if taken and commit.info.get("operation") not in ("RETENTION", "ERASE"):
                 raise DataLossRefused(
                     "upstream rows were taken away (rebuild, restore or overwrite); begin this table again too: "
                     f"lodestream table restore {self.name} --version 0 --rewind",
-                    upstream=self._upstream.path, version=commit.version,
+                    upstream=followed.table.path, version=commit.version,
                 )  # fmt: skip
 
     def _marks(self, number: int) -> Marks:
         """What the log says; where no operator of Spark keeps the watermark, it is kept here by the same rule."""
         if number < 0:
-            return Marks(0, 0, -1)
+            return Marks(0, 0)
         _, told, *offsets = self._offset_log(number)
-        upto = -1
-        if offsets and offsets[0].startswith("{") and "reservoirVersion" in offsets[0]:
-            offset = json.loads(offsets[0])
-            # Everything before this version is in; of the table as it was at the start, the version too.
-            upto = int(offset["reservoirVersion"]) - (0 if offset.get("isStartingVersion") else 1)
+        # In the order in which `stream_of` reads them: the upstream table, then the one that is joined.
+        upto = [_version(offset) for offset in offsets[: 1 if self.plan.join is None else 2]]
         if self._stateful:
             late_us = int(json.loads(self._offset_log(number - 1)[1])["batchWatermarkMs"]) * 1000 if number else 0
-            return Marks(late_us, int(json.loads(told)["batchWatermarkMs"]) * 1000, upto)
+            return Marks(late_us, int(json.loads(told)["batchWatermarkMs"]) * 1000, *upto)
         late_us, newest = self._info.get("watermark_us") or 0, self._info.get("max_event_us")
         if newest is None or self._watermark is None:
-            return Marks(late_us, late_us, upto)
-        return Marks(late_us, max(late_us, (newest - self._watermark.event_time.delay_us) // 1000 * 1000), upto)
+            return Marks(late_us, late_us, *upto)
+        return Marks(late_us, max(late_us, (newest - self._watermark.event_time.delay_us) // 1000 * 1000), *upto)
 
     def _offset_log(self, number: int) -> list[str]:
         with open(os.path.join(self.checkpoint, "offsets", str(number)), encoding="utf-8") as file:
@@ -343,6 +385,9 @@ class SparkFlow:
             "pins": dict(batch.pins), "code": self._around.code, "query": self._query_id(),
             "max_event_us": _newest(decided.max_event_us, self._info.get("max_event_us")),
         }  # fmt: skip
+        if self.plan.join is not None:
+            given = (self._info.get("given") or 0) + decided.counts.get("output", 0)
+            info |= {"joined_upto": batch.joined_upto, "given": given}
         self._write_main(decided, batch, info)
         self._info = info
 
@@ -357,6 +402,14 @@ class SparkFlow:
             merge(rows, self.table.path, keys, self.app_id, batch.batch, told)
         else:
             append(rows, self.table.path, self.app_id, batch.batch, told)
+
+
+def _version(offset: str) -> int:
+    """The last version that is in: those before the offset's; of the table as it was at the start, that too."""
+    if '"reservoirVersion"' not in offset:
+        return -1
+    told = json.loads(offset)
+    return int(told["reservoirVersion"]) - (0 if told.get("isStartingVersion") else 1)
 
 
 def _newest(*times_us: int | None) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lodestream.engines.spark.expressions import error, literal, quoted, row_error, value
 from lodestream.engines.spark.source import REASONS
-from lodestream.model.steps import Aggregation, Derive, Expect, FlowPlan, ReadSource, ReadTable, Rule, Watermark
+from lodestream.model.steps import Aggregation, Derive, Expect, FlowPlan, LookUp, ReadSource, ReadTable, Rule, Watermark
 from lodestream.model.table import META_COLUMNS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def given_columns(plan: FlowPlan) -> list[str]:
     assert isinstance(first, ReadSource | ReadTable)
     names = [
         *first.schema.names,
-        *META_COLUMNS,
+        *(META_COLUMNS if not isinstance(first, ReadTable) or first.windows is None else ()),
         *(("_raw",) if isinstance(first, ReadSource) and first.keep_raw else ()),
     ]
     return [name for name in dict.fromkeys(names) if name != "_batch"]
@@ -68,7 +68,9 @@ def judged(frame: DataFrame, plan: FlowPlan) -> DataFrame:
     if watermark is not None:
         frame = _without_time(frame, watermark.event_time.column)
     window = plan.step(Aggregation)
-    return frame if window is None else _with_window_errors(frame, window)
+    if window is None or plan.step(LookUp) is not None:  # groups and measures read what is looked up
+        return frame
+    return with_window_errors(frame, window)
 
 
 def listed(reasons: Sequence[tuple[str, str]]) -> str:
@@ -108,7 +110,8 @@ def _without_time(frame: DataFrame, column: str) -> DataFrame:
     )  # fmt: skip
 
 
-def _with_window_errors(frame: DataFrame, step: Aggregation) -> DataFrame:
+def with_window_errors(frame: DataFrame, step: Aggregation) -> DataFrame:
+    """With `WINDOW_ERRORS`."""
     found = [(f"group:{name}:error", error(e.text, e.type)) for name, e in step.group_by if e.error is not None]
     found += [(f"measure:{name}:error", bad) for name, m in step.measures if (bad := row_error(m)) is not None]
     return frame.selectExpr("*", f"{listed(found)} AS {WINDOW_ERRORS}")

@@ -45,6 +45,9 @@ _SETTINGS = {
     "spark.sql.constraintPropagation.enabled": "false",
     # Our plans sort the rows of a key before dedup, which the check refuses although every batch can be sorted.
     "spark.sql.streaming.unsupportedOperationCheck": "false",
+    # The stream that is further behind holds the watermark of both, and a row is late by itself, not by its session.
+    "spark.sql.streaming.multipleWatermarkPolicy": "min",
+    "spark.sql.streaming.sessionWindow.merge.sessions.in.local.partition": "false",
     "spark.sql.streaming.stateStore.providerClass":
         "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
     "spark.sql.execution.arrow.pyspark.enabled": "true",

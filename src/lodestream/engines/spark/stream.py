@@ -6,33 +6,57 @@ writer finds by comparison which rows did not come out and why. Branches are tol
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+from lodestream.engines.spark.chained import MARKER
 from lodestream.engines.spark.expressions import quoted, value
-from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, judged
+from lodestream.engines.spark.joins import KEPT_THERE, judged_there, paired
+from lodestream.engines.spark.lookups import AMBIGUOUS, with_lookups
+from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, judged, with_window_errors
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, Watermark
-from lodestream.model.table import Window
+from lodestream.model.table import Session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-BRANCH, ROWS, FIRSTS, WINDOWS = "_branch", 0, 1, 2
-"""Which branch a row of the stream is of: every input row, the firsts of their keys by position, finished windows."""
+BRANCH, ROWS, FIRSTS, WINDOWS, OTHERS, PAIRS = "_branch", 0, 1, 2, 3, 4
+"""Which branch a row of the stream is of: every input row, the firsts of their keys by position, finished windows;
+every row of the stream that is joined, pairs."""
 ARRIVED, WINDOW = "_arrived", "_window"
 """The upstream batch of a row, which orders rows in arrival; a finished window's columns."""
 
-_TIME, _ASIDE, _HASH = "_event_time", "_aside", "_hash"
+TIME = "_event_time"
+"""Spark's event-time column."""
+
+_ASIDE, _HASH = "_aside", "_hash"
 _DELAY = "spark.watermarkDelayMs"
 """Where Spark keeps the delay of an event-time column; dedup keeps its keys for that long."""
 
 
-def stream_of(frame: DataFrame, plan: FlowPlan) -> DataFrame:
+@dataclass(frozen=True)
+class Beside:
+    """What a query reads beside the rows of its flow.
+
+    Attributes:
+        markers: of a flow that follows the watermark of another: what `watermarks_of` gives, with `TIME`.
+        joined: the other stream of a join.
+        lookups: what `pinned_tables` gives, of a flow whose looked-up rows are counted or joined.
+    """
+
+    markers: DataFrame | None = None
+    joined: DataFrame | None = None
+    lookups: tuple[DataFrame, ...] = ()
+
+
+def stream_of(frame: DataFrame, plan: FlowPlan, beside: Beside) -> DataFrame:
     """What the batch writer is given.
 
     Args:
         frame: the input, as a streaming frame.
         plan: the flow.
+        beside: what else there is.
     """
     from pyspark.sql import functions as fn
 
@@ -41,16 +65,27 @@ def stream_of(frame: DataFrame, plan: FlowPlan) -> DataFrame:
     dedupe = plan.step(Dedupe)
     window = plan.step(Aggregation)
     branches = [rows.withColumn(BRANCH, fn.lit(ROWS))]
-    if watermark is None or (dedupe is None and window is None):
+    if watermark is None or (dedupe is None and window is None and beside.joined is None):
         return branches[0]
     column = watermark.event_time.column
-    passing = rows.where(f"{FATE} IS NULL").withColumn(_TIME, fn.col(quoted(column)))
-    passing = passing.withWatermark(_TIME, f"{watermark.event_time.delay_us} microseconds")
+    passing = rows.where(f"{FATE} IS NULL").withColumn(TIME, fn.col(quoted(column)))
+    if beside.markers is None:
+        passing = passing.withWatermark(TIME, f"{watermark.event_time.delay_us} microseconds")
+    else:  # the event time of a union is that of its first part
+        passing = beside.markers.unionByName(passing.withColumn(MARKER, fn.lit(False)), allowMissingColumns=True)
     if dedupe is not None:
         passing = _firsts(passing, dedupe)
         branches.append(passing.select("_source", "_position", fn.lit(FIRSTS).alias(BRANCH)))
+    if beside.lookups:
+        passing = with_lookups(passing, plan, beside.lookups)
     if window is not None:
         branches.append(_windows(passing, window))
+    if beside.joined is not None:
+        assert plan.join is not None
+        there = judged_there(beside.joined, plan.join)
+        passing = passing.where(f"NOT {AMBIGUOUS}") if beside.lookups else passing
+        branches.append(there.select(*KEPT_THERE).withColumn(BRANCH, fn.lit(OTHERS)))
+        branches.append(paired(passing, there, plan, TIME).withColumn(BRANCH, fn.lit(PAIRS)))
     return reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), branches)
 
 
@@ -58,11 +93,11 @@ def _firsts(passing: DataFrame, step: Dedupe) -> DataFrame:
     """The first row of each key; in a batch that is the first in arrival order, whatever order tasks end in."""
     from pyspark.sql import functions as fn
 
-    within = fn.col(_TIME).alias(_TIME, metadata={_DELAY: step.expiry_us // 1000})
+    within = fn.col(TIME).alias(TIME, metadata={_DELAY: step.expiry_us // 1000})
     keys = list(step.dedup.keys)
     order = [ARRIVED] if ARRIVED in passing.columns else []
     partitions = int(str(passing.sparkSession.conf.get("spark.sql.shuffle.partitions")))
-    others = [fn.col(quoted(name)) for name in passing.columns if name != _TIME]
+    others = [fn.col(quoted(name)) for name in passing.columns if name != TIME]
     spread = passing.select(*others, within).repartition(partitions, *map(quoted, keys))
     return spread.sortWithinPartitions(*order, "_source", "_position").dropDuplicatesWithinWatermark(keys)
 
@@ -71,7 +106,7 @@ def _windows(passing: DataFrame, step: Aggregation) -> DataFrame:
     """Windows as Spark finishes them.
 
     Rows that err in a group or a measure still move the watermark, so they are grouped apart instead of filtered out;
-    what they err on is NULL.
+    what they err on is NULL. So are markers, and rows whose lookup is ambiguous.
     """
     from pyspark.sql import functions as fn
 
@@ -79,12 +114,18 @@ def _windows(passing: DataFrame, step: Aggregation) -> DataFrame:
     groups = [f"_group{i}" for i in range(len(step.group_by))]
     items = [f"CASE WHEN NOT {_ASIDE} THEN {quoted(name)} END AS {quoted(name)}" for name in needed]
     items += [f"{value(e)} AS {name}" for name, (_, e) in zip(groups, step.group_by, strict=True)]
-    marked = passing.withColumn(_ASIDE, fn.expr(f"size({WINDOW_ERRORS}) > 0"))
+    if WINDOW_ERRORS not in passing.columns:
+        passing = with_window_errors(passing, step)
+    apart = [f"size({WINDOW_ERRORS}) > 0", *(name for name in (MARKER, AMBIGUOUS) if name in passing.columns)]
+    aside = " OR ".join(f"coalesce({condition}, false)" for condition in apart)
+    marked = passing.withColumn(_ASIDE, fn.expr(aside))
     marked = marked.withColumn(_HASH, _position_hash()("_source", "_position"))
-    marked = marked.selectExpr(*items, _TIME, _ASIDE, _HASH)
-    assert isinstance(step.window, Window)  # sessions are refused
-    slide = f"{step.window.step_us} microseconds"
-    span = fn.window(_TIME, f"{step.window.every_us} microseconds", slide).alias("_span")
+    marked = marked.selectExpr(*items, TIME, _ASIDE, _HASH)
+    if isinstance(step.window, Session):
+        span = fn.session_window(TIME, f"{step.window.gap_us} microseconds").alias("_span")
+    else:
+        slide = f"{step.window.step_us} microseconds"
+        span = fn.window(TIME, f"{step.window.every_us} microseconds", slide).alias("_span")
     measures = [fn.expr(measure.text).alias(f"_measure{i}") for i, (_, measure) in enumerate(step.measures)]
     made = marked.groupBy(span, *groups, _ASIDE).agg(
         *measures, fn.expr("count(1)").alias("_rows"), fn.expr(f"bit_xor({_HASH})").alias("_digest")
