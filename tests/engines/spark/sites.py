@@ -56,7 +56,6 @@ class Site:
         reports = [reconcile(app.project.root, app.lake, plan, app.resolve) for plan in app.flows.values()]
         return [f"{report.table}: {problem}" for report in reports for problem in report.problems]
 
-
     def replay_on_embedded(self):
         """The embedded engine on the very same batches."""
         app = open_project(str(self.root), lake="embedded")
