@@ -314,6 +314,8 @@ def stateful(root, session):
     site = Site(root, session)
     site.write(STATEFUL)
     site.write({"data/users/a.csv": "id,tier\n1,gold\n2,gold\n3,silver\n4,\n9,bronze\n"})
+    site.write({"data/orders/empty.jsonl": ""})
+    site.on_spark("bronze.orders")
     counts = {}
 
     def note(name, done):

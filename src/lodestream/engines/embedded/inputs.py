@@ -30,6 +30,7 @@ from lodestream.model.steps import RunQuery
 from lodestream.model.table import WINDOW_TIME, TableName
 from lodestream.model.types import Schema
 from lodestream.model.widening import unify_schemas
+from lodestream.planning.scope import PROVENANCE
 from lodestream.ports.source import Decoded, Decoder, RawRecord, ReadsTogether, Source
 
 MakeSource = Callable[[Schema, str, str], Source]
@@ -106,7 +107,12 @@ class SourceInput:
         return Planned("data", ranges=ranges) if ranges else None
 
     def read(self, batch: BatchPlan) -> tuple[pa.Table, pa.Table | None]:
-        """Read and decode the planned ranges; columns that drift found are taken in at once."""
+        """Read and decode the planned ranges; columns that drift found are taken in at once.
+
+        There is none in the batch with which Spark begins a table whose source has nothing yet.
+        """
+        if not batch.ranges:
+            return to_arrow(self.schema.with_columns(*PROVENANCE)).empty_table(), None
         return self._decoded(batch, lambda source: list(_pieces(source, batch.ranges)))
 
     def read_again(self, batch: BatchPlan, records: list[RawRecord]) -> tuple[pa.Table, pa.Table | None]:

@@ -51,12 +51,14 @@ class Batch:
         aside: rows for the quarantine, in its columns.
         counts: rows by fate, `rule:<name>` for broken rules.
         max_event_us: largest event time, None when no row got as far as the watermark.
+        kept: frames that are kept in memory until the batch is over.
     """
 
     output: DataFrame | None
     aside: DataFrame
     counts: dict[str, int] = field(default_factory=dict)
     max_event_us: int | None = None
+    kept: tuple[DataFrame, ...] = ()
 
 
 def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, given: int = 0) -> Batch:
@@ -122,8 +124,11 @@ def _joined(rows: DataFrame, stream: DataFrame, plan: FlowPlan, batch: BatchPlan
             "cast(NULL AS string) AS detail", "cast(NULL AS string) AS row", "cast(NULL AS binary) AS raw",
         )
     )  # fmt: skip
-    output = output_of(joined, plan, given) if counts["output"] else None
-    return Batch(output, aside, {kind: number for kind, number in counts.items() if number}, max_event_us)
+    counts = {kind: number for kind, number in counts.items() if number}
+    if "output" not in counts:
+        return Batch(None, aside, counts, max_event_us)
+    ordered, output = output_of(joined, plan, given)
+    return Batch(output, aside, counts, max_event_us, (ordered,))
 
 
 def stored(frame: DataFrame, schema: Schema, plan: FlowPlan, batch: int) -> DataFrame:

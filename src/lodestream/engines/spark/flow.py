@@ -292,13 +292,15 @@ class SparkFlow:
             if self._stateful:  # what is not computed leaves Spark without the state that the next batch begins with
                 stream.write.format("noop").mode("overwrite").save()
             return
-        stream.persist()
+        kept = [stream.persist()]
         try:
             decided = decide(stream, self.plan, batch, self._around.lake, self._info.get("given") or 0)
+            kept += decided.kept
             self._commit_quarantine(decided, batch)
             self._commit_main(decided, batch)
         finally:
-            stream.unpersist()
+            for frame in kept:
+                frame.unpersist()
         version = self.table.refresh().version
         self.listener(Committed(batch.batch, batch.kind, version, decided.counts))
 

@@ -104,10 +104,10 @@ def _kept(columns: list[str], plan: FlowPlan) -> list[str]:
     return [name for name in columns if name in needed]
 
 
-def output_of(pairs: DataFrame, plan: FlowPlan, given: int) -> DataFrame:
+def output_of(pairs: DataFrame, plan: FlowPlan, given: int) -> tuple[DataFrame, DataFrame]:
     """The joined rows in the table's columns, with positions of their own in the order of those that they are made of.
 
-    It is kept in memory, for a second sort would part it otherwise.
+    The first frame is what they are made from, which is kept in memory, for a second sort would part it otherwise.
 
     Args:
         pairs: those of the micro-batch that the table gets.
@@ -131,7 +131,7 @@ def output_of(pairs: DataFrame, plan: FlowPlan, given: int) -> DataFrame:
     sizes = {row["part"]: row["count"] for row in rows.groupBy(fn.expr(part).alias("part")).count().collect()}
     begins = accumulate((sizes[number] for number in sorted(sizes)), initial=given)
     listed = ", ".join(f"{number}L, {begin}L" for number, begin in zip(sorted(sizes), begins, strict=False))
-    return rows.selectExpr(
+    return rows, rows.selectExpr(
         "*", f"{literal(str(plan.table.name))} AS _source", f"map({listed})[{part}] + {within} AS _position"
     )
 

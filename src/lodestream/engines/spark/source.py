@@ -139,6 +139,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         self._source: Source | None = None
         self._consumed: dict[str, SourceRange] = {}
         self._folded = 0
+        self._newest = 0
         self._caught_up = False
 
     def initialOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
@@ -146,7 +147,11 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         return {"batch": 0}
 
     def latestOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
-        """The next plan, made now if there is none yet; the last one when nothing is new."""
+        """The next plan, made now if there is none yet; when nothing is new, the last one that reads something.
+
+        Spark begins with a batch even if there is nothing to read, which has a plan too. To name that one would be
+        something new again, and so on without end.
+        """
         store = self._recipe.store
         planned, started = store.last_planned(), batches_started(self._recipe.checkpoint)
         if planned > started:
@@ -156,7 +161,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         self._take_in(store, planned)
         now_us, ranges = self._ranges(self._source)
         if not ranges:
-            return {"batch": planned}
+            return {"batch": self._newest}
         plan = BatchPlan(
             epoch=self._recipe.epoch, batch=planned + 1, kind="data", clock_us=now_us,
             definition=self._recipe.definition, ranges=ranges,
@@ -183,6 +188,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
             if plan is None:
                 raise DataLossRefused("a plan is gone", table=str(self._recipe.table), batch=number)
             self._consumed.update({planned.unit: planned for planned in plan.ranges})
+            self._newest = number if plan.ranges else self._newest
         self._folded = max(self._folded, upto)
 
     def partitions(self, start: dict[str, int], end: dict[str, int]) -> Sequence[Ranges]:
