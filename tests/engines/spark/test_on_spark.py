@@ -63,9 +63,9 @@ def test_sessions_chains_and_joins_on_the_same_batches(answers):
     answer = answers["stateful"]
     assert answer["differences"] == answer["problems"] == []
     counts = answer["counts"]
-    fates = ("gold.visits:late", "gold.visits:quarantine",
-             "silver.pairs:output", "silver.pairs:late", "silver.pairs:dropped")  # fmt: skip
-    assert min(counts.get(fate, 0) for fate in fates) > 0, counts
+    windows, pairs = ("output", "late", "duplicate", "quarantine"), ("output", "late", "dropped", "quarantine")
+    assert min(counts.get(f"gold.visits:{fate}", 0) for fate in windows) > 0, counts
+    assert min(counts.get(f"silver.pairs:{fate}", 0) for fate in pairs) > 0, counts
     assert answer["rows"] > 350
 
 
