@@ -5,13 +5,19 @@ Both engines fill the lake `spark`; the lake `embedded` is filled by the embedde
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 from lodestream.app import open_project
+from lodestream.engines.embedded.checkpoints import Checkpoint
+from lodestream.engines.spark.flow import SparkFlow
+from lodestream.errors import ConflictError, LodestreamError
+from lodestream.lake import crash
 from lodestream.model.table import TableName
 from tests.engines.spark.sites import Site, StreamSite
 
-NOTICES = ("taken over from the embedded engine at batch", "taken over from Spark at batch")
+USERS = {"data/users/a.csv": "id,tier\n2,gold\n3,silver\n4,\n5,bronze\n5,again\n"}
+STATEFUL = ("silver.orders", "gold.per_minute", "gold.raw_minutes")
 
 
 class Both:
@@ -40,6 +46,132 @@ class Both:
             app.pipeline(self.notice).run(tables=names, until_idle=True)
         finally:
             app.close()
+
+
+def there_and_back(root, session, declarations, orders):
+    """The same files for the embedded engine alone and for both in turn; Spark's turns are the second and the last."""
+    site = Site(root, session)
+    both, found = Both(site), []
+    site.write({**declarations, **USERS})
+    for number, engine in enumerate((both.on_embedded, both.on_spark, both.on_embedded, both.on_spark)):
+        site.write({f"data/orders/{number}.jsonl": orders(number, 40_012 + 47 * number, 40)})
+        site.on_embedded()
+        engine()
+        compared, differences = site.compare()
+        found.append({"rows": compared, "differences": differences, "problems": site.reconcile()})
+    return {"turns": found, "told": both.told}
+
+
+def killed_on_spark(site, orders):
+    """After a turn of the embedded engine: Spark dies between any two effects of its take-over, and starts again."""
+    both, died = Both(site), []
+    site.write({"data/orders/5.jsonl": orders(5, 40_260, 40)})
+    site.on_embedded()
+    both.on_spark("bronze.orders", "bronze.users")
+    for table in STATEFUL[:2]:
+        for owner, method, after in (
+            (Checkpoint, "put", False), (Checkpoint, "put", True), (SparkFlow, "_commit_quarantine", False),
+            (SparkFlow, "_commit_main", False), (SparkFlow, "_commit_main", True),
+        ):  # fmt: skip
+            with dying(owner, method, after=after):
+                try:
+                    both.on_spark(table)
+                except LodestreamError as error:
+                    died.append(error.message)
+        both.on_spark(table)
+    both.on_spark()
+    return {"died": died, "compared": site.compare(), "problems": site.reconcile(), "told": both.told}
+
+
+@contextlib.contextmanager
+def dying(owner, method, *, after):
+    """Whoever does this dies before it, or after."""
+    kept = getattr(owner, method)
+
+    def dies(self, *given):
+        if after:
+            kept(self, *given)
+        raise LodestreamError("killed here")
+
+    setattr(owner, method, dies)
+    try:
+        yield
+    finally:
+        setattr(owner, method, kept)
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_on_embedded(site, orders):
+    """After a turn of Spark: the embedded engine dies at each point of its first batch, and starts again."""
+    both, died = Both(site), 0
+    site.write({"data/orders/6.jsonl": orders(6, 40_310, 40)})
+    site.on_embedded()
+    both.on_embedded("bronze.orders", "bronze.users")
+    app = open_project(str(site.root), lake="spark")
+    for table in STATEFUL:
+        passed = 0
+        while dies_at(app.pipeline().flow(TableName.parse(table)), passed):
+            passed, died = passed + 1, died + 1
+    app.close()
+    both.on_embedded()
+    return {"died": died, "compared": site.compare(), "problems": site.reconcile()}
+
+
+def dies_at(flow, number):
+    """Open a flow and step it once, but for what comes after so many points; whether it died."""
+    seen = iter(range(number))
+
+    def count(name):
+        if next(seen, None) is None:
+            raise Killed(name)
+
+    crash.install(count)
+    try:
+        flow.open()
+        flow.step()
+    except Killed:
+        return True
+    finally:
+        crash.install(None)
+        flow.close()
+    return False
+
+
+def at_once(site, orders):
+    """Each engine goes on with the tables while the other one runs too."""
+    both, said = Both(site), {}
+    site.write({"data/orders/7.jsonl": orders(7, 40_360, 40)})
+
+    def meanwhile():
+        site.write({"data/orders/8.jsonl": orders(8, 40_410, 40)})
+        site.on_embedded()
+        both.on_embedded()
+        return True
+
+    site.on_embedded()
+    try:
+        both.on_spark(more=meanwhile)
+    except ConflictError as error:
+        said["spark"] = error.message
+    first = site.compare()
+    app = open_project(str(site.root), lake="spark")
+    flow = app.pipeline().flow(TableName.parse("bronze.orders"))
+    flow.open()
+    site.write({"data/orders/9.jsonl": orders(9, 40_460, 40)})
+    site.on_embedded()
+    both.on_spark()
+    try:
+        flow.step()
+    except ConflictError as error:
+        said["embedded"] = error.message
+    flow.open()
+    again = flow.step()
+    flow.close()
+    app.close()
+    return {"said": said, "first": first, "second": site.compare(), "again": again, "problems": site.reconcile()}
 
 
 def switched(root, session, seed):
