@@ -10,6 +10,7 @@ import random
 
 from lodestream.app import open_project
 from lodestream.engines.embedded.checkpoints import Checkpoint
+from lodestream.engines.embedded.takeover import check_handover
 from lodestream.engines.spark.flow import SparkFlow
 from lodestream.errors import ConflictError, LodestreamError
 from lodestream.lake import crash
@@ -177,7 +178,7 @@ def at_once(site, orders):
 def switched(root, session, seed):
     """A random stream whose tables change engines between files, against the reference semantics, and the embedded
     engine on the very same batches."""
-    site = StreamSite(root, session, seed)
+    site = StreamSite(root, session, seed, refuse=check_handover)
     both, rng = Both(site), random.Random(f"switch {seed}")
     engine, engines = rng.choice((both.on_embedded, both.on_spark)), []
     while site.place():
