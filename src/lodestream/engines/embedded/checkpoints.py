@@ -94,12 +94,16 @@ def folder_at(root: str, batch: int) -> str:
     return os.path.join(root, f"{_FOLDER}-{batch}")
 
 
+def checkpoint_folders(disk: Disk, root: str) -> list[str]:
+    """Names of the folders of all checkpoints, also of those that are not ready."""
+    split = ((name, name.partition("-")) for name in disk.list(root))
+    return [name for name, (folder, dash, batch) in split if folder == _FOLDER and (batch.isdigit() if dash else True)]
+
+
 def checkpoint_of(disk: Disk, root: str, query: str) -> Checkpoint | None:
     """The checkpoint of a query by its id, None when it is lost."""
-    for name in disk.list(root):
-        folder, _, batch = name.partition("-")
-        if folder == _FOLDER and (batch.isdigit() or not batch):
-            found = checkpoint_at(disk, root, int(batch or 0))
-            if found is not None and found.query == query:
-                return found
+    for name in checkpoint_folders(disk, root):
+        found = checkpoint_at(disk, root, int(name.partition("-")[2] or 0))
+        if found is not None and found.query == query:
+            return found
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from lodestream.engines.embedded.checkpoints import Checkpoint, folder_at
+from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_folders, folder_at
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.frames import connect, new_attempt
 from lodestream.engines.embedded.sessions import open_windows
@@ -104,6 +105,11 @@ class Takeover:
         self._write_log(path, at.late_us, offsets)
         point("takeover.before")
         made.put(self._around.disk)
+        for old in checkpoint_folders(
+            self._around.disk, self._store.root
+        ):  # the embedded engine has gone on since they were in use
+            if os.path.join(self._store.root, old) != path:
+                shutil.rmtree(os.path.join(self._store.root, old), ignore_errors=True)
         self._around.notice(self._plan.table.name, f"taken over from the embedded engine at batch {batch}")
         return made
 
