@@ -6,7 +6,9 @@ import shutil
 
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
+from lodestream.cli.root import app as cli
 from lodestream.engines.embedded import frames, takeover
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import StreamInput
@@ -250,7 +252,8 @@ def test_a_row_that_was_set_aside_after_dedup_keeps_its_key(tmp_path):
     of_spark(flow)
     flow.close()
     lab.events([{"id": name, "at": "2026-01-01T00:00:03Z", "code": "1"} for name in "abc"])
-    lab.run()
+    told = CliRunner().invoke(cli, ["-C", str(lab.root), "run", "--until-idle"])
+    assert "gold.codes: taken over from Spark at batch 2" in told.output
     kinds = {(row["_source"], row["kind"]) for row in lab.rows("gold.codes__quarantine")}
     assert kinds == {("0000.jsonl", "quarantine"), ("0001.jsonl", "duplicate")}
     assert [(row["number"], row["rows"]) for row in lab.rows("gold.codes")] == [(1, 2)]

@@ -251,7 +251,7 @@ def on_spark(
             replace(step, source=settled[0], format=settled[1]), pipeline.root, around.lake, plan.table.name, epoch,
             f"lodestream.{plan.table.name}.{epoch}", plan.definition,
             frozenset(name.lower() for name in plan.schema.names), registries, around.limit, around.clock,
-            checkpoint,
+            replace(checkpoint, consumed=()),
         )  # fmt: skip
 
     def opened() -> SparkSession:

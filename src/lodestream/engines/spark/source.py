@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
 from lodestream.drivers.registry import registries
-from lodestream.engines.embedded.checkpoints import Checkpoint
+from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at
 from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import DataLossRefused
@@ -137,8 +137,8 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._source: Source | None = None
-        self._consumed = {planned.unit: planned for planned in recipe.checkpoint.consumed}
-        self._folded = recipe.checkpoint.batch
+        self._consumed: dict[str, SourceRange] = {}
+        self._folded = 0
         self._newest = recipe.checkpoint.batch
         self._caught_up = False
 
@@ -158,6 +158,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
             return {"batch": started + 1}
         if self._source is None:
             self._source = self._recipe.source()
+            self._begin(store)
         self._take_in(store, planned)
         now_us, ranges = self._ranges(self._source)
         if not ranges:
@@ -181,6 +182,12 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
                 source.wait(_LOOK_S)
             else:
                 time.sleep(_LOOK_S)
+
+    def _begin(self, store: FlowStore) -> None:
+        """Where the query began; too much to be sent to every task."""
+        began = checkpoint_at(store.disk, store.root, self._recipe.checkpoint.batch)
+        if began is not None:
+            self._consumed, self._folded = {planned.unit: planned for planned in began.consumed}, began.batch
 
     def _take_in(self, store: FlowStore, upto: int) -> None:
         for number in range(self._folded + 1, upto + 1):
