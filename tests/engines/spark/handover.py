@@ -6,6 +6,7 @@ Both engines fill the lake `spark`; the lake `embedded` is filled by the embedde
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 
 from lodestream.app import open_project
@@ -64,11 +65,15 @@ def there_and_back(root, session, declarations, orders):
 
 
 def killed_on_spark(site, orders):
-    """After a turn of the embedded engine: Spark dies between any two effects of its take-over, and starts again."""
+    """After a turn of the embedded engine, which leaves a batch half done: Spark dies between any two effects of its
+    take-over, and starts again."""
     both, died = Both(site), []
     site.write({"data/orders/5.jsonl": orders(5, 40_260, 40)})
     site.on_embedded()
     both.on_spark("bronze.orders", "bronze.users")
+    app = open_project(str(site.root), lake="spark")
+    half_done = dies_at(app.pipeline().flow(TableName.parse("silver.orders")), "main.staged")
+    app.close()
     for table in STATEFUL[:2]:
         for owner, method, after in (
             (Checkpoint, "put", False), (Checkpoint, "put", True), (SparkFlow, "_commit_quarantine", False),
@@ -81,7 +86,7 @@ def killed_on_spark(site, orders):
                     died.append(error.message)
         both.on_spark(table)
     both.on_spark()
-    return {"died": died, "compared": site.compare(), "problems": site.reconcile(), "told": both.told}
+    return {"half_done": half_done, "died": died, "compared": site.compare(), "problems": site.reconcile()}
 
 
 @contextlib.contextmanager
@@ -106,11 +111,17 @@ class Killed(BaseException):
 
 
 def killed_on_embedded(site, orders):
-    """After a turn of Spark: the embedded engine dies at each point of its first batch, and starts again."""
+    """After a turn of Spark, which leaves a batch half done: the embedded engine dies at each point of its first
+    batch, and starts again."""
     both, died = Both(site), 0
     site.write({"data/orders/6.jsonl": orders(6, 40_310, 40)})
     site.on_embedded()
     both.on_embedded("bronze.orders", "bronze.users")
+    with dying(SparkFlow, "_commit_main", after=False):
+        try:
+            both.on_spark("silver.orders")
+        except LodestreamError as error:
+            half_done = error.message
     app = open_project(str(site.root), lake="spark")
     for table in STATEFUL:
         passed = 0
@@ -118,15 +129,15 @@ def killed_on_embedded(site, orders):
             passed, died = passed + 1, died + 1
     app.close()
     both.on_embedded()
-    return {"died": died, "compared": site.compare(), "problems": site.reconcile()}
+    return {"half_done": half_done, "died": died, "compared": site.compare(), "problems": site.reconcile()}
 
 
-def dies_at(flow, number):
-    """Open a flow and step it once, but for what comes after so many points; whether it died."""
-    seen = iter(range(number))
+def dies_at(flow, where):
+    """Open a flow and step it once, up to the point of that name or number; whether it died there."""
+    seen = itertools.count()
 
     def count(name):
-        if next(seen, None) is None:
+        if where in (next(seen), name):
             raise Killed(name)
 
     crash.install(count)

@@ -91,6 +91,8 @@ def test_a_kill_in_a_handover_and_both_engines_at_once(tmp_path):
     for side in ("embedded", "spark"):
         assert answer[side]["compared"][1] == answer[side]["problems"] == [], side
     assert answer["embedded"]["died"] > 60
+    assert answer["embedded"]["half_done"] == "killed here"
+    assert answer["spark"]["half_done"]
     assert answer["spark"]["died"] == ["killed here"] * 10
     both = answer["at_once"]
     assert both["first"][1] == both["second"][1] == both["problems"] == []
