@@ -35,9 +35,8 @@ def one_duckdb():
     shared.close()
 
 
-def opened(site):
-    """Every flow, and the notices that opening brought."""
-    pipeline = site.pipeline()
+def opened(pipeline):
+    """Every flow."""
     flows = {name: pipeline.flow(name) for name in pipeline.flows}
     for flow in flows.values():
         flow.open()
@@ -85,8 +84,9 @@ def test_the_state_is_made_again_from_rows(tmp_path, first):
     for seed in range(first, first + 10):
         (tmp_path / str(seed)).mkdir()
         site = Site(tmp_path / str(seed), make_stream(seed))
+        pipeline = site.pipeline()
         while site.place():
-            flows = opened(site)
+            flows = opened(pipeline)
             run(flows)
             for flow in filter(stateful, flows.values()):
                 if flow.state.batch:
@@ -122,8 +122,9 @@ def test_flows_go_on_from_commits_of_spark(tmp_path, first):
     for seed in range(first, first + 10):
         (tmp_path / str(seed)).mkdir()
         site, rng = Site(tmp_path / str(seed), make_stream(seed)), random.Random(seed)
+        pipeline = site.pipeline()
         while site.place():
-            flows = opened(site)
+            flows = opened(pipeline)
             run(flows)
             for flow in flows.values():
                 if flow.state.batch and handed_over(flow.plan) and rng.random() < 0.7:
@@ -140,7 +141,7 @@ def after_spark(folder, seed):
     site = Site(folder, make_stream(seed))
     for _ in range(2):
         site.place()
-    flows = opened(site)
+    flows = opened(site.pipeline())
     run(flows)
     for flow in flows.values():
         if flow.state.batch and stateful(flow):
@@ -169,7 +170,7 @@ def test_a_kill_at_any_point_of_a_takeover(tmp_path, seed, step):
         here.root, here.stream, here.placed, here.ticks = root, site.stream, site.placed, site.ticks
         if not dies_at(here, points):
             break
-        flows = opened(here)
+        flows = opened(here.pipeline())
         run(flows)
         close(flows)
         assert here.differences() == [], points
@@ -207,7 +208,7 @@ def test_what_no_row_tells_is_refused(tmp_path):
     site = Site(tmp_path, make_stream(4))
     while site.place():
         pass
-    flows = opened(site)
+    flows = opened(site.pipeline())
     run(flows)
     flow = next(flow for flow in flows.values() if stateful(flow) and len(made_again(flow).rows))
     pieces = StreamInput.pieces

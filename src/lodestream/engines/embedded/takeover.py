@@ -57,6 +57,7 @@ SPARK = "spark"
 TAKES_KEY, IN_WINDOWS = "_takes_key", "_in_windows"
 """Whether a row's key is still known because of it; whether it belongs to windows that are open."""
 
+_ENTRY = ("_source", "_position", "_batch", "kind", "reasons")
 _AFTER_DEDUP = ("lookup", "enrich:", "group:", "measure:")
 """How reasons begin that set a row aside after it took its key."""
 
@@ -197,7 +198,7 @@ def _candidates(
     upstream = StreamInput(first.table, first.schema, plan.table.name, around, first.windows)
     steps = tuple(step for step in plan.steps if isinstance(step, RunPython | Derive))
     stages = RowStages(connection, replace(plan, steps=steps), around.functions, Enrichment(plan, around))
-    entries = open_entries(entries_before(quarantine, at.batch + 1))
+    entries = open_entries(entries_before(quarantine, at.batch + 1, _ENTRY))
     after = pa.array([bool(codes) and codes[0].startswith(_AFTER_DEDUP) for codes in entries["reasons"].to_pylist()],
                      pa.bool_())  # fmt: skip
     before, claimed = entries.filter(pc.invert(after)), entries.filter(after)
