@@ -162,8 +162,8 @@ class App:
         self.__dict__.pop("deployed", None)
         return changes
 
-    def pipeline(self) -> Pipeline:
-        """The runnable flows; call `apply` first."""
+    def pipeline(self, notice: Callable[[TableName, str], None] = lambda _table, _text: None) -> Pipeline:
+        """The runnable flows; call `apply` first. `notice` hears what a person should know that is no error."""
         batch = self.project.batch
         return Pipeline(
             self.project.root,
@@ -177,13 +177,17 @@ class App:
             code=VERSION,
             resolve=resolved,
             registry=self.registry,
+            notice=notice,
         )
 
-    def on_spark(self, master: str | None = None, *, session: Any = None) -> SparkPipeline:
+    def on_spark(
+        self, master: str | None = None, *, session: Any = None,
+        notice: Callable[[TableName, str], None] = lambda _table, _text: None,
+    ) -> SparkPipeline:  # fmt: skip
         """The flows on a Spark `master`, or in a `session` with Delta; set `engine`, and call `apply` first."""
         from lodestream.runtime.on_spark import on_spark
 
-        return on_spark(self.pipeline(), resolved(self.project.registries), master, session)
+        return on_spark(self.pipeline(notice), resolved(self.project.registries), master, session)
 
     def resolve(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Settings with values in the place of their references."""

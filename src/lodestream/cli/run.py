@@ -60,7 +60,11 @@ def run(
     chosen = [table_named(text, app.flows) for text in tables or []] or None
     _apply(call, app, accepted(plan) if plan is not None else accept)
     pipeline: Pipeline | SparkPipeline
-    pipeline = app.pipeline() if engine is Engine.EMBEDDED else app.on_spark(master)
+
+    def notice(table: TableName, text: str) -> None:
+        call.say(f"{table}: {text}")
+
+    pipeline = app.pipeline(notice) if engine is Engine.EMBEDDED else app.on_spark(master, notice=notice)
     port = metrics_port if metrics_port is not None else app.project.server.get("metrics_port")
     with Interrupt(call, pipeline.stop) as interrupt, Progress(call, list(chosen or app.flows), pipeline) as progress:
         _run(call, pipeline, chosen, progress, port, once=once, until_idle=until_idle)

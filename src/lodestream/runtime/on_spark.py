@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lodestream.engines.embedded.checkpoints import Checkpoint
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.errors import ConfigError, LodestreamError, TransientError
 from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
@@ -21,7 +22,7 @@ from lodestream.runtime.supervise import FlowStatus
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from lodestream.engines.spark.flow import MakeRecipe, SparkFlow
+    from lodestream.engines.spark.flow import MakeFlow, MakeRecipe, SparkFlow
     from lodestream.engines.spark.refresh import SparkRefresh
     from lodestream.engines.spark.source import Recipe
 
@@ -37,6 +38,7 @@ class SparkPipeline:
         around: the flows' surroundings.
         open_session: opens the run's session.
         make_recipe: for flows that read a source.
+        embedded: makes the same flows on the embedded engine, to end batches that it has begun.
         poll_s: how often to look for new rows.
     """
 
@@ -46,10 +48,12 @@ class SparkPipeline:
         around: Surroundings,
         open_session: Callable[[], SparkSession],
         make_recipe: MakeRecipe,
+        embedded: MakeFlow,
         poll_s: float,
     ) -> None:
         self.flows, self.around = flows, around
-        self._open_session, self._make_recipe, self._poll_s = open_session, make_recipe, poll_s
+        self._open_session, self._make_recipe, self._embedded = open_session, make_recipe, embedded
+        self._poll_s = poll_s
         self._stopping = threading.Event()
         self._statuses: dict[FlowName, FlowStatus] = {}
         self._running: dict[TableName, SparkFlow] = {}
@@ -133,7 +137,9 @@ class SparkPipeline:
             for table in plan.waits_for:
                 if table in self._running:
                     self._settle_one(table)
-            self._makers[name] = partial(SparkFlow, plan, self.around, session, self._make_recipe, self._poll_s)
+            self._makers[name] = partial(
+                SparkFlow, plan, self.around, session, self._make_recipe, self._embedded, self._poll_s
+            )
             self._start(name, noted)
             if in_turn:
                 self._settle_one(name)
@@ -235,7 +241,7 @@ def on_spark(
     """
     around = pipeline.around
 
-    def make_recipe(plan: FlowPlan, epoch: int, checkpoint: str) -> Recipe:
+    def make_recipe(plan: FlowPlan, epoch: int, checkpoint: Checkpoint) -> Recipe:
         from lodestream.engines.spark.source import Recipe
 
         step = plan.steps[0]
@@ -245,7 +251,7 @@ def on_spark(
             replace(step, source=settled[0], format=settled[1]), pipeline.root, around.lake, plan.table.name, epoch,
             f"lodestream.{plan.table.name}.{epoch}", plan.definition,
             frozenset(name.lower() for name in plan.schema.names), registries, around.limit, around.clock,
-            checkpoint,
+            replace(checkpoint, consumed=()),
         )  # fmt: skip
 
     def opened() -> SparkSession:
@@ -253,4 +259,4 @@ def on_spark(
 
         return open_session(master) if session is None else prepare(session)
 
-    return SparkPipeline(pipeline.flows, around, opened, make_recipe, pipeline.poll_s)
+    return SparkPipeline(pipeline.flows, around, opened, make_recipe, pipeline.flow, pipeline.poll_s)

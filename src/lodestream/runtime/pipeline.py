@@ -52,6 +52,7 @@ class Pipeline:
         resolve: puts values in the place of references such as `${env:NAME}` in a component's settings.
         registry: opens a schema registry by the name it has in the project, or by URL.
         upkeep: how often logs are looked after, and what is kept of them.
+        notice: told what a person should know of a table that is no error.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Pipeline:
         resolve: Resolve = lambda settings: settings,
         registry: Callable[[str], SchemaRegistry] | None = None,
         upkeep: Upkeep | None = None,
+        notice: Callable[[TableName, str], None] = lambda _table, _text: None,
     ) -> None:
         self.root = root
         self.flows = flows
@@ -82,6 +84,7 @@ class Pipeline:
             functions=self._function,
             code=code,
             enricher=lambda component: make_enricher(component, self.resolve),
+            notice=notice,
         )
         self.resolve = resolve
         self._registry = registry or registries({}, component_cache(lake))

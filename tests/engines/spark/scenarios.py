@@ -15,7 +15,6 @@ from pathlib import Path
 import pyarrow as pa
 from typer.testing import CliRunner
 
-from lodestream.app import open_project
 from lodestream.cli.root import app as cli
 from lodestream.demo.flights import prepare, release_stragglers, withhold_stragglers
 from lodestream.demo.run import write_project
@@ -26,7 +25,7 @@ from lodestream.errors import LodestreamError
 from lodestream.expressions.scalar import compile_scalar
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
-from lodestream.model.table import TableName
+from tests.engines.spark.handover import at_once, killed_on_embedded, killed_on_spark, switched, there_and_back
 from tests.engines.spark.sites import Site, StreamSite
 from tests.expressions.spark_rows import load, table
 
@@ -261,7 +260,7 @@ def killed(method):
 
 
 def lost(root, session):
-    """What is said when a checkpoint is lost, in whole or in part, or the other engine has filled the lake."""
+    """What is said when a checkpoint is lost, in whole or in part."""
     site = after_rounds(root, session)
     said = {}
 
@@ -284,8 +283,6 @@ def lost(root, session):
     tried("all", shutil.rmtree)
     tried("offsets", lambda folder: [shutil.rmtree(folder / part) for part in ("offsets", "commits")])
     tried("another", lambda folder: (folder / "metadata").write_text('{"id":"11111111-2222-3333-4444-555555555555"}'))
-    opened = open_project(str(site.root), lake="spark")
-    told("embedded", lambda: opened.run(tables=[TableName.parse("bronze.orders")]))
     unchanged = before == versions(site)
     shutil.rmtree(checkpoint(site, "silver.orders"))
     rewind = "table restore silver.orders --version 0 --rewind --yes"
@@ -336,6 +333,26 @@ def stateful(root, session):
     site.replay_on_embedded()
     compared, differences = site.compare()
     return {"rows": compared, "differences": differences, "problems": site.reconcile(), "counts": counts}
+
+
+def handover(root, session):
+    """Tables that go from engine to engine."""
+    return there_and_back(root, session, DECLARATIONS, orders)
+
+
+def handover_kills(root, session):
+    """Kills on either side, and both engines at once, where `handover` left the project."""
+    site = Site(root.with_name("handover"), session)
+    return {
+        "embedded": killed_on_embedded(site, orders),
+        "spark": killed_on_spark(site, orders),
+        "at_once": at_once(site, orders),
+    }
+
+
+def handover_stream(root, session, seed):
+    """A random stream whose tables change engines."""
+    return switched(root, session, seed)
 
 
 def demo(root, session):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lodestream.app import open_project
 from lodestream.engines.embedded.store import FlowStore
+from lodestream.errors import ConfigError
 from lodestream.model.table import TableName
 from lodestream.operations.reconcile import reconcile
 from lodestream.planning.compile import compile_project
@@ -76,16 +77,16 @@ class Site:
 
 
 class StreamSite(Site):
-    """A random stream."""
+    """A random stream, without the tables that are refused."""
 
-    def __init__(self, root, session, seed):
+    def __init__(self, root, session, seed, refuse=lambda plan: None):
         super().__init__(root, session)
         whole = make_stream(seed)
         self.placed = 0
         self.write(whole.declarations)
         for folder in ("events", "users"):
             (self.root / "data" / folder).mkdir(parents=True)
-        self.stream = without_refused(whole, self.root)
+        self.stream = without_refused(whole, self.root, refuse)
 
     def place(self):
         """The next file of each source; False when there is none."""
@@ -116,14 +117,15 @@ class StreamSite(Site):
         return sum(sum(part is not None for part in (s.dedup, s.window, s.join)) + len(s.lookups) for s in specs)
 
 
-def without_refused(stream, root):
-    """The stream without the tables that Spark refuses and those that read them; their declarations are removed."""
+def without_refused(stream, root, refuse):
+    """The stream without the tables that Spark or `refuse` refuses and those that read them, declarations too."""
     project = load_project(str(root))
     gone = set()
     for name, plan in compile_project(project, {}).flows.items():
         try:
             refuse_on_spark(project, {name: plan})
-        except ProjectError:
+            refuse(plan)
+        except (ProjectError, ConfigError):
             gone.add(name)
         if gone.intersection(plan.streams):
             gone.add(name)

@@ -10,7 +10,7 @@ import pytest
 from tools.function_rows import ROOT, spark_python
 
 SEEDS = (60_003,)
-SCENARIOS = ("rounds", "replay", "lost", "stateful", "functions", *(f"stream:{seed}" for seed in SEEDS))
+SCENARIOS = ("rounds", "replay", "lost", "stateful", "functions", "handover", *(f"stream:{seed}" for seed in SEEDS))
 
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
 
@@ -55,7 +55,6 @@ def test_a_lost_checkpoint_is_an_error(answers):
     assert answers["lost"]["unchanged"]
     for how in ("all", "offsets", "another"):
         assert said[how].startswith("CorruptionError: the checkpoint of Spark is lost or another one"), said
-    assert said["embedded"].startswith("ConfigError: Spark has filled this table"), said
     assert (answers["lost"]["mended"], answers["lost"]["problems"]) == (0, [])  # by what the error says
 
 
@@ -75,6 +74,38 @@ def test_random_streams_mean_the_same_on_spark(answers, seed):
     assert answer["mistakes"] == []
     assert answer["rows"] > 20
     assert answer["batches"] > 8
+
+
+def test_tables_go_from_engine_to_engine(answers):
+    turns, told = answers["handover"]["turns"], answers["handover"]["told"]
+    assert [turn["differences"] + turn["problems"] for turn in turns] == [[]] * 4
+    assert turns[3]["rows"] > turns[0]["rows"] > 50
+    for table in ("bronze.orders", "silver.orders", "gold.per_minute", "gold.raw_minutes", "gold.by_tier"):
+        engines = [text for text in told if text.startswith(f"{table}: taken over from")]
+        assert ["Spark" in text for text in engines] == [False, True, False], told
+
+
+@pytest.mark.long
+def test_a_kill_in_a_handover_and_both_engines_at_once(tmp_path):
+    answer = ask(tmp_path, ["handover", "handover_kills"], 3600)["handover_kills"]
+    for side in ("embedded", "spark"):
+        assert answer[side]["compared"][1] == answer[side]["problems"] == [], side
+    assert answer["embedded"]["died"] > 60
+    assert answer["embedded"]["half_done"] == "killed here"
+    assert answer["spark"]["half_done"]
+    assert answer["spark"]["died"] == ["killed here"] * 10
+    both = answer["at_once"]
+    assert both["first"][1] == both["second"][1] == both["problems"] == []
+    assert both["said"]["spark"].startswith("another engine or process has gone on with this table")
+    assert both["said"]["embedded"]
+    assert both["again"] is None
+
+
+@pytest.mark.long
+def test_random_streams_change_engines(tmp_path):
+    names = [f"handover_stream:{seed}" for seed in range(71_000, 71_024)]
+    for name, answer in ask(tmp_path, names, 7200).items():
+        assert answer["mistakes"] == [], name
 
 
 def test_expressions_do_not_raise_and_say_where_spark_would(answers):

@@ -18,7 +18,7 @@ from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
 from lodestream.model.digest import position_digest
 from lodestream.model.steps import Aggregation, FlowPlan
-from lodestream.model.table import WINDOW_START
+from lodestream.model.table import WINDOW_END, WINDOW_START
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +100,22 @@ def correct(
 
 
 def without_windows(
-    table: DeltaTable, start_us: frozenset[int], name: str
+    table: DeltaTable, start_us: frozenset[int], name: str, open_after_us: int | None = None
 ) -> tuple[tuple[AddFile, ...], list[RemoveFile]]:
-    """The closed files that hold any of these windows, written again without them."""
+    """The closed files that hold any of these windows, written again without them.
+
+    With `open_after_us`, windows that end after it are taken out too, and hot files go: what they hold of closed
+    windows stays.
+    """
     adds: list[AddFile] = []
     removes: list[RemoveFile] = []
     wanted = pa.array(sorted(start_us), pa.int64())
-    for i, file in enumerate(f for f in table.files() if not f.hot):
+    for i, file in enumerate(f for f in table.files() if open_after_us is not None or not f.hot):
         rows = table.read([file])
         hit = pc.is_in(rows.column(WINDOW_START).cast(pa.int64()), wanted)
-        if not pc.any(hit).as_py():
+        if open_after_us is not None:
+            hit = pc.or_(hit, pc.greater(rows.column(WINDOW_END).cast(pa.int64()), open_after_us))
+        if not file.hot and not pc.any(hit).as_py():
             continue
         removes.append(RemoveFile.of(file))
         left = rows.filter(pc.invert(hit))

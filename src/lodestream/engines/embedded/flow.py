@@ -18,7 +18,7 @@ from lodestream.engines.embedded.deletions import Deletions
 from lodestream.engines.embedded.drift import evolved, stored_columns
 from lodestream.engines.embedded.enrich import Enrichment
 from lodestream.engines.embedded.frames import connect, new_attempt, positions_of
-from lodestream.engines.embedded.history import last_commit, state_named
+from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import (
     Input,
     MakeSource,
@@ -43,6 +43,7 @@ from lodestream.engines.embedded.stages import RowStages
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.store import FlowStore, StateFile
 from lodestream.engines.embedded.surroundings import Ahead, Committed, Surroundings
+from lodestream.engines.embedded.takeover import is_spark, take_over
 from lodestream.errors import (
     ConfigError,
     ConflictError,
@@ -181,9 +182,14 @@ class Flow:
             state.deletions = Deletions(self._changes, self.table.snapshot.metadata.schema)
             self._merger = Merger(self._connection, self._changes, self.table)
         if batch:
-            named = state_named(self._commit_of(batch), self.name)
-            for link in self.store.chain(named, self.table.snapshot.metadata.id, self.epoch, batch):
-                state.apply(link)
+            commit = self._commit_of(batch)
+            if is_spark(commit):
+                take_over(
+                    state, self.plan, self.around, self._connection, self.quarantine, self.store, self.table, commit
+                )
+            else:
+                for link in self.store.chain(commit.info["state"], self.table.snapshot.metadata.id, self.epoch, batch):
+                    state.apply(link)
         self.state = state
 
     def _commit_of(self, batch: int) -> Commit:

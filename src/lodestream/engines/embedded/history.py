@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lodestream.errors import ConfigError
 from lodestream.lake.actions import Commit
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import app_id, epoch_of, table_path
@@ -28,17 +27,6 @@ def last_commit(table: DeltaTable, application: str) -> Commit | None:
 def flow_commit(table: DeltaTable, flow: TableName) -> Commit | None:
     """The newest commit that the flow of `flow` made in the present epoch of `table`, or None."""
     return last_commit(table, app_id(flow, epoch_of(table.snapshot.metadata.configuration)))
-
-
-def state_named(commit: Commit, flow: TableName) -> str:
-    """The state that a commit names. Raises ConfigError for a commit of Spark's, which keeps its state itself."""
-    if "state" not in commit.info:
-        raise ConfigError(
-            "Spark has filled this table; go on with lodestream run --engine spark, or begin it again: "
-            f"lodestream table restore {flow} --version 0 --rewind",
-            table=str(flow),
-        )
-    return str(commit.info["state"])
 
 
 @dataclass(frozen=True, slots=True)

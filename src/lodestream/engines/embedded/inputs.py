@@ -18,7 +18,7 @@ from lodestream.engines.embedded.rejects import rejected_raw
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused, TransientError
-from lodestream.lake.actions import Commit
+from lodestream.lake.actions import AddFile, Commit
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import epoch_of, table_path
 from lodestream.lake.log import commit_path
@@ -249,6 +249,16 @@ class StreamInput:
 
     def everything(self, version: int, span: Span | None = None) -> pa.Table:
         """All rows of the upstream table at a version; files that have none in the span may be left out."""
+        table, files = self._files(version, span)
+        return self._rows(table.read(files, columns=self._columns))
+
+    def pieces(self, version: int, span: Span | None = None) -> Iterator[pa.Table]:
+        """The same rows, a file at a time."""
+        table, files = self._files(version, span)
+        for add in files:
+            yield self._rows(table.read([add], columns=self._columns))
+
+    def _files(self, version: int, span: Span | None) -> tuple[DeltaTable, list[AddFile]]:
         table = self._upstream()
         if table is None:
             raise DataLossRefused("upstream table is gone", table=str(self._name))
@@ -256,7 +266,7 @@ class StreamInput:
         if span is not None and span[0] in self._columns:
             event, low_us, high_us = span
             files = [add for add in files if _any_within(table.read([add], columns=[event]), low_us, high_us)]
-        return self._rows(table.read(files, columns=self._columns))
+        return table, files
 
     def _upstream(self) -> DeltaTable | None:
         if self._table is None:

@@ -112,12 +112,17 @@ class WindowOutput(_Writer):
         if closed is not None and len(closed):
             adds += self._write(windows.finished(closed), batch, f"{batch.batch}-{attempt}").adds
         correction = outcome.correction
+        scattered = self._updates and state.scattered
+        if correction is not None or scattered:
+            reopened = frozenset[int]() if correction is None else correction.start_us
+            open_after_us = batch.late_us if scattered else None
+            kept, removes = without_windows(self._table, reopened, f"kept-{batch.batch}-{attempt}", open_after_us)
+            adds += kept
         if correction is not None:
-            kept, removes = without_windows(self._table, correction.start_us, f"kept-{batch.batch}-{attempt}")
-            staged = self._write(windows.finished(correction.windows), batch, f"corrected-{batch.batch}-{attempt}")
-            adds += (*kept, *staged.adds)
-        if self._updates and (outcome.touched or adds):
-            removes = [*removes, *(RemoveFile.of(a) for a in self._table.hot_files())]
+            adds += self._write(windows.finished(correction.windows), batch, f"corrected-{batch.batch}-{attempt}").adds
+        if self._updates and (outcome.touched or adds or scattered):
+            hot = [] if scattered else self._table.hot_files()
+            removes = [*removes, *(RemoveFile.of(a) for a in hot)]
             if len(windows.table):
                 adds += self._write(
                     windows.finished(windows.table, final=False), batch, f"hot-{batch.batch}-{attempt}", hot=True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,10 +38,10 @@ def open_entries(entries: pa.Table) -> pa.Table:
     return entries.take(pa.array(sorted(latest.values()), pa.int64()))
 
 
-def entries_before(table: DeltaTable, batch: int) -> pa.Table:
-    """All quarantine rows of batches before `batch`, in batch order."""
+def entries_before(table: DeltaTable, batch: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """All quarantine rows of batches before `batch`, in batch order; `columns`, with `_batch`, or all."""
     table.refresh()
-    rows = table.read(table.files())
+    rows = table.read(table.files(), columns=columns)
     rows = rows.filter(pc.less(rows.column("_batch"), batch))
     order = pc.sort_indices(rows, sort_keys=[("_batch", "ascending")])
     return rows.take(order)

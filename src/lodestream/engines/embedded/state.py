@@ -53,6 +53,7 @@ class FlowState:
         clock_us: time of the last batch.
         consumed: per source unit, where reading goes on.
         waiting: rows that wait for an answer.
+        scattered: whether the table's open windows lie in files with closed ones, as Spark leaves them.
         answers: how many groups of answers the last batch counted; -1 in a flow that does not ask.
     """
 
@@ -76,6 +77,7 @@ class FlowState:
     base_bytes: int = 0
     last: str | None = None
     base: str | None = None
+    scattered: bool = False
 
     def watermark(self, delay_us: int, joined_delay_us: int | None = None) -> int:
         """W of the next batch: what has been seen so far less the delay, in whole milliseconds, never backwards.
@@ -153,7 +155,7 @@ class FlowState:
             self.base, self.base_bytes, self.chain_bytes, self.chain_length = link.name, size, 0, 0
         else:
             self.chain_bytes, self.chain_length = self.chain_bytes + size, self.chain_length + 1
-        self.last = link.name
+        self.last, self.scattered = link.name, False
 
     def _everything(self) -> Changes:
         dedup = None

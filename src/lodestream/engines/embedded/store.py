@@ -100,6 +100,7 @@ class FlowStore:
 
     def __init__(self, disk: Disk, lake: str, table: TableName, epoch: int) -> None:
         self.disk = disk
+        self.epoch = epoch
         self.root = os.path.join(flow_folder(lake, table), str(epoch))
         self._plans = os.path.join(self.root, "plans")
         self._states = os.path.join(self.root, "state")

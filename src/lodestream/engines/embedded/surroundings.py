@@ -11,7 +11,7 @@ from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.lake.disk import Disk
 from lodestream.model.batch import BatchLimit, BatchPlan
-from lodestream.model.table import Component
+from lodestream.model.table import Component, TableName
 from lodestream.ports.enricher import Enricher
 from lodestream.ports.plugins import make_enricher
 
@@ -29,6 +29,7 @@ class Surroundings:
         functions: finds the user's function of a `python:` step.
         code: version of the software, written into each commit.
         enricher: makes an enricher, references in its settings resolved.
+        notice: told what a person should know of a table that is no error.
     """
 
     disk: Disk
@@ -39,6 +40,7 @@ class Surroundings:
     functions: Callable[[str], PythonFunction]
     code: str = ""
     enricher: Callable[[Component], Enricher] = make_enricher
+    notice: Callable[[TableName, str], None] = lambda _table, _text: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,23 +10,34 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at, checkpoint_of
+from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.rebuild import REBUILD, begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
+from lodestream.engines.embedded.takeover import is_spark
 from lodestream.engines.spark.batch import Batch, append, decide, merge, stored
 from lodestream.engines.spark.chained import watermarks_of, windows_as_rows
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.lookups import pinned_tables
 from lodestream.engines.spark.rows import given_columns
-from lodestream.engines.spark.source import PlannedSource, Recipe, batches_started
+from lodestream.engines.spark.source import PlannedSource, Recipe
 from lodestream.engines.spark.stream import ARRIVED, TIME, Beside, stream_of
-from lodestream.errors import ConfigError, CorruptionError, DataLossRefused, LodestreamError, TransientError
-from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, flow_folder, quarantine_name, table_path
+from lodestream.engines.spark.takeover import Takeover, seed_rows
+from lodestream.errors import (
+    ConfigError,
+    ConflictError,
+    CorruptionError,
+    DataLossRefused,
+    LodestreamError,
+    TransientError,
+)
+from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.log import commit_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
@@ -41,8 +52,10 @@ _FILES_MAX = 1_000_000
 """Files of one micro-batch: more than any has, so that no version of the upstream table is cut in two."""
 
 Listener = Callable[[Committed], None]
-MakeRecipe = Callable[[FlowPlan, int, str], Recipe]
+MakeRecipe = Callable[[FlowPlan, int, Checkpoint], Recipe]
 """Makes what a source's reader needs from the flow, its epoch and its checkpoint."""
+MakeFlow = Callable[[TableName], Flow]
+"""Makes the embedded engine's flow of a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +88,20 @@ class SparkFlow:
         around: the flow's surroundings; the lake's disk must be one that Spark sees too.
         session: the run's session.
         make_recipe: for a flow that reads a source.
+        embedded: ends a batch that the embedded engine has begun.
         poll_s: how often to look for new rows.
     """
 
     def __init__(
-        self, plan: FlowPlan, around: Surroundings, session: SparkSession, make_recipe: MakeRecipe, poll_s: float
-    ) -> None:
+        self, plan: FlowPlan, around: Surroundings, session: SparkSession, make_recipe: MakeRecipe, embedded: MakeFlow,
+        poll_s: float,
+    ) -> None:  # fmt: skip
         self.plan, self.name = plan, plan.table.name
         self.query: StreamingQuery | None = None
         self.error: Exception | None = None
         self._followed: list[Followed] = []
         self._around, self._session = around, session
-        self._make_recipe, self._poll_s = make_recipe, poll_s
+        self._make_recipe, self._embedded, self._poll_s = make_recipe, embedded, poll_s
         self._window = plan.step(Aggregation)
         self._watermark = plan.step(Watermark)
         self._stateful = self._window is not None or plan.step(Dedupe) is not None or plan.join is not None
@@ -98,7 +113,7 @@ class SparkFlow:
         """Open the tables and see that the checkpoint is theirs.
 
         Raises:
-            ConfigError: the table was made by another definition, or filled by the embedded engine.
+            ConfigError: the table was made by another definition, or cannot be taken over from the embedded engine.
             CorruptionError: the checkpoint is lost, or that of another lake.
         """
         around = self._around
@@ -115,8 +130,10 @@ class SparkFlow:
             begin_epoch(self.quarantine, self.epoch, clock_us=around.clock())
         self.app_id = app_id(self.name, self.epoch)
         self.store = FlowStore(around.disk, around.lake, self.name, self.epoch)
-        self.checkpoint = os.path.join(flow_folder(around.lake, self.name), str(self.epoch), "spark")
-        self._check_checkpoint()
+        takeover = Takeover(self.plan, around, self._session, self.store, self.table, self.quarantine)
+        while (checkpoint := self._checkpoint(takeover)) is None:
+            self._finish_embedded()
+        self.checkpoint = checkpoint
 
     def _open_table(self, path: str, *, main: bool) -> DeltaTable:
         properties = {EPOCH_PROPERTY: "1", **(table_properties(self.plan) if main else {})}
@@ -126,38 +143,54 @@ class SparkFlow:
             table_id=str(uuid.uuid4()), clock_us=self._around.clock(),
         )  # fmt: skip
 
-    def _check_checkpoint(self) -> None:
-        """Without its checkpoint Spark would begin again, and every batch would be passed over as done already."""
+    def _checkpoint(self, takeover: Takeover) -> Checkpoint | None:
+        """The checkpoint to go on with; None when the embedded engine has begun a batch that only it can end.
+
+        Without its checkpoint Spark would begin again, and every batch would be passed over as done already.
+        """
+        disk, root = self._around.disk, self.store.root
         batch = self.table.snapshot.txns.get(self.app_id, 0)
-        self._info: Mapping[str, Any] = {}
-        if batch == 0:
-            if self.store.last_planned() > batches_started(self.checkpoint) + 1:
-                raise self._lost(batch)
-            return
         commit = last_commit(self.table, self.app_id)
-        self._info = commit.info if commit is not None else {}
-        told = self._info.get("query")
-        if told is None:
-            raise ConfigError(
-                "the embedded engine has filled this table; go on with that, or rebuild it on Spark: lodestream plan",
-                table=str(self.name),
-            )
-        if told != self._query_id() or batches_started(self.checkpoint) < batch:
+        self._info: Mapping[str, Any] = commit.info if commit is not None else {}
+        pending = self.store.plan(batch + 1)
+        if commit is not None and not is_spark(commit):
+            made = checkpoint_at(disk, root, batch)
+            if pending is None or self._fits(pending, made):
+                return made or takeover.checkpoint(commit, batch, self._stream)
+            return None
+        made = checkpoint_of(disk, root, self._info["query"]) if batch else checkpoint_at(disk, root, 0)
+        if made is None or made.started < max(batch, self.store.last_planned() - 1):
             raise self._lost(batch)
+        return made if pending is None or self._fits(pending, made) else None
+
+    def _fits(self, plan: BatchPlan, checkpoint: Checkpoint | None) -> bool:
+        """Whether the query would make the same plan: that of a source is followed, whoever made it."""
+        if isinstance(self.plan.steps[0], ReadSource):
+            return plan.kind != "replay"
+        if checkpoint is None or plan.batch > checkpoint.started or plan.kind == "replay":
+            return False
+        before, marks = self._range(checkpoint, checkpoint.number_of(plan.batch))
+        told = plan.after, plan.upto, plan.joined_after, plan.joined_upto, plan.late_us, plan.evict_us
+        made = before.upto, marks.upto, before.joined_upto, marks.joined_upto, marks.late_us, marks.evict_us
+        return told == made
+
+    def _finish_embedded(self) -> None:
+        """Have the embedded engine run the batch that it has planned."""
+        flow = self._embedded(self.name)
+        try:
+            flow.open()
+            flow.step(idle=False)
+        finally:
+            flow.close()
+        self.table.refresh()
+        self.quarantine.refresh()
 
     def _lost(self, batch: int) -> CorruptionError:
         return CorruptionError(
-            "the checkpoint of Spark is lost or another one; put it back, or begin the table again: lodestream table "
-            f"restore {self.name} --version 0 --rewind",
-            table=str(self.name), batch=batch, checkpoint=self.checkpoint,
+            "the checkpoint of Spark is lost or another one; put it back, go on with the embedded engine, or begin the "
+            f"table again: lodestream table restore {self.name} --version 0 --rewind",
+            table=str(self.name), batch=batch, folder=self.store.root,
         )  # fmt: skip
-
-    def _query_id(self) -> str | None:
-        try:
-            with open(os.path.join(self.checkpoint, "metadata"), encoding="utf-8") as file:
-                return str(json.load(file)["id"])
-        except (OSError, ValueError, KeyError):
-            return None
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -165,11 +198,15 @@ class SparkFlow:
         """Start the query; `listener` hears of each batch, on a thread of Spark's."""
         self.listener = listener
         mode = "update" if self._window is not None and self._window.emit == "updates" else "append"
-        self._followed = []
-        stream = stream_of(self._input(), self.plan, Beside(self._markers(), self._joined(), self._lookups()))
-        writer = stream.writeStream.queryName(str(self.name)).outputMode(mode)
-        writer = writer.option("checkpointLocation", self.checkpoint).foreachBatch(self._run)
+        writer = self._stream(self.checkpoint).writeStream.queryName(str(self.name)).outputMode(mode)
+        writer = writer.option("checkpointLocation", self.checkpoint.path).foreachBatch(self._run)
         self.query = writer.trigger(processingTime=f"{self._poll_s} seconds").start()
+
+    def _stream(self, checkpoint: Checkpoint) -> DataFrame:
+        self._followed = []
+        seed = seed_rows(self._session, checkpoint)
+        frame = self._input(checkpoint)
+        return stream_of(frame, self.plan, Beside(self._markers(), self._joined(), self._lookups(checkpoint), seed))
 
     def settle(self) -> None:
         """Wait until all rows that are there are taken in, and the batches that only move the watermark are done.
@@ -200,6 +237,8 @@ class SparkFlow:
         short = text.splitlines()[0][:500] if text else "no reason given"
         if "failed to connect back" in text:
             return TransientError("a Python worker of Spark did not start in time", table=str(self.name))
+        if "CONCURRENT_TRANSACTION" in text or "ConcurrentTransaction" in text:
+            return self._overtaken(self.table.snapshot.txns.get(self.app_id, 0) + 1)
         if "state" in text and ("CANNOT_LOAD_STATE_STORE" in text or "does not exist" in text):
             return CorruptionError("Spark's state is lost", table=str(self.name), cause=short)
         if "DELTA_SOURCE_TABLE_IGNORE_CHANGES" in text or "DELTA_SOURCE_IGNORE_DELETE" in text:
@@ -221,18 +260,19 @@ class SparkFlow:
         if self.query is not None:
             self.query.stop()
 
-    def _input(self) -> DataFrame:
+    def _input(self, checkpoint: Checkpoint) -> DataFrame:
         first = self.plan.steps[0]
         columns = given_columns(self.plan)
         if isinstance(first, ReadSource):
-            recipe = self._make_recipe(self.plan, self.epoch, self.checkpoint)
+            recipe = self._make_recipe(self.plan, self.epoch, checkpoint)
             format_name = f"lodestream_{self.name.layer}_{self.name.name}"
             self._session.dataSource.register(PlannedSource.named(format_name, recipe))
             return self._session.readStream.format(format_name).load()
         assert isinstance(first, ReadTable)
         if first.windows is not None:
             return windows_as_rows(self._new_rows(first.table), first, ARRIVED)
-        return self._new_rows(first.table).selectExpr(*map(quoted, columns), f"_batch AS {ARRIVED}")
+        rows = self._new_rows(first.table, checkpoint)
+        return rows.selectExpr(*map(quoted, columns), f"_batch AS {ARRIVED}")
 
     def _joined(self) -> DataFrame | None:
         """The other stream of a join."""
@@ -246,14 +286,14 @@ class SparkFlow:
             return None
         return watermarks_of(self._session, self._around.lake, self._watermark.follows, TIME)
 
-    def _lookups(self) -> tuple[DataFrame, ...]:
+    def _lookups(self, checkpoint: Checkpoint) -> tuple[DataFrame, ...]:
         """The tables looked up, where what is looked up is counted or joined."""
         if self._window is None and self.plan.join is None:
             return ()
-        return pinned_tables(self._session, self.plan, self._around.lake, self.epoch, self.checkpoint)
+        return pinned_tables(self._session, self.plan, self._around.lake, self.epoch, checkpoint)
 
-    def _new_rows(self, name: TableName) -> DataFrame:
-        """The rows that a table's commits add."""
+    def _new_rows(self, name: TableName, checkpoint: Checkpoint | None = None) -> DataFrame:
+        """The rows that a table's commits add; after a take-over only those that were not taken in before it."""
         path = table_path(self._around.lake, name)
         upstream = DeltaTable.open(self._around.disk, path)
         if upstream is None:
@@ -261,6 +301,9 @@ class SparkFlow:
         self._followed.append(Followed(upstream))
         reader = self._session.readStream.format("delta").option("maxFilesPerTrigger", _FILES_MAX)
         reader = reader.option("ignoreDeletes", "true")
+        if checkpoint is not None and checkpoint.batch:  # Delta reads this version too, in the batch that gives nothing
+            reader = reader.option("startingVersion", max(checkpoint.upto, 0))
+            return reader.load(path).where(f"_batch > {checkpoint.upstream_batch}")
         begin = self._begin(path, upstream)
         if begin is not None:
             reader = reader.option("startingVersion", begin)
@@ -287,11 +330,11 @@ class SparkFlow:
             raise
 
     def _run_batch(self, stream: DataFrame, number: int) -> None:
-        batch = self._planned(number)
-        if self.table.refresh().txns.get(self.app_id, 0) >= batch.batch:
+        if self._is_done(number):
             if self._stateful:  # what is not computed leaves Spark without the state that the next batch begins with
                 stream.write.format("noop").mode("overwrite").save()
             return
+        batch = self._planned(number)
         kept = [stream.persist()]
         try:
             decided = decide(stream, self.plan, batch, self._around.lake, self._info.get("given") or 0)
@@ -304,31 +347,54 @@ class SparkFlow:
         version = self.table.refresh().version
         self.listener(Committed(batch.batch, batch.kind, version, decided.counts))
 
+    def _is_done(self, number: int) -> bool:
+        """Whether the table has the batch: from this query, or that with which it took over.
+
+        Raises:
+            ConflictError: the embedded engine, or another query, has gone on with the table.
+        """
+        batch = self.checkpoint.batch_of(number)
+        reached = self.table.refresh().txns.get(self.app_id, 0)
+        if reached < batch:
+            return False
+        commit = last_commit(self.table, self.app_id)
+        ours = commit is not None and commit.info.get("query") == self.checkpoint.query
+        if reached > batch or not (ours or batch == self.checkpoint.batch):
+            raise self._overtaken(batch)
+        return True
+
+    def _overtaken(self, batch: int) -> ConflictError:
+        return ConflictError(
+            "another engine or process has gone on with this table; end it, then start Spark again, which takes over "
+            "from there", table=str(self.name), batch=batch,
+        )  # fmt: skip
+
     def _planned(self, number: int) -> BatchPlan:
         """The batch's plan: as it stands, or made from Spark's offset log."""
-        standing = self.store.plan(number + 1)
-        if standing is not None:
-            return standing
-        marks, before = self._marks(number), self._marks(number - 1)
-        upto, joined_upto = max(marks.upto, before.upto), max(marks.joined_upto, before.joined_upto)
-        spans = ((before.upto, upto), (before.joined_upto, joined_upto))
+        batch = self.checkpoint.batch_of(number)
+        plan = self.store.plan(batch) or self.store.put_plan(self._made(number, batch))
+        if not self._fits(plan, self.checkpoint):
+            raise self._overtaken(batch)
+        return plan
+
+    def _made(self, number: int, batch: int) -> BatchPlan:
+        before, marks = self._range(self.checkpoint, number)
+        spans = ((before.upto, marks.upto), (before.joined_upto, marks.joined_upto))
         for followed, (after, until) in zip(self._followed, spans, strict=False):
             self._check_upstream(followed, after, until)
-        return self.store.put_plan(
-            BatchPlan(
-                epoch=self.epoch,
-                batch=number + 1,
-                kind="data" if any(until > after for after, until in spans) else "no_data",
-                clock_us=self._around.clock(),
-                definition=self.plan.definition,
-                after=before.upto,
-                upto=upto,
-                joined_after=before.joined_upto,
-                joined_upto=joined_upto,
-                pins=self._pins(),
-                late_us=marks.late_us,
-                evict_us=marks.evict_us,
-            )
+        return BatchPlan(
+            epoch=self.epoch,
+            batch=batch,
+            kind="data" if any(until > after for after, until in spans) else "no_data",
+            clock_us=self._around.clock(),
+            definition=self.plan.definition,
+            after=before.upto,
+            upto=marks.upto,
+            joined_after=before.joined_upto,
+            joined_upto=marks.joined_upto,
+            pins=self._pins(),
+            late_us=marks.late_us,
+            evict_us=marks.evict_us,
         )
 
     def _check_upstream(self, followed: Followed, after: int, upto: int) -> None:
@@ -345,24 +411,26 @@ class SparkFlow:
                     upstream=followed.table.path, version=commit.version,
                 )  # fmt: skip
 
-    def _marks(self, number: int) -> Marks:
+    def _range(self, checkpoint: Checkpoint, number: int) -> tuple[Marks, Marks]:
+        """What the offset log says of the query's batch before one, and of that one."""
+        marks, before = self._marks(checkpoint, number), self._marks(checkpoint, number - 1)
+        upto, joined_upto = max(marks.upto, before.upto), max(marks.joined_upto, before.joined_upto)
+        return before, replace(marks, upto=upto, joined_upto=joined_upto)
+
+    def _marks(self, checkpoint: Checkpoint, number: int) -> Marks:
         """What the log says; where no operator of Spark keeps the watermark, it is kept here by the same rule."""
         if number < 0:
             return Marks(0, 0)
-        _, told, *offsets = self._offset_log(number)
+        _, told, *offsets = _offset_log(checkpoint, number)
         # In the order in which `stream_of` reads them: the upstream table, then the one that is joined.
         upto = [_version(offset) for offset in offsets[: 1 if self.plan.join is None else 2]]
         if self._stateful:
-            late_us = int(json.loads(self._offset_log(number - 1)[1])["batchWatermarkMs"]) * 1000 if number else 0
-            return Marks(late_us, int(json.loads(told)["batchWatermarkMs"]) * 1000, *upto)
+            before = json.loads(_offset_log(checkpoint, number - 1)[1])["batchWatermarkMs"] if number else 0
+            return Marks(int(before) * 1000, int(json.loads(told)["batchWatermarkMs"]) * 1000, *upto)
         late_us, newest = self._info.get("watermark_us") or 0, self._info.get("max_event_us")
         if newest is None or self._watermark is None:
             return Marks(late_us, late_us, *upto)
         return Marks(late_us, max(late_us, (newest - self._watermark.event_time.delay_us) // 1000 * 1000), *upto)
-
-    def _offset_log(self, number: int) -> list[str]:
-        with open(os.path.join(self.checkpoint, "offsets", str(number)), encoding="utf-8") as file:
-            return file.read().split("\n")
 
     def _pins(self) -> Mapping[str, int]:
         pins = {}
@@ -377,20 +445,22 @@ class SparkFlow:
     def _commit_quarantine(self, decided: Batch, batch: BatchPlan) -> None:
         if not any(decided.counts.get(kind) for kind in ("quarantine", "late", "duplicate", "dropped", "late_window")):
             return
-        told = json.dumps({"lodestream": {"batch": batch.batch, "query": self._query_id()}})
+        told = json.dumps({"lodestream": {"batch": batch.batch, "query": self.checkpoint.query}})
         append(decided.aside, self.quarantine.path, self.app_id, batch.batch, told)
 
     def _commit_main(self, decided: Batch, batch: BatchPlan) -> None:
         info: dict[str, Any] = {
             "batch": batch.batch, "epoch": self.epoch, "kind": batch.kind, "counts": decided.counts,
             "definition": batch.definition, "watermark_us": batch.evict_us, "upto": batch.upto,
-            "pins": dict(batch.pins), "code": self._around.code, "query": self._query_id(),
+            "pins": dict(batch.pins), "code": self._around.code, "query": self.checkpoint.query,
             "max_event_us": _newest(decided.max_event_us, self._info.get("max_event_us")),
         }  # fmt: skip
         if self.plan.join is not None:
             given = (self._info.get("given") or 0) + decided.counts.get("output", 0)
             info |= {"joined_upto": batch.joined_upto, "given": given}
         self._write_main(decided, batch, info)
+        if not self._is_done(self.checkpoint.number_of(batch.batch)):
+            raise CorruptionError("Spark has not made the commit", table=str(self.name), batch=batch.batch)
         self._info = info
 
     def _write_main(self, decided: Batch, batch: BatchPlan, info: dict[str, Any]) -> None:
@@ -404,6 +474,11 @@ class SparkFlow:
             merge(rows, self.table.path, keys, self.app_id, batch.batch, told)
         else:
             append(rows, self.table.path, self.app_id, batch.batch, told)
+
+
+def _offset_log(checkpoint: Checkpoint, number: int) -> list[str]:
+    with open(os.path.join(checkpoint.path, "offsets", str(number)), encoding="utf-8") as file:
+        return file.read().split("\n")
 
 
 def _version(offset: str) -> int:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, ClassVar
 import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 
+from lodestream.engines.embedded.checkpoints import Checkpoint
 from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.spark.expressions import quoted
-from lodestream.engines.spark.source import batches_started
 from lodestream.errors import ConfigError, DataLossRefused
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.layout import table_path
@@ -43,7 +43,7 @@ class Pinned:
     Attributes:
         columns: of the table looked up, those that are read.
         flow, epoch: whose plans say which version.
-        checkpoint: folder of the query's checkpoint, which tells the batch that is under way.
+        checkpoint: the query's checkpoint, which tells the batch that is under way.
     """
 
     lake: str
@@ -51,7 +51,7 @@ class Pinned:
     columns: Schema
     flow: TableName
     epoch: int
-    checkpoint: str
+    checkpoint: Checkpoint
 
     def open(self) -> DeltaTable:
         """The table looked up."""
@@ -62,7 +62,7 @@ class Pinned:
 
     def version(self) -> int:
         """The version that the batch under way is to see; its plan stands before anything of it is read."""
-        number = batches_started(self.checkpoint)
+        number = self.checkpoint.started
         plan = FlowStore(LocalDisk(), self.lake, self.flow, self.epoch).plan(number)
         if plan is None:
             raise DataLossRefused("a plan is gone", table=str(self.flow), batch=number)
@@ -123,7 +123,7 @@ class PinnedReader(DataSourceReader):  # type: ignore[misc]
 
 
 def pinned_tables(
-    session: SparkSession, plan: FlowPlan, lake: str, epoch: int, checkpoint: str
+    session: SparkSession, plan: FlowPlan, lake: str, epoch: int, checkpoint: Checkpoint
 ) -> tuple[DataFrame, ...]:
     """For each lookup of a flow the table, as every batch is to see it. Raises ConfigError when there is none yet."""
     found = []

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import sqlglot
 from sqlglot import exp
 
+from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.rebuild import table_properties
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
+from lodestream.engines.embedded.takeover import is_spark
 from lodestream.engines.spark.batch import replace_all, stored
 from lodestream.errors import ConfigError
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, table_path
@@ -65,6 +68,7 @@ class SparkRefresh:
         app = app_id(self.name, epoch)
         store = FlowStore(around.disk, around.lake, self.name, epoch)
         number = table.snapshot.txns.get(app, 0) + 1
+        self._tell_takeover(table, app)
         before = store.plan(number - 1) if number > 1 else None
         if before is not None and dict(before.pins) == pins:
             self._pins = pins
@@ -75,9 +79,15 @@ class SparkRefresh:
                 pins=pins,
             )
         )  # fmt: skip
-        return self._run(batch, table, app)
+        # A plan that was left behind may name versions that are gone; the result replaces the whole table in any case.
+        return self._run(replace(batch, pins=pins), table, app)
 
-    def _run(self, batch: BatchPlan, table: DeltaTable, app: str) -> Committed:
+    def _tell_takeover(self, table: DeltaTable, app: str) -> None:
+        commit = None if self._pins else last_commit(table, app)
+        if commit is not None and not is_spark(commit):
+            self._around.notice(self.name, f"taken over from the embedded engine at batch {commit.txns[app]}")
+
+    def _run(self, batch: BatchPlan, table: DeltaTable, app: str) -> Committed | None:
         from pyspark.errors import PySparkException
 
         info = {
@@ -91,6 +101,8 @@ class SparkRefresh:
             replace_all(rows, table.path, app, batch.batch, told)
             rows.unpersist()
         except PySparkException as error:
+            if table.refresh().txns.get(app, 0) >= batch.batch:  # another process has refreshed it meanwhile
+                return None
             cause = str(error).strip().splitlines()[0]
             raise ConfigError(
                 "query failed; the table keeps its last version", table=str(self.name), cause=cause

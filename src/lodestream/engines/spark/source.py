@@ -6,7 +6,6 @@ and decode; the driver's part only plans.
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from base64 import b64decode, b64encode
@@ -18,6 +17,7 @@ import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
 from lodestream.drivers.registry import registries
+from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at
 from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import DataLossRefused
@@ -46,7 +46,7 @@ class Recipe:
         step: the step that reads; its settings have values in the place of their references.
         reserved: names that the table's own columns have.
         clock: gives microseconds since 1970 UTC.
-        checkpoint: folder of the query's checkpoint.
+        checkpoint: the query's checkpoint.
     """
 
     step: ReadSource
@@ -60,7 +60,7 @@ class Recipe:
     registries: Mapping[str, Any]
     limit: BatchLimit
     clock: Callable[[], int]
-    checkpoint: str
+    checkpoint: Checkpoint
 
     @property
     def schema(self) -> Schema:
@@ -139,12 +139,12 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         self._source: Source | None = None
         self._consumed: dict[str, SourceRange] = {}
         self._folded = 0
-        self._newest = 0
+        self._newest = recipe.checkpoint.batch
         self._caught_up = False
 
     def initialOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
-        """Before the first plan."""
-        return {"batch": 0}
+        """Before the query's first plan."""
+        return {"batch": self._recipe.checkpoint.batch}
 
     def latestOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
         """The next plan, made now if there is none yet; when nothing is new, the last one that reads something.
@@ -153,11 +153,12 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         something new again, and so on without end.
         """
         store = self._recipe.store
-        planned, started = store.last_planned(), batches_started(self._recipe.checkpoint)
+        planned, started = store.last_planned(), self._recipe.checkpoint.started
         if planned > started:
-            return {"batch": planned}
+            return {"batch": started + 1}
         if self._source is None:
             self._source = self._recipe.source()
+            self._begin(store)
         self._take_in(store, planned)
         now_us, ranges = self._ranges(self._source)
         if not ranges:
@@ -181,6 +182,12 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
                 source.wait(_LOOK_S)
             else:
                 time.sleep(_LOOK_S)
+
+    def _begin(self, store: FlowStore) -> None:
+        """Where the query began; too much to be sent to every task."""
+        began = checkpoint_at(store.disk, store.root, self._recipe.checkpoint.batch)
+        if began is not None:
+            self._consumed, self._folded = {planned.unit: planned for planned in began.consumed}, began.batch
 
     def _take_in(self, store: FlowStore, upto: int) -> None:
         for number in range(self._folded + 1, upto + 1):
@@ -222,13 +229,6 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         """Let go of the source."""
         if self._source is not None:
             self._source.close()
-
-
-def batches_started(checkpoint: str) -> int:
-    """How many batches the checkpoint has begun, without gaps: the last one's number and one."""
-    folder = os.path.join(checkpoint, "offsets")
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return max((int(name) for name in names if name.isdigit()), default=-1) + 1
 
 
 def _both(piece: Decoded, clock_us: int, target: pa.Schema) -> pa.Table:

@@ -29,6 +29,8 @@ ARRIVED, WINDOW = "_arrived", "_window"
 
 TIME = "_event_time"
 """Spark's event-time column."""
+ALONE = "_alone"
+"""Of a row that only makes state: NULL when it takes its key; else a number that keeps it from being a repeat."""
 
 _ASIDE, _HASH = "_aside", "_hash"
 _DELAY = "spark.watermarkDelayMs"
@@ -43,11 +45,13 @@ class Beside:
         markers: of a flow that follows the watermark of another: what `watermarks_of` gives, with `TIME`.
         joined: the other stream of a join.
         lookups: what `pinned_tables` gives, of a flow whose looked-up rows are counted or joined.
+        seed: rows that only make state, with `ALONE`, of a flow that took the table over.
     """
 
     markers: DataFrame | None = None
     joined: DataFrame | None = None
     lookups: tuple[DataFrame, ...] = ()
+    seed: DataFrame | None = None
 
 
 def stream_of(frame: DataFrame, plan: FlowPlan, beside: Beside) -> DataFrame:
@@ -68,7 +72,10 @@ def stream_of(frame: DataFrame, plan: FlowPlan, beside: Beside) -> DataFrame:
     if watermark is None or (dedupe is None and window is None and beside.joined is None):
         return branches[0]
     column = watermark.event_time.column
-    passing = rows.where(f"{FATE} IS NULL").withColumn(TIME, fn.col(quoted(column)))
+    passing = rows.where(f"{FATE} IS NULL")
+    if beside.seed is not None:
+        passing = passing.unionByName(beside.seed, allowMissingColumns=True)
+    passing = passing.withColumn(TIME, fn.col(quoted(column)))
     if beside.markers is None:
         passing = passing.withWatermark(TIME, f"{watermark.event_time.delay_us} microseconds")
     else:  # the event time of a union is that of its first part
@@ -94,7 +101,7 @@ def _firsts(passing: DataFrame, step: Dedupe) -> DataFrame:
     from pyspark.sql import functions as fn
 
     within = fn.col(TIME).alias(TIME, metadata={_DELAY: step.expiry_us // 1000})
-    keys = list(step.dedup.keys)
+    keys = [*step.dedup.keys, *([ALONE] if ALONE in passing.columns else [])]
     order = [ARRIVED] if ARRIVED in passing.columns else []
     partitions = int(str(passing.sparkSession.conf.get("spark.sql.shuffle.partitions")))
     others = [fn.col(quoted(name)) for name in passing.columns if name != TIME]
