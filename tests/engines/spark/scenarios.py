@@ -108,14 +108,6 @@ group_by: {tier: tier, code: code, big: amount > 100}
 measures: {orders: count(*), numbers: sum(cast(code as int))}
 emit: final
 """,
-    "tables/gold/all_visits.yaml": """
-from: stream(bronze.orders)
-skip_silver: true
-event_time: {column: at, delay: 0 seconds}
-window: {gap: 3 seconds}
-measures: {orders: count(*)}
-emit: final
-""",
     "tables/gold/visits_per_minute.yaml": """
 from: stream(gold.visits)
 expect: {small: {that: orders < 3, else: quarantine}}
