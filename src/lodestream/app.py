@@ -25,6 +25,7 @@ from lodestream.catalog.store import open_store
 from lodestream.catalog.things import Known
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
+from lodestream.engines.embedded.surroundings import Notice, untold
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk, random_id
 from lodestream.lake.layout import catalog_file, component_cache, keys_path, table_path
@@ -162,7 +163,7 @@ class App:
         self.__dict__.pop("deployed", None)
         return changes
 
-    def pipeline(self, notice: Callable[[TableName, str], None] = lambda _table, _text: None) -> Pipeline:
+    def pipeline(self, notice: Notice = untold) -> Pipeline:
         """The runnable flows; call `apply` first. `notice` hears what a person should know that is no error."""
         batch = self.project.batch
         return Pipeline(
@@ -180,10 +181,7 @@ class App:
             notice=notice,
         )
 
-    def on_spark(
-        self, master: str | None = None, *, session: Any = None,
-        notice: Callable[[TableName, str], None] = lambda _table, _text: None,
-    ) -> SparkPipeline:  # fmt: skip
+    def on_spark(self, master: str | None = None, *, session: Any = None, notice: Notice = untold) -> SparkPipeline:
         """The flows on a Spark `master`, or in a `session` with Delta; set `engine`, and call `apply` first."""
         from lodestream.runtime.on_spark import on_spark
 

@@ -14,7 +14,7 @@ from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.publish import SinkFlow
 from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.engines.embedded.shared import SharedFlow, is_shared
-from lodestream.engines.embedded.surroundings import Committed, Surroundings
+from lodestream.engines.embedded.surroundings import Committed, Notice, Surroundings, untold
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, write_durable
 from lodestream.lake.layout import component_cache, flow_folder
@@ -71,7 +71,7 @@ class Pipeline:
         resolve: Resolve = lambda settings: settings,
         registry: Callable[[str], SchemaRegistry] | None = None,
         upkeep: Upkeep | None = None,
-        notice: Callable[[TableName, str], None] = lambda _table, _text: None,
+        notice: Notice = untold,
     ) -> None:
         self.root = root
         self.flows = flows

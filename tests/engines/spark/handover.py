@@ -50,13 +50,20 @@ class Both:
             app.close()
 
 
+def bring(site, orders):
+    """One more file."""
+    folder = site.root / "data" / "orders"
+    number = len(list(folder.iterdir())) if folder.exists() else 0
+    site.write({f"data/orders/{number}.jsonl": orders(number, 40_012 + 47 * number, 40)})
+
+
 def there_and_back(root, session, declarations, orders):
     """The same files for the embedded engine alone and for both in turn; Spark's turns are the second and the last."""
     site = Site(root, session)
     both, found = Both(site), []
     site.write({**declarations, **USERS})
-    for number, engine in enumerate((both.on_embedded, both.on_spark, both.on_embedded, both.on_spark)):
-        site.write({f"data/orders/{number}.jsonl": orders(number, 40_012 + 47 * number, 40)})
+    for engine in (both.on_embedded, both.on_spark, both.on_embedded, both.on_spark):
+        bring(site, orders)
         site.on_embedded()
         engine()
         compared, differences = site.compare()
@@ -68,7 +75,7 @@ def killed_on_spark(site, orders):
     """After a turn of the embedded engine, which leaves a batch half done: Spark dies between any two effects of its
     take-over, and starts again."""
     both, died = Both(site), []
-    site.write({"data/orders/5.jsonl": orders(5, 40_260, 40)})
+    bring(site, orders)
     site.on_embedded()
     both.on_spark("bronze.orders", "bronze.users")
     app = open_project(str(site.root), lake="spark")
@@ -114,7 +121,7 @@ def killed_on_embedded(site, orders):
     """After a turn of Spark, which leaves a batch half done: the embedded engine dies at each point of its first
     batch, and starts again."""
     both, died = Both(site), 0
-    site.write({"data/orders/6.jsonl": orders(6, 40_310, 40)})
+    bring(site, orders)
     site.on_embedded()
     both.on_embedded("bronze.orders", "bronze.users")
     with dying(SparkFlow, "_commit_main", after=False):
@@ -155,10 +162,10 @@ def dies_at(flow, where):
 def at_once(site, orders):
     """Each engine goes on with the tables while the other one runs too."""
     both, said = Both(site), {}
-    site.write({"data/orders/7.jsonl": orders(7, 40_360, 40)})
+    bring(site, orders)
 
     def meanwhile():
-        site.write({"data/orders/8.jsonl": orders(8, 40_410, 40)})
+        bring(site, orders)
         site.on_embedded()
         both.on_embedded()
         return True
@@ -172,7 +179,7 @@ def at_once(site, orders):
     app = open_project(str(site.root), lake="spark")
     flow = app.pipeline().flow(TableName.parse("bronze.orders"))
     flow.open()
-    site.write({"data/orders/9.jsonl": orders(9, 40_460, 40)})
+    bring(site, orders)
     site.on_embedded()
     both.on_spark()
     try:

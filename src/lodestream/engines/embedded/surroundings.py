@@ -15,6 +15,13 @@ from lodestream.model.table import Component, TableName
 from lodestream.ports.enricher import Enricher
 from lodestream.ports.plugins import make_enricher
 
+Notice = Callable[[TableName, str], None]
+"""Told what a person should know of a table that is no error."""
+
+
+def untold(table: TableName, text: str) -> None:
+    """A notice that nobody hears."""
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -40,7 +47,7 @@ class Surroundings:
     functions: Callable[[str], PythonFunction]
     code: str = ""
     enricher: Callable[[Component], Enricher] = make_enricher
-    notice: Callable[[TableName, str], None] = lambda _table, _text: None
+    notice: Notice = untold
 
 
 @dataclass(frozen=True, slots=True)
