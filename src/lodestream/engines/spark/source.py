@@ -231,6 +231,14 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
             self._source.close()
 
 
+def version_of(offset: str) -> int:
+    """The last version that an offset of Delta's stands for: those before it; of the table as it was at the start, it too."""
+    if '"reservoirVersion"' not in offset:
+        return -1
+    told = json.loads(offset)
+    return int(told["reservoirVersion"]) - (0 if told.get("isStartingVersion") else 1)
+
+
 def _both(piece: Decoded, clock_us: int, target: pa.Schema) -> pa.Table:
     """Rows and rejects in one table; a reject has NULL in every column of the data."""
     rows, rejects = piece.rows, piece.rejects
