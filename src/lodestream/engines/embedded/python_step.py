@@ -135,7 +135,10 @@ class Functions:
     def __reduce__(self) -> tuple[Callable[..., Functions], tuple[str, tuple[int, ...]]]:
         """Another process that is sent this again and again loads files again only when they have changed."""
         files = [str(module.__file__) for module in self._modules.values()]
-        return _as_they_are, (self._root, tuple(os.stat(file).st_mtime_ns for file in files if os.path.exists(file)))
+        return _as_they_are, (
+            os.path.abspath(self._root),
+            tuple(os.stat(file).st_mtime_ns for file in files if os.path.exists(file)),
+        )
 
 
 @functools.lru_cache(maxsize=16)

@@ -92,7 +92,10 @@ class KeptDeletions:
     def held(self) -> tuple[int, int]:
         """How many there are, and bytes of their files."""
         table = self._opened()
-        files = table.files() if table is not None and table.refresh() else []
+        if table is None:
+            return 0, 0
+        table.refresh()
+        files = table.files()
         return sum(add.num_records or 0 for add in files), sum(add.size for add in files)
 
     def _opened(self) -> DeltaTable | None:

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.engines.embedded.enrich import reasons_of
-from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.rows import FATE, HITS
 from lodestream.engines.spark.workers import plain_settings, with_columns
 from lodestream.model.arrow import to_arrow
@@ -34,8 +33,6 @@ def annotated(rows: DataFrame, steps: Sequence[Annotate]) -> DataFrame:
         steps: the enrichers in their order, references in their settings resolved.
     """
     added = [column for step in steps for column in step.schema]
-    names = {column.name for column in added}
-    rows = rows.select(*(quoted(name) for name in rows.columns if name not in names))
     settled = [
         replace(step, enricher=Component(step.enricher.name, plain_settings(step.enricher.settings))) for step in steps
     ]

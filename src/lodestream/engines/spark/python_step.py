@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.python_step import DROPPED, PythonFunction, call
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.rows import GIVEN, STEP_FATE, STEP_HITS, given_columns
 from lodestream.engines.spark.stream import ARRIVED
 from lodestream.engines.spark.workers import with_columns
-from lodestream.model.steps import FlowPlan, RunPython
+from lodestream.model.arrow import to_arrow
+from lodestream.model.steps import FlowPlan, ReadTable, RunPython
 from lodestream.model.table import META_COLUMNS
 from lodestream.model.types import STRING, Column, parse_type
 
@@ -36,7 +38,9 @@ def called(frame: DataFrame, plan: FlowPlan, step: RunPython, functions: Find) -
         step: the function, and the columns that it gives back.
         functions: finds it; can be sent to other processes.
     """
-    given = given_columns(plan)
+    first, given = plan.steps[0], given_columns(plan)
+    assert isinstance(first, ReadTable)
+    arrives = pa.schema([field.with_nullable(True) for field in to_arrow(first.schema) if field.name in given])
     kept = [name for name in given if name != "_raw"]
     beside = [name for name in frame.columns if name not in given]
     whole = frame.selectExpr(f"struct({', '.join(map(quoted, kept))}) AS {GIVEN}", *map(quoted, frame.columns))
@@ -50,19 +54,19 @@ def called(frame: DataFrame, plan: FlowPlan, step: RunPython, functions: Find) -
         arrived = list(pieces)
         if arrived:
             rows = pa.Table.from_batches(arrived).sort_by(order)
-            yield from _apply(rows, given, step, functions).select(names).to_batches()
+            yield from _apply(rows, arrives, step, functions).select(names).to_batches()
 
     return whole.repartition(1).mapInArrow(run, schema)
 
 
-def _apply(rows: pa.Table, given: Sequence[str], step: RunPython, functions: Find) -> pa.Table:
+def _apply(rows: pa.Table, given: pa.Schema, step: RunPython, functions: Find) -> pa.Table:
     """N rows with the columns that the function gives, its fates and reasons; runs in a worker."""
-    found = call(rows.select(list(given)), step, functions(step.step.function))
+    found = call(conform(rows, given), step, functions(step.step.function))
     places = np.full(len(rows), -1, np.int64)
     places[found.numbers] = np.arange(len(found.numbers))
     taken = pa.array(places, mask=places < 0)
     ingested = pc.coalesce(_taken(found.rows, "_ingest_time", taken), rows.column("_ingest_time").combine_chunks())
-    rows = rows.drop_columns([name for name in given if name not in ("_source", "_position")])
+    rows = rows.drop_columns([name for name in given.names if name not in ("_source", "_position")])
     rows = rows.append_column("_ingest_time", ingested)
     for name in step.schema.names:
         rows = rows.append_column(name, _taken(found.rows, name, taken))
