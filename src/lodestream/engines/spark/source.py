@@ -6,6 +6,7 @@ and decode; the driver's part only plans.
 
 from __future__ import annotations
 
+import json
 import pickle
 import time
 from base64 import b64decode, b64encode
@@ -232,7 +233,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
 
 
 def version_of(offset: str) -> int:
-    """The last version that an offset of Delta's stands for: those before it; of the table as it was at the start, it too."""
+    """The last version that is in: those before the offset's; of the table as it was at the start, that too."""
     if '"reservoirVersion"' not in offset:
         return -1
     told = json.loads(offset)
