@@ -275,7 +275,7 @@ REFUSED = [
         "tables/silver/x.yaml",
         "from: stream(bronze.orders)\nenrich:\n  language: {column: country}\n",
         3,
-        "P210",
+        "D506",
         "an enricher: language",
     ),
     ("tables/silver/x.yaml", "from: stream(bronze.orders)\nengine: embedded\n", 2, "D506", "marked engine"),

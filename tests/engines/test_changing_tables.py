@@ -244,6 +244,20 @@ def test_a_history_is_looked_up_as_of_a_moment(shop: Shop) -> None:
     shop.reconcile()
 
 
+def test_a_part_of_the_key_may_meet_two_rows_of_a_history(shop: Shop) -> None:
+    """The spans of one key do not overlap; of two keys that agree in what is looked up they may."""
+    with_orders(shop)
+    shop.table("silver.history", DECLARED.format(type=2, more="").replace("keys: [id]", "keys: [id, tier]"))
+    shop.changes((1, "basic", 2), (1, "gold", 5), (2, "other", 0))
+    order(shop, "a", (1, 1, 1), (2, 1, 4), (3, 1, 5), (4, 2, 9))
+    shop.run()
+    assert {row["order"]: row["tier"] for row in shop.rows("silver.orders")} == {1: None, 2: "basic", 4: "other"}
+    assert [row["reasons"] for row in shop.quarantine("silver.orders")] == [
+        ["lookup_ambiguous", "lookup:silver.history"]
+    ]
+    shop.reconcile()
+
+
 def test_a_plan_may_outlive_the_files_that_it_pins(shop: Shop) -> None:
     """A process dies after it planned; when another one goes on, the lookup's files of that version are deleted."""
     with_orders(shop, as_of="")

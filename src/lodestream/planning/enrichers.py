@@ -86,7 +86,8 @@ def _compile(scope: Scope, i: int, enricher: Component, wants: EnricherWants) ->
     if wants.asking is not None:
         added.append(_REASON)
     scope.add(added, unknown)
-    scope.notes.append((scope.place(*at), f"enrich.{enricher.name}"))
+    if wants.asking is not None:
+        scope.notes.append((scope.place(*at), f"enrich.{enricher.name}"))
     reads = tuple(dict.fromkeys(name for _, name in wants.reads))
     schema = Schema(tuple(added))
     if wants.asking is None:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 from lodestream.model.project import Project
 from lodestream.model.steps import (
-    ApplyChanges,
+    Aggregation,
+    Ask,
     FlowPlan,
+    JoinStreams,
+    LookUp,
     ReadSource,
-    RunPython,
     Watermark,
 )
 from lodestream.model.table import Session, TableName
@@ -50,21 +52,29 @@ def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
             no(f"drift: {first.drift} on Spark", "declare the columns, or set drift: quarantine", "drift")
         if Watermark in steps:
             no("event time on a table that reads a source", "move it to the table above", "event_time")
+    ask = plan.step(Ask)
     for i, enricher in enumerate(table.enrichers):
-        no(f"an enricher: {enricher.name}", _HERE, "enrichers", i, enricher.name)
+        if ask is not None and enricher == ask.enricher:
+            no(f"an enricher that asks: {enricher.name}", _HERE, "enrichers", i, enricher.name)
+        elif Aggregation in steps:
+            no("an enricher and a window in one table", "enrich in the table below, and window over that", "enrichers")
+        elif JoinStreams in steps:
+            no(
+                "an enricher and a join in one table",
+                "enrich in the table below, or in one that reads this",
+                "enrichers",
+            )
     if isinstance(table.window, Session) and table.emit == "updates":
         no("sessions that are shown while they are open", "write emit: final", "window", "gap")
     if table.late == "update":
         no("late rows that correct closed windows", _HERE, "late")
     if table.completeness:
         no("windows that say what they cover", _HERE, "completeness")
-    if ApplyChanges in steps:
-        no("a table from change events", _HERE, "changes")
-    for i, lookup in enumerate(table.lookups):
-        if lookup.as_of is not None:
-            no("a lookup as of a moment", _HERE, "lookups", i, "as_of")
-    if RunPython in steps:
-        no("a python step", _HERE, "python")
+    for i, lookup in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
+        native = Aggregation in steps or JoinStreams in steps
+        if native and lookup.lookup.as_of is not None and not lookup.unique:
+            message = "a lookup as of a moment by a part of the history's key, and a window or a join in one table"
+            no(message, "look up in the table below", "lookups", i, "as_of")
 
 
 class _Refusals:

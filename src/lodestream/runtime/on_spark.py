@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from lodestream.engines.embedded.checkpoints import Checkpoint
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.errors import ConfigError, LodestreamError, TransientError
-from lodestream.model.steps import FlowPlan, ReadSource, RunQuery
+from lodestream.model.steps import Annotate, FlowPlan, ReadSource, RunQuery
 from lodestream.model.table import Component, FlowName, TableName
+from lodestream.ports.plugins import Resolve
 from lodestream.runtime.pipeline import Pipeline
 from lodestream.runtime.schedule import is_due
 from lodestream.runtime.supervise import FlowStatus
@@ -259,4 +260,14 @@ def on_spark(
 
         return open_session(master) if session is None else prepare(session)
 
-    return SparkPipeline(pipeline.flows, around, opened, make_recipe, pipeline.flow, pipeline.poll_s)
+    flows = {name: _settled(plan, pipeline.resolve) for name, plan in pipeline.flows.items()}
+    return SparkPipeline(flows, around, opened, make_recipe, pipeline.flow, pipeline.poll_s)
+
+
+def _settled(plan: FlowPlan, resolve: Resolve) -> FlowPlan:
+    """The plan with values in the place of references, which workers could not resolve."""
+    steps = [
+        replace(step, enricher=Component(step.enricher.name, dict(resolve(step.enricher.settings))))
+        if isinstance(step, Annotate) else step for step in plan.steps
+    ]  # fmt: skip
+    return replace(plan, steps=tuple(steps))

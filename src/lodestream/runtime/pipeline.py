@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from types import ModuleType
 
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.publish import SinkFlow
-from lodestream.engines.embedded.python_step import PythonFunction
+from lodestream.engines.embedded.python_step import Functions
 from lodestream.engines.embedded.shared import SharedFlow, is_shared
 from lodestream.engines.embedded.surroundings import Committed, Notice, Surroundings, untold
 from lodestream.errors import ConfigError
@@ -81,7 +79,7 @@ class Pipeline:
             clock=clock,
             handover=Handover() if handover else None,
             limit=limit or BatchLimit(),
-            functions=self._function,
+            functions=Functions(root),
             code=code,
             enricher=lambda component: make_enricher(component, self.resolve),
             notice=notice,
@@ -93,7 +91,6 @@ class Pipeline:
         self._upkeep = upkeep or Upkeep()
         self._board = Board()
         self.workers: dict[FlowName, Worker] = {}
-        self._modules: dict[str, ModuleType] = {}
 
     @property
     def status(self) -> list[FlowStatus]:
@@ -276,19 +273,3 @@ class Pipeline:
             passing,
         )  # fmt: skip
         return make_sink(publish.sink, publishing, self.resolve)
-
-    def _function(self, name: str) -> PythonFunction:
-        """The user's function `module:function` from the project's `functions` folder."""
-        module_name, _, function = name.partition(":")
-        module = self._modules.get(module_name)
-        if module is None:
-            path = os.path.join(self.root, "functions", *module_name.split(".")) + ".py"
-            spec = importlib.util.spec_from_file_location(f"lodestream_functions.{module_name}", path)
-            if spec is None or spec.loader is None or not os.path.exists(path):
-                raise ConfigError("no such functions file", function=name, file=path)
-            module = self._modules[module_name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        found = getattr(module, function, None)
-        if not callable(found):
-            raise ConfigError("no such function", function=name, file=module.__file__)
-        return found  # type: ignore[no-any-return]

@@ -11,7 +11,10 @@ import tempfile
 from pathlib import Path
 
 from lodestream.engines.spark.session import open_session
-from tests.engines.spark.scenarios import SMALL, stream
+from tests.engines.spark.scenarios import SMALL, changes, stream
+
+CHANGES_EVERY = 6
+"""One in so many streams is one of changes."""
 
 
 def main() -> None:
@@ -21,7 +24,8 @@ def main() -> None:
     session = open_session("local[2]", settings=SMALL)
     for seed in range(first, first + count):
         with tempfile.TemporaryDirectory() as folder:
-            answer = stream(Path(folder, "site"), session, seed)
+            run = changes if seed % CHANGES_EVERY == 0 else stream
+            answer = run(Path(folder, "site"), session, seed)
         total["streams"] += 1
         total["operators"] += answer["operators"]
         total["rows_compared"] += answer["rows"]

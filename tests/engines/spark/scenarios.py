@@ -25,8 +25,11 @@ from lodestream.errors import LodestreamError
 from lodestream.expressions.scalar import compile_scalar
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
+from lodestream.testing.streams import make_changes, make_stream
 from tests.engines.spark.handover import at_once, killed_on_embedded, killed_on_spark, switched, there_and_back
 from tests.engines.spark.sites import Site, StreamSite
+from tests.engines.spark.workers_site import NOTES, notes
 from tests.expressions.spark_rows import load, table
 
 CODE = ("spark.sql.codegen.wholeStage", "spark.sql.codegen.factoryMode")
@@ -283,9 +286,9 @@ def lost(root, session):
     return {"said": said, "unchanged": unchanged, "mended": mended.exit_code, "problems": site.reconcile()}
 
 
-def stream(root, session, seed):
+def stream(root, session, seed, make=make_stream):
     """A random stream: against the reference semantics, and the embedded engine on the very same batches."""
-    site = StreamSite(root, session, seed)
+    site = StreamSite(root, session, seed, make=make)
     site.drive()
     mistakes = site.by_meaning()
     site.replay_on_embedded()
@@ -345,6 +348,74 @@ def handover_kills(root, session):
 def handover_stream(root, session, seed):
     """A random stream whose tables change engines."""
     return switched(root, session, seed)
+
+
+def changes(root, session, seed):
+    """The same of random changes, which make a table of last values, one of history, and one that looks that up."""
+    return stream(root, session, seed, make_changes)
+
+
+def crashing(root, session, seed):
+    """Random changes; in one round the two tables of changes die in front of each commit, and once behind the last."""
+    site = StreamSite(root, session, seed, make=make_changes)
+    tables, died = ("silver.last", "silver.history"), []
+    site.place()
+    site.on_spark()
+    site.place()
+    site.on_spark("bronze.events")
+    for name in tables:
+        for method in ("_commit_quarantine", "_commit_deletions", "_commit_main"):
+            with killed(method):
+                try:
+                    site.on_spark(name)
+                except LodestreamError as error:
+                    died.append(error.message)
+        site.on_spark(name)
+    before = versions(site)
+    for name in tables:
+        killed_after_commit(site, name)
+    site.on_spark(*tables)
+    unchanged = before == versions(site)
+    site.on_spark()
+    while site.place():
+        site.on_spark()
+    mistakes = site.by_meaning()
+    site.replay_on_embedded()
+    compared, differences = site.compare()
+    remembered = [
+        sum(info.get("state_rows", 0) for info in site.infos(table)) for table in map(TableName.parse, tables)
+    ]
+    return {
+        "died": died, "unchanged": unchanged, "rows": compared, "mistakes": mistakes + differences,
+        "remembered": remembered, "problems": site.reconcile(),
+    }  # fmt: skip
+
+
+def workers(root, session):
+    """What runs in Python workers: a python step, enrichers in line, and changes that are enriched."""
+    site = Site(root, session)
+    site.write(NOTES)
+    found, counts = [], {}
+
+    def note(name, done):
+        for kind, rows in done.counts.items():
+            counts.setdefault(str(name), {}).setdefault(kind, 0)
+            counts[str(name)][kind] += rows
+
+    for number in range(2):
+        site.write({f"data/notes/{number}.jsonl": notes(number + 1, 40)})
+        site.on_embedded()
+        site.on_spark(listener=note)
+        compared, differences = site.compare()
+        found.append({"rows": compared, "differences": differences, "problems": site.reconcile()})
+    site.write({"functions/clean.py": "def tidy(rows):\n    return rows.select(['id'])\n"})
+    site.write({"data/notes/2.jsonl": notes(3, 5)})
+    try:
+        site.on_spark()
+        said = "nothing"
+    except LodestreamError as error:
+        said = f"{type(error).__name__}: {error.message}"
+    return {"rounds": found, "counts": counts, "said": said}
 
 
 def demo(root, session):

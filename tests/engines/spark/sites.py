@@ -9,6 +9,8 @@ from pathlib import Path
 from lodestream.app import open_project
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import ConfigError
+from lodestream.lake.layout import table_path
+from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 from lodestream.operations.reconcile import reconcile
 from lodestream.planning.compile import compile_project
@@ -52,6 +54,11 @@ class Site:
         """(rows compared, differences)."""
         return compare_lakes(open_project(str(self.root), lake="embedded"), self.spark_app())
 
+    def infos(self, name):
+        """What the commits of a table on Spark say, but its first."""
+        app = self.spark_app()
+        return [commit.info for commit in DeltaTable.open(app.disk, table_path(app.lake, name)).commits(0)]
+
     def reconcile(self):
         app = self.spark_app()
         reports = [reconcile(app.project.root, app.lake, plan, app.resolve) for plan in app.flows.values()]
@@ -77,13 +84,14 @@ class Site:
 
 
 class StreamSite(Site):
-    """A random stream, without the tables that are refused."""
+    """A random stream, of events or of changes, without the tables that are refused."""
 
-    def __init__(self, root, session, seed, refuse=lambda plan: None):
+    def __init__(self, root, session, seed, refuse=lambda plan: None, make=make_stream):
         super().__init__(root, session)
-        whole = make_stream(seed)
+        whole = make(seed)
         self.placed = 0
-        self.write(whole.declarations)
+        needless = () if whole.users else ("tables/bronze/users.yaml",)
+        self.write({path: text for path, text in whole.declarations.items() if path not in needless})
         for folder in ("events", "users"):
             (self.root / "data" / folder).mkdir(parents=True)
         self.stream = without_refused(whole, self.root, refuse)
@@ -114,7 +122,8 @@ class StreamSite(Site):
     def operators(self):
         """Stateful and joining stages that the stream goes through."""
         specs = self.stream.specs.values()
-        return sum(sum(part is not None for part in (s.dedup, s.window, s.join)) + len(s.lookups) for s in specs)
+        stages = [(s.dedup, s.window, s.join, s.changes, *s.lookups) for s in specs]
+        return sum(stage is not None for found in stages for stage in found)
 
 
 def without_refused(stream, root, refuse):

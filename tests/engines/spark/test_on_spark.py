@@ -10,7 +10,9 @@ import pytest
 from tools.function_rows import ROOT, spark_python
 
 SEEDS = (60_003,)
-SCENARIOS = ("rounds", "replay", "lost", "stateful", "functions", "handover", *(f"stream:{seed}" for seed in SEEDS))
+CHANGES = 70_078
+SCENARIOS = ("rounds", "replay", "lost", "stateful", "functions", "handover", "workers", f"changes:{CHANGES}",
+             *(f"stream:{seed}" for seed in SEEDS))  # fmt: skip
 
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
 
@@ -106,6 +108,34 @@ def test_random_streams_change_engines(tmp_path):
     names = [f"handover_stream:{seed}" for seed in range(71_000, 71_024)]
     for name, answer in ask(tmp_path, names, 7200).items():
         assert answer["mistakes"] == [], name
+
+
+def test_random_changes_mean_the_same_on_spark(answers):
+    answer = answers[f"changes:{CHANGES}"]
+    assert answer["mistakes"] == []
+    assert answer["rows"] > 20
+    assert answer["operators"] == 3
+
+
+def test_functions_and_enrichers_in_workers(answers):
+    answer = answers["workers"]
+    for found in answer["rounds"]:
+        assert found["differences"] == found["problems"] == []
+        assert found["rows"] > 100
+    tidy, known, last = (answer["counts"][f"silver.{name}"] for name in ("tidy", "known", "last"))
+    assert min(tidy[fate] for fate in ("output", "quarantine", "dropped", "duplicate", "rule:worded")) > 0
+    assert (known["quarantine"], last["superseded"] > 0) == (1, True)  # a text that is too long; older changes
+    assert answer["said"].startswith("ConfigError: python step leaves out declared columns"), answer["said"]
+
+
+@pytest.mark.long
+def test_changes_survive_a_crash_in_front_of_each_commit(tmp_path):
+    answer = ask(tmp_path, ["crashing:70079"], 1800)["crashing:70079"]
+    assert answer["died"] == ["killed here"] * 6
+    assert answer["unchanged"]
+    assert answer["mistakes"] == answer["problems"] == []
+    assert min(answer["remembered"]) > 0
+    assert answer["rows"] > 50
 
 
 def test_expressions_do_not_raise_and_say_where_spark_would(answers):

@@ -22,7 +22,12 @@ SILVER = "from: stream(bronze.orders)\n"
 USERS = "source: {files: {path: users}}\nformat: json\ncolumns: {id: bigint, tier: string}\n"
 LOOKUP = "enrich: {lookup: {table: bronze.users, on: {customer_id: id}, columns: [tier]}}\n"
 WINDOW = "event_time: {column: ordered_at, delay: 1 second}\nwindow: {every: 1 minute}\nmeasures: {n: count(*)}\n"
-CHANGES = "changes: {keys: [order_id], sequence_by: ordered_at}\n"
+ENRICHED = "enrich: {language: {column: country}}\n"
+ASKING = "enrich: {http: {url: 'http://127.0.0.1:9/', send: [country], receive: {score: double}}}\n"
+CHANGES = "changes: {keys: [order_id], sequence_by: ordered_at, type: 2}\n"
+HISTORY = SILVER + "changes: {keys: [order_id, country], sequence_by: ordered_at, type: 2}\n"
+THEN = "enrich: {lookup: {table: silver.history, on: order_id, as_of: ordered_at, columns: {amount: amount_then}}}\n"
+PYTHON = "python: clean:f\ncolumns: {order_id: string, country: string, ordered_at: timestamp}\n"
 JOIN = (
     "event_time: {column: ordered_at, delay: 1 s}\njoin: {from: stream(bronze.orders), on: order_id,"
     " columns: {amount: x}, event_time: {column: ordered_at, delay: 1 s}, within: {after: 1 s}}\n"
@@ -35,6 +40,7 @@ def project(tmp_path):
         files = {
             "lodestream.yaml": "project: x\nlake: lake\n", "tables/bronze/orders.yaml": bronze,
             "tables/silver/orders.yaml": silver, "tables/bronze/users.yaml": USERS,
+            **({"tables/silver/history.yaml": HISTORY} if "silver.history" in silver else {}),
         }  # fmt: skip
         for path, text in files.items():
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -51,22 +57,24 @@ def project(tmp_path):
             SILVER + "engine: embedded\n",
             "tables/silver/orders.yaml:2:9 P210 this table runs on the embedded engine only",
         ),
-        (SILVER + "python: clean:f\ncolumns: {a: string}\n", "tables/silver/orders.yaml:2:9 P210 a python step"),
-        (SILVER + "enrich: {language: {column: country}}\n", "P210 an enricher: language"),
+        (SILVER + ASKING, "tables/silver/orders.yaml:2:10 P210 an enricher that asks: http"),
+        (SILVER + ENRICHED + WINDOW, "P210 an enricher and a window in one table"),
+        (SILVER + ENRICHED + JOIN, "P210 an enricher and a join in one table"),
+        (SILVER + THEN + WINDOW, "P210 a lookup as of a moment by a part of the history's key, and a window"),
         (SILVER + WINDOW.replace("every", "gap"), "P210 sessions that are shown while they are open"),
         (SILVER + WINDOW + "late: update\n", "P210 late rows that correct closed windows"),
         (SILVER + WINDOW + "completeness: true\n", "P210 windows that say what they cover"),
-        (SILVER + CHANGES, "P210 a table from change events"),
         (SILVER + "sink: {kafka: {topic: t}}\n", "P210 a sink"),
     ],
     ids=[
         "embedded",
-        "python",
-        "enricher",
+        "asking",
+        "enricher and window",
+        "enricher and join",
+        "history",
         "open sessions",
         "late",
         "completeness",
-        "changes",
         "sink",
     ],
 )
@@ -85,8 +93,10 @@ def test_stages_that_spark_does_not_run(project, silver, said):
         SILVER + LOOKUP + WINDOW,
         SILVER + LOOKUP + JOIN,
         SILVER + WINDOW.replace("every", "gap") + "emit: final\n",
+        SILVER + PYTHON + ENRICHED + CHANGES,
+        SILVER + PYTHON + WINDOW,
     ],
-    ids=["lookup and window", "lookup and join", "sessions"],
+    ids=["lookup and window", "lookup and join", "sessions", "enriched changes", "python and window"],
 )
 def test_stages_that_spark_runs(project, silver):
     assert on_spark(project(silver=silver)).flows

@@ -13,12 +13,13 @@ from lodestream.model.types import Schema
 
 GONE = "_gone"
 """Column of the stored form: true where a deletion is remembered no longer."""
-_POSITION = ("_source", "_position")
+POSITION = ("_source", "_position")
+"""What a change is known by."""
 
 
 def identity(step: ApplyChanges) -> list[str]:
     """The columns that say which change a row is: keys, sequence, position."""
-    return list(dict.fromkeys((*step.changes.keys, *step.changes.sequence_by, *_POSITION)))
+    return list(dict.fromkeys((*step.changes.keys, *step.changes.sequence_by, *POSITION)))
 
 
 class Deletions:
@@ -57,9 +58,9 @@ class Deletions:
             return
         gone = stored.column(GONE)
         self.table = pa.concat_tables([self.table, stored.filter(pc.invert(gone)).drop_columns([GONE])])
-        dropped = stored.filter(gone).select(_POSITION)
+        dropped = stored.filter(gone).select(POSITION)
         if len(dropped):
-            self.table = self.table.join(dropped, list(_POSITION), join_type="left anti").select(self.schema.names)
+            self.table = self.table.join(dropped, list(POSITION), join_type="left anti").select(self.schema.names)
 
     def forget(self, watermark_us: int) -> None:
         """Forget what the watermark has passed: every change that may still come is newer."""

@@ -18,7 +18,7 @@ from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Annotate, Ask, FlowPlan
 from lodestream.model.table import ENRICH_ERROR, TableName
-from lodestream.ports.enricher import Enricher, InlineEnricher, SlowEnricher
+from lodestream.ports.enricher import Enriched, Enricher, InlineEnricher, SlowEnricher
 
 TIMEOUT = "timeout"
 """Reason of a row that waited too long."""
@@ -84,11 +84,10 @@ class Enrichment:
         for field in to_arrow(step.schema):
             passing.put(field.name, found.columns.column(field.name).cast(field.type))
         if found.errors:
-            wrong = dict(found.errors)
+            reasons = reasons_of(step, found)
             mask = np.zeros(len(rows), np.bool_)
-            mask[list(wrong)] = True
-            reasons = [[f"enrich:{step.enricher.name}:{wrong[i]}"] for i in np.flatnonzero(mask).tolist()]
-            passing.reject(mask, "quarantine", reasons)
+            mask[list(reasons)] = True
+            passing.reject(mask, "quarantine", [reasons[i] for i in np.flatnonzero(mask).tolist()])
 
     def ask(self, passing: Pass, step: Ask) -> None:
         """Let the batch's rows wait, and those go on that the batch's plan says have an answer or waited too long.
@@ -110,6 +109,11 @@ class Enrichment:
             self._desk.close()
         for enricher in self._inline.values():
             enricher.close()
+
+
+def reasons_of(step: Annotate, found: Enriched) -> dict[int, list[str]]:
+    """Why rows that an in-line enricher has nothing for are set aside, by row number."""
+    return {i: [f"enrich:{step.enricher.name}:{reason}"] for i, reason in found.errors}
 
 
 class _Desk:

@@ -20,13 +20,14 @@ class LookupTable:
 
     Args:
         connection: the flow's DuckDB.
-        lookup: the declaration.
+        step: the lookup.
         rows: all rows of the pinned version.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, lookup: Lookup, rows: pa.Table) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, step: LookUp, rows: pa.Table) -> None:
         self._connection = connection
-        self._lookup = lookup
+        self._lookup = lookup = step.lookup
+        self._unique = step.unique
         self._here = [here for here, _ in lookup.on]
         self._there = [there for _, there in lookup.on]
         self._rows = rows
@@ -59,13 +60,12 @@ class LookupTable:
             equal = " AND ".join(
                 f"i.{quoted(here)} = l.{quoted(there)}" for here, there in zip(self._here, self._there, strict=True)
             )
-            join = f"LEFT JOIN lookup_index l ON {equal}"
-            found = "l._row, coalesce(l._many, false) AS _many"
-            if when is not None:  # the last row that had begun, if it had not ended yet
-                join = f"ASOF LEFT JOIN lookup_index l ON {equal} AND i.{quoted(when)} >= l.{VALID_FROM}"
-                ended = f"i.{quoted(when)} >= l.{VALID_TO}"
-                found = f"CASE WHEN {ended} THEN NULL ELSE l.{ROW} END AS _row, false AS _many"
-            joined = self._connection.sql(f"SELECT {found} FROM input i {join} ORDER BY i.{ROW}").to_arrow_table()
+            if when is None:
+                found = "l._row, coalesce(l._many, false) AS _many"
+                query = f"SELECT {found} FROM input i LEFT JOIN lookup_index l ON {equal} ORDER BY i.{ROW}"
+            else:
+                query = self._then(equal, f"i.{quoted(when)}")
+            joined = self._connection.sql(query).to_arrow_table()
         finally:
             self._connection.unregister("input")
             self._connection.unregister("lookup_index")
@@ -73,6 +73,19 @@ class LookupTable:
         columns = [self._rows.column(there).combine_chunks().take(taken) for there, _ in self._lookup.columns]
         ambiguous = joined.column("_many").to_numpy().astype(np.bool_)
         return [pa.chunked_array(c) if isinstance(c, pa.Array) else c for c in columns], ambiguous
+
+    def _then(self, equal: str, when: str) -> str:
+        """Asks what held at a moment; where the spans of a key may overlap, whether that is more than one row."""
+        begun, ended = f"{when} >= l.{VALID_FROM}", f"{when} >= l.{VALID_TO}"
+        if self._unique:  # the last row that had begun, if it had not ended yet
+            return (
+                f"SELECT CASE WHEN {ended} THEN NULL ELSE l.{ROW} END AS _row, false AS _many FROM input i"
+                f" ASOF LEFT JOIN lookup_index l ON {equal} AND {begun} ORDER BY i.{ROW}"
+            )
+        return (
+            f"SELECT min(l.{ROW}) AS _row, count(l.{ROW}) > 1 AS _many FROM input i LEFT JOIN lookup_index l"
+            f" ON {equal} AND {begun} AND NOT coalesce({ended}, false) GROUP BY i.{ROW} ORDER BY i.{ROW}"
+        )
 
 
 class Lookups:
@@ -113,17 +126,18 @@ class Lookups:
             if (held := self._held.get(step.lookup)) is not None and held[0] == pins[name]:
                 continue
             try:
-                self._held[step.lookup] = pins[name], self._read(step.lookup, pins[name])
+                self._held[step.lookup] = pins[name], self._read(step, pins[name])
             except (CorruptionError, DataLossRefused):
                 present = self.pins()[name]
                 if not step.unique or present == pins[name]:
                     raise
-                self._held[step.lookup] = pins[name], self._read(step.lookup, present)
+                self._held[step.lookup] = pins[name], self._read(step, present)
         return {step.lookup: self._held[step.lookup][1] for step in self._steps}
 
-    def _read(self, lookup: Lookup, version: int) -> LookupTable:
+    def _read(self, step: LookUp, version: int) -> LookupTable:
+        lookup = step.lookup
         table = self._readers.open(lookup.table)
         if table is None:
             raise CorruptionError("pinned lookup table is gone", table=str(lookup.table), version=version)
         rows = table.read(table.read_version(version), columns=lookup.reads)
-        return LookupTable(self._connection, lookup, rows)
+        return LookupTable(self._connection, step, rows)

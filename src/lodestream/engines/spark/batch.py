@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.engines.embedded.rejects import QUARANTINE, rejected
+from lodestream.engines.spark.enrich import annotated
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.joins import GIVEN_THERE, HERE, KEPT_THERE, THERE, alone_in, joined_in, output_of
 from lodestream.engines.spark.lookups import looked_up
@@ -22,14 +24,16 @@ from lodestream.engines.spark.rows import (
     RAW_FATE,
     WARNED,
     WINDOW_ERRORS,
+    aside,
     with_window_errors,
 )
+from lodestream.engines.spark.screen import screened
 from lodestream.engines.spark.source import DETAIL, REASONS, RECORD
 from lodestream.engines.spark.stream import BRANCH, FIRSTS, OTHERS, PAIRS, ROWS, WINDOW, WINDOWS
 from lodestream.errors import ConfigError
 from lodestream.lake.layout import table_path
 from lodestream.model.batch import BatchPlan
-from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, Watermark
+from lodestream.model.steps import Aggregation, Annotate, ApplyChanges, Dedupe, Expect, FlowPlan, LookUp, Watermark
 from lodestream.model.table import Session
 from lodestream.model.types import Schema
 
@@ -51,17 +55,15 @@ class Batch:
         aside: rows for the quarantine, in its columns.
         counts: rows by fate, `rule:<name>` for broken rules.
         max_event_us: largest event time, None when no row got as far as the watermark.
-        kept: frames that are kept in memory until the batch is over.
     """
 
     output: DataFrame | None
     aside: DataFrame
     counts: dict[str, int] = field(default_factory=dict)
     max_event_us: int | None = None
-    kept: tuple[DataFrame, ...] = ()
 
 
-def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, given: int = 0) -> Batch:
+def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, held: ExitStack, given: int = 0) -> Batch:
     """Decide a batch.
 
     Args:
@@ -69,6 +71,7 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, given
         plan: the flow.
         batch: the batch's plan.
         lake: root folder of the lake.
+        held: lets go of what is kept in memory.
         given: how many rows the table of a join has been given before.
 
     Raises:
@@ -83,19 +86,25 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, given
         firsts = stream.where(f"{BRANCH} = {FIRSTS}").selectExpr("_source", "_position", f"true AS {_KEPT}")
         rows = rows.join(firsts, ["_source", "_position"], "left")
         late = f"unix_micros({quoted(watermark.event_time.column)}) <= {batch.late_us}"
-        rows = _aside(rows, late, "'late'", "array('late')")
-        rows = _aside(rows, f"{_KEPT} IS NULL", "'duplicate'", "array('duplicate')")
+        rows = aside(rows, late, "'late'", "array('late')")
+        rows = aside(rows, f"{_KEPT} IS NULL", "'duplicate'", "array('duplicate')")
     for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
         rows = _looked_up(rows, step, number, batch.pins, lake)
+    enrichers = [step for step in plan.steps if isinstance(step, Annotate)]
+    if enrichers:
+        rows = keep(annotated(rows, enrichers), held)
+    changes = plan.step(ApplyChanges)
+    if changes is not None:
+        rows = screened(rows, changes, batch.late_us)
     if window is not None:
         assert watermark is not None
         if WINDOW_ERRORS not in rows.columns:
             rows = with_window_errors(rows, window)
-        rows = _aside(rows, f"size({WINDOW_ERRORS}) > 0", "'quarantine'", WINDOW_ERRORS)
+        rows = aside(rows, f"size({WINDOW_ERRORS}) > 0", "'quarantine'", WINDOW_ERRORS)
         rows = _windows_missed(rows, window, watermark.event_time.column, batch.late_us)
     if plan.join is not None:
-        return _joined(rows, stream, plan, batch, given)
-    counts, max_event_us = _counts(rows, stream, batch, windows=window is not None)
+        return _joined(rows, stream, plan, batch, held, given)
+    counts, max_event_us = _counts(rows, stream, batch, rules=_rules(plan), windows=window is not None)
     output = None
     if window is None and counts.get("output"):
         output = rows.where(f"{FATE} IS NULL")
@@ -104,20 +113,20 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, given
     return Batch(output, _quarantine(rows, batch, noted=window is not None), counts, max_event_us)
 
 
-def _joined(rows: DataFrame, stream: DataFrame, plan: FlowPlan, batch: BatchPlan, given: int) -> Batch:
+def _joined(rows: DataFrame, stream: DataFrame, plan: FlowPlan, batch: BatchPlan, held: ExitStack, given: int) -> Batch:
     """A batch of a join: the rows of both streams that do not go on, and what comes out at the other end of it."""
     others = stream.where(f"{BRANCH} = {OTHERS}").select(*KEPT_THERE)
     pairs = stream.where(f"{BRANCH} = {PAIRS}").select(HERE, THERE)
     late = f"{EVENT_US} <= {batch.late_us}"
-    rows, others = (_aside(side, late, "'late'", "array('late')") for side in (rows, others))
+    rows, others = (aside(side, late, "'late'", "array('late')") for side in (rows, others))
     both = rows.select(*_FATES, EVENT_US).unionByName(others.selectExpr(*_FATES, f"cast(NULL AS bigint) AS {EVENT_US}"))
-    counts, max_event_us = _counts(both, stream, batch, windows=False)
+    counts, max_event_us = _counts(both, stream, batch, rules=_rules(plan), windows=False)
     joined, alone = joined_in(pairs, plan), alone_in(pairs, plan)
     counts["output"], unmatched = joined.count(), alone.count()
     counts["dropped"] = counts.get("dropped", 0) + unmatched
-    aside = _quarantine(rows, batch, noted=False)
-    aside = aside.unionByName(_quarantine(others.withColumnRenamed(GIVEN_THERE, GIVEN), batch, noted=False))
-    aside = aside.unionByName(
+    set_aside = _quarantine(rows, batch, noted=False)
+    set_aside = set_aside.unionByName(_quarantine(others.withColumnRenamed(GIVEN_THERE, GIVEN), batch, noted=False))
+    set_aside = set_aside.unionByName(
         alone.selectExpr(
             "_source", "_position", f"{batch.batch}L AS _batch", f"timestamp_micros({batch.clock_us}) AS _time",
             "'dropped' AS kind", "array('unmatched') AS reasons", "cast(NULL AS string) AS rule",
@@ -126,13 +135,20 @@ def _joined(rows: DataFrame, stream: DataFrame, plan: FlowPlan, batch: BatchPlan
     )  # fmt: skip
     counts = {kind: number for kind, number in counts.items() if number}
     if "output" not in counts:
-        return Batch(None, aside, counts, max_event_us)
+        return Batch(None, set_aside, counts, max_event_us)
     ordered, output = output_of(joined, plan, given)
-    return Batch(output, aside, counts, max_event_us, (ordered,))
+    held.callback(ordered.unpersist)
+    return Batch(output, set_aside, counts, max_event_us)
 
 
-def stored(frame: DataFrame, schema: Schema, plan: FlowPlan, batch: int) -> DataFrame:
-    """The columns of the table, in their types, with `_batch` and the partition columns."""
+def keep(frame: DataFrame, held: ExitStack) -> DataFrame:
+    """The frame, kept in memory once it is computed and until `held` is closed."""
+    held.callback(frame.persist().unpersist)
+    return frame
+
+
+def stored(frame: DataFrame, schema: Schema, plan: FlowPlan, batch: int, beside: Sequence[str] = ()) -> DataFrame:
+    """The columns of the table, in their types, with `_batch` and the partition columns, and those of `beside`."""
     computed = {p.name: p.expression.text for step in plan.steps for p in getattr(step, "partitions", ())}
     have = set(frame.columns)
     items = []
@@ -144,17 +160,7 @@ def stored(frame: DataFrame, schema: Schema, plan: FlowPlan, batch: int) -> Data
         else:
             text = computed.get(column.name, "NULL")
         items.append(f"cast({text} AS {column.type}) AS {quoted(column.name)}")
-    return frame.selectExpr(*items)
-
-
-def _aside(rows: DataFrame, condition: str, kind: str, reasons: str) -> DataFrame:
-    """Give the rows that still go on, and that meet the condition, their fate."""
-    met = f"({FATE} IS NULL AND coalesce({condition}, false))"
-    others = [quoted(name) for name in rows.columns if name not in (FATE, HITS)]
-    return rows.selectExpr(
-        *others, f"CASE WHEN {met} THEN {kind} ELSE {FATE} END AS {FATE}",
-        f"CASE WHEN {met} THEN {reasons} ELSE {HITS} END AS {HITS}",
-    )  # fmt: skip
+    return frame.selectExpr(*items, *map(quoted, beside))
 
 
 def _looked_up(rows: DataFrame, step: LookUp, number: int, pins: Mapping[str, int], lake: str) -> DataFrame:
@@ -162,25 +168,25 @@ def _looked_up(rows: DataFrame, step: LookUp, number: int, pins: Mapping[str, in
     table, many = step.lookup.table, f"_l{number}_many"
     there = rows.sparkSession.read.format("delta").option("versionAsOf", pins[str(table)]).load(table_path(lake, table))
     joined = looked_up(rows, there, step, number, many)
-    return _aside(joined, many, "'quarantine'", f"array('lookup_ambiguous', 'lookup:{table}')").drop(many)
+    return aside(joined, many, "'quarantine'", f"array('lookup_ambiguous', 'lookup:{table}')").drop(many)
 
 
 def _windows_missed(rows: DataFrame, step: Aggregation, column: str, late_us: int) -> DataFrame:
     """Rows late for all their windows are late; those late for some go on, with the starts that they missed."""
     time = f"unix_micros({quoted(column)})"
     if isinstance(step.window, Session):  # what counts is the session that a row would be by itself
-        rows = _aside(rows, f"{time} + {step.window.gap_us} <= {late_us}", "'late'", "array('late')")
+        rows = aside(rows, f"{time} + {step.window.gap_us} <= {late_us}", "'late'", "array('late')")
         return rows.selectExpr("*", f"cast(NULL AS array<bigint>) AS {_LATE_STARTS}")
     every, slide = step.window.every_us, step.window.step_us
     starts = f"transform(sequence(0, {-(-every // slide) - 1}), k -> {time} - pmod({time}, {slide}) - k * {slide})"
     late = f"filter({starts}, s -> s + {every} > {time} AND s + {every} <= {late_us})"
     on_time = f"exists({starts}, s -> s + {every} > {time} AND s + {every} > {late_us})"
-    rows = _aside(rows, f"NOT {on_time}", "'late'", "array('late')")
+    rows = aside(rows, f"NOT {on_time}", "'late'", "array('late')")
     return rows.selectExpr("*", f"CASE WHEN {FATE} IS NULL THEN array_sort({late}) END AS {_LATE_STARTS}")
 
 
 def _counts(
-    rows: DataFrame, stream: DataFrame, batch: BatchPlan, *, windows: bool
+    rows: DataFrame, stream: DataFrame, batch: BatchPlan, *, rules: Collection[str], windows: bool
 ) -> tuple[dict[str, int], int | None]:
     """Rows by fate and by broken rule, and the largest event time.
 
@@ -210,7 +216,7 @@ def _counts(
             failed.append((rest, number))
         elif prefix == "late_window":
             counts["late_window"] = counts.get("late_window", 0) + number
-        elif prefix in ("expect", "drop"):
+        elif prefix in ("expect", "drop") and rest.split(":")[0] in rules:
             name = f"rule:{rest.split(':')[0]}"
             counts[name] = counts.get(name, 0) + number
     if failed:
@@ -222,6 +228,10 @@ def _counts(
     if windows:
         counts["windows"] = stream.where(f"{BRANCH} = {WINDOWS} AND {WINDOW} IS NOT NULL").count()
     return counts, max(newest, default=None)
+
+
+def _rules(plan: FlowPlan) -> set[str]:
+    return {rule.name for step in plan.steps if isinstance(step, Expect) for rule in step.rules}
 
 
 def _quarantine(rows: DataFrame, batch: BatchPlan, *, noted: bool) -> DataFrame:
@@ -243,15 +253,15 @@ def _quarantine(rows: DataFrame, batch: BatchPlan, *, noted: bool) -> DataFrame:
         for piece in pieces:
             yield from _rejected(pa.table(piece), number, clock_us).to_batches()
 
-    aside = kinds.mapInArrow(encoded, ddl)
+    set_aside = kinds.mapInArrow(encoded, ddl)
     if REASONS not in rows.columns:
-        return aside
+        return set_aside
     raw = rows.where(f"{FATE} = '{RAW_FATE}'").selectExpr(
         "_source", "_position", f"{number}L AS _batch", f"timestamp_micros({clock_us}) AS _time",
         "'quarantine' AS kind", f"{REASONS} AS reasons", "cast(NULL AS string) AS rule", f"{DETAIL} AS detail",
         "cast(NULL AS string) AS row", f"{RECORD} AS raw",
     )  # fmt: skip
-    return aside.unionByName(raw)
+    return set_aside.unionByName(raw)
 
 
 def _rejected(rows: pa.Table, batch: int, clock_us: int) -> pa.Table:
@@ -270,36 +280,3 @@ def _rejected(rows: pa.Table, batch: int, clock_us: int) -> pa.Table:
             )
         )  # fmt: skip
     return pa.concat_tables(found)
-
-
-def append(frame: DataFrame, path: str, app: str, batch: int, told: str) -> None:
-    """Append to a Delta table as batch N of a flow; nothing happens when it has reached N."""
-    writer = frame.write.format("delta").mode("append").option("txnAppId", app).option("txnVersion", batch)
-    writer.option("userMetadata", told).save(path)
-
-
-def replace_all(frame: DataFrame, path: str, app: str, batch: int, told: str) -> None:
-    """Replace a Delta table's content as batch N of a flow."""
-    writer = frame.write.format("delta").mode("overwrite").option("txnAppId", app).option("txnVersion", batch)
-    writer.option("userMetadata", told).save(path)
-
-
-def merge(frame: DataFrame, path: str, keys: list[str], app: str, batch: int, told: str) -> None:
-    """Update or insert by key as batch N of a flow."""
-    session = frame.sparkSession
-    frame.createOrReplaceTempView("_changed_windows")
-    equal = " AND ".join(f"t.{quoted(key)} <=> s.{quoted(key)}" for key in keys)
-    settings = {
-        "spark.databricks.delta.write.txnAppId": app, "spark.databricks.delta.write.txnVersion": str(batch),
-        "spark.databricks.delta.commitInfo.userMetadata": told,
-    }  # fmt: skip
-    try:
-        for name, setting in settings.items():
-            session.conf.set(name, setting)
-        session.sql(
-            f"MERGE INTO delta.`{path}` t USING _changed_windows s ON {equal}"
-            " WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-        )
-    finally:
-        for name in settings:
-            session.conf.unset(name)

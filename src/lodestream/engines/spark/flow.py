@@ -10,6 +10,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,17 @@ from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.engines.embedded.takeover import is_spark
-from lodestream.engines.spark.batch import Batch, append, decide, merge, stored
+from lodestream.engines.spark.batch import Batch, decide, keep, stored
 from lodestream.engines.spark.chained import watermarks_of, windows_as_rows
+from lodestream.engines.spark.changes import Merge, Merger
+from lodestream.engines.spark.deletions import KeptDeletions
+from lodestream.engines.spark.delta import append, merge
 from lodestream.engines.spark.expressions import quoted
-from lodestream.engines.spark.lookups import pinned_tables
+from lodestream.engines.spark.failures import in_our_words, root_cause
+from lodestream.engines.spark.lookups import pinned_tables, pins_of
+from lodestream.engines.spark.python_step import called
 from lodestream.engines.spark.rows import given_columns
-from lodestream.engines.spark.source import PlannedSource, Recipe
+from lodestream.engines.spark.source import PlannedSource, Recipe, version_of
 from lodestream.engines.spark.stream import ARRIVED, TIME, Beside, stream_of
 from lodestream.engines.spark.takeover import Takeover, seed_rows
 from lodestream.errors import (
@@ -41,7 +47,16 @@ from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, quarantine_
 from lodestream.lake.log import commit_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
-from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, LookUp, ReadSource, ReadTable, Watermark
+from lodestream.model.steps import (
+    Aggregation,
+    ApplyChanges,
+    Dedupe,
+    FlowPlan,
+    ReadSource,
+    ReadTable,
+    RunPython,
+    Watermark,
+)
 from lodestream.model.table import WINDOW_START, TableName
 
 if TYPE_CHECKING:
@@ -104,6 +119,7 @@ class SparkFlow:
         self._make_recipe, self._embedded, self._poll_s = make_recipe, embedded, poll_s
         self._window = plan.step(Aggregation)
         self._watermark = plan.step(Watermark)
+        self._merger: Merger | None = None
         self._stateful = self._window is not None or plan.step(Dedupe) is not None or plan.join is not None
         self.listener: Listener = lambda _committed: None
 
@@ -113,7 +129,8 @@ class SparkFlow:
         """Open the tables and see that the checkpoint is theirs.
 
         Raises:
-            ConfigError: the table was made by another definition, or cannot be taken over from the embedded engine.
+            ConfigError: the table was made by another definition, or cannot be taken over from the embedded engine; or
+                there is no function of that name.
             CorruptionError: the checkpoint is lost, or that of another lake.
         """
         around = self._around
@@ -130,10 +147,16 @@ class SparkFlow:
             begin_epoch(self.quarantine, self.epoch, clock_us=around.clock())
         self.app_id = app_id(self.name, self.epoch)
         self.store = FlowStore(around.disk, around.lake, self.name, self.epoch)
+        if (step := self.plan.step(RunPython)) is not None:
+            around.functions(step.step.function)  # what is not there is told here, not by a worker
         takeover = Takeover(self.plan, around, self._session, self.store, self.table, self.quarantine)
         while (checkpoint := self._checkpoint(takeover)) is None:
             self._finish_embedded()
         self.checkpoint = checkpoint
+        changes, schema = self.plan.step(ApplyChanges), self.table.snapshot.metadata.schema
+        if changes is not None:
+            deletions = KeptDeletions(around, self.name, self.epoch, changes, schema)
+            self._merger = Merger(self.plan, changes, self.table, deletions, self.app_id)
 
     def _open_table(self, path: str, *, main: bool) -> DeltaTable:
         properties = {EPOCH_PROPERTY: "1", **(table_properties(self.plan) if main else {})}
@@ -205,7 +228,9 @@ class SparkFlow:
     def _stream(self, checkpoint: Checkpoint) -> DataFrame:
         self._followed = []
         seed = seed_rows(self._session, checkpoint)
-        frame = self._input(checkpoint)
+        frame, step = self._input(checkpoint), self.plan.step(RunPython)
+        if step is not None:
+            frame = called(frame, self.plan, step, self._around.functions)
         return stream_of(frame, self.plan, Beside(self._markers(), self._joined(), self._lookups(checkpoint), seed))
 
     def settle(self) -> None:
@@ -233,27 +258,10 @@ class SparkFlow:
         """What ended the query, in our words."""
         if isinstance(self.error, LodestreamError):
             return self.error
-        text = f"{self._root_cause()}\n{self.error or error}".strip()
-        short = text.splitlines()[0][:500] if text else "no reason given"
-        if "failed to connect back" in text:
-            return TransientError("a Python worker of Spark did not start in time", table=str(self.name))
+        text = f"{root_cause(self.query)}\n{self.error or error}".strip()
         if "CONCURRENT_TRANSACTION" in text or "ConcurrentTransaction" in text:
             return self._overtaken(self.table.snapshot.txns.get(self.app_id, 0) + 1)
-        if "state" in text and ("CANNOT_LOAD_STATE_STORE" in text or "does not exist" in text):
-            return CorruptionError("Spark's state is lost", table=str(self.name), cause=short)
-        if "DELTA_SOURCE_TABLE_IGNORE_CHANGES" in text or "DELTA_SOURCE_IGNORE_DELETE" in text:
-            return DataLossRefused("upstream rows were taken away or changed", table=str(self.name), cause=short)
-        return LodestreamError("the query on Spark failed", table=str(self.name), cause=short)
-
-    def _root_cause(self) -> str:
-        """What Java says at the very end of its causes."""
-        failed: Any = getattr(self.query, "_jsq", None)
-        if failed is None or failed.exception().isEmpty():
-            return ""
-        cause = failed.exception().get()
-        while cause.getCause() is not None:
-            cause = cause.getCause()
-        return str(cause.toString())
+        return in_our_words(text, str(self.name))
 
     def stop(self) -> None:
         """End the query; a batch that is under way is done again by the next start. Twice is harmless."""
@@ -335,15 +343,16 @@ class SparkFlow:
                 stream.write.format("noop").mode("overwrite").save()
             return
         batch = self._planned(number)
-        kept = [stream.persist()]
-        try:
-            decided = decide(stream, self.plan, batch, self._around.lake, self._info.get("given") or 0)
-            kept += decided.kept
+        with ExitStack() as held:
+            given = self._info.get("given") or 0
+            decided = decide(keep(stream, held), self.plan, batch, self._around.lake, held, given)
+            merged = None
+            if self._merger is not None and decided.output is not None:
+                merged = self._merger.merge(decided.output, batch, held)
+                decided.counts |= merged.counted
             self._commit_quarantine(decided, batch)
-            self._commit_main(decided, batch)
-        finally:
-            for frame in kept:
-                frame.unpersist()
+            self._commit_deletions(merged, batch)
+            self._commit_main(decided, batch, merged)
         version = self.table.refresh().version
         self.listener(Committed(batch.batch, batch.kind, version, decided.counts))
 
@@ -392,7 +401,7 @@ class SparkFlow:
             upto=marks.upto,
             joined_after=before.joined_upto,
             joined_upto=marks.joined_upto,
-            pins=self._pins(),
+            pins=pins_of(self.plan, self._around.lake),
             late_us=marks.late_us,
             evict_us=marks.evict_us,
         )
@@ -423,7 +432,7 @@ class SparkFlow:
             return Marks(0, 0)
         _, told, *offsets = _offset_log(checkpoint, number)
         # In the order in which `stream_of` reads them: the upstream table, then the one that is joined.
-        upto = [_version(offset) for offset in offsets[: 1 if self.plan.join is None else 2]]
+        upto = [version_of(offset) for offset in offsets[: 1 if self.plan.join is None else 2]]
         if self._stateful:
             before = json.loads(_offset_log(checkpoint, number - 1)[1])["batchWatermarkMs"] if number else 0
             return Marks(int(before) * 1000, int(json.loads(told)["batchWatermarkMs"]) * 1000, *upto)
@@ -432,23 +441,17 @@ class SparkFlow:
             return Marks(late_us, late_us, *upto)
         return Marks(late_us, max(late_us, (newest - self._watermark.event_time.delay_us) // 1000 * 1000), *upto)
 
-    def _pins(self) -> Mapping[str, int]:
-        pins = {}
-        for step in self.plan.steps:
-            if isinstance(step, LookUp):
-                table = DeltaTable.open(self._around.disk, table_path(self._around.lake, step.lookup.table))
-                if table is None:
-                    raise ConfigError("lookup table does not exist yet; run it first", table=str(step.lookup.table))
-                pins[str(step.lookup.table)] = table.snapshot.version
-        return pins
-
     def _commit_quarantine(self, decided: Batch, batch: BatchPlan) -> None:
         if not any(decided.counts.get(kind) for kind in ("quarantine", "late", "duplicate", "dropped", "late_window")):
             return
         told = json.dumps({"lodestream": {"batch": batch.batch, "query": self.checkpoint.query}})
         append(decided.aside, self.quarantine.path, self.app_id, batch.batch, told)
 
-    def _commit_main(self, decided: Batch, batch: BatchPlan) -> None:
+    def _commit_deletions(self, merged: Merge | None, batch: BatchPlan) -> None:
+        if self._merger is not None and merged is not None:
+            self._merger.remember(merged, batch)
+
+    def _commit_main(self, decided: Batch, batch: BatchPlan, merged: Merge | None) -> None:
         info: dict[str, Any] = {
             "batch": batch.batch, "epoch": self.epoch, "kind": batch.kind, "counts": decided.counts,
             "definition": batch.definition, "watermark_us": batch.evict_us, "upto": batch.upto,
@@ -458,14 +461,20 @@ class SparkFlow:
         if self.plan.join is not None:
             given = (self._info.get("given") or 0) + decided.counts.get("output", 0)
             info |= {"joined_upto": batch.joined_upto, "given": given}
-        self._write_main(decided, batch, info)
+        if self._merger is not None:
+            info |= self._merger.remembered()
+        self._write_main(decided, batch, merged, info)
         if not self._is_done(self.checkpoint.number_of(batch.batch)):
             raise CorruptionError("Spark has not made the commit", table=str(self.name), batch=batch.batch)
         self._info = info
 
-    def _write_main(self, decided: Batch, batch: BatchPlan, info: dict[str, Any]) -> None:
-        if decided.output is None:  # nothing to write, so the batch is a line in the log
+    def _write_main(self, decided: Batch, batch: BatchPlan, merged: Merge | None, info: dict[str, Any]) -> None:
+        if decided.output is None or (merged is not None and not merged.writes):
+            # Nothing to write, so the batch is a line in the log.
             self.table.commit(txn=(self.app_id, batch.batch), info=info, clock_us=batch.clock_us)
+            return
+        if self._merger is not None and merged is not None:
+            self._merger.write(merged, batch, json.dumps({"lodestream": info}))
             return
         rows = stored(decided.output, self.table.snapshot.metadata.schema, self.plan, batch.batch)
         told = json.dumps({"lodestream": info})
@@ -479,14 +488,6 @@ class SparkFlow:
 def _offset_log(checkpoint: Checkpoint, number: int) -> list[str]:
     with open(os.path.join(checkpoint.path, "offsets", str(number)), encoding="utf-8") as file:
         return file.read().split("\n")
-
-
-def _version(offset: str) -> int:
-    """The last version that is in: those before the offset's; of the table as it was at the start, that too."""
-    if '"reservoirVersion"' not in offset:
-        return -1
-    told = json.loads(offset)
-    return int(told["reservoirVersion"]) - (0 if told.get("isStartingVersion") else 1)
 
 
 def _newest(*times_us: int | None) -> int | None:

@@ -17,6 +17,7 @@ from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 from lodestream.engines.embedded.checkpoints import Checkpoint
 from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.store import FlowStore
+from lodestream.engines.spark.as_of import met_then, unsent
 from lodestream.engines.spark.expressions import quoted
 from lodestream.errors import ConfigError, DataLossRefused
 from lodestream.lake.disk import LocalDisk
@@ -122,17 +123,30 @@ class PinnedReader(DataSourceReader):  # type: ignore[misc]
             yield from conform(table.read([file], columns=target.names), target).to_batches()
 
 
+def pins_of(plan: FlowPlan, lake: str) -> dict[str, int]:
+    """The present versions of the tables that a flow looks up. Raises ConfigError when there is none yet."""
+    pins = {}
+    for step in plan.steps:
+        if isinstance(step, LookUp):
+            pins[str(step.lookup.table)] = _looked_up_in(lake, step).snapshot.version
+    return pins
+
+
+def _looked_up_in(lake: str, step: LookUp) -> DeltaTable:
+    table = DeltaTable.open(LocalDisk(), table_path(lake, step.lookup.table))
+    if table is None:
+        raise ConfigError("lookup table does not exist yet; run it first", table=str(step.lookup.table))
+    return table
+
+
 def pinned_tables(
     session: SparkSession, plan: FlowPlan, lake: str, epoch: int, checkpoint: Checkpoint
 ) -> tuple[DataFrame, ...]:
     """For each lookup of a flow the table, as every batch is to see it. Raises ConfigError when there is none yet."""
     found = []
     for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
-        table = DeltaTable.open(LocalDisk(), table_path(lake, step.lookup.table))
-        if table is None:
-            raise ConfigError("lookup table does not exist yet; run it first", table=str(step.lookup.table))
-        names = {theirs for _, theirs in step.lookup.on} | {theirs for theirs, _ in step.lookup.columns}
-        columns = Schema(tuple(column for column in table.snapshot.metadata.schema if column.name in names))
+        schema = _looked_up_in(lake, step).snapshot.metadata.schema
+        columns = Schema(tuple(column for column in schema if column.name in step.lookup.reads))
         name = f"lodestream_lookup_{plan.table.name.layer}_{plan.table.name.name}_{number}"
         pinned = Pinned(lake, step.lookup.table, columns, plan.table.name, epoch, checkpoint)
         session.dataSource.register(PinnedTable.named(name, pinned))
@@ -164,22 +178,29 @@ def looked_up(rows: DataFrame, there: DataFrame, step: LookUp, number: int, many
         number: of the lookup in its flow.
         many: name of the column that is true where the key stands there more than once.
     """
-    from pyspark.sql import functions as fn
-
     lookup = step.lookup
     keys = [f"_l{number}_key{i}" for i in range(len(lookup.on))]
     values = [f"_l{number}_value{i}" for i in range(len(lookup.columns))]
+    met = _met if lookup.as_of is None else met_then
+    joined = met(rows, there, step, keys, values, many)
+    names = {
+        here: f"cast({v} AS {step.schema[here].type})" for v, (_, here) in zip(values, lookup.columns, strict=True)
+    }
+    kept = [quoted(name) for name in rows.columns if name not in names]
+    return joined.selectExpr(*kept, *(f"{text} AS {quoted(name)}" for name, text in names.items()), many)
+
+
+def _met(
+    rows: DataFrame, there: DataFrame, step: LookUp, keys: Sequence[str], values: Sequence[str], many: str
+) -> DataFrame:
+    """A left join by key, `many` where the key stands there more than once."""
+    from pyspark.sql import functions as fn
+
+    lookup = step.lookup
     there = there.selectExpr(
         *(f"{quoted(theirs)} AS {key}" for key, (_, theirs) in zip(keys, lookup.on, strict=True)),
         *(f"{quoted(theirs)} AS {name}" for name, (theirs, _) in zip(values, lookup.columns, strict=True)),
     ).where(" AND ".join(f"{key} IS NOT NULL" for key in keys))
     there = there.groupBy(*keys).agg(fn.expr("count(1) > 1").alias(many), *(fn.first(v).alias(v) for v in values))
     equal = [rows[quoted(ours)] == there[key] for key, (ours, _) in zip(keys, lookup.on, strict=True)]
-    if rows.isStreaming:  # what is sent to all tasks is read before they begin, and so before the batch has a plan
-        there = there.hint("merge")
-    joined = rows.join(there, equal, "left")
-    names = {
-        here: f"cast({v} AS {step.schema[here].type})" for v, (_, here) in zip(values, lookup.columns, strict=True)
-    }
-    kept = [quoted(name) for name in rows.columns if name not in names]
-    return joined.selectExpr(*kept, *(f"{text} AS {quoted(name)}" for name, text in names.items()), many)
+    return rows.join(unsent(there, rows), equal, "left")

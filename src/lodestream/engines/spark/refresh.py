@@ -16,7 +16,8 @@ from lodestream.engines.embedded.rebuild import table_properties
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.engines.embedded.takeover import is_spark
-from lodestream.engines.spark.batch import replace_all, stored
+from lodestream.engines.spark.batch import stored
+from lodestream.engines.spark.delta import replace_all
 from lodestream.errors import ConfigError
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, table_path
 from lodestream.lake.table import DeltaTable

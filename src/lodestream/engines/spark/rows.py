@@ -24,6 +24,8 @@ EVENT_US = "_event_us"
 """Event time of rows that get as far as the watermark, microseconds."""
 RAW_FATE = "raw"
 """The fate of a record that did not decode."""
+STEP_FATE, STEP_HITS = "_step_fate", "_step_hits"
+"""What a python step has decided already, and why; NULL where a row goes on."""
 
 _Flag = tuple[str, str, str]
 """Reason, effect, and Spark SQL that is true where it holds."""
@@ -45,14 +47,14 @@ def judged(frame: DataFrame, plan: FlowPlan) -> DataFrame:
     """Every input row with its computed columns and its fate so far.
 
     Args:
-        frame: the input, with `given_columns`, and for a source what did not decode.
+        frame: the input, with `given_columns`, and for a source what did not decode; or what a python step made of it.
         plan: the flow.
     """
     derived = [pair for step in plan.steps if isinstance(step, Derive) for pair in step.columns]
     rules = [rule for step in plan.steps if isinstance(step, Expect) for rule in step.rules]
     names = {name for name, _ in derived}
     kept = [name for name in given_columns(plan) if name not in ("_batch", "_raw")]
-    items = [f"struct({', '.join(map(quoted, kept))}) AS {GIVEN}"]
+    items = [] if GIVEN in frame.columns else [f"struct({', '.join(map(quoted, kept))}) AS {GIVEN}"]
     items += [quoted(name) for name in frame.columns if name not in names]
     items += [f"{value(e)} AS {quoted(name)}" for name, e in derived]
     flags: list[_Flag] = []
@@ -63,7 +65,7 @@ def judged(frame: DataFrame, plan: FlowPlan) -> DataFrame:
     for rule in rules:
         flags += _broken(rule)
     frame = frame.selectExpr(*items)
-    frame = _with_fate(frame, flags, decodes=REASONS in frame.columns)
+    frame = _with_fate(frame, flags)
     watermark = plan.step(Watermark)
     if watermark is not None:
         frame = _without_time(frame, watermark.event_time.column)
@@ -81,22 +83,37 @@ def listed(reasons: Sequence[tuple[str, str]]) -> str:
     return f"filter(array({cases}), x -> x IS NOT NULL)"
 
 
-def _with_fate(frame: DataFrame, flags: list[_Flag], *, decodes: bool) -> DataFrame:
+def aside(rows: DataFrame, condition: str, kind: str, reasons: str) -> DataFrame:
+    """Give the rows that still go on, and that meet the condition, their fate."""
+    met = f"({FATE} IS NULL AND coalesce({condition}, false))"
+    others = [quoted(name) for name in rows.columns if name not in (FATE, HITS)]
+    return rows.selectExpr(
+        *others, f"CASE WHEN {met} THEN {kind} ELSE {FATE} END AS {FATE}",
+        f"CASE WHEN {met} THEN {reasons} ELSE {HITS} END AS {HITS}",
+    )  # fmt: skip
+
+
+def _with_fate(frame: DataFrame, flags: list[_Flag]) -> DataFrame:
+    """The fate by the flags, but for what did not decode, and what a python step has decided on already."""
     stopping = sorted((flag for flag in flags if flag[1] != "warn"), key=lambda flag: flag[1] != "quarantine")
     kept = " OR ".join(condition for _, effect, condition in stopping if effect == "quarantine")
     anything = " OR ".join(condition for _, _, condition in stopping)
-    cases = [f"WHEN {REASONS} IS NOT NULL THEN '{RAW_FATE}'"] if decodes else []
+    decided = {
+        name: fate for name, fate in ((REASONS, f"'{RAW_FATE}'"), (STEP_FATE, STEP_FATE)) if name in frame.columns
+    }
+    cases = [f"WHEN {name} IS NOT NULL THEN {fate}" for name, fate in decided.items()]
     cases += [f"WHEN {kept} THEN 'quarantine'"] if kept else []
     cases += [f"WHEN {anything} THEN 'dropped'"] if anything else []
     fate = f"CASE {' '.join(cases)} END" if cases else "cast(NULL AS string)"
-    failing = [(reason, condition) for reason, effect, condition in flags if effect == "fail"]
-    warned = [(reason, condition) for reason, effect, condition in flags if effect == "warn"]
-    if decodes:
-        failing = [(reason, f"{REASONS} IS NULL AND {condition}") for reason, condition in failing]
-        warned = [(reason, f"{REASONS} IS NULL AND {condition}") for reason, condition in warned]
+    undecided = " AND ".join(["true", *(f"{name} IS NULL" for name in decided)])
+    failing, warned = (
+        listed([(reason, f"{undecided} AND {condition}") for reason, effect, condition in flags if effect == wanted])
+        for wanted in ("fail", "warn")
+    )
     hits = listed([(reason, condition) for reason, _, condition in stopping])
+    hits = f"coalesce({STEP_HITS}, {hits})" if STEP_FATE in decided else hits
     return frame.selectExpr(
-        "*", f"{fate} AS {FATE}", f"{hits} AS {HITS}", f"{listed(failing)} AS {FAILED}", f"{listed(warned)} AS {WARNED}"
+        "*", f"{fate} AS {FATE}", f"{hits} AS {HITS}", f"{failing} AS {FAILED}", f"{warned} AS {WARNED}"
     )
 
 

@@ -6,6 +6,7 @@ and decode; the driver's part only plans.
 
 from __future__ import annotations
 
+import json
 import pickle
 import time
 from base64 import b64decode, b64encode
@@ -229,6 +230,14 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         """Let go of the source."""
         if self._source is not None:
             self._source.close()
+
+
+def version_of(offset: str) -> int:
+    """The last version that is in: those before the offset's; of the table as it was at the start, that too."""
+    if '"reservoirVersion"' not in offset:
+        return -1
+    told = json.loads(offset)
+    return int(told["reservoirVersion"]) - (0 if told.get("isStartingVersion") else 1)
 
 
 def _both(piece: Decoded, clock_us: int, target: pa.Schema) -> pa.Table:

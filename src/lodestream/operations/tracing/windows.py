@@ -252,7 +252,7 @@ class WindowFlow:
                 files, note = at_version(table, pins.get(str(step.lookup.table), table.snapshot.version))
                 self.notes += [note] if note else []
                 rows = table.read(files, columns=step.lookup.reads)
-                self._lookups[step.lookup] = LookupTable(self._connection, step.lookup, rows)
+                self._lookups[step.lookup] = LookupTable(self._connection, step, rows)
             if self._lookups:
                 self.notes.append("lookups are those of the last batch; earlier batches may have read earlier versions")
         return self._lookups
