@@ -74,7 +74,7 @@ def scanned(table, snapshot, equals, columns=None):
             if columns is None
             else f"SELECT {listed}"
         )
-        found = connection.sql(f"{text} FROM ({scan(table, snapshot)}), wanted k WHERE {holds}").to_arrow_table()
+        found = connection.sql(f"{text} FROM ({scan(table, snapshot)[0]}), wanted k WHERE {holds}").to_arrow_table()
     schema = to_arrow(snapshot.metadata.schema)
     return plain(found.cast(pa.schema([schema.field(name) for name in found.column_names])))
 

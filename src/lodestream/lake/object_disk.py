@@ -57,7 +57,7 @@ class ObjectDisk:
     def write(self, path: str, data: Data) -> None:
         """See `Disk.write`; durable at once."""
         with _translated(path):
-            self._calls.put(self._store, self._key(path), memoryview(data), use_multipart=False)
+            self._calls.put(self._store, self._key(path), memoryview(data).cast("B"), use_multipart=False)
 
     def create(self, path: str, data: Data) -> None:
         """See `Disk.create`; durable at once.
@@ -156,7 +156,7 @@ class ObjectDisk:
         return os.path.join(self._home, *path.removeprefix(self._lake).strip("/").split("/"))
 
     def _put(self, path: str, data: Data, mode: Any) -> None:
-        self._calls.put(self._store, self._key(path), memoryview(data), mode=mode, use_multipart=False)
+        self._calls.put(self._store, self._key(path), memoryview(data).cast("B"), mode=mode, use_multipart=False)
 
     def _unchanged(self, path: str) -> Any:
         """The mode of a `put` that works only while the file is as it is now."""
