@@ -1,4 +1,4 @@
-"""Tables on every store: what a disk promises, commits and their conflicts, reading, history, upkeep, outside readers."""
+"""Tables on every store: what a disk promises, commits and conflicts, reading, history, upkeep, outside readers."""
 
 import itertools
 import os

@@ -24,7 +24,7 @@ from lodestream.project.values import parse_duration
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, ObjectStore, S3Config
 
-_TRIES = 3
+_TRIES = 5
 _STATUS = re.compile(r"status code: (\d{3})")
 _QUERY = re.compile(r"\?[^\s\"']*")
 _PASSING = (408, 409, 425, 429)
@@ -56,8 +56,13 @@ class ObjectDisk:
 
     def write(self, path: str, data: Data) -> None:
         """See `Disk.write`; durable at once."""
-        with _translated(path):
-            self._calls.put(self._store, self._key(path), memoryview(data).cast("B"), use_multipart=False)
+        for left in reversed(range(_TRIES)):
+            try:
+                self._put(path, data, "overwrite")
+                return
+            except TransientError:
+                if not left:
+                    raise
 
     def create(self, path: str, data: Data) -> None:
         """See `Disk.create`; durable at once.
@@ -67,8 +72,7 @@ class ObjectDisk:
         """
         for left in reversed(range(_TRIES)):
             try:
-                with _translated(path):
-                    self._put(path, data, "create")
+                self._put(path, data, "create")
                 return
             except FileExistsError:
                 if self._holds(path, data):
@@ -84,14 +88,16 @@ class ObjectDisk:
 
     def replace_with(self, path: str, data: Data) -> None:
         """See `Disk.replace_with`; a request that arrives late cannot undo what others have written since."""
-        for _ in range(_TRIES):
+        for left in reversed(range(_TRIES)):
             try:
-                with _translated(path):
-                    self._put(path, data, self._unchanged(path))
+                self._put(path, data, self._unchanged(path))
                 return
             except FileExistsError:
                 if self._holds(path, data):
                     return
+            except TransientError:
+                if not left:
+                    raise
         raise TransientError("others write this file all the time", path=path)
 
     def fsync(self, path: str) -> None:
@@ -156,7 +162,9 @@ class ObjectDisk:
         return os.path.join(self._home, *path.removeprefix(self._lake).strip("/").split("/"))
 
     def _put(self, path: str, data: Data, mode: Any) -> None:
-        self._calls.put(self._store, self._key(path), memoryview(data).cast("B"), mode=mode, use_multipart=False)
+        """One request; obstore itself asks again when it is refused for now, but not when no answer comes."""
+        with _translated(path):
+            self._calls.put(self._store, self._key(path), memoryview(data).cast("B"), mode=mode, use_multipart=False)
 
     def _unchanged(self, path: str) -> Any:
         """The mode of a `put` that works only while the file is as it is now."""

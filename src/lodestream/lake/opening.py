@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lodestream.errors import ConfigError
+from lodestream.errors import ConfigError, LodestreamError
 from lodestream.lake.disk import Disk, LocalDisk, put_if_absent, random_id
 from lodestream.lake.object_disk import open_object_disk
 from lodestream.project.lakes import StoreSettings, is_url
@@ -55,5 +55,5 @@ def check_put_if_absent(disk: Disk, lake: str) -> None:
             fix = "use a store with conditional writes (If-None-Match: *): Azure Blob Storage, Amazon S3, MinIO, R2"
             raise ConfigError("store overwrites what it should refuse, so commits could be lost", lake=lake, fix=fix)
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, LodestreamError):  # what went wrong first says more
             disk.unlink(path)
