@@ -159,7 +159,7 @@ class ObjectDisk:
 
     def beside(self, path: str) -> str:
         """See `Disk.beside`."""
-        return os.path.join(self._home, *path.removeprefix(self._lake).strip("/").split("/"))
+        return f"{self._home}/{path.removeprefix(self._lake).strip('/')}".rstrip("/")
 
     def _put(self, path: str, data: Data, mode: Any) -> None:
         """One request; obstore itself asks again when it is refused for now, but not when no answer comes."""
