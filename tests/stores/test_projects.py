@@ -134,13 +134,20 @@ def test_on_a_store_that_misbehaves_it_ends_the_same(remote, tmp_path, expected)
     assert contents(remote.lake, remote.options) == expected
 
 
-def test_it_is_served_over_http(remote, tmp_path, expected):
+def test_it_is_served_over_http_and_takes_rows_in(remote, tmp_path, expected):
     root = project(tmp_path / "p", remote.declared)
+    posted = "source: {http: {stream: posted}}\nformat: json\ncolumns: {id: bigint}\n"
+    Path(root, "tables/bronze/posted.yaml").write_text(posted)
     assert run(root) == 0
     with told_by(root) as (told, _):
-        asked = Request(f"{told['url']}/api/sql", json.dumps({"sql": "select count(*) n from gold.revenue"}).encode())
-        asked.add_header("Authorization", f"Bearer {told['token']}")
-        asked.add_header("Content-Type", "application/json")
-        with urlopen(asked, timeout=60) as answer:
-            told = json.load(answer)
-    assert told["rows"] == [[len(expected["gold.revenue"])]]
+
+        def ask(path, body):
+            headers = {"Authorization": f"Bearer {told['token']}", "Content-Type": "application/json"}
+            with urlopen(Request(told["url"] + path, json.dumps(body).encode(), headers), timeout=60) as answer:
+                return json.load(answer)
+
+        answered = ask("/api/sql", {"sql": "select count(*) n from gold.revenue"})
+        ask("/ingest/posted", [{"id": 1}, {"id": 2}])
+    assert run(root) == 0
+    assert call("query", "select sum(id) n from bronze.posted", "--json", project=root).json == {"n": 3}
+    assert answered["rows"] == [[len(expected["gold.revenue"])]]

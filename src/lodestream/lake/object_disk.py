@@ -242,10 +242,11 @@ def _s3(settings: StoreSettings) -> dict[str, Any]:
 
 def _azure(settings: StoreSettings, parts: dict[str, str]) -> dict[str, Any]:
     account, suffix = parts["account"], parts["suffix"]
+    elsewhere = None if suffix == "core.windows.net" else f"https://{account}.blob.{suffix}"
     return {
         "account_name": account, "account_key": settings.account_key, "sas_key": settings.sas_token,
         "tenant_id": settings.tenant_id, "client_id": settings.client_id, "client_secret": settings.client_secret,
-        "endpoint": settings.endpoint or f"https://{account}.blob.{suffix}",
+        "endpoint": settings.endpoint or elsewhere,
     }  # fmt: skip
 
 
