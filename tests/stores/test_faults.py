@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lodestream.errors import ConfigError, TransientError
+from lodestream.errors import ConfigError, ConflictError, TransientError
 from lodestream.lake.disk import put_if_absent, replace_durable
+from lodestream.lake.object_disk import ObjectDisk
 from lodestream.lake.opening import check_put_if_absent
 from lodestream.lake.table import DeltaTable
 from tests.stores.conftest import on_moto
@@ -73,6 +74,13 @@ def test_two_writers_of_whom_one_never_hears_the_truth(remote):
     table = DeltaTable.open(remote.disk(), lucky.path)
     assert ids(table) == [11, 12, 13, 14, 21, 22, 23, 24]
     assert table.snapshot.version == 8
+
+
+def test_a_disk_that_takes_a_refusal_for_the_truth_is_caught(remote, monkeypatch):
+    """Without reading back, a data file that was delivered twice is taken for another's."""
+    monkeypatch.setattr(ObjectDisk, "_holds", lambda *_: False)
+    with pytest.raises(ConflictError, match="data file is there"):
+        test_a_commit_that_goes_wrong_on_the_way_counts_once(remote, "twice")
 
 
 def test_what_arrives_late_does_not_undo_what_came_after(remote):
