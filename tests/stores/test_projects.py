@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from lodestream.app import open_project
 from tests.cli.conftest import call
 from tests.cli.test_serve import told_by
+from tests.stores.conftest import on_azurite
 from tests.stores.faults import FAULTS, proxied
 from tests.stores.test_faults import behind
 
@@ -134,7 +135,8 @@ def test_on_a_store_that_misbehaves_it_ends_the_same(remote, tmp_path, expected)
     assert contents(remote.lake, remote.options) == expected
 
 
-def test_it_is_served_over_http_and_takes_rows_in(remote, tmp_path, expected):
+def test_it_is_served_over_http_and_takes_rows_in(azurite_url, tmp_path, expected):
+    remote = on_azurite(azurite_url, tmp_path)
     root = project(tmp_path / "p", remote.declared)
     posted = "source: {http: {stream: posted}}\nformat: json\ncolumns: {id: bigint}\n"
     Path(root, "tables/bronze/posted.yaml").write_text(posted)

@@ -46,8 +46,8 @@ def race(place, commits: int) -> None:
     assert sorted(judge.to_pyarrow_table()["id"].to_pylist()) == wanted
 
 
-def test_eight_writers_make_one_table_and_append(place):
-    race(place, COMMITS)
+def test_eight_writers_make_one_table_and_append(remote):
+    race(remote, COMMITS)
 
 
 @pytest.mark.long
