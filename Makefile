@@ -38,7 +38,7 @@ demo: setup        ## a year of real flights through bronze, silver and gold
 
 # What takes long comes first, and a third worker fills the time that others wait for servers and clocks.
 # A test that hangs or a worker that dies ends the run, with its name.
-FIRST := tests/bench tests/operations tests/engines tests/console tests/cli tests/apis
+FIRST := tests/bench tests/stores tests/operations tests/engines tests/console tests/cli tests/apis
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 test: setup        ## the default tests: minutes on two cores
 	@$(PYTEST) -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true $(FIRST) tests

@@ -20,6 +20,7 @@ from lodestream.ports.plugins import load, names
 from lodestream.ports.settings import Settings
 from lodestream.project.codes import CODES
 from lodestream.project.deploying import DatabricksSettings
+from lodestream.project.lakes import StoreSettings
 from lodestream.project.serving import ServingSettings
 from tools.lake_reference import tables
 from tools.policy_reference import policies
@@ -119,6 +120,29 @@ def server() -> str:
     rows = [metrics, *fields(ServingSettings)]
     lines = [f"| `{field}` | {kind} | {default} | {text} |" for field, kind, default, text in rows]
     return SERVER.format(note=NOTE, rows="\n".join(lines))
+
+
+STORES = """\
+# Settings of a lake in an object store
+
+{note}
+
+What may stand under `lake:` in `lodestream.yaml`, and under `lake:` of an environment, beside `url`:
+[the guide](../guides/stores.md) says what holds. A setting may be a reference, `${{env:NAME}}` or
+`${{file:/run/secrets/name}}`; it gets its value when the lake is opened.
+
+| setting | type | default | says |
+|---|---|---|---|
+| `url` | text | required | `abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH` or `s3://BUCKET/PATH`. |
+{rows}
+"""
+
+
+def stores() -> str:
+    """docs/reference/stores.md: what may stand under `lake:`."""
+    rows = fields(StoreSettings)
+    lines = [f"| `{field}` | {kind} | {default} | {text} |" for field, kind, default, text in rows]
+    return STORES.format(note=NOTE, rows="\n".join(lines))
 
 
 DEPLOY = """\
@@ -267,7 +291,7 @@ def _next(error: type[errors.LodestreamError]) -> str:
 
 
 PAGES = {
-    "components.md": components, "deploy.md": deploy, "server.md": server,
+    "components.md": components, "deploy.md": deploy, "server.md": server, "stores.md": stores,
     "errors.md": error_page, "policies.md": lambda: policies(NOTE),
     "tables.md": lambda: tables(NOTE), "rest.md": lambda: rest(NOTE),
 }  # fmt: skip

@@ -29,6 +29,7 @@ from lodestream.engines.embedded.surroundings import Notice, untold
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, LocalDisk, random_id
 from lodestream.lake.layout import catalog_file, component_cache, keys_path, table_path
+from lodestream.lake.opening import open_lake
 from lodestream.lake.table import DeltaTable
 from lodestream.model.access import Principal
 from lodestream.model.project import Project
@@ -85,7 +86,7 @@ class App:
 
     Attributes:
         project: the declarations.
-        lake: root folder of the lake.
+        lake: root of the lake: a folder, or a URL.
         disk: seam for every effect.
         handover: whether flows of one process hand rows over in memory.
         environment: the one that was chosen; None for none, which is development.
@@ -140,6 +141,11 @@ class App:
             if (made := self.__dict__.pop(name, None)) is not None:
                 made.close()
 
+    @property
+    def home(self) -> str:
+        """The folder of what only this machine needs of the lake: catalog, keys, locks; of a local lake its root."""
+        return self.disk.beside(self.lake)
+
     def changes(self) -> list[Change]:
         """What `run` would change in the lake before it starts."""
         return diff(self.plans, self.deployed)
@@ -167,19 +173,11 @@ class App:
         """The runnable flows; call `apply` first. `notice` hears what a person should know that is no error."""
         batch = self.project.batch
         return Pipeline(
-            self.project.root,
-            self.flows,
-            lake=self.lake,
-            disk=self.disk,
-            clock=now_us,
-            handover=self.handover,
-            limit=batch.limit,
-            poll_s=(batch.interval_us or _POLL_US) / 1e6,
-            code=VERSION,
-            resolve=resolved,
+            self.project.root, self.flows, lake=self.lake, disk=self.disk, clock=now_us, handover=self.handover,
+            limit=batch.limit, poll_s=(batch.interval_us or _POLL_US) / 1e6, code=VERSION, resolve=resolved,
             registry=self.registry,
             notice=notice,
-        )
+        )  # fmt: skip
 
     def on_spark(self, master: str | None = None, *, session: Any = None, notice: Notice = untold) -> SparkPipeline:
         """The flows on a Spark `master`, or in a `session` with Delta; set `engine`, and call `apply` first."""
@@ -198,7 +196,7 @@ class App:
 
     @cached_property
     def _registries(self) -> Callable[[str], SchemaRegistry]:
-        return registries(resolved(self.project.registries), component_cache(self.lake))
+        return registries(resolved(self.project.registries), component_cache(self.home))
 
     @cached_property
     def query(self) -> QueryService:
@@ -212,13 +210,13 @@ class App:
             self.disk, self.lake, authority=self.catalog, catalog=self.project.name, threads=bounds.threads,
             budget=Budget(time_s, bounds.memory_bytes),
             pool=PoolSettings(bounds.workers, bounds.per_principal, bounds.queue_max, wait_s),
-            keyed=KeyedReads(os.path.join(component_cache(self.lake), "keyed")),
+            keyed=KeyedReads(os.path.join(component_cache(self.home), "keyed")),
         )  # fmt: skip
 
     @property
     def keys_path(self) -> str:
         """The file of the lake's API keys."""
-        return keys_path(self.lake)
+        return keys_path(self.home)
 
     @cached_property
     def live(self) -> Live:
@@ -230,7 +228,7 @@ class App:
     @cached_property
     def catalog(self) -> Catalog:
         """Users, grants and policies of the lake, and the record of what was asked."""
-        store = resolved(self.project.catalog.get("url")) or catalog_file(self.lake)
+        store = resolved(self.project.catalog.get("url")) or catalog_file(self.home)
         made = Catalog(open_store(store), now_us, self.audit)
         weakref.finalize(made, made.database.close)
         return made
@@ -238,7 +236,7 @@ class App:
     @cached_property
     def audit(self) -> AuditLog:
         """What was asked and changed, and by whom; beside the catalog, over a connection of its own."""
-        store = resolved(self.project.catalog.get("url")) or catalog_file(self.lake)
+        store = resolved(self.project.catalog.get("url")) or catalog_file(self.home)
         anchors = Anchors(os.path.dirname(self.keys_path))
         tables = (*audit_table.tables(store), *usage.TABLES)
         return AuditLog(open_store(store, tables), anchors, now_us, open_store(store))
@@ -264,7 +262,7 @@ class App:
 
     def policy_changes(self) -> list[str]:
         """What `run` and every server would change in the catalog before they start, a line each."""
-        if not self.project.catalog and not os.path.exists(catalog_file(self.lake)):
+        if not self.project.catalog and not os.path.exists(catalog_file(self.home)):
             return differences((), self.project.policies)  # looking makes nothing
         return differences(self.catalog.entries(*POLICY_KINDS), self.project.policies)
 
@@ -272,7 +270,7 @@ class App:
         """Whether there is a user or service account of that name, declared or made at run time."""
         if any(user.name == name for user in self.project.policies.users):
             return True
-        if not self.project.catalog and not os.path.exists(catalog_file(self.lake)):
+        if not self.project.catalog and not os.path.exists(catalog_file(self.home)):
             return False  # looking makes nothing
         return name in self.catalog.state.users
 
@@ -333,7 +331,7 @@ class App:
         gate = self.gate(settings, token)
         parts = [
             session_part(gate),
-            open_ingest(self.flows, self.project.root, self.lake, gate, now_us, resolved, self.registry),
+            open_ingest(self.flows, self.project.root, self.home, gate, now_us, resolved, self.registry),
             rest_part(self.query, settings.api, self.project.name, self.catalog, Queries(self.project.root).current),
             self._console(gate),
             about_part(
@@ -377,7 +375,7 @@ class App:
         """
         from lodestream.runtime.replaying import chosen, keys_of, standing, take_again
 
-        now = open_project(self.project.root, lake=self.lake)
+        now = open_project(self.project.root, lake=self.lake, environment=self.environment)
         if now.changes():
             raise ConfigError("declarations have changed; restart `lodestream run` to apply them first")
         entries = chosen(standing(self.disk, self.lake, table), reason)
@@ -440,7 +438,7 @@ class App:
         assert table.format
         reading = Reading(
             Schema(), keep_raw=False, drift=table.drift, root=self.project.root,
-            registry=self.registry, lake=self.lake,
+            registry=self.registry, lake=self.home,
         )  # fmt: skip
         try:
             source = make_source(table.source, table.format, reading, resolved)
@@ -484,7 +482,7 @@ def open_project(root: str, *, lake: str | None = None, environment: str | None 
 
     Args:
         root: folder with `lodestream.yaml`.
-        lake: lake folder instead of the declared one.
+        lake: folder or URL of a lake instead of the declared one.
         environment: name under `environments:`; default is `LODESTREAM_ENV`, else none.
 
     Raises:
@@ -495,5 +493,5 @@ def open_project(root: str, *, lake: str | None = None, environment: str | None 
     project = read_project(root, environment)
     if astray := [mistake for mistake in project.mistakes if mistake.code == _NO_ENVIRONMENT]:
         raise ProjectError(astray)  # at once: another lake than the one that was meant would be opened
-    chosen = lake or os.environ.get("LODESTREAM_LAKE") or project.lake
-    return App(project, os.path.abspath(os.path.join(project.root, chosen)), environment=environment)
+    chosen = resolved(lake or os.environ.get("LODESTREAM_LAKE") or project.lake)
+    return App(project, *open_lake(chosen, project.root, resolved(project.store)), environment=environment)

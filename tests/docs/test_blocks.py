@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ from tests.docs.demo import make_small_demo
 from tests.docs.pages import LANGUAGES, OUTPUT, ROOT, Block, blocks, pages, split
 from tests.docs.shell import Shell, bare
 from tests.enrichers.service import serving
+from tests.npm import NoNpmError
+from tests.stores.emulators import ACCOUNT, AZURITE_KEY, azurite, make_container
 
 INSTEAD = {
     "lodestream run": "lodestream run --until-idle",
@@ -76,6 +78,9 @@ NEEDS_KAFKA = {"docs/guides/kafka.md", "docs/guides/kafka-out.md"}
 
 ASKS = {"docs/guides/enrichment.md"}
 """Pages that ask a service on loopback, whose address is in `SCORE_URL`."""
+
+NEEDS_STORE = {"docs/guides/stores.md"}
+"""Pages whose lake is in an object store on loopback, named by `LAKE`, `AZURE_KEY` and `AZURE_ENDPOINT`."""
 
 SHOWN = [page for page in pages() if page not in PAGES_ELSEWHERE and blocks(page)]
 
@@ -142,7 +147,16 @@ def test_what_the_page_shows_works(page, tmp_path, monkeypatch, request):
         make_small_demo(tmp_path / "demo-lake")
     if page in NEEDS_KAFKA:
         monkeypatch.setenv("KAFKA", request.getfixturevalue("kafka").plain)
-    with serving() if page in ASKS else nullcontext() as service:
+    with serving() if page in ASKS else nullcontext() as service, ExitStack() as stack:
+        if page in NEEDS_STORE:
+            try:
+                url = stack.enter_context(azurite(tmp_path / "azurite"))
+            except NoNpmError as reason:
+                pytest.skip(str(reason))
+            make_container(url, "lake")
+            monkeypatch.setenv("LAKE", f"abfss://lake@{ACCOUNT}.dfs.core.windows.net/shop")
+            monkeypatch.setenv("AZURE_KEY", AZURITE_KEY)
+            monkeypatch.setenv("AZURE_ENDPOINT", f"{url}/{ACCOUNT}")
         if service is not None:
             monkeypatch.setenv("SCORE_URL", service.url)
         shown = Page(tmp_path)

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 import threading
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 from lodestream.errors import ConfigError, TransientError
 from lodestream.lake import disk as module
 from lodestream.lake.disk import LocalDisk, put_if_absent, replace_durable, settle, write_durable
+from lodestream.lake.table import DeltaTable
 from lodestream.testing.faults import RecordingDisk
 
 
@@ -100,11 +102,48 @@ def test_a_read_only_lake_is_a_matter_of_configuration(tmp_path, monkeypatch, co
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
-def test_a_file_system_without_links_is_refused(tmp_path, monkeypatch, code):
+def test_without_links_files_are_renamed_and_nothing_is_overwritten(tmp_path, monkeypatch, code):
     monkeypatch.setattr(module.os, "link", failing(code))
-    with pytest.raises(ConfigError, match=r"cannot link files.*fix="):
+    path = str(tmp_path / "f")
+    assert put_if_absent(LocalDisk(), path, b"first")
+    assert not put_if_absent(LocalDisk(), path, b"second")
+    assert (LocalDisk().read(path), LocalDisk().list(str(tmp_path))) == (b"first", ["f"])
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_without_links_and_exclusive_renames_is_refused(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(module.os, "link", failing(errno.EPERM))
+    monkeypatch.setattr(module, "_rename_exclusively", failing(code))
+    with pytest.raises(ConfigError, match=r"neither link files nor rename.*fix="):
         put_if_absent(LocalDisk(), str(tmp_path / "f"), b"x")
     assert LocalDisk().list(str(tmp_path)) == []
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_writers_on_a_file_system_without_links_make_one_table(tmp_path):
+    """The kernel refuses every link to these processes, as vfat, exfat and many a mounted folder do."""
+    code = f"""
+import sys, uuid
+import pyarrow as pa
+from lodestream.lake.disk import LocalDisk
+from lodestream.lake.table import DeltaTable
+from lodestream.model.types import BIGINT, Column, Schema
+table = DeltaTable.create(
+    LocalDisk(), {str(tmp_path / "t")!r}, Schema((Column("id", BIGINT),)), table_id="t", clock_us=1
+)
+for number in range(10):
+    staged = table.stage(pa.table({{"id": [number]}}), name=uuid.uuid4().hex)
+    table.commit(adds=staged.adds, txn=(sys.argv[1], number), clock_us=1)
+"""
+    refuse = "link,linkat:error=EPERM"
+    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=link,linkat", "-e", f"inject={refuse}"]
+    writers = [subprocess.Popen([*command, sys.executable, "-c", code, name]) for name in "abc"]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    table = DeltaTable.open(LocalDisk(), str(tmp_path / "t"))
+    assert table.snapshot.version == 30
+    assert sorted(table.read(table.files())["id"].to_pylist()) == sorted([*range(10)] * 3)
+    assert {os.stat(tmp_path / "t" / "_delta_log" / f"{n:020d}.json").st_nlink for n in range(31)} == {1}
+    assert not [name for name in os.listdir(tmp_path / "t" / "_delta_log") if name.startswith(".tmp")]
 
 
 def test_a_failed_sync_is_no_success(tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ def scanned(table, snapshot, equals, columns=None):
             if columns is None
             else f"SELECT {listed}"
         )
-        found = connection.sql(f"{text} FROM ({scan(table, snapshot)}), wanted k WHERE {holds}").to_arrow_table()
+        found = connection.sql(f"{text} FROM ({scan(table, snapshot)[0]}), wanted k WHERE {holds}").to_arrow_table()
     schema = to_arrow(snapshot.metadata.schema)
     return plain(found.cast(pa.schema([schema.field(name) for name in found.column_names])))
 
@@ -168,7 +168,12 @@ def test_a_commit_costs_its_own_files_only(tmp_path, reads, small_files, monkeyp
     from lodestream.query import _keyed_rows
 
     whole = _keyed_rows.read
-    monkeypatch.setattr(_keyed_rows, "read", lambda root, add, *rest: read.append(add.path) or whole(root, add, *rest))
+
+    def noted(disk, root, add, *rest):
+        read.append(add.path)
+        return whole(disk, root, add, *rest)
+
+    monkeypatch.setattr(_keyed_rows, "read", noted)
     numbers(table, 30, 40, "f3")
     assert asked(reads, table, {"id": 35}).num_rows == 1
     assert asked(reads, table, {"id": 5}).num_rows == 1

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from lodestream.catalog.chain import Anchor
 from lodestream.errors import ConfigError, TransientError
+from lodestream.lake.disk import LocalDisk
 
 KEY_FILE = "audit.key"
 ANCHORS_FILE = "audit.anchors"
@@ -171,9 +172,10 @@ class Anchors:
                 file.flush()
                 os.fsync(file.fileno())
             with contextlib.suppress(FileExistsError):
-                os.link(made, self._key_path)
+                LocalDisk().link(made, self._key_path)
         finally:
-            os.unlink(made)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(made)
         key = self._read_key()
         assert key is not None
         return key

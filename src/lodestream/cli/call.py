@@ -61,7 +61,7 @@ _NEXT: tuple[tuple[type[LodestreamError], str], ...] = (
 )
 
 PROJECT = Annotated[str | None, typer.Option("--project", "-C", metavar="DIR", help="Folder with lodestream.yaml.")]
-LAKE = Annotated[str | None, typer.Option("--lake", metavar="DIR", help="Another lake than the declared one.")]
+LAKE = Annotated[str | None, typer.Option("--lake", metavar="LAKE", help="Folder or URL of another lake.")]
 ENV = Annotated[str | None, typer.Option("--env", metavar="NAME", help="Environment declared in lodestream.yaml.")]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of text.")]
 DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

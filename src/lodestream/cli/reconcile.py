@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lodestream.cli.call import FAILED, Call, flow_named
+from lodestream.errors import ConfigError
 
 _FATES = ("output", "quarantine", "late", "duplicate", "dropped", "open")
 _OF_CHANGES = ("superseded", "deleted")
@@ -24,6 +25,9 @@ def reconcile(
     from lodestream.operations.reconcile import reconcile as prove
 
     app = call.app()
+    if app.home != app.lake:
+        fix = "copy the lake into a folder and name that with --lake"
+        raise ConfigError("reconcile reads lakes in folders only", lake=app.lake, fix=fix)
     plans = [flow_named(app, text) for text in tables or []] or list(app.flows.values())
     reports = []
     for plan in plans:

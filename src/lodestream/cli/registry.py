@@ -116,8 +116,7 @@ def _default_store(call: Call) -> str:
 
     if not os.path.exists(os.path.join(call.project, "lodestream.yaml")) and call.lake is None:
         return os.path.join(call.project, "registry.db")
-    lake = call.app().lake if call.lake is None else os.path.abspath(call.lake)
-    return registry_file(lake)
+    return registry_file(call.app().home if call.lake is None else os.path.abspath(call.lake))
 
 
 def _shown(store: str) -> str:

@@ -69,7 +69,7 @@ def run_up(
             call, settings.host, postgres_port, _declared(app, "postgres"), settings.postgres.port, "postgres"
         ),
     }  # fmt: skip
-    with only_one(app.lake) as place:
+    with only_one(app.home) as place:
         parts = Parts(call, token)
         with Interrupt(call, parts.stop, what="work", at_once=parts.kill) as interrupt:
             try:

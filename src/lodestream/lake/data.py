@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from lodestream.errors import ConfigError, CorruptionError
 from lodestream.lake.actions import AddFile
+from lodestream.lake.disk import Disk
 from lodestream.lake.partitions import constant
 from lodestream.model.arrow import to_arrow
 from lodestream.model.types import Schema
@@ -19,6 +20,7 @@ _SAMPLE_ROWS = 10_000
 _REPEATS_MIN = 4
 _INCOMPRESSIBLE = 0.9
 DICTIONARY = "DICTIONARY"
+_MISSING = "lodestream doctor shows what is lost; restore the file from a copy"
 _THREADS_FROM_BYTES = 1 << 20  # below it, waking the pool takes longer than reading
 
 
@@ -107,10 +109,26 @@ def parquet_bytes(rows: pa.Table, encodings: Mapping[str, str]) -> pa.Buffer:
     return sink.getvalue()
 
 
-def read_files(root: str, adds: Iterable[AddFile], schema: Schema, columns: Sequence[str] | None = None) -> pa.Table:
+def local_paths(disk: Disk, root: str, adds: Iterable[AddFile]) -> Sequence[str]:
+    """Where files of the table at `root`, or copies of them, are on this machine, in the order of `adds`.
+
+    Raises:
+        CorruptionError: one is missing, which only a disk that makes copies finds out.
+        TransientError: the disk cannot give them now.
+    """
+    try:
+        return disk.copies([os.path.join(root, add.file) for add in adds])
+    except FileNotFoundError as error:
+        raise CorruptionError("data file is missing", path=str(error.filename), fix=_MISSING) from error
+
+
+def read_files(
+    disk: Disk, root: str, adds: Iterable[AddFile], schema: Schema, columns: Sequence[str] | None = None
+) -> pa.Table:
     """Rows of the files in the given order, in the table's types.
 
     Args:
+        disk: where the table is.
         root: folder of the table.
         adds: files to read.
         schema: the table's columns.
@@ -124,12 +142,12 @@ def read_files(root: str, adds: Iterable[AddFile], schema: Schema, columns: Sequ
     if unknown := [name for name in columns or () if name not in schema]:
         raise ConfigError("no such column", columns=unknown, table=root)
     wanted = full if columns is None else pa.schema([full.field(name) for name in columns])
-    parts = [_read(root, add, wanted) for add in adds]
+    adds = tuple(adds)
+    parts = [_read(path, add, wanted) for path, add in zip(local_paths(disk, root, adds), adds, strict=True)]
     return pa.concat_tables(parts) if parts else wanted.empty_table()
 
 
-def _read(root: str, add: AddFile, wanted: pa.Schema) -> pa.Table:
-    path = os.path.join(root, add.file)
+def _read(path: str, add: AddFile, wanted: pa.Schema) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
             rows = file.metadata.num_rows
@@ -147,8 +165,7 @@ def _read(root: str, add: AddFile, wanted: pa.Schema) -> pa.Table:
             columns.append(column if column.type == field.type else column.cast(field.type))
         return pa.Table.from_arrays(columns, schema=wanted)
     except FileNotFoundError as error:
-        fix = "lodestream doctor shows what is lost; restore the file from a copy"
-        raise CorruptionError("data file is missing", path=path, fix=fix) from error
+        raise CorruptionError("data file is missing", path=path, fix=_MISSING) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         fix = "restore the file from a copy"
         raise CorruptionError("data file is damaged", path=path, reason=str(error)[:200], fix=fix) from error

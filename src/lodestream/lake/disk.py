@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from lodestream.errors import ConfigError, TransientError
@@ -19,22 +21,29 @@ Data: TypeAlias = "ReadableBuffer"
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 _NO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_EXCLUSIVE_RENAMES = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class Disk(Protocol):
     """Every effect on stored files, one call each; nothing is durable until its `fsync` and `sync_directory`.
 
-    Methods raise FileNotFoundError for a missing file or folder, ConfigError when the file system cannot or may not
-    do it, TransientError when it may work later (disk full).
+    Methods raise FileNotFoundError for a missing file or folder, ConfigError when the store cannot or may not do it,
+    TransientError when it may work later (disk full, store busy).
 
     Attributes:
         settled: folders whose path down from the root is known to be durable through this disk.
+        atomic: whether `write`, `create` and `replace_with` are each one durable step, as in object stores. Where they
+            are not, a file is prepared under another name, then linked or renamed.
     """
 
     settled: set[str]
+    atomic: bool
 
     def write(self, path: str, data: Data) -> None:
         """Create or truncate the file and write all of `data`; not durable yet."""
+
+    def create(self, path: str, data: Data) -> None:
+        """Write a new file. Raises FileExistsError when `path` is there, unless it is this very call that made it."""
 
     def fsync(self, path: str) -> None:
         """Make the file's content durable; its name in the folder is not."""
@@ -46,10 +55,13 @@ class Disk(Protocol):
         """Create the folder and what is missing above it; returns the created ones, top first."""
 
     def link(self, source: str, target: str) -> None:
-        """Give the file a second name. Raises FileExistsError when `target` is there: put-if-absent."""
+        """Give the file the name `target`, and maybe take the old one. FileExistsError when `target` is there."""
 
     def replace(self, source: str, target: str) -> None:
         """Rename over `target` in one step."""
+
+    def replace_with(self, path: str, data: Data) -> None:
+        """Put `data` in place of what is there, if anything; only where the disk is `atomic`."""
 
     def unlink(self, path: str) -> None:
         """Take the name away; a missing one is FileNotFoundError."""
@@ -66,28 +78,45 @@ class Disk(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is a file or folder of that name."""
 
+    def copies(self, paths: Sequence[str]) -> Sequence[str]:
+        """Paths on this machine of files that never change, for libraries that read files.
+
+        These are the files themselves, or copies that stay for ten minutes at least. Raises FileNotFoundError.
+        """
+
+    def beside(self, path: str) -> str:
+        """The folder of this machine for what belongs to `path` but only this machine can use, such as locks.
+
+        That is `path` itself on a local disk; nothing makes it.
+        """
+
 
 class LocalDisk:
-    """A disk of this machine, on a file system with hard links."""
+    """A disk of this machine, on a file system with hard links or with renames that overwrite nothing."""
+
+    atomic = False
 
     def __init__(self) -> None:
         self.settled: set[str] = set()
 
     def write(self, path: str, data: Data) -> None:
         """See `Disk.write`."""
-        with _translated(path), _opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
-            rest = memoryview(data).cast("B") if len(memoryview(data)) else memoryview(b"")
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
+        with translated(path), _opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
+            _write_all(descriptor, data)
+
+    def create(self, path: str, data: Data) -> None:
+        """See `Disk.create`; what was written of it before an error stays."""
+        with translated(path), _opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
+            _write_all(descriptor, data)
 
     def fsync(self, path: str) -> None:
         """See `Disk.fsync`."""
-        with _translated(path), _opened(path, os.O_RDONLY) as descriptor:
+        with translated(path), _opened(path, os.O_RDONLY) as descriptor:
             _sync(descriptor)
 
     def sync_directory(self, path: str) -> None:
         """See `Disk.sync_directory`."""
-        with _translated(path), _opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        with translated(path), _opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
             _sync(descriptor)
 
     def make_directories(self, path: str) -> list[str]:
@@ -98,40 +127,52 @@ class LocalDisk:
             path = os.path.dirname(path)
         created = []
         for folder in reversed(missing):
-            with _translated(folder), contextlib.suppress(FileExistsError):
+            with translated(folder), contextlib.suppress(FileExistsError):
                 os.mkdir(folder)
                 created.append(folder)
         return created
 
     def link(self, source: str, target: str) -> None:
-        """See `Disk.link`."""
+        """See `Disk.link`; where the file system has no hard links, the file is renamed."""
         try:
-            with _translated(target, _NO_LINKS):
+            with translated(target, _NO_LINKS):
                 os.link(source, target)
+            return
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            fix = "put the lake on a local file system with hard links (ext4, xfs, apfs, ntfs)"
-            raise ConfigError("file system cannot link files, which commits need", path=target, fix=fix) from error
+        try:
+            with translated(target, _NO_EXCLUSIVE_RENAMES):
+                _rename_exclusively(source, target)
+        except OSError as error:
+            if error.errno not in _NO_EXCLUSIVE_RENAMES:
+                raise
+            fix = "put the lake on a local file system such as ext4, xfs, btrfs, zfs or apfs, or on an object store"
+            text = "file system can neither link files nor rename without overwriting, which commits need"
+            raise ConfigError(text, path=target, fix=fix) from error
 
     def replace(self, source: str, target: str) -> None:
         """See `Disk.replace`."""
-        with _translated(target):
+        with translated(target):
             os.replace(source, target)
+
+    def replace_with(self, path: str, data: Data) -> None:
+        """Not on a local disk: see `replace_durable`."""
+        raise NotImplementedError
 
     def unlink(self, path: str) -> None:
         """See `Disk.unlink`."""
-        with _translated(path):
+        with translated(path):
             os.unlink(path)
 
     def read(self, path: str) -> bytes:
         """See `Disk.read`."""
-        with _translated(path), open(path, "rb") as file:
+        with translated(path), open(path, "rb") as file:
             return file.read()
 
     def list(self, path: str) -> list[str]:
         """See `Disk.list`."""
-        with _translated(path):
+        with translated(path):
             try:
                 return os.listdir(path)
             except FileNotFoundError:
@@ -139,12 +180,20 @@ class LocalDisk:
 
     def size(self, path: str) -> int:
         """See `Disk.size`."""
-        with _translated(path):
+        with translated(path):
             return os.stat(path).st_size
 
     def exists(self, path: str) -> bool:
         """See `Disk.exists`."""
         return os.path.exists(path)
+
+    def copies(self, paths: Sequence[str]) -> Sequence[str]:
+        """See `Disk.copies`: the files themselves; who reads them finds out which are missing."""
+        return list(paths)
+
+    def beside(self, path: str) -> str:
+        """See `Disk.beside`."""
+        return path
 
 
 def random_id() -> str:
@@ -158,7 +207,7 @@ def settle(disk: Disk, folder: str) -> None:
     Folders that are already there count only when this disk object has synced them: a process that was killed may
     have made them without.
     """
-    if folder in disk.settled:
+    if folder in disk.settled or disk.atomic:
         return
     created = set(disk.make_directories(folder))
     path = os.path.abspath(folder)
@@ -183,9 +232,8 @@ def write_durable(disk: Disk, path: str, data: Data) -> None:
         TransientError: the disk is full; what was written of the file is taken away.
         ConfigError: the file system cannot or may not do it.
     """
-    folder = os.path.dirname(path)
     write_synced(disk, path, data)
-    disk.sync_directory(folder)
+    disk.sync_directory(os.path.dirname(path))
 
 
 def put_if_absent(disk: Disk, path: str, data: Data, new_id: Callable[[], str] = random_id) -> bool:
@@ -194,27 +242,62 @@ def put_if_absent(disk: Disk, path: str, data: Data, new_id: Callable[[], str] =
     Returns:
         True when this call made it; False when it was there, which then is durable as well.
     """
-    folder = os.path.dirname(path)
-    with temporary(disk, folder, data, new_id) as prepared:
+    with prepared(disk, os.path.dirname(path), data, new_id) as new:
         try:
-            disk.link(prepared, path)
+            new.put(path)
             made = True
         except FileExistsError:
             made = False
-        disk.sync_directory(folder)
+        disk.sync_directory(os.path.dirname(path))
     return made
 
 
 def replace_durable(disk: Disk, path: str, data: Data, new_id: Callable[[], str] = random_id) -> None:
     """Put a file in place of what is there, if anything, in one durable step."""
+    if disk.atomic:
+        disk.replace_with(path, data)
+        return
     folder = os.path.dirname(path)
-    with temporary(disk, folder, data, new_id) as prepared:
-        disk.replace(prepared, path)
+    with _temporary(disk, folder, data, new_id) as made:
+        disk.replace(made, path)
         disk.sync_directory(folder)
 
 
+class Prepared:
+    """Content that is ready to become a file, once.
+
+    Args:
+        disk: the seam for every effect.
+        data: the content.
+        made: a synced file that has it; None where the disk is atomic and needs none.
+    """
+
+    def __init__(self, disk: Disk, data: Data, made: str | None) -> None:
+        self._disk, self._data, self._made = disk, data, made
+
+    def put(self, path: str) -> None:
+        """Give it a name in its folder. Raises FileExistsError when that is there; another name can be tried then.
+
+        Durable with the next `sync_directory`.
+        """
+        if self._made is None:
+            self._disk.create(path, self._data)
+        else:
+            self._disk.link(self._made, path)
+
+
 @contextlib.contextmanager
-def temporary(disk: Disk, folder: str, data: Data, new_id: Callable[[], str] = random_id) -> Iterator[str]:
+def prepared(disk: Disk, folder: str, data: Data, new_id: Callable[[], str] = random_id) -> Iterator[Prepared]:
+    """Content for a new file in `folder`, durable by itself where the disk is not atomic."""
+    if disk.atomic:
+        yield Prepared(disk, data, None)
+        return
+    with _temporary(disk, folder, data, new_id) as made:
+        yield Prepared(disk, data, made)
+
+
+@contextlib.contextmanager
+def _temporary(disk: Disk, folder: str, data: Data, new_id: Callable[[], str]) -> Iterator[str]:
     """A synced file `.tmp-<id>` in `folder`, to link or rename; its name is taken away in the end."""
     path = os.path.join(folder, f".tmp-{new_id()}")
     write_synced(disk, path, data)
@@ -225,16 +308,24 @@ def temporary(disk: Disk, folder: str, data: Data, new_id: Callable[[], str] = r
             disk.unlink(path)
 
 
-def write_placed(disk: Disk, path: str, data: Data) -> None:
-    """Write a file in a folder whose path is made durable; neither its content nor its name is."""
+def write_placed(disk: Disk, path: str, data: Data, *, new: bool = False) -> None:
+    """Write a file in a folder whose path is made durable; neither its content nor its name is.
+
+    Args:
+        disk: the seam for every effect.
+        path: of the file.
+        data: its content.
+        new: raise FileExistsError when the file is there.
+    """
     folder = os.path.dirname(path)
+    write = disk.create if new else disk.write
     settle(disk, folder)
     try:
-        disk.write(path, data)
+        write(path, data)
     except FileNotFoundError:  # somebody took the folder away since it was settled
         disk.settled.clear()
         settle(disk, folder)
-        disk.write(path, data)
+        write(path, data)
 
 
 def write_synced(disk: Disk, path: str, data: Data) -> None:
@@ -257,6 +348,28 @@ def _opened(path: str, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
+def _write_all(descriptor: int, data: Data) -> None:
+    rest = memoryview(data).cast("B") if len(memoryview(data)) else memoryview(b"")
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _rename_exclusively(source: str, target: str) -> None:
+    """Rename unless `target` is there: `renameat2(RENAME_NOREPLACE)` of Linux, `renamex_np(RENAME_EXCL)` of macOS."""
+    library = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(source), os.fsencode(target)
+    try:
+        if sys.platform == "darwin":
+            failed = library.renamex_np(*names, 4)
+        else:
+            failed = library.renameat2(-100, names[0], -100, names[1], 1)
+    except AttributeError as error:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from error
+    if failed:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), source, None, target)
+
+
 def _sync(descriptor: int) -> None:
     full = getattr(fcntl, "F_FULLFSYNC", None)  # on macOS fsync leaves the data in the drive's cache
     if full is None:
@@ -266,7 +379,8 @@ def _sync(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def _translated(path: str, untouched: tuple[int, ...] = ()) -> Iterator[None]:
+def translated(path: str, untouched: tuple[int, ...] = ()) -> Iterator[None]:
+    """Errors of the operating system as ours; those about a missing or standing file, and `untouched` ones, stay."""
     try:
         yield
     except (FileNotFoundError, FileExistsError):

@@ -143,7 +143,8 @@ def repair(disk: Disk, path: str, new_id: Callable[[], str] = random_id) -> list
             aside = os.path.join(folder, f".broken-{version:020d}-{new_id()}")
             disk.link(commit_path(path, version), aside)
             disk.sync_directory(folder)
-            disk.unlink(commit_path(path, version))
+            with contextlib.suppress(FileNotFoundError):  # linking may have moved it
+                disk.unlink(commit_path(path, version))
             done.append(f"put broken commit {version} aside as {os.path.basename(aside)}")
     good = _drop_damaged(disk, path, list_log(disk, path), done)
     hint = os.path.join(folder, "_last_checkpoint")

@@ -56,13 +56,15 @@ def stage_files(
         for index, (values, part) in enumerate(split(rows, partitions)):
             relative = os.path.join(partition_folder(partitions, values), f"part-{name}-{index}.snappy.parquet")
             path = os.path.join(root, relative)
-            if disk.exists(path):
-                raise ConflictError("data file is there; give each attempt its own name", path=path)
             stored = part.drop_columns(list(partitions))
             data = parquet_bytes(stored, encodings.choose(stored))
             point("stage.before_write")
             written.append(path)
-            write_placed(disk, path, data)
+            try:
+                write_placed(disk, path, data, new=True)
+            except FileExistsError as error:
+                written.remove(path)  # it may be live
+                raise ConflictError("data file is there; give each attempt its own name", path=path) from error
             parts.append(part)
             adds.append(
                 AddFile(

@@ -14,8 +14,8 @@ from lodestream.errors import CorruptionError, DataLossRefused
 from lodestream.lake import maintenance
 from lodestream.lake.actions import AddFile, Commit, Metadata, Protocol, RemoveFile
 from lodestream.lake.crash import point
-from lodestream.lake.data import Encodings, conform, read_files
-from lodestream.lake.disk import Disk, random_id, temporary
+from lodestream.lake.data import Encodings, conform, local_paths, read_files
+from lodestream.lake.disk import Disk, prepared, random_id
 from lodestream.lake.log import Snapshot, commit_path, list_log, load, log_folder, read_commit
 from lodestream.lake.partitions import check_partitions, without_empty_text
 from lodestream.lake.proposal import Proposal
@@ -79,10 +79,10 @@ class DeltaTable:
             path, metadata=metadata, protocol=Protocol(), now_ms=now_ms, operation="CREATE TABLE", unique=new_id()
         )
         point("create.before")
-        with temporary(disk, log_folder(path), first.to_bytes(), new_id) as prepared:
+        with prepared(disk, log_folder(path), first.to_bytes(), new_id) as entry:
             point("create.staged")
             with contextlib.suppress(FileExistsError):
-                disk.link(prepared, commit_path(path, 0))
+                entry.put(commit_path(path, 0))
             point("create.linked")
             disk.sync_directory(log_folder(path))
             point("create.synced")
@@ -215,12 +215,12 @@ class DeltaTable:
 
     def _link(self, ours: Proposal) -> int:
         point("commit.before")
-        with temporary(self.disk, log_folder(self.path), ours.to_bytes(), self._new_id) as prepared:
+        with prepared(self.disk, log_folder(self.path), ours.to_bytes(), self._new_id) as entry:
             point("commit.staged")
             while True:
                 version = self._snapshot.version + 1
                 try:
-                    self.disk.link(prepared, commit_path(self.path, version))
+                    entry.put(commit_path(self.path, version))
                 except FileExistsError:
                     point("commit.lost_race")
                     winner = read_commit(self.disk, self.path, version)
@@ -285,11 +285,15 @@ class DeltaTable:
 
         Columns that a file does not have are NULL. `schema` reads with other columns than the newest.
         """
-        return read_files(self.path, adds, schema or self._snapshot.metadata.schema, columns)
+        return read_files(self.disk, self.path, adds, schema or self._snapshot.metadata.schema, columns)
 
     def file_path(self, add: AddFile) -> str:
-        """Where the file is on disk."""
+        """Where the file is on the disk."""
         return os.path.join(self.path, add.file)
+
+    def local_paths(self, adds: Iterable[AddFile]) -> Sequence[str]:
+        """Where the files, or copies of them, are on this machine. Raises CorruptionError when one is missing."""
+        return local_paths(self.disk, self.path, adds)
 
     def files(self) -> list[AddFile]:
         """Live files of the newest known version, by path."""

@@ -26,10 +26,11 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What differs in one environment: where its lake is."""
+    """What differs in one environment: where its lake is, and settings of the lake's store as written."""
 
     name: str
     lake: str
+    store: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Project:
         name: the project's name.
         root: absolute path of the project folder.
         lake: absolute path (or URL) of the lake; a relative `lake:` is relative to `root`.
+        store: settings of the lake's object store as written; a lake in a folder has none.
         environments: by name.
         tables: every declared table, sorted by name.
         locations: place of each value of a table's declaration; the empty path is the table itself.
@@ -73,6 +75,7 @@ class Project:
     deploy_locations: Mapping[Path, Place] = field(default_factory=lambda: MappingProxyType({}))
     policies: Policies = field(default_factory=Policies)
     policy_locations: Mapping[Path, Place] = field(default_factory=lambda: MappingProxyType({}))
+    store: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     mistakes: tuple[Diagnostic, ...] = ()
     unsure: Mapping[TableName, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 

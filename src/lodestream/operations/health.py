@@ -11,9 +11,10 @@ from typing import Literal
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import CorruptionError, LodestreamError
 from lodestream.lake import maintenance
-from lodestream.lake.disk import Disk, random_id
+from lodestream.lake.disk import Disk
 from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.log import checkpoint_contents, list_log, log_folder, read_commit, read_hint
+from lodestream.lake.opening import check_put_if_absent
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 
@@ -67,7 +68,7 @@ def examine(lake: str, disk: Disk, names: Iterable[TableName], *, repair: bool, 
 
 def _disk(lake: str, disk: Disk) -> Iterator[Finding]:
     """Free space, and whether the lake can be written the way commits need."""
-    there = lake
+    there = disk.beside(lake)
     while not os.path.isdir(there) and os.path.dirname(there) != there:
         there = os.path.dirname(there)
     free = shutil.disk_usage(there).free
@@ -76,21 +77,15 @@ def _disk(lake: str, disk: Disk) -> Iterator[Finding]:
         yield Finding("error", "disk space", text, "free space: a full disk stops every table, and loses nothing")
     else:
         yield Finding("ok", "disk space", text)
-    if there != lake:
+    if disk.atomic:
+        there = lake
+    elif there != lake:
         yield Finding("note", "lake", f"not there yet: {lake}", "lodestream run makes it")
-    probe = os.path.join(there, f".lodestream-{random_id()}")
     try:
-        disk.write(probe, b"x")
-        disk.fsync(probe)
-        try:
-            disk.link(probe, f"{probe}-link")
-            disk.unlink(f"{probe}-link")
-        finally:
-            disk.unlink(probe)
-        disk.sync_directory(there)
-        yield Finding("ok", "lake folder", "can be written, and files can be linked")
+        check_put_if_absent(disk, there)
+        yield Finding("ok", "lake", "can be written, and no writer can overwrite another's commit")
     except LodestreamError as error:
-        yield Finding("error", "lake folder", str(error), "commits need a writable file system with hard links")
+        yield Finding("error", "lake", str(error), "commits need a store or file system that refuses to overwrite")
 
 
 def _log(disk: Disk, name: TableName, path: str, *, repair: bool) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -12,12 +13,18 @@ from lodestream.errors import CorruptionError
 _HEAD = b"LODESTATE1\n"
 
 
-def waiting_positions(folder: str, name: str) -> pa.Table:
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def waiting_positions(folder: str, name: str, read: Callable[[str], bytes] = _content) -> pa.Table:
     """`_source` and `_position` of the rows that wait after the state `name`, in no order.
 
     Args:
         folder: of the state files of a flow's epoch.
         name: of the link that the flow's last commit names.
+        read: gives the content of a file.
 
     Raises:
         CorruptionError: a link is missing, or is no state.
@@ -26,7 +33,7 @@ def waiting_positions(folder: str, name: str) -> pa.Table:
     gone: set[int] = set()
     wanted: str | None = name
     while wanted is not None:
-        header, sections = _link(os.path.join(folder, wanted))
+        header, sections = _link(os.path.join(folder, wanted), read)
         if "waiting" in sections:
             came.append(_read(sections["waiting"]).select(["_source", "_position", "_number"]))
         if "left" in sections:
@@ -39,10 +46,9 @@ def waiting_positions(folder: str, name: str) -> pa.Table:
     return rows.filter(stays).select(["_source", "_position"])
 
 
-def _link(path: str) -> tuple[dict[str, str | None], dict[str, bytes]]:
+def _link(path: str, read: Callable[[str], bytes]) -> tuple[dict[str, str | None], dict[str, bytes]]:
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read(path)
     except FileNotFoundError as error:
         raise CorruptionError("state is missing", path=path) from error
     if not data.startswith(_HEAD):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from lodestream.ports import plugins
 from lodestream.project.components import check_settings, component_class
 from lodestream.project.deploying import read_deploy
 from lodestream.project.fields import Fields, wrong_kind
+from lodestream.project.lakes import read_lake, resolve
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
 from lodestream.project.serving import ServingSettings
@@ -22,7 +22,6 @@ CONFIG_KEYS = ("project", "lake", "environments", "batch", "server", "registries
 REGISTRY_KEYS = ("url", "user", "password", "ca", "certificate", "key")
 CATALOG_KEYS = ("url",)
 SERVER_KEYS = ("metrics_port", *ServingSettings.model_fields)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 
 def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Project:
@@ -32,13 +31,15 @@ def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Proj
         return Project(folder.name, root, resolve(folder, "lake"))
     fields = Fields(node, CONFIG_KEYS, mistakes, "the project")
     fields.need("project")
-    lake = resolve(folder, _lake(fields) or "lake")
+    written, store = read_lake(fields)
+    lake = resolve(folder, written or "lake")
     deploy, places = read_deploy(fields.nodes.get("deploy"), mistakes)
     return Project(
         name=fields.text("project") or folder.name,
         root=root,
         lake=lake,
-        environments=MappingProxyType(_environments(fields, folder, lake, mistakes)),
+        store=store,
+        environments=MappingProxyType(_environments(fields, folder, lake, store, mistakes)),
         batch=_batch(fields, mistakes),
         server=MappingProxyType(_server(fields, mistakes)),
         registries=MappingProxyType(_registries(fields, mistakes)),
@@ -49,22 +50,9 @@ def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Proj
     )
 
 
-def resolve(folder: FilePath, lake: str) -> str:
-    """A lake's absolute path; URLs and references such as `${env:LAKE}` stay as they are."""
-    if _URL.match(lake) or lake.startswith("${"):
-        return lake
-    return str((folder / lake).absolute())
-
-
-def _lake(fields: Fields) -> str | None:
-    text = fields.text("lake")
-    if text is not None and not text.strip():
-        wrong_kind(fields.mistakes, fields.nodes["lake"], "lake", "a folder or URL")
-        return None
-    return text
-
-
-def _environments(fields: Fields, folder: FilePath, lake: str, mistakes: Mistakes) -> dict[str, Environment]:
+def _environments(
+    fields: Fields, folder: FilePath, lake: str, store: Mapping[str, Any], mistakes: Mistakes
+) -> dict[str, Environment]:
     node = fields.nodes.get("environments")
     if node is None:
         return {}
@@ -74,8 +62,9 @@ def _environments(fields: Fields, folder: FilePath, lake: str, mistakes: Mistake
     found: dict[str, Environment] = {}
     for name, item in node.value.items():
         inner = Fields(item, ("lake",), mistakes, f"environment {name}")
-        own = _lake(inner)
-        found[name] = Environment(name, lake if own is None else resolve(folder, own))
+        own, settings = read_lake(inner)
+        given = (lake, store) if own is None else (resolve(folder, own), settings)
+        found[name] = Environment(name, *given)
     return found
 
 

@@ -115,7 +115,7 @@ def _with_policies(base: Project, folder: FilePath, mistakes: Mistakes) -> Proje
 
 def _in_environment(base: Project, environment: str, mistakes: Mistakes) -> Project:
     if environment in base.environments:
-        return replace(base, lake=base.lake_of(environment))
+        return replace(base, lake=base.lake_of(environment), store=base.environments[environment].store)
     near, fix = nearest(environment, base.environments), f"declared: {', '.join(base.environments) or 'none'}"
     mistakes.add(Place(CONFIG_FILE, 1), "D116", "no such environment", environment=environment, nearest=near, fix=fix)
     return base

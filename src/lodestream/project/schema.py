@@ -12,6 +12,7 @@ from lodestream.project.config import SERVER_KEYS
 from lodestream.project.deploying import DatabricksSettings
 from lodestream.project.joins import KINDS as JOIN_KINDS
 from lodestream.project.keys import KEYS
+from lodestream.project.lakes import StoreSettings
 from lodestream.project.policy_schema import policies_schema
 from lodestream.project.tables import ENGINES
 
@@ -74,7 +75,10 @@ def _shared() -> dict[str, Any]:
 
 
 def _project() -> dict[str, Any]:
-    lake = _text("Folder or URL of the lake; relative to this file's folder.", default="lake")
+    place = _text("Folder or URL of the lake; relative to this file's folder.", default="lake")
+    store = _inlined_settings(StoreSettings)
+    store = {**store, "properties": {"url": place, **store["properties"]}, "required": ["url"]}
+    lake = {"anyOf": [place, store], "description": "Where the lake is, and what it takes to use its store."}
     port = {"type": "integer", "minimum": 0, "maximum": 65_535}
     whole = {"type": "integer", "minimum": 1}
     server = {key: port if key != "host" else {"type": "string"} for key in SERVER_KEYS}

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lodestream.errors import TransientError
 from lodestream.lake.actions import AddFile
+from lodestream.lake.disk import Disk
 from lodestream.lake.partitions import constant
 from lodestream.model.arrow import to_arrow
 from lodestream.model.types import Schema
@@ -103,10 +105,13 @@ class Rows:
         return pa.RecordBatch.from_arrays(columns, schema=wanted)
 
 
-def read(root: str, add: AddFile, schema: Schema, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read(
+    disk: Disk, root: str, add: AddFile, schema: Schema, names: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
     """What a data file stores of the table's columns, in their types, one row group at a time.
 
     Args:
+        disk: where the table is.
         root: folder of the table.
         add: the file.
         schema: the table's columns.
@@ -117,7 +122,8 @@ def read(root: str, add: AddFile, schema: Schema, names: Sequence[str] | None = 
     """
     full = to_arrow(schema)
     try:
-        with pq.ParquetFile(os.path.join(root, add.file)) as file:
+        (path,) = disk.copies([os.path.join(root, add.file)])
+        with pq.ParquetFile(path) as file:
             there = set(file.schema_arrow.names) - set(add.partition_values)
             found = [name for name in full.names if name in there]
             if not found:
@@ -127,13 +133,13 @@ def read(root: str, add: AddFile, schema: Schema, names: Sequence[str] | None = 
             for number in range(file.metadata.num_row_groups):
                 group = file.read_row_group(number, wanted, use_threads=False).select(wanted)
                 yield from group.cast(kinds).combine_chunks().to_batches()
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, TransientError) as error:
         raise UnusableError(str(error)) from error
 
 
-def load(root: str, add: AddFile, schema: Schema) -> Rows:
+def load(disk: Disk, root: str, add: AddFile, schema: Schema) -> Rows:
     """The rows of a small data file, in memory. Raises UnusableError."""
-    return Rows(list(read(root, add, schema)), add.partition_values, in_memory=True)
+    return Rows(list(read(disk, root, add, schema)), add.partition_values, in_memory=True)
 
 
 def write(path: str, batches: Iterable[pa.RecordBatch], version: int, file: str) -> None:

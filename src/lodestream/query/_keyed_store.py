@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from lodestream.lake.actions import AddFile
+from lodestream.lake.disk import Disk
 from lodestream.model.arrow import to_arrow
 from lodestream.model.types import Schema
 from lodestream.query import _keyed_index as index
@@ -35,14 +36,15 @@ class Store:
 
     Args:
         folder: the table's own folder in the cache; made when something is built.
+        disk: where the table is.
         root: folder of the table.
         schema: its columns.
     """
 
-    def __init__(self, folder: str, root: str, schema: Schema) -> None:
+    def __init__(self, folder: str, disk: Disk, root: str, schema: Schema) -> None:
         self.folder = folder
         self.schema = schema
-        self._root = root
+        self._disk, self._root = disk, root
         self._full = to_arrow(schema)
         self._rows: dict[str, Rows] = {}
         self._made = 0
@@ -69,7 +71,7 @@ class Store:
         for add in adds:
             rows = self._rows.get(add.path)
             if rows is None:
-                rows = self._rows[add.path] = stored.load(self._root, add, self.schema)
+                rows = self._rows[add.path] = stored.load(self._disk, self._root, add, self.schema)
             runs.append(index.run_of([add.path], [index.entries(0, rows.columns(self._keys(keys)))], version))
         return runs
 
@@ -117,14 +119,14 @@ class Store:
         try:
             yield from self.rows(add).columns(wanted)
         except FileNotFoundError:
-            for batch in stored.read(self._root, add, self.schema, keys):
+            for batch in stored.read(self._disk, self._root, add, self.schema, keys):
                 yield from Rows([batch], add.partition_values, in_memory=True).columns(wanted)
 
     def _write_rows(self, add: AddFile, version: int) -> None:
         path = self._rows_path(add.path)
         if not os.path.exists(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            stored.write(path, stored.read(self._root, add, self.schema), version, add.path)
+            stored.write(path, stored.read(self._disk, self._root, add, self.schema), version, add.path)
         held = self._rows.get(add.path)
         if held is not None and held.in_memory:
             del self._rows[add.path]

@@ -60,7 +60,7 @@ class _Table:
         schema = snapshot.metadata.schema
         self.metadata = snapshot.metadata
         self.root = table.path
-        self.store = Store(folder, table.path, schema)
+        self.store = Store(folder, table.disk, table.path, schema)
         self.arrow = to_arrow(schema)
         self.kinds = {field.name: field.type for field in self.arrow}
         self.lock = threading.RLock()

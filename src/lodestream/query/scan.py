@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from lodestream.errors import CorruptionError, TransientError
 from lodestream.lake.actions import AddFile
 from lodestream.lake.log import Snapshot
 from lodestream.lake.table import DeltaTable
@@ -36,26 +37,33 @@ def duckdb_type(kind: DataType) -> str:
     return _NAMES.get(kind.name, kind.name.upper())
 
 
-def scan(table: DeltaTable, snapshot: Snapshot) -> str:
-    """A SELECT over the live files of `snapshot`; columns that a file does not have are NULL.
+def scan(table: DeltaTable, snapshot: Snapshot) -> tuple[str, tuple[str, ...]]:
+    """A SELECT over the live files of `snapshot`, and their paths; columns that a file does not have are NULL.
 
     Args:
-        table: says where the files are.
+        table: says where the files are; those in an object store are copied first.
         snapshot: a version of it.
+
+    Raises:
+        TransientError: a file is gone, or the store does not answer.
     """
     schema, partitions = snapshot.metadata.schema, snapshot.metadata.partition_columns
     adds = sorted(snapshot.files.values(), key=lambda add: add.path)
     if not adds:
         nothing = ", ".join(f"CAST(NULL AS {duckdb_type(c.type)}) AS {quoted(c.name)}" for c in schema)
-        return f"SELECT {nothing} WHERE false"
-    files = "[" + ", ".join(literal(table.file_path(add)) for add in adds) + "]"
+        return f"SELECT {nothing} WHERE false", ()
+    try:
+        paths = tuple(table.local_paths(adds))
+    except CorruptionError as error:
+        raise TransientError("files were cleaned up while the query started; ask again", table=table.path) from error
+    files = "[" + ", ".join(literal(path) for path in paths) + "]"
     stored = schema.without(*partitions)
     listed = ", ".join(quoted(c.name) for c in schema)
     if not partitions:
-        return f"SELECT {listed} FROM read_parquet({files}, {_declared(stored)})"
-    if _foldered(adds, partitions, table.path):
-        return _by_folder(files, schema, partitions)
-    return _by_file(table, adds, files, schema, partitions)
+        return f"SELECT {listed} FROM read_parquet({files}, {_declared(stored)})", paths
+    if _foldered(adds, partitions, table.disk.beside(table.path)):
+        return _by_folder(files, schema, partitions), paths
+    return _by_file(paths, adds, files, schema, partitions), paths
 
 
 def seen(
@@ -100,13 +108,13 @@ def _by_folder(files: str, schema: Schema, partitions: Sequence[str]) -> str:
     )
 
 
-def _by_file(table: DeltaTable, adds: Sequence[AddFile], files: str, schema: Schema, partitions: Sequence[str]) -> str:
+def _by_file(
+    paths: Sequence[str], adds: Sequence[AddFile], files: str, schema: Schema, partitions: Sequence[str]
+) -> str:
     """Partition values from the log, joined by file; for tables that others have written with other folder names."""
     values = ", ".join(
-        "("
-        + ", ".join([literal(table.file_path(a)), *(literal(a.partition_values.get(n) or None) for n in partitions)])
-        + ")"
-        for a in adds
+        "(" + ", ".join([literal(path), *(literal(a.partition_values.get(n) or None) for n in partitions)]) + ")"
+        for path, a in zip(paths, adds, strict=True)
     )
     names = ", ".join(["_file", *(quoted(name) for name in partitions)])
     listed = ", ".join(

@@ -99,8 +99,7 @@ class _Read:
         The query has the files themselves only when it may see all that is in them; the second part is then empty.
         """
         stored = self.snapshot.metadata.schema
-        rows = scan(self.table, self.snapshot)
-        paths = tuple(self.table.file_path(add) for add in self.snapshot.files.values())
+        rows, paths = scan(self.table, self.snapshot)
         name = self.reference.layer, view_name(self.reference)
         if self.access.whole and len(self.access.columns) == len(stored.names):
             return Scan(*name, rows, paths, direct=True), ""
@@ -389,8 +388,11 @@ class QueryService:
 
     def _readable(self) -> list[str]:
         """The folders of the layers that are there; what the lake keeps of its own is not among them."""
-        folders = (os.path.join(self.lake, layer) for layer in LAYERS)
-        return [folder for folder in folders if self.disk.exists(folder)]
+        there = (folder for layer in LAYERS if self.disk.exists(folder := os.path.join(self.lake, layer)))
+        folders = [self.disk.beside(folder) for folder in there]
+        for folder in folders:
+            os.makedirs(folder, exist_ok=True)
+        return folders
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,8 @@ class Snapshots:
     def _newest(self, name: TableName) -> DeltaTable | None:
         table, _ = self._held(name)
         if table is not None:
+            if self.disk.atomic:  # looking is asking over a network
+                before_waiting()
             try:
                 table.refresh()
             except CorruptionError:  # made anew under its name, or really damaged: opening it tells

@@ -10,6 +10,7 @@ from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.errors import ConflictError
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import EPOCH_PROPERTY, epoch_of, table_path
+from lodestream.lake.opening import check_put_if_absent
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
@@ -22,8 +23,11 @@ def apply_changes(
     """Carry out every change but drops, which only a person makes.
 
     Raises:
+        ConfigError: the lake is in a store in which commits could be lost.
         ConflictError: a table was changed meanwhile; plan again.
     """
+    if disk.atomic:
+        check_put_if_absent(disk, lake)
     for change in changes:
         plan = flows.get(change.table)
         if plan is None or change.kind == "drop":

@@ -239,8 +239,14 @@ def on_spark(
         registries: the project's schema registries, resolved.
         master: where Spark runs; None for the session that is there, else this machine.
         session: one that is there already, instead of that.
+
+    Raises:
+        ConfigError: the lake is in an object store.
     """
     around = pipeline.around
+    if around.disk.atomic:
+        fix = "run it on the embedded engine, or keep the lake in a folder that Spark sees"
+        raise ConfigError("the Spark engine cannot use a lake in an object store", lake=around.lake, fix=fix)
 
     def make_recipe(plan: FlowPlan, epoch: int, checkpoint: Checkpoint) -> Recipe:
         from lodestream.engines.spark.source import Recipe

@@ -85,7 +85,7 @@ class Pipeline:
             notice=notice,
         )
         self.resolve = resolve
-        self._registry = registry or registries({}, component_cache(lake))
+        self._registry = registry or registries({}, component_cache(disk.beside(lake)))
         self.poll_s = poll_s
         self._standby_s = standby_s
         self._upkeep = upkeep or Upkeep()
@@ -263,7 +263,7 @@ class Pipeline:
         reserved = frozenset(name.lower() for name in plan.schema.names)
         reading = Reading(
             schema, first.keep_raw, first.drift, self.root, reserved, self._registry, group, member,
-            self.around.lake, str(plan.table.name),
+            self.around.disk.beside(self.around.lake), str(plan.table.name),
         )  # fmt: skip
         return make_source(first.source, first.format, reading, self.resolve)
 

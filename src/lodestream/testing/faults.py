@@ -40,10 +40,15 @@ class ThroughDisk:
     def __init__(self, inner: Disk) -> None:
         self.inner = inner
         self.settled = inner.settled
+        self.atomic = inner.atomic
 
     def write(self, path: str, data: Data) -> None:
         """See `Disk.write`."""
         self.inner.write(path, data)
+
+    def create(self, path: str, data: Data) -> None:
+        """See `Disk.create`."""
+        self.inner.create(path, data)
 
     def fsync(self, path: str) -> None:
         """See `Disk.fsync`."""
@@ -65,6 +70,10 @@ class ThroughDisk:
         """See `Disk.replace`."""
         self.inner.replace(source, target)
 
+    def replace_with(self, path: str, data: Data) -> None:
+        """See `Disk.replace_with`."""
+        self.inner.replace_with(path, data)
+
     def unlink(self, path: str) -> None:
         """See `Disk.unlink`."""
         self.inner.unlink(path)
@@ -84,6 +93,14 @@ class ThroughDisk:
     def exists(self, path: str) -> bool:
         """See `Disk.exists`."""
         return self.inner.exists(path)
+
+    def copies(self, paths: Sequence[str]) -> Sequence[str]:
+        """See `Disk.copies`."""
+        return self.inner.copies(paths)
+
+    def beside(self, path: str) -> str:
+        """See `Disk.beside`."""
+        return self.inner.beside(path)
 
 
 class RecordingDisk(ThroughDisk):
@@ -121,6 +138,12 @@ class RecordingDisk(ThroughDisk):
         with self._lock:
             self._note("write", path, data=bytes(memoryview(data)))
             self.inner.write(path, data)
+
+    def create(self, path: str, data: Data) -> None:
+        """See `Disk.create`."""
+        with self._lock:
+            self.inner.create(path, data)
+            self._note("write", path, data=bytes(memoryview(data)))
 
     def fsync(self, path: str) -> None:
         """See `Disk.fsync`."""
@@ -379,6 +402,10 @@ class FaultyDisk(ThroughDisk):
         """See `Disk.write`."""
         self._do("write", path, lambda: self.inner.write(path, data))
 
+    def create(self, path: str, data: Data) -> None:
+        """See `Disk.create`."""
+        self._do("write", path, lambda: self.inner.create(path, data))
+
     def fsync(self, path: str) -> None:
         """See `Disk.fsync`."""
         self._do("fsync", path, lambda: self.inner.fsync(path))
@@ -400,6 +427,10 @@ class FaultyDisk(ThroughDisk):
     def replace(self, source: str, target: str) -> None:
         """See `Disk.replace`."""
         self._do("replace", target, lambda: self.inner.replace(source, target))
+
+    def replace_with(self, path: str, data: Data) -> None:
+        """See `Disk.replace_with`."""
+        self._do("replace", path, lambda: self.inner.replace_with(path, data))
 
     def unlink(self, path: str) -> None:
         """See `Disk.unlink`."""

@@ -13,6 +13,7 @@ import secrets
 from dataclasses import dataclass
 
 from lodestream.apis.problems import ProblemError
+from lodestream.lake.disk import LocalDisk
 
 _TAG_BYTES = 16
 _BYTES_MAX = 4096
@@ -77,10 +78,11 @@ def secret_of(path: str) -> bytes:
     with open(descriptor, "wb") as file:
         file.write(secrets.token_bytes(32))
     try:
-        os.link(made, path)  # whoever comes first decides
+        LocalDisk().link(made, path)  # whoever comes first decides
     except FileExistsError:
         pass
     finally:
-        os.unlink(made)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(made)
     with open(path, "rb") as file:
         return file.read()

@@ -35,8 +35,8 @@ def rest_part(
     """
     threads = Threads()
     sql = SqlApi(service, threads, settings, project)
-    tables = TablesApi(service, threads, settings, Cursors(secret_of(cursors_path(service.lake))), sql)
-
+    cursors = Cursors(secret_of(cursors_path(service.disk.beside(service.lake))))
+    tables = TablesApi(service, threads, settings, cursors, sql)
     saved = SavedApi(service, threads, sql, catalog, declared)
     changes = ChangesApi(service, threads)
 

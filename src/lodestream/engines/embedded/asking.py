@@ -176,7 +176,9 @@ class Asker:
             return
         self._claim_at = time.monotonic() + _CLAIM_EVERY_S
         settle(self._disk, self._folder)
-        self._claimed = try_lock(os.path.join(self._folder, "asking.lock"), 0o666)
+        place = self._disk.beside(self._folder)
+        os.makedirs(place, exist_ok=True)
+        self._claimed = try_lock(os.path.join(place, "asking.lock"), 0o666)
         if self._claimed is not None:
             self._ledger.refresh()  # whoever asked before us may have recorded since
             self._noted = trouble(self._disk, self._folder)  # and died during an outage

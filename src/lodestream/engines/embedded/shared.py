@@ -51,7 +51,7 @@ class SharedFlow(Flow):
 
     def _make_input(self) -> Input:
         if self._membership is None:
-            self._membership = Membership(os.path.join(self.store.root, "members"))
+            self._membership = Membership(os.path.join(self.around.disk.beside(self.store.root), "members"))
             self.member = self._membership.join()
         return super()._make_input()
 

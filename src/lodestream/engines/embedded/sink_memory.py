@@ -73,7 +73,7 @@ class SinkMemory:
     def __init__(self, disk: Disk, lake: str, name: SinkName) -> None:
         self._disk = disk
         stem = os.path.join(flow_folder(lake, name.table), "sinks", quote(name.sink, safe=""))
-        self._path, self._lock_path = f"{stem}.json", f"{stem}.lock"
+        self._path, self._lock_path = f"{stem}.json", f"{disk.beside(stem)}.lock"
         self._lock: int | None = None
 
     def read(self) -> Remembered | None:

@@ -108,12 +108,14 @@ class FlowStore:
     def plan(self, batch: int) -> BatchPlan | None:
         """Plan N as it was first written, or None."""
         path = os.path.join(self._plans, f"{batch:020d}.json")
-        if not self.disk.exists(path):
+        try:
+            data = self.disk.read(path)
+        except FileNotFoundError:
             return None
         # Its writer may have died between link and sync; what follows must not outlive the plan.
         self.disk.sync_directory(self._plans)
         try:
-            return BatchPlan.from_json(self.disk.read(path))
+            return BatchPlan.from_json(data)
         except (ValueError, TypeError, KeyError) as error:
             raise CorruptionError("plan cannot be read; lodestream doctor names what to do", path=path) from error
 

@@ -145,7 +145,7 @@ def _waits_for_answer(view: View, plan: FlowPlan, below: Hop) -> Absence | None:
     if state is None or not any(isinstance(step, Ask) for step in plan.steps):
         return None
     folder = os.path.join(flow_folder(view.app.lake, name), str(view.epoch(name)), "state")
-    if (below.source, below.position) not in positions_of(waiting_positions(folder, str(state))):
+    if (below.source, below.position) not in positions_of(waiting_positions(folder, str(state), view.app.disk.read)):
         return None
     cause = trouble(view.app.disk, ledger_path(view.app.lake, name))
     message = f"{name} has read it, and it waits there for an answer" + (f": {cause}" if cause else "")

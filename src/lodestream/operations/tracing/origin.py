@@ -46,7 +46,7 @@ class Origin:
         stored = table.snapshot.metadata.schema if table else plan.schema
         self.schema: Schema = stored_columns(first.schema, stored, plan.schema)
         drift = "quarantine" if first.drift == "stop" else first.drift
-        reading = Reading(self.schema, keep_raw=False, drift=drift, root=self.root, lake=view.app.lake)
+        reading = Reading(self.schema, keep_raw=False, drift=drift, root=self.root, lake=view.app.home)
         self._first, self._resolve = first, view.app.resolve
         self.source_class = load("sources", self.name)
         self._reading = replace(reading, registry=view.app.registry)

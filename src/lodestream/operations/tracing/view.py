@@ -45,6 +45,10 @@ class Opened(Protocol):
         """Root folder of the lake."""
 
     @property
+    def home(self) -> str:
+        """Folder of what only this machine needs of the lake."""
+
+    @property
     def disk(self) -> Disk:
         """The lake's disk."""
 
