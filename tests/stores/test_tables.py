@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import time
 
 import deltalake
 import pyarrow as pa
@@ -70,6 +71,14 @@ def test_what_a_disk_promises(place):
         disk.create(f"{folder}/data", b"y")
     disk.unlink(path)
     assert sorted(disk.list(folder)) == ["data", "new"]
+
+
+def test_when_a_file_was_written(remote):
+    disk, path = remote.disk(), f"{remote.lake}/note"
+    write_durable(disk, path, b"")
+    assert abs(disk.modified_ms(path) - time.time() * 1000) < 120_000
+    with pytest.raises(FileNotFoundError):
+        disk.modified_ms(path + "2")
 
 
 def test_the_probe_leaves_nothing_behind(place):

@@ -142,6 +142,12 @@ class ObjectDisk:
         with _translated(path):
             return int(self._calls.head(self._store, self._key(path))["size"])
 
+    def modified_ms(self, path: str) -> int:
+        """When the file was written, milliseconds since 1970 by the store's clock, in whole seconds."""
+        with _translated(path):
+            found = self._calls.head(self._store, self._key(path))["last_modified"]
+        return int(found.timestamp()) * 1000
+
     def exists(self, path: str) -> bool:
         """See `Disk.exists`."""
         try:
