@@ -154,3 +154,67 @@ pub fn live(py: Python<'_>, slots: Input<u64>, late_us: i64) -> (Buffer, Buffer,
     });
     (Buffer::of(high), Buffer::of(low), Buffer::of(expiry_us))
 }
+
+/// Flag those of n keys that a segment of sorted keys holds and that expire after `late_us`; flagged ones are passed over.
+///
+/// `entries` are slots in ascending order of their low halves, `words` the filters of their buckets, `places` the
+/// bucket's first entries and their end. Gives nothing; `there` has a byte per key.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)]
+pub fn find(
+    py: Python<'_>,
+    entries: Input<u64>,
+    words: Input<u64>,
+    places: Input<u32>,
+    high: Input<u64>,
+    low: Input<u64>,
+    late_us: i64,
+    mut there: Input<u8>,
+) -> PyResult<()> {
+    let flags = there.items_mut()?;
+    let (entries, words, places) = (entries.items().as_chunks::<WIDTH>().0, words.items(), places.items());
+    let (high, low) = (high.items(), low.items());
+    if high.len() != low.len() || low.len() != flags.len() {
+        return Err(PyValueError::new_err("keys and flags differ in number"));
+    }
+    if words.is_empty() || places.len() != words.len() + 1 || places[words.len()] as usize > entries.len() {
+        return Err(PyValueError::new_err("the filter is not that of these entries"));
+    }
+    py.detach(|| find_all(entries, words, places, high, low, late_us, flags));
+    Ok(())
+}
+
+fn find_all(
+    entries: &[[u64; WIDTH]],
+    words: &[u64],
+    places: &[u32],
+    high: &[u64],
+    low: &[u64],
+    late_us: i64,
+    there: &mut [u8],
+) {
+    let mut buckets = [0usize; STRIDE];
+    let mut held = [0u64; STRIDE];
+    for start in (0..low.len()).step_by(STRIDE) {
+        let end = (start + STRIDE).min(low.len());
+        for (j, i) in (start..end).enumerate() {
+            buckets[j] = ((low[i] >> 32) * words.len() as u64 >> 32) as usize;
+        }
+        for j in 0..end - start {
+            held[j] = words[buckets[j]]; // these misses overlap
+        }
+        for (j, i) in (start..end).enumerate() {
+            let h = high[i];
+            let bits = 1u64 << (h & 63) | 1 << (h >> 6 & 63) | 1 << (h >> 12 & 63) | 1 << (h >> 18 & 63);
+            if held[j] & bits != bits || there[i] != 0 {
+                continue;
+            }
+            let range = places[buckets[j]] as usize..places[buckets[j] + 1] as usize;
+            let found = entries.get(range).unwrap_or_default();
+            let is_live = |e: &[u64; WIDTH]| e[0] == low[i] && e[1] == h && e[2] as i64 > late_us;
+            if found.iter().any(is_live) {
+                there[i] = 1;
+            }
+        }
+    }
+}

@@ -17,7 +17,7 @@ mod tree;
 use pyo3::prelude::*;
 
 /// Raised whenever a kernel's arguments or results change; `lodestream.native` takes a wheel of its own form only.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 #[pymodule]
 fn lodestream_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -33,5 +33,6 @@ fn lodestream_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(dedup::claim, module)?)?;
     module.add_function(wrap_pyfunction!(dedup::sweep, module)?)?;
     module.add_function(wrap_pyfunction!(dedup::live, module)?)?;
+    module.add_function(wrap_pyfunction!(dedup::find, module)?)?;
     Ok(())
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-FORM = 1
+FORM = 2
 """What the kernels take and give; a wheel of another form is left alone."""
 
 

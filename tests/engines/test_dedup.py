@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lodestream.engines.embedded import dedup
+from lodestream.engines.embedded import dedup, segments
 from lodestream.engines.embedded.dedup import DedupMap
+from lodestream.engines.embedded.spill import Spill, StateBudget
 from tests.native import FORMS
 
 KEYS = st.tuples(st.integers(0, 2), st.integers(0, 5)).filter(any)
@@ -49,6 +50,52 @@ def test_equals_a_dict(kernels, batches, loaded, chunk):
             assert seen.claim(*columns(rows), late_us).tolist() == claim(model, rows, late_us)
             expected = {key: expiry for key, expiry in model.items() if expiry > late_us}
             assert live(seen.live(late_us)) == expected
+
+
+WIDE = st.tuples(st.integers(1, 3), st.sampled_from([n << 61 for n in range(8)] + [1, 2, (1 << 64) - 1]))
+WIDE_BATCH = st.tuples(st.lists(st.tuples(WIDE, st.integers(0, 40)), max_size=30), st.integers(0, 30))
+
+
+@pytest.mark.parametrize("kernels", FORMS)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches=st.lists(st.one_of(BATCH, WIDE_BATCH), max_size=10), restart=st.integers(0, 9))
+def test_equals_a_dict_without_memory(tmp_path, kernels, batches, restart):
+    """Keys go to segments and segments are merged; in between, all of it is stored and loaded again."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, value in (
+            (dedup, "_SMALLEST", 8), (segments, "_CHUNK", 3), (segments, "_MERGED", 3), (segments, "_BUCKET_KEYS", 2),
+        ):  # fmt: skip
+            patch.setattr(module, name, value)
+        spill = Spill(str(tmp_path), "f", StateBudget(0))
+        seen, model, late_us = DedupMap(kernels, spill), {}, 0
+        for number, (rows, step) in enumerate(batches):
+            late_us = max(late_us, step)
+            assert seen.claim(*columns(rows), late_us).tolist() == claim(model, rows, late_us)
+            assert len(seen.segments) < 3 * 6
+            if number == restart:
+                memory, aside = seen.stored(late_us)
+                seen = DedupMap(kernels, None if restart % 2 else spill)
+                for segment in aside:
+                    seen.load_segment(segment, late_us)
+                seen.load(*memory, late_us)
+
+
+@pytest.mark.parametrize("kernels", FORMS)
+def test_memory_is_bounded_whatever_is_held(tmp_path, kernels):
+    """Two hundred thousand keys beside a map that has room for eight thousand: all are known, each expires in time."""
+    spill, random = Spill(str(tmp_path), "f", StateBudget(800_000)), np.random.default_rng(7)
+    seen, given = DedupMap(kernels, spill), []
+    for batch in range(100):
+        high, low = (random.integers(1, 1 << 63, 2_000).astype(np.uint64) for _ in range(2))
+        given.append((high, low))
+        assert seen.claim(high, low, np.full(2_000, batch + 60), batch).all()
+        for age in (1, 7, 59, 60, 61):
+            if age <= batch:
+                again = seen.claim(*(column[:50] for column in given[batch - age]), np.full(50, batch + 60), batch)
+                assert again.tolist() == [age == 60] * 50, age
+        assert seen.nbytes <= 400_000
+    assert len(seen) < 90 * 2_000  # what has expired leaves with its segment
+    assert seen.spilled > 60 * 2_000 * 24
 
 
 @pytest.mark.parametrize("kernels", FORMS)

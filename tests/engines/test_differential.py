@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lodestream.engines.embedded import frames, inputs
+from lodestream.engines.embedded import dedup, frames, inputs, store
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.inputs import StreamInput
@@ -65,23 +65,26 @@ class Site:
         self.placed += 1
         return True
 
-    def pipeline(self, *, handover=True, rows_max=1_000_000):
+    def pipeline(self, *, handover=True, rows_max=1_000_000, state_bytes_max=None):
         project = load_project(str(self.root))
         return Pipeline(
             project.root, compile_project(project, {}).flows, lake=project.lake, disk=Unsynced(),
             clock=lambda: next(self.ticks), handover=handover, limit=BatchLimit(rows_max=rows_max), poll_s=0.005,
+            state_bytes_max=state_bytes_max,
         )  # fmt: skip
 
     def differences(self):
         return differences(self.stream, self.root / "lake")
 
 
-def drive(site, rng, *, handover):
+def drive(site, rng, *, handover, state_bytes_max=None):
     """Step the flows in any order, with restarts, while files arrive; then until nothing is left to do."""
-    pipeline = site.pipeline(handover=handover, rows_max=rng.choice([12, 30, 1_000_000, 1_000_000]))
+    rows_max = rng.choice([12, 30, 1_000_000, 1_000_000])
+    pipeline = site.pipeline(handover=handover, rows_max=rows_max, state_bytes_max=state_bytes_max)
     flows = {name: pipeline.flow(name) for name in pipeline.flows}
     for flow in flows.values():
         flow.open()
+    spilled = set()
     while site.place():
         for _ in range(rng.randint(0, 3 * len(flows))):
             name = rng.choice(list(flows))
@@ -90,10 +93,13 @@ def drive(site, rng, *, handover):
                 flows[name] = pipeline.flow(name)
                 flows[name].open()
             flows[name].step(idle=rng.random() < 0.3)
+            rows, _, nbytes = flows[name].state.held()
+            spilled |= set(rows) if nbytes else set()
     while sum(flow.step(idle=True) is not None for flow in flows.values()):
         pass
     for flow in flows.values():
         flow.close()
+    return spilled
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,7 +107,7 @@ def one_duckdb():
     """Flows of these tests are connections to one DuckDB: to make one takes longer than all that a small flow does."""
     shared = frames.connect()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lodestream.engines.embedded.flow.connect", shared.cursor)
+        patch.setattr("lodestream.engines.embedded.flow.connect", lambda *_: shared.cursor())
         yield
     shared.close()
 
@@ -125,6 +131,35 @@ def test_flows_stepped_in_any_order(tmp_path, first):
 def test_flows_stepped_in_any_order_at_length(tmp_path, first):
     for seed in range(first, first + 10):
         assert compare(tmp_path / str(seed), seed) == [], f"seed={seed}"
+
+
+def compare_spilled(folder, seed, patch):
+    """The same with next to no memory for state; and the kinds of state that lay in files."""
+    patch.setattr(dedup, "_SMALLEST", 8)
+    patch.setattr(store, "_IN_MEMORY_BYTES_MAX", 1_000)
+    patch.setattr(store, "_PAGE", 1_000)
+    folder.mkdir()
+    site = Site(folder, make_stream(seed))
+    spilled = drive(site, random.Random(seed), handover=seed % 2 == 0, state_bytes_max=4_096)
+    assert not list(folder.glob("lake/_lodestream/flows/*/spill/*"))
+    return site.differences(), spilled
+
+
+@pytest.mark.parametrize("first", range(60_000, 60_030, 10))
+def test_state_without_memory(tmp_path, monkeypatch, first):
+    spilled = set()
+    for seed in range(first, first + 10):
+        found, kinds = compare_spilled(tmp_path / str(seed), seed, monkeypatch)
+        assert found == [], f"seed={seed}"
+        spilled |= kinds
+    assert spilled >= {"keys", "windows", "waiting"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(70_000, 70_000 + LONG // 2, 10))
+def test_state_without_memory_at_length(tmp_path, monkeypatch, first):
+    for seed in range(first, first + 10):
+        assert compare_spilled(tmp_path / str(seed), seed, monkeypatch)[0] == [], f"seed={seed}"
 
 
 @pytest.mark.parametrize("seed", range(30_000, 30_010))

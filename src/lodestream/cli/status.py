@@ -69,11 +69,12 @@ def status(call: Call) -> None:
         columns = ["asks", "waiting", "questions", "answers", "refusals", "tries", "from ledger", "timeouts"]
         call.print("")
         call.table([*columns, ""], asking, right=set(columns[1:]))
-    held = [(one.table, size(one.state_bytes), ", ".join(f"{count(n)} {kind}" for kind, n in one.state_rows.items()))
+    held = [(one.table, size(one.state_bytes), size(one.state_spilled_bytes) if one.state_spilled_bytes else "·",
+             ", ".join(f"{count(n)} {kind}" for kind, n in one.state_rows.items()))
             for one in tables if one.state_rows]  # fmt: skip
     if held:
         call.print("")
-        call.table(["state of", "memory", "holds"], held, right={"memory"})
+        call.table(["state of", "memory", "spilled", "holds"], held, right={"memory", "spilled"})
     for one in tables:
         if one.error:
             call.print(f"{one.table}: {one.error}")

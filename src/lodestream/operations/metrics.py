@@ -60,6 +60,10 @@ def exposition(statuses: Sequence[FlowStatus], now_us: int) -> str:
         each(lambda s: None if s.last_commit_us is None else (now_us - s.last_commit_us) / 1e6),
     )  # fmt: skip
     metric("lodestream_state_bytes", "gauge", "Memory of the flow's state.", each(lambda s: s.state_bytes))
+    metric(
+        "lodestream_state_spilled_bytes", "gauge", "State of the flow in files, beyond what memory may hold.",
+        each(lambda s: s.state_spilled_bytes),
+    )  # fmt: skip
     metric("lodestream_retries", "gauge", "Tries in a row that failed.", each(lambda s: s.retries))
     metric(
         "lodestream_error", "gauge", "Whether the flow has an error now.", each(lambda s: float(s.error is not None))

@@ -83,9 +83,10 @@ class TableStatus:
         age_s: the present less `last_commit_us`.
         counts: rows by disposition, summed over the batches whose commits are still in the log.
         counted_from: first batch of that sum; 1 when it is complete.
-        state_rows: what its flow held in memory after the last batch, by kind as `FlowState.held` has them; empty for a
+        state_rows: what its flow held after the last batch, by kind as `FlowState.held` has them; empty for a
             flow without state.
         state_bytes: how much memory that takes.
+        state_spilled_bytes: how much of it lay in files, because memory has a bound.
         quarantine_rows: records in its quarantine table, resolutions included.
         pending: what `run` would change first (`create`, `rebuild`, …), None for nothing.
         sinks: how far its sinks are, those that ever began.
@@ -111,6 +112,7 @@ class TableStatus:
     counted_from: int = 1
     state_rows: dict[str, int] = field(default_factory=dict)
     state_bytes: int = 0
+    state_spilled_bytes: int = 0
     quarantine_rows: int | None = None
     pending: str | None = None
     sinks: list[SinkStatus] = field(default_factory=list)
@@ -195,6 +197,7 @@ def _sum(status: TableStatus, disk: Disk, path: str, application: str) -> None:
         status.last_commit_us = commit.timestamp_ms * 1000
         status.state_rows = commit.info.get("state_rows") or {}
         status.state_bytes = commit.info.get("state_bytes") or 0
+        status.state_spilled_bytes = commit.info.get("state_spilled_bytes") or 0
     status.counted_from = 1 if first is None else first
 
 

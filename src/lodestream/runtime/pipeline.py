@@ -12,7 +12,8 @@ from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.publish import SinkFlow
 from lodestream.engines.embedded.python_step import Functions
 from lodestream.engines.embedded.shared import SharedFlow, is_shared
-from lodestream.engines.embedded.surroundings import Committed, Notice, Surroundings, untold
+from lodestream.engines.embedded.spill import StateBudget
+from lodestream.engines.embedded.surroundings import Committed, Notice, Surroundings, has_state, untold
 from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk, write_durable
 from lodestream.lake.layout import component_cache, flow_folder
@@ -51,6 +52,7 @@ class Pipeline:
         registry: opens a schema registry by the name it has in the project, or by URL.
         upkeep: how often logs are looked after, and what is kept of them.
         notice: told what a person should know of a table that is no error.
+        state_bytes_max: how much state all flows may hold in memory; None for any amount.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Pipeline:
         registry: Callable[[str], SchemaRegistry] | None = None,
         upkeep: Upkeep | None = None,
         notice: Notice = untold,
+        state_bytes_max: int | None = None,
     ) -> None:
+        stateful = sum(map(has_state, flows.values()))
         self.root = root
         self.flows = flows
         self.around = Surroundings(
@@ -83,6 +87,7 @@ class Pipeline:
             code=code,
             enricher=lambda component: make_enricher(component, self.resolve),
             notice=notice,
+            budget=None if state_bytes_max is None else StateBudget(state_bytes_max, stateful),
         )
         self.resolve = resolve
         self._registry = registry or registries({}, component_cache(disk.beside(lake)))

@@ -41,6 +41,7 @@ class FlowStatus:
     max_event_us: int | None = None
     last_commit_us: int | None = None
     state_bytes: int = 0
+    state_spilled_bytes: int = 0
     error: LodestreamError | None = None
     retries: int = 0
 
@@ -227,7 +228,7 @@ class Worker:
             status.counts[kind] = status.counts.get(kind, 0) + number
         status.max_event_us = self.flow.state.max_event_us
         status.last_commit_us = self.flow.state.clock_us
-        status.state_bytes = self.flow.state.dedup.nbytes if self.flow.state.dedup else 0
+        _, status.state_bytes, status.state_spilled_bytes = self.flow.state.held()
         self._listener(self.flow.name, committed)
 
     def _pause(self, seconds: float, until: list[TableName] | None = None) -> None:

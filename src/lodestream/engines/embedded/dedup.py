@@ -1,4 +1,8 @@
-"""The dedup map: 128-bit key to expiry, open addressing in one NumPy array, claimed a batch at a time."""
+"""The dedup map: 128-bit key to expiry, open addressing in one NumPy array, claimed a batch at a time.
+
+Keys that have no room in memory go to segments on the disk, where a claim looks for a batch's keys first. A key is live
+in one place only: it is taken in when it is found nowhere, and what is left of it elsewhere has expired for good.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from lodestream.engines.embedded.segments import Segment, add, adopted, segment_of
+from lodestream.engines.embedded.spill import Spill
 from lodestream.native import KERNELS
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 _SMALLEST = 1 << 12
+_SLOT_BYTES = 24
 _CHUNK = 1 << 15  # keys claimed at a time, so that what is computed about them stays in the cache
 
 
@@ -31,14 +39,28 @@ class DedupMap:
 
     A key whose expiry is at or before the late watermark W(n-1) counts as absent, as in Spark's
     dropDuplicatesWithinWatermark. Forgotten keys are swept out when the map would otherwise have to grow, so memory is
-    at most about eight times the live keys and each claim costs the same whatever the size.
+    at most about eight times the live keys and each claim costs the same whatever the size. With `spill` the table has
+    at most half of its room, the rest is for making a new one; a batch has what it needs in any case.
+
+    Attributes:
+        used: keys in memory, expired ones until they are swept out.
+        segments: those on the disk.
     """
 
-    def __init__(self, kernels: Any | None = KERNELS) -> None:
+    def __init__(self, kernels: Any | None = KERNELS, spill: Spill | None = None) -> None:
         """A map that is empty. `kernels`: the native ones, or None for the portable form."""
         self.used = 0
-        self._kernels = kernels
+        self.segments: list[Segment] = []
+        self._kernels, self._spill = kernels, spill
         self._allocate(_SMALLEST)
+
+    def __len__(self) -> int:
+        return self.used + sum(map(len, self.segments))
+
+    @property
+    def spilled(self) -> int:
+        """Bytes on the disk."""
+        return sum(segment.nbytes for segment in self.segments)
 
     def _allocate(self, capacity: int) -> None:
         self._mask = np.int64(capacity - 1)
@@ -64,7 +86,17 @@ class DedupMap:
             n flags: True for the first row of a key that was absent, False for its duplicates.
         """
         self._make_room(len(low), late_us)
-        return self._claim(high, low, expiry_us, late_us)
+        self.segments = [segment for segment in self.segments if segment.newest_us > late_us]
+        if not self.segments:
+            return self._claim(high, low, expiry_us, late_us)
+        there = np.zeros(len(low), np.bool_)
+        high, low = np.ascontiguousarray(high), np.ascontiguousarray(low)
+        for segment in self.segments:
+            segment.find(high, low, late_us, there, self._kernels)
+        absent = ~there
+        first = np.zeros(len(low), np.bool_)
+        first[absent] = self._claim(high[absent], low[absent], expiry_us[absent], late_us)
+        return first
 
     def _claim(self, high: U64, low: U64, expiry_us: I64, late_us: int) -> npt.NDArray[np.bool_]:
         if self._kernels is not None:
@@ -133,25 +165,53 @@ class DedupMap:
         keep = np.flatnonzero(((self._low != 0) | (self._high != 0)) & (self._expiry > late_us))
         return self._high[keep], self._low[keep], self._expiry[keep]
 
-    def _make_room(self, more: int, late_us: int) -> None:
-        if (self.used + more) * 2 <= len(self._slots):
+    def stored(self, late_us: int) -> tuple[tuple[U64, U64, I64], list[pa.Table]]:
+        """All keys that have not expired by `late_us`: those in memory, and segments, which may hold others too."""
+        return self.live(late_us), [one.stored for one in self.segments if one.newest_us > late_us]
+
+    def load_segment(self, stored: pa.Table, late_us: int) -> None:
+        """Take in a stored segment; its keys stay where `stored` has them when there is a disk to spill to."""
+        if self._spill is not None:
+            self.segments.append(adopted(self._spill, stored))
             return
-        if self._kernels is not None:
+        entries = np.frombuffer(b"".join(stored.column("entry").to_pylist()), np.uint64).reshape(-1, 3)
+        self.load(entries[:, 1], entries[:, 0], entries[:, 2].view(np.int64), late_us)
+
+    def _make_room(self, more: int, late_us: int) -> None:
+        limit = None if self._spill is None else max(self._spill.room() // 2 // _SLOT_BYTES, _capacity(more))
+        too_large = limit is not None and len(self._slots) > limit
+        if (self.used + more) * 2 <= len(self._slots) and not too_large:
+            return
+        if self._kernels is not None and not too_large:
             self.used = self._kernels.sweep(self._slots, late_us)
             if _capacity(self.used + more) == len(self._slots):
                 return
         high, low, expiry = self.live(late_us)
         capacity = _capacity(len(low) + more)
+        if limit is not None and len(low) and capacity > limit:
+            self._put_aside(high, low, expiry, late_us)
+            high, low, expiry = high[:0], low[:0], expiry[:0]
+            capacity = max(_capacity(more), min(len(self._slots), _floor(limit)))
         self.used = 0
         if capacity == len(self._slots):
             self._slots.fill(0)  # memory that is there is cheaper than new
         else:
+            self._allocate(1)  # let go of the old before there is a new one
             self._allocate(capacity)
         self._claim(high, low, expiry, late_us)
+
+    def _put_aside(self, high: U64, low: U64, expiry_us: I64, late_us: int) -> None:
+        assert self._spill is not None
+        self.segments = add(self._spill, self.segments, segment_of(self._spill, high, low, expiry_us), late_us)
 
 
 def _capacity(keys: int) -> int:
     return max(_SMALLEST, 1 << (keys * 3 - 1).bit_length())
+
+
+def _floor(capacity: int) -> int:
+    """The largest power of two that is not larger."""
+    return 1 << (capacity.bit_length() - 1)
 
 
 def _parts(count: int, size: int) -> list[slice]:

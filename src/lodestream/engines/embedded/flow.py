@@ -89,7 +89,8 @@ class Flow:
         self._make_source = make_source
         self.name = plan.table.name
         self.member = ""
-        self._connection = connect()
+        self._spill = around.spill(plan)
+        self._connection = connect(self._spill.query_memory, self._spill.folder) if self._spill else connect()
         self.enrichment = Enrichment(plan, around)
         self._stages = RowStages(self._connection, plan, around.functions, self.enrichment)
         self._dedupe = plan.step(Dedupe)
@@ -123,6 +124,8 @@ class Flow:
         if not isinstance(self.plan.steps[0], RunQuery):
             self.quarantine = self._open_table(table_path(self.around.lake, quarantine_name(name)), main=False)
             self._match_epoch(self.quarantine)
+        if self._spill is not None:
+            self._spill.begin()
         self.app_id = app_id(name, self.epoch)
         self.store = FlowStore(disk, self.around.lake, name, self.epoch)
         self._load_state()
@@ -175,9 +178,9 @@ class Flow:
                 table=str(self.name), planned=planned, committed=batch,
             )  # fmt: skip
         state = FlowState()
-        state.dedup = DedupMap() if self._dedupe else None
-        state.windows = open_windows(self._connection, self._window) if self._window else None
-        state.join = JoinState(self._join.join) if self._join else None
+        state.dedup = DedupMap(spill=self._spill) if self._dedupe else None
+        state.windows = open_windows(self._connection, self._window, self._spill) if self._window else None
+        state.join = JoinState.beside(self._join.join, self._spill) if self._join else None
         if self._changes is not None:
             state.deletions = Deletions(self._changes, self.table.snapshot.metadata.schema)
             self._merger = Merger(self._connection, self._changes, self.table)
@@ -333,7 +336,7 @@ class Flow:
         link = state.link(self.table.snapshot.metadata.id, self.epoch, attempt, outcome.changes)
         staged = ahead.staged if ahead is not None else Prepared()
         try:
-            size = self.store.put_state(link)
+            size = self.store.put_state(link, self._spill)
             point("state.after")
             if ahead is None:
                 staged = self._stage(outcome, batch, attempt)
@@ -367,9 +370,11 @@ class Flow:
             "max_event_us": self.state.max_event_us, "upto": batch.upto, "pins": dict(batch.pins),
             "code": self.around.code,
         }  # fmt: skip
-        held, held_bytes = self.state.held()
-        if held:
-            info |= {"state_rows": held, "state_bytes": held_bytes}
+        rows, held, spilled = self.state.held()
+        if rows:
+            info |= {"state_rows": rows, "state_bytes": held, "state_spilled_bytes": spilled}
+        if self._spill is not None:
+            self._spill.holds(held)
         if self._join is not None:
             info["joined_upto"] = batch.joined_upto
         return self.table.commit(
@@ -486,3 +491,5 @@ class Flow:
         self.close_source()
         self.enrichment.close()
         self._connection.close()
+        if self._spill is not None:
+            self._spill.end()

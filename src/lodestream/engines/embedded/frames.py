@@ -10,19 +10,28 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from lodestream.expressions.typed import duckdb_text
 from lodestream.model.arrow import from_arrow_type, to_arrow
 from lodestream.model.types import DataType, Schema
 
 ROW = "_row_number"
 
 
-def connect(memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
-    """A private DuckDB: one thread, so that the same rows always give the same result; nothing outside is reachable."""
+def connect(memory_limit: str = "2GB", folder: str | None = None) -> duckdb.DuckDBPyConnection:
+    """A private DuckDB: one thread, so that the same rows always give the same result; nothing outside is reachable.
+
+    Args:
+        memory_limit: what it may hold in memory, as DuckDB writes sizes.
+        folder: where it puts what it cannot; made when needed.
+    """
     settings = {
-        "threads": 1, "memory_limit": memory_limit, "enable_external_access": False,
+        "threads": 1, "memory_limit": memory_limit,
         "autoinstall_known_extensions": False, "autoload_known_extensions": False,
     }  # fmt: skip
     connection = duckdb.connect(":memory:", config=settings)
+    if folder is not None:
+        connection.execute(f"SET temp_directory = {duckdb_text(folder)}")
+    connection.execute("SET enable_external_access = false")
     connection.execute("SET enable_progress_bar = false")
     return connection
 

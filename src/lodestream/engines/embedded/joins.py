@@ -46,7 +46,7 @@ def join_streams(passing: Pass, step: JoinStreams, there: pa.Table) -> None:
     met = (_earlier(held.here, left, old[0]), _earlier(held.there, right, old[1]))
     held.here.meet(left)
     held.there.meet(right)
-    rows = [_put_together(step, held.here.rows.take(pa.array(left)), held.there.rows.take(pa.array(right)))]
+    rows = [_put_together(step, held.here.take(left), held.there.take(right))]
     alone_here, alone_there = (side.evict(until_us) for side, until_us in held.limits(batch.evict_us))
     if join.kind == "left" and len(alone_here):
         rows.append(_put_together(step, alone_here, _nobody(step, len(alone_here))))
@@ -104,15 +104,14 @@ def _pairs(
 
 
 def _keys(side: Side, names: list[str]) -> pa.Table:
-    columns = {f"k{i}": side.rows.column(name) for i, name in enumerate(names)}
-    return naive(
-        pa.table({**columns, "t": side.rows.column(TIME), "n": pa.array(np.arange(len(side), dtype=np.int64))})
-    )
+    rows = side.rows
+    columns = {f"k{i}": rows.column(name) for i, name in enumerate(names)}
+    return naive(pa.table({**columns, "t": rows.column(TIME), "n": pa.array(np.arange(len(side), dtype=np.int64))}))
 
 
 def _earlier(side: Side, numbers: np.ndarray, old: int) -> pa.ChunkedArray:
     """Serials of the rows from before this batch that meet somebody for the first time."""
-    rows = side.rows.take(pa.array(np.unique(numbers[numbers < old])))
+    rows = side.take(np.unique(numbers[numbers < old]))
     return rows.filter(pc.invert(rows.column(MATCHED))).column(SERIAL)
 
 

@@ -47,8 +47,11 @@ class SinkState:
     batch: int = -1
     clock_us: int = 0
     max_event_us: int | None = None
-    dedup: Any = None
     consumed: dict[str, Any] = field(default_factory=dict)
+
+    def held(self) -> tuple[dict[str, int], int, int]:
+        """Nothing, in memory and in files: see `FlowState.held`."""
+        return {}, 0, 0
 
 
 class SinkFlow:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from lodestream.engines.embedded.frames import conform, quoted, select
 from lodestream.engines.embedded.keys import hash_keys
 from lodestream.engines.embedded.passing import mask_of
+from lodestream.engines.embedded.spill import Spill
 from lodestream.engines.embedded.windows import START, OpenWindows
 from lodestream.model.steps import Aggregation
 from lodestream.model.table import Session
@@ -42,12 +43,12 @@ class OpenSessions(OpenWindows):
         )  # fmt: skip
         merged = self._compacted(self._merge(near))
         changed = conform(merged.filter(merged.column("_new")), self.schema)
-        everything = self._run(
+        everything = self._stream(
             f"SELECT * FROM (SELECT * FROM merged UNION ALL BY NAME SELECT o.* FROM open o WHERE NOT {touched})"
             f" ORDER BY {', '.join([START, *map(quoted, self._groups)])}",
             merged=conform(merged, self.schema), folded=folded, open=self.table,
         )  # fmt: skip
-        self.table = conform(everything, self.schema)
+        self._keep(everything)
         return changed
 
     def ends(self, windows: pa.Table) -> pa.ChunkedArray:
@@ -117,6 +118,6 @@ def numbered_sessions(
     return session
 
 
-def open_windows(connection: duckdb.DuckDBPyConnection, step: Aggregation) -> OpenWindows:
+def open_windows(connection: duckdb.DuckDBPyConnection, step: Aggregation, spill: Spill | None = None) -> OpenWindows:
     """No open windows yet, of the kind that the step makes."""
-    return (OpenSessions if isinstance(step.window, Session) else OpenWindows)(connection, step)
+    return (OpenSessions if isinstance(step.window, Session) else OpenWindows)(connection, step, spill)

@@ -19,6 +19,7 @@ from lodestream.model.batch import SourceRange
 _BASE_BYTES_MIN = 1 << 16
 _BASE_OUTWEIGHED = 3  # bases cost a third of what links do; a start reads at most four times the base
 _CHAIN_MAX = 500
+_SEGMENT = "dedup."
 
 DEDUP_SCHEMA = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("expiry_us", pa.int64())])
 LEDGER_SCHEMA = pa.schema([("unit", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("facts", pa.string())])
@@ -28,10 +29,12 @@ LEDGER_SCHEMA = pa.schema([("unit", pa.string()), ("start", pa.int64()), ("end",
 class Changes:
     """What one batch adds to the state; proportional to the batch.
 
-    `waiting` are rows that came and wait, `left` the numbers of earlier ones that went.
+    `waiting` are rows that came and wait, `left` the numbers of earlier ones that went; `segments` are dedup keys that
+    have no room in memory, as a base holds them.
     """
 
     dedup: pa.Table | None = None
+    segments: list[pa.Table] = field(default_factory=list)
     windows: pa.Table | None = None
     join: dict[str, pa.Table] = field(default_factory=dict)
     deletions: pa.Table | None = None
@@ -90,30 +93,32 @@ class FlowState:
         marks = [(newest - delay) // 1000 * 1000 for newest, delay in reached if newest is not None]
         return max(self.late_us, min(marks)) if len(marks) == len(reached) else self.late_us
 
-    def held(self) -> tuple[dict[str, int], int]:
-        """How much of each kind is held, and the bytes of memory that it takes.
+    def held(self) -> tuple[dict[str, int], int, int]:
+        """How much of each kind is held, the bytes of memory that it takes, and those that lie in spilled files.
 
         Kinds are dedup `keys` (expired ones until they are swept out), open `windows`, rows `waiting` for a partner or
         `asking` a service, and `deletions`; those that the flow has no step for are left out.
         """
         rows: dict[str, int] = {}
-        tables: list[pa.Table] = []
+        held = spilled = 0
         if self.dedup is not None:
-            rows["keys"] = self.dedup.used
+            rows["keys"] = len(self.dedup)
+            held, spilled = self.dedup.nbytes, self.dedup.spilled
         if self.windows is not None:
             rows["windows"] = len(self.windows.table)
-            tables.append(self.windows.table)
+            held, spilled = held + self.windows.nbytes, spilled + self.windows.spilled
         if self.join is not None:
-            rows["waiting"] = len(self.join.here) + len(self.join.there)
-            tables += [self.join.here.rows, self.join.there.rows]
+            sides = (self.join.here, self.join.there)
+            rows["waiting"] = sum(map(len, sides))
+            held += sum(side.nbytes for side in sides)
+            spilled += sum(side.spilled for side in sides)
         if self.answers >= 0:
             rows["asking"] = len(self.waiting)
-            tables += [self.waiting.table] if self.waiting.table is not None else []
+            held += self.waiting.table.nbytes if self.waiting.table is not None else 0
         if self.deletions is not None:
             rows["deletions"] = len(self.deletions.table)
-            tables.append(self.deletions.table)
-        dedup = self.dedup.nbytes if self.dedup is not None else 0
-        return rows, dedup + sum(table.nbytes for table in tables)
+            held += self.deletions.table.nbytes
+        return rows, held, spilled
 
     def facts(self) -> dict[str, Any]:
         """The small values as JSON; the sections hold the rest."""
@@ -137,6 +142,7 @@ class FlowState:
         sections = {}
         if changes.dedup is not None and len(changes.dedup):
             sections["dedup"] = changes.dedup
+        sections |= {f"{_SEGMENT}{i}": table for i, table in enumerate(changes.segments)}
         if changes.windows is not None and len(changes.windows):
             sections["windows"] = changes.windows
         sections |= {name: table for name, table in changes.join.items() if len(table)}
@@ -158,13 +164,15 @@ class FlowState:
         self.last, self.scattered = link.name, False
 
     def _everything(self) -> Changes:
-        dedup = None
+        dedup, segments = None, list[pa.Table]()
         if self.dedup is not None:
-            dedup = pa.table(list(self.dedup.live(self.late_us)), schema=DEDUP_SCHEMA)
+            columns, segments = self.dedup.stored(self.late_us)
+            dedup = pa.table(list(columns), schema=DEDUP_SCHEMA)
         windows = self.windows.table if self.windows is not None else None
         join = self.join.everything() if self.join is not None else {}
         deletions = self.deletions.stored() if self.deletions is not None else None
-        return Changes(dedup, windows, join, deletions, self.waiting.table, None, tuple(self.consumed.values()))
+        ledger = tuple(self.consumed.values())
+        return Changes(dedup, segments, windows, join, deletions, self.waiting.table, None, ledger)
 
     def apply(self, link: StateFile) -> None:
         """Take in one stored link; called for each link of a chain in order."""
@@ -180,10 +188,13 @@ class FlowState:
                 self.consumed[row["unit"]] = SourceRange(
                     row["unit"], row["start"], row["end"], json.loads(row["facts"])
                 )
-        if self.dedup is not None and "dedup" in link.sections:
-            keys = link.sections["dedup"]
-            columns = [keys.column(name).to_numpy() for name in ("high", "low", "expiry_us")]
-            self.dedup.load(columns[0], columns[1], columns[2], self.late_us)
+        if self.dedup is not None:
+            for name, stored in link.sections.items():
+                if name.startswith(_SEGMENT):
+                    self.dedup.load_segment(stored, self.late_us)
+            for keys in link.sections["dedup"].to_batches(1 << 20) if "dedup" in link.sections else ():
+                columns = [keys.column(name).to_numpy() for name in ("high", "low", "expiry_us")]
+                self.dedup.load(columns[0], columns[1], columns[2], self.late_us)
         if self.windows is not None:
             if "windows" in link.sections:
                 self.windows.upsert(link.sections["windows"])

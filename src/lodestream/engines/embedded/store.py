@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
+from lodestream.engines.embedded.spill import Spill
 from lodestream.errors import CorruptionError
 from lodestream.lake.crash import point
-from lodestream.lake.disk import Disk, put_if_absent, replace_durable, write_durable
+from lodestream.lake.disk import Data, Disk, put_if_absent, replace_durable, write_durable
 from lodestream.lake.layout import flow_folder
 from lodestream.model.batch import BatchPlan
 from lodestream.model.table import TableName
 
 _MAGIC = b"LODESTATE1\n"
 _PLANS_KEPT = 10_000
+_PAGE = 1 << 16  # a file of state that is larger is mapped, not read
+_IN_MEMORY_BYTES_MAX = 16 << 20
 FOLDED = "folded.json"
 """Name of the file, beside the plans, that holds what older plans had read: `starts` and `ends` by unit, and `gaps`."""
 
@@ -51,41 +55,78 @@ class StateFile:
         """File name, unique per batch and attempt."""
         return f"{self.batch:020d}-{self.attempt}"
 
-    def to_bytes(self) -> bytes:
-        """Header line, then the sections as Arrow IPC streams, each with its digest in the header."""
-        parts, described = [], []
+    def write(self, file: IO[bytes]) -> None:
+        """Write a header line, then the sections as Arrow IPC streams, each with its digest in the header."""
+        unknown = [[name, 10**18, "0" * 32] for name in self.sections]
+        start = -(-(len(_MAGIC) + 34 + len(self._header(unknown))) // 64) * 64  # so that what is mapped is aligned
+        file.seek(start)
+        described = []
         for name, table in self.sections.items():
-            sink = pa.BufferOutputStream()
+            sink = _Digesting(file)
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
-            data = sink.getvalue().to_pybytes()
-            parts.append(data)
-            described.append([name, len(data), hashlib.blake2b(data, digest_size=16).hexdigest()])
+            described.append([name, sink.size, sink.digest.hexdigest()])
+        line = self._header(described).ljust(start - len(_MAGIC) - 34)
+        digest = hashlib.blake2b(line, digest_size=16).hexdigest().encode()
+        file.seek(0)
+        file.write(b"".join((_MAGIC, digest, b"\n", line, b"\n")))
+
+    def _header(self, sections: Sequence[Sequence[Any]]) -> bytes:
         header = {
             "table_id": self.table_id, "epoch": self.epoch, "batch": self.batch, "attempt": self.attempt,
-            "previous": self.previous, "facts": dict(self.facts), "sections": described,
+            "previous": self.previous, "facts": dict(self.facts), "sections": sections,
         }  # fmt: skip
-        line = json.dumps(header, sort_keys=True).encode()
-        digest = hashlib.blake2b(line, digest_size=16).hexdigest().encode()
-        return b"".join((_MAGIC, digest, b"\n", line, b"\n", *parts))
+        return json.dumps(header, sort_keys=True).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes, path: str) -> StateFile:
-        """Read `to_bytes`'s form. Raises CorruptionError when a byte is not as written."""
-        head, _, rest = data.partition(b"\n")
-        digest, _, rest = rest.partition(b"\n")
-        line, _, body = rest.partition(b"\n")
-        if head + b"\n" != _MAGIC or hashlib.blake2b(line, digest_size=16).hexdigest().encode() != digest:
+    def read(cls, data: Data, path: str) -> StateFile:
+        """Read what `write` wrote; large sections stay where `data` lies.
+
+        Raises:
+            CorruptionError: a byte is not as written.
+        """
+        view = memoryview(data)
+        start = len(_MAGIC) + 33
+        end = _line_end(view, start)
+        head, line = bytes(view[:start]), bytes(view[start:end])
+        digest = hashlib.blake2b(line, digest_size=16).hexdigest().encode()
+        if head != b"".join((_MAGIC, digest, b"\n")):
             raise CorruptionError("state file is not as it was written; rebuild the table", path=path)
         header = json.loads(line)
-        sections, start = {}, 0
+        sections, start = {}, end + 1
         for name, size, wanted in header.pop("sections"):
-            part = body[start : start + size]
+            part = view[start : start + size]
             if hashlib.blake2b(part, digest_size=16).hexdigest() != wanted:
                 raise CorruptionError("state file is not as it was written; rebuild the table", path=path, part=name)
-            sections[name] = pa.ipc.open_stream(part).read_all()
+            sections[name] = pa.ipc.open_stream(pa.py_buffer(part)).read_all()
             start += size
         return cls(**header, sections=sections)
+
+
+def _line_end(view: memoryview, start: int) -> int:
+    """Where the first line end from `start` on is; the end of all when there is none."""
+    for at in range(start, len(view), _PAGE):
+        if (found := bytes(view[at : at + _PAGE]).find(b"\n")) >= 0:
+            return at + found
+    return len(view)
+
+
+class _Digesting(io.RawIOBase):
+    """Hands on what is written, and knows its size and digest."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.size, self.digest = 0, hashlib.blake2b(digest_size=16)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Data) -> int:
+        view = memoryview(data)
+        self._file.write(view)
+        self.digest.update(view)
+        self.size += view.nbytes
+        return view.nbytes
 
 
 class FlowStore:
@@ -138,11 +179,16 @@ class FlowStore:
         ]
         return max(numbers, default=0)
 
-    def put_state(self, state: StateFile) -> int:
-        """Write one link of the chain durably; returns its size in bytes."""
-        data = state.to_bytes()
+    def put_state(self, state: StateFile, spill: Spill | None = None) -> int:
+        """Write one link of the chain durably; returns its size in bytes. A large one is put together by `spill`."""
+        data: Data
+        if spill is not None and sum(table.nbytes for table in state.sections.values()) > _IN_MEMORY_BYTES_MAX:
+            data = spill.file(state.write)
+        else:
+            state.write(held := io.BytesIO())
+            data = held.getbuffer()
         write_durable(self.disk, os.path.join(self._states, state.name), data)
-        return len(data)
+        return memoryview(data).nbytes
 
     def discard_state(self, name: str) -> None:
         """Delete a link that no commit names."""
@@ -172,10 +218,10 @@ class FlowStore:
         """One link. Raises CorruptionError when it is missing or damaged."""
         path = os.path.join(self._states, name)
         try:
-            data = self.disk.read(path)
+            data: Data = self.disk.read(path) if self.disk.size(path) < _PAGE else _mapped(path)
         except FileNotFoundError as error:
             raise CorruptionError("state is missing; lodestream doctor names what to do", path=path) from error
-        return StateFile.from_bytes(data, path)
+        return StateFile.read(data, path)
 
     def forget_before(self, kept: str, batch: int) -> None:
         """Delete state links older than the base `kept`, and plans older than the last ten thousand.
@@ -208,3 +254,8 @@ class FlowStore:
                     if planned.facts.get("gap") and gap not in gaps:
                         gaps.append(gap)
         replace_durable(self.disk, path, json.dumps(folded, sort_keys=True).encode())
+
+
+def _mapped(path: str) -> pa.Buffer:
+    with pa.memory_map(path) as file:
+        return file.read_buffer()

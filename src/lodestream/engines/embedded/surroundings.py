@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -9,8 +10,11 @@ from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.outputs import Prepared
 from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.python_step import PythonFunction
+from lodestream.engines.embedded.spill import Spill, StateBudget
 from lodestream.lake.disk import Disk
+from lodestream.lake.layout import flow_folder
 from lodestream.model.batch import BatchLimit, BatchPlan
+from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, JoinStreams
 from lodestream.model.table import Component, TableName
 from lodestream.ports.enricher import Enricher
 from lodestream.ports.plugins import make_enricher
@@ -37,6 +41,7 @@ class Surroundings:
         code: version of the software, written into each commit.
         enricher: makes an enricher, references in its settings resolved.
         notice: told what a person should know of a table that is no error.
+        budget: how much state the flows of this process may hold in memory; None for any amount.
     """
 
     disk: Disk
@@ -48,6 +53,19 @@ class Surroundings:
     code: str = ""
     enricher: Callable[[Component], Enricher] = make_enricher
     notice: Notice = untold
+    budget: StateBudget | None = None
+
+    def spill(self, plan: FlowPlan) -> Spill | None:
+        """Where a flow puts state that has no room in memory; None for one without state, or without a bound."""
+        if self.budget is None or not has_state(plan):
+            return None
+        name = plan.table.name
+        return Spill(os.path.join(flow_folder(self.lake, name), "spill"), str(name), self.budget)
+
+
+def has_state(plan: FlowPlan) -> bool:
+    """Whether a flow keeps rows, keys or windows from batch to batch."""
+    return any(isinstance(step, Dedupe | Aggregation | JoinStreams) for step in plan.steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import duckdb
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.engines.embedded.frames import conform, naive, quoted
+from lodestream.engines.embedded.spill import ROWS, Kept, Spill, filtered
 from lodestream.errors import LodestreamError
 from lodestream.model.arrow import to_arrow_type
 from lodestream.model.steps import Aggregation
@@ -63,15 +65,17 @@ def assign(event_us: pa.Array, window: Window | Session) -> tuple[np.ndarray, np
 class OpenWindows:
     """The windows that the watermark has not closed.
 
-    `table` has one row per window and group: `_start_us`, the groups, the partials p0 …, `_rows`, `_digest`.
+    `table` has one row per window and group: `_start_us`, the groups, the partials p0 …, `_rows`, `_digest`. It lies
+    in a file when it takes more than a quarter of the room that `spill` has.
     """
 
     bounds: tuple[str, ...] = (START,)
     """Columns of `table` that say where a window begins and ends."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, step: Aggregation) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, step: Aggregation, spill: Spill | None = None) -> None:
         self._connection = connection
         self._step = step
+        self._spill = spill
         self._groups = [name for name, _ in step.group_by]
         self._partials = {p.name: p for _, measure in step.measures for p in measure.partials}
         fields = [pa.field(name, pa.int64()) for name in self.bounds]
@@ -81,7 +85,31 @@ class OpenWindows:
         if step.completeness:
             fields.append(pa.field(COVERS, _COVERS))
         self.schema = pa.schema(fields)
-        self.table: pa.Table = self.schema.empty_table()
+        self._kept = Kept(self.schema.empty_table())
+
+    @property
+    def table(self) -> pa.Table:
+        """The open windows."""
+        return self._kept.table
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held."""
+        return self._kept.held
+
+    @property
+    def spilled(self) -> int:
+        """Bytes in a file."""
+        return self._kept.spilled
+
+    def _keep(self, parts: Iterable[pa.Table]) -> None:
+        """Have the windows of these tables, which may have further columns, for the open ones from now on."""
+        batches = (batch for part in parts for batch in conform(part, self.schema).to_batches())
+        if self._spill is None:
+            table = pa.Table.from_batches(list(batches), self.schema)
+            self._kept = Kept(table, table.nbytes)
+        else:
+            self._kept = self._spill.keep(self.schema, batches, self._spill.room() // 4)
 
     @property
     def needed(self) -> frozenset[str]:
@@ -106,27 +134,36 @@ class OpenWindows:
         keys = ", ".join(str(i + 1) for i in range(1 + len(self._groups)))
         folded = self._run(f"SELECT {', '.join([START, *self._initial()])} FROM batch GROUP BY {keys}", batch=batch)
         names = ", ".join([START, *map(quoted, self._groups)])
-        merged = self._run(
+        merged = self._stream(
             f"SELECT {', '.join([names, *self._merged()])} FROM (SELECT *, true AS _new FROM folded UNION ALL BY NAME"
             f" SELECT *, false AS _new FROM open) GROUP BY {names} ORDER BY {names}",
             folded=conform(folded, self.schema), open=self.table,
         )  # fmt: skip
-        merged = self._compacted(merged)
-        changed = merged.filter(merged.column("_new"))
-        self.table = conform(merged, self.schema)
-        return conform(changed, self.schema)
+        changed: list[pa.Table] = []
+
+        def kept() -> Iterator[pa.Table]:
+            for part in merged:
+                new = part.column("_new")
+                changed.append(part.filter(new))
+                yield part.filter(pc.invert(new)) if self._step.completeness else part
+            changed[:] = [conform(self._compacted(pa.concat_tables(changed)), self.schema)]
+            if self._step.completeness:
+                yield changed[0]
+
+        self._keep(kept())
+        return changed[0]
 
     def upsert(self, changed: pa.Table) -> None:
         """Replace the windows that `changed` holds; used when state is loaded."""
         if not len(changed):
             return
         order = ", ".join(map(quoted, [START, *self._groups]))
-        merged = self._run(
+        merged = self._stream(
             f"SELECT * FROM (SELECT * FROM changed UNION ALL BY NAME SELECT o.* FROM open o WHERE NOT EXISTS"
             f" (SELECT 1 FROM changed c WHERE {self._replaced()})) ORDER BY {order}",
             changed=changed, open=self.table,
         )  # fmt: skip
-        self.table = conform(merged, self.schema)
+        self._keep(merged)
 
     def _replaced(self) -> str:
         """Whether window `o` of the state is window `c` as it was before."""
@@ -134,10 +171,10 @@ class OpenWindows:
 
     def close(self, evict_us: int) -> pa.Table:
         """Take out and return the windows that end at or before `evict_us`, in the form of `table`."""
-        closes = pc.less_equal(self.ends(self.table), evict_us)
-        closed = self.table.filter(closes)
+        parts = [part for part, _ in filtered(self.table, lambda part: pc.less_equal(self.ends(part), evict_us))]
+        closed = pa.concat_tables([self.schema.empty_table(), *parts])
         if len(closed):
-            self.table = self.table.filter(pc.invert(closes))
+            self._keep(part for part, _ in filtered(self.table, lambda part: pc.greater(self.ends(part), evict_us)))
         return closed
 
     def ends(self, windows: pa.Table) -> pa.ChunkedArray:
@@ -198,10 +235,23 @@ class OpenWindows:
         return " AND ".join(f"o.{quoted(n)} IS NOT DISTINCT FROM c.{quoted(n)}" for n in names) or "true"
 
     def _run(self, sql: str, **tables: pa.Table) -> pa.Table:
+        with self._seen(tables):
+            return self._connection.sql(sql).to_arrow_table()
+
+    def _stream(self, sql: str, **tables: pa.Table) -> Iterator[pa.Table]:
+        """What `_run` gives, in parts; the connection is of no other use until the last has been taken."""
+        with self._seen(tables):
+            reader = self._connection.sql(sql).to_arrow_reader(ROWS)
+            yield reader.schema.empty_table()
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+
+    @contextmanager
+    def _seen(self, tables: Mapping[str, pa.Table]) -> Iterator[None]:
         for name, table in tables.items():
             self._connection.register(name, naive(table))
         try:
-            return self._connection.sql(sql).to_arrow_table()
+            yield
         finally:
             for name in tables:
                 self._connection.unregister(name)
