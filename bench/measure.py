@@ -40,7 +40,12 @@ def system_s(root: int) -> float:
 
 def peak_mib(root: int) -> float:
     """Sum of the highest resident sizes of the tree's processes since their start or `reset_peak`."""
-    return sum(_peak_kib(pid) for pid in tree(root)) / 1024
+    return sum(_status_kib(pid, "VmHWM") for pid in tree(root)) / 1024
+
+
+def anonymous_mib(pid: int) -> float:
+    """Memory of one process that is no file's: what the system cannot take back. Files that are mapped are not in it."""
+    return _status_kib(pid, "RssAnon") / 1024
 
 
 def reset_peak(root: int) -> None:
@@ -56,12 +61,12 @@ def _seconds(root: int, *columns: int) -> float:
     return sum(int(fields[i]) for pid in tree(root) if (fields := _stat(pid)) for i in columns) / _TICK
 
 
-def _peak_kib(pid: int) -> int:
+def _status_kib(pid: int, name: str) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{name}:")), 0)
 
 
 def _stat(pid: int) -> list[str]:

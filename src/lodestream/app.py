@@ -50,6 +50,7 @@ from lodestream.project.serving import ServingSettings, serving
 from lodestream.project.values import parse_duration
 from lodestream.runtime.apply import apply_changes
 from lodestream.runtime.deployed import deployed
+from lodestream.runtime.machine import memory_bytes
 from lodestream.runtime.pipeline import Pipeline
 from lodestream.security.identity import Identity, open_identity
 from lodestream.security.limits import Limits
@@ -176,7 +177,7 @@ class App:
             self.project.root, self.flows, lake=self.lake, disk=self.disk, clock=now_us, handover=self.handover,
             limit=batch.limit, poll_s=(batch.interval_us or _POLL_US) / 1e6, code=VERSION, resolve=resolved,
             registry=self.registry,
-            notice=notice,
+            notice=notice, state_bytes_max=self.project.state_bytes_max or memory_bytes() // 4,
         )  # fmt: skip
 
     def on_spark(self, master: str | None = None, *, session: Any = None, notice: Notice = untold) -> SparkPipeline:

@@ -18,6 +18,7 @@ from lodestream.engines.embedded.lookups import LookupTable
 from lodestream.engines.embedded.sessions import OpenSessions
 from lodestream.engines.embedded.stages import RowStages
 from lodestream.engines.embedded.windows import OpenWindows
+from lodestream.lake import crash
 from lodestream.lake.disk import LocalDisk
 from lodestream.model.batch import BatchLimit
 from lodestream.planning.compile import compile_project
@@ -77,8 +78,32 @@ class Site:
         return differences(self.stream, self.root / "lake")
 
 
-def drive(site, rng, *, handover, state_bytes_max=None):
-    """Step the flows in any order, with restarts, while files arrive; then until nothing is left to do."""
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def killed(flow, rng):
+    """Step a flow whose process is killed at one of the points of the batch, if it comes to so many."""
+    left = rng.randint(0, 12)
+
+    def count(name):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed(name)
+
+    crash.install(count)
+    try:
+        flow.step(idle=True)
+    except Killed:
+        return True
+    finally:
+        crash.install(None)
+    return False
+
+
+def drive(site, rng, *, handover, state_bytes_max=None, kills=0.0):
+    """Step the flows in any order, with restarts and kills, while files arrive; then until nothing is left to do."""
     rows_max = rng.choice([12, 30, 1_000_000, 1_000_000])
     pipeline = site.pipeline(handover=handover, rows_max=rows_max, state_bytes_max=state_bytes_max)
     flows = {name: pipeline.flow(name) for name in pipeline.flows}
@@ -88,7 +113,7 @@ def drive(site, rng, *, handover, state_bytes_max=None):
     while site.place():
         for _ in range(rng.randint(0, 3 * len(flows))):
             name = rng.choice(list(flows))
-            if rng.random() < 0.05:
+            if rng.random() < 0.05 or (kills and rng.random() < kills and killed(flows[name], rng)):
                 flows[name].close()
                 flows[name] = pipeline.flow(name)
                 flows[name].open()
@@ -134,13 +159,13 @@ def test_flows_stepped_in_any_order_at_length(tmp_path, first):
 
 
 def compare_spilled(folder, seed, patch):
-    """The same with next to no memory for state; and the kinds of state that lay in files."""
+    """The same with next to no memory for state, and kills; and the kinds of state that lay in files."""
     patch.setattr(dedup, "_SMALLEST", 8)
     patch.setattr(store, "_IN_MEMORY_BYTES_MAX", 1_000)
     patch.setattr(store, "_PAGE", 1_000)
     folder.mkdir()
     site = Site(folder, make_stream(seed))
-    spilled = drive(site, random.Random(seed), handover=seed % 2 == 0, state_bytes_max=4_096)
+    spilled = drive(site, random.Random(seed), handover=seed % 2 == 0, state_bytes_max=4_096, kills=0.3)
     assert not list(folder.glob("lake/_lodestream/flows/*/spill/*"))
     return site.differences(), spilled
 

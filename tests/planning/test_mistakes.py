@@ -27,6 +27,8 @@ EDITS = [
     ("config-environments-list", CONFIG, "lake: lake", "environments: [dev]", 2, "D104", None),
     ("config-batch-rows", CONFIG, "lake: lake", "batch: {rows_max: 0}", 2, "D104", None),
     ("config-batch-interval", CONFIG, "lake: lake", "batch: {interval: fast}", 2, "D107", None),
+    ("config-state-memory", CONFIG, "lake: lake", "state: {memory: 4 gigs}", 2, "D106", None),
+    ("config-state-memory-little", CONFIG, "lake: lake", "state: {memory: 4 KiB}", 2, "D106", None),
     ("config-server-port", CONFIG, "lake: lake", "server: {port: 70000}", 2, "D104", None),
     ("config-lake-empty", CONFIG, "lake: lake", "lake: ''", 2, "D104", None),
     ("yaml-colon-in-value", SILVER, "amount > 100", "amount: > 100", 3, "D101", None),

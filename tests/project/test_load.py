@@ -17,12 +17,14 @@ def mistakes_of(folder):
 
 
 def test_a_project_is_read_whole(write):
-    root = write({"lodestream.yaml": "project: shop\nbatch: {rows_max: 10, interval: 2 s}\nserver: {port: 8080}\n"})
+    text = "project: shop\nbatch: {rows_max: 10, interval: 2 s}\nstate: {memory: 1.5 GiB}\nserver: {port: 8080}\n"
+    root = write({"lodestream.yaml": text})
     project = load_project(root)
     assert project.name == "shop"
     assert project.lake == f"{root}/lake"
     assert project.limit == BatchLimit(rows_max=10)
     assert project.batch.interval_us == 2_000_000
+    assert project.state_bytes_max == 3 << 29
     assert project.server == {"port": 8080}
     assert [str(name) for name in project.tables] == [
         "bronze.customers",

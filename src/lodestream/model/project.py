@@ -46,6 +46,7 @@ class Project:
         tables: every declared table, sorted by name.
         locations: place of each value of a table's declaration; the empty path is the table itself.
         batch: bounds of batches.
+        state_bytes_max: bytes of state that the flows of a process may hold in memory; None for the default.
         server: settings of the server as written.
         registries: schema registries by name, with their settings as written.
         connections: settings by component name that every table's source, format and sink of that name begins with.
@@ -67,6 +68,7 @@ class Project:
     tables: Mapping[TableName, Table] = field(default_factory=lambda: MappingProxyType({}))
     locations: Mapping[tuple[TableName, Path], Place] = field(default_factory=lambda: MappingProxyType({}))
     batch: BatchSettings = field(default_factory=BatchSettings)
+    state_bytes_max: int | None = None
     server: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     registries: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     connections: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))

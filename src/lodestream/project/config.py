@@ -18,10 +18,13 @@ from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
 from lodestream.project.serving import ServingSettings
 
-CONFIG_KEYS = ("project", "lake", "environments", "batch", "server", "registries", "connections", "catalog", "deploy")
+CONFIG_KEYS = (
+    "project", "lake", "environments", "batch", "state", "server", "registries", "connections", "catalog", "deploy",
+)  # fmt: skip
 REGISTRY_KEYS = ("url", "user", "password", "ca", "certificate", "key")
 CATALOG_KEYS = ("url",)
 SERVER_KEYS = ("metrics_port", *ServingSettings.model_fields)
+_STATE_BYTES_MIN = 1 << 20
 
 
 def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Project:
@@ -41,6 +44,7 @@ def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Proj
         store=store,
         environments=MappingProxyType(_environments(fields, folder, lake, store, mistakes)),
         batch=_batch(fields, mistakes),
+        state_bytes_max=_state(fields, mistakes),
         server=MappingProxyType(_server(fields, mistakes)),
         registries=MappingProxyType(_registries(fields, mistakes)),
         connections=MappingProxyType(_connections(fields, mistakes)),
@@ -76,6 +80,12 @@ def _batch(fields: Fields, mistakes: Mistakes) -> BatchSettings:
     default = BatchLimit()
     limit = BatchLimit(inner.whole("rows_max") or default.rows_max, inner.whole("bytes_max") or default.bytes_max)
     return BatchSettings(limit, inner.duration("interval"))
+
+
+def _state(fields: Fields, mistakes: Mistakes) -> int | None:
+    """How much state may lie in memory: `{memory: 4 GiB}`."""
+    node = fields.nodes.get("state")
+    return None if node is None else Fields(node, ("memory",), mistakes, "state").size("memory", _STATE_BYTES_MIN)
 
 
 def _server(fields: Fields, mistakes: Mistakes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from lodestream.model.diagnostic import Place
 from lodestream.model.table import TableName
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
-from lodestream.project.values import COLUMN, parse_duration
+from lodestream.project.values import COLUMN, parse_bytes, parse_duration
 
 _STREAM = re.compile(r"stream\(\s*([^()\s]+)\s*\)")
 
@@ -118,6 +118,21 @@ class Fields:
             self.mistakes.add(node.place, "D107", "a duration of nothing", key=key, value=node.text)
             return None
         return micros
+
+    def size(self, key: str, least: int) -> int | None:
+        """Bytes, at least `least`, or None."""
+        node = self.nodes.get(key)
+        if node is None:
+            return None
+        try:
+            size = parse_bytes(str(node.value))
+        except ValueError:
+            size = 0
+        if size < least:
+            fix = f"write a number and a unit, such as 512 MiB or 4 GiB; at least {least >> 20} MiB"
+            self.mistakes.add(node.place, "D106", f"{key} is a size", value=str(node.value), fix=fix)
+            return None
+        return size
 
     def table(self, key: str) -> TableName | None:
         """A table's name, or None."""

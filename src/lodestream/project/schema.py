@@ -18,6 +18,7 @@ from lodestream.project.tables import ENGINES
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NAME = r"^(bronze|silver|gold)\.[a-z][a-z0-9_]*$"
+_BYTES = r"^[0-9]+(\.[0-9]+)? ?[KMGT]i?B$"
 _DURATION = r"^[0-9]+(\.[0-9]+)? ?(ms|milliseconds?|s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?|years?)$"
 _PARTITION = r"^((date|hour|month|year)\( *[^()]+ *\)|[^()]+)$"
 
@@ -87,12 +88,14 @@ def _project() -> dict[str, Any]:
         "bytes_max": {**whole, "description": "Most bytes read for one batch."},
         "interval": _ref("duration", "Time between two looks for new input."),
     }
+    memory = _text("Most that all flows of a process hold in memory, such as 4 GiB.", pattern=_BYTES)
     environments = {"type": "object", "additionalProperties": _block({"lake": lake}, "What differs here.")}
     properties = {
         "project": _text("Name of the project."),
         "lake": lake,
         "environments": {**environments, "description": "Other lakes for the same tables, by name."},
         "batch": _block(batch, "Bounds of one batch."),
+        "state": _block({"memory": memory}, "Where the state of flows lies."),
         "server": _block(server, "Where the server listens."),
         "deploy": _block({"databricks": _inlined_settings(DatabricksSettings)}, "How it runs elsewhere."),
         "catalog": _block(

@@ -19,6 +19,7 @@ _UNITS = {
     "year": 365 * 86_400 * _SECOND,
 }  # fmt: skip
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([A-Za-z]+)")
+_BYTES = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([KMGT])(i?)B")
 SHORTHANDS = {
     "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *",
     "@yearly": "0 0 1 1 *",
@@ -45,6 +46,18 @@ def parse_duration(text: str) -> int:
     if rest or micros % _MS:
         raise ValueError("a duration counts whole milliseconds")
     return micros
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size such as `512 MiB` (powers of 1024) or `4 GB` (powers of 1000).
+
+    Raises:
+        ValueError: not a size.
+    """
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("not a size")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** ("KMGT".index(match[2]) + 1))
 
 
 def parse_column_type(text: str) -> DataType:
