@@ -70,8 +70,8 @@ bench-kafka: setup ## Kafka to gold: drain, burst, latency, and peers in the sam
 bench-serve: setup ## 10 million gold rows through REST and the PostgreSQL protocol, next to PostgreSQL 15 (needs wrk, postgresql-15)
 	@$(BIN)/python -m bench.serve
 
-bench-state: setup ## dedup over 50 million keys, sessions and a join, batch by batch as state grows
-	@$(BIN)/python -m bench.state
+bench-state: setup ## dedup over 50 million keys (KEYS=), in memory, with a bound and next to PySpark; sessions and a join (EVENTS=)
+	@$(BIN)/python -m bench.state $(if $(KEYS),--keys $(KEYS)) $(if $(EVENTS),--events $(EVENTS))
 
 function-rows: setup  ## regenerate the expected values of every function with Spark (needs Java)
 	@$(BIN)/python -m tools.function_rows

@@ -44,7 +44,7 @@ def peak_mib(root: int) -> float:
 
 
 def anonymous_mib(pid: int) -> float:
-    """Memory of one process that is no file's: what the system cannot take back. Files that are mapped are not in it."""
+    """Memory of one process without the files that it has mapped: what the system cannot take back."""
     return _status_kib(pid, "RssAnon") / 1024
 
 

@@ -55,17 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--events", type=int, default=10_000_000, help="events of the session window, and of each side of the join"
     )
-    parser.add_argument("--peer-keys", type=int, default=5_000_000, help="keys of the part that Spark takes in too")
-    parser.add_argument("--memory", default="1 GiB", help="for the state of `bounded` and `peer`")
+    parser.add_argument(
+        "--peer-keys", type=int, default=5_000_000, help="keys of the part that Spark takes in too, at most --keys"
+    )
+    parser.add_argument("--memory", default="1 GiB", help="for the state of `bounded`")
+    parser.add_argument("--peer-memory", default="128 MiB", help="for the state of `peer`, on our side")
     parser.add_argument("--part", action="append", choices=list(_TABLES), help="only this part; may be repeated")
     args = parser.parse_args(arguments)
-    sizes = {"dedup": args.keys, "bounded": args.keys, "peer": args.peer_keys}
+    sizes = {"dedup": args.keys, "bounded": args.keys, "peer": min(args.peer_keys, args.keys)}
     cache = Path(".cache/bench")  # a real disk: the folder for temporary files may be memory
     cache.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {"cores": os.cpu_count()}
     for part in args.part or _TABLES:
         with tempfile.TemporaryDirectory(dir=cache.absolute()) as work:
-            memory = args.memory if part in ("bounded", "peer") else "1 TiB"
+            memory = {"bounded": args.memory, "peer": args.peer_memory}.get(part, "1 TiB")
             found[part] = measure(Path(work), part, sizes.get(part, args.events), memory)
             _show(part, found[part])
             if part == "peer":
@@ -86,7 +89,8 @@ def measure(root: Path, part: str, events: int, memory: str) -> dict[str, Any]:
     (root / "tables" / "silver").mkdir(parents=True)
     (root / "tables" / "bronze").mkdir()
     (root / "lodestream.yaml").write_text(
-        f"project: state\nlake: lake\nbatch: {{rows_max: 1000000, bytes_max: 1000000000}}\nstate: {{memory: {memory}}}\n"
+        f"project: state\nlake: lake\nbatch: {{rows_max: {_FILE_ROWS}, bytes_max: 1000000000}}\n"
+        f"state: {{memory: {memory}}}\n"
     )
     (root / "tables" / "silver" / "state.yaml").write_text(_TABLES["dedup" if part in _DEDUPS else part])
     for name in ("events", "others") if part == "join" else ("events",):
@@ -198,7 +202,8 @@ def _right(part: str, events: int, counts: dict[str, int]) -> bool:
 
 def _show(part: str, found: dict[str, Any]) -> None:
     print(f"{part}: {found['events']:,} events, {found['events_per_s']:,}/s, {found['events_per_cpu_s']:,}/CPU s, "
-          f"reopened in {found['reopen_s']} s with {found['reopen_mib']:,} MiB, {'right' if found['right'] else 'WRONG'}")  # fmt: skip
+          f"reopened in {found['reopen_s']} s with {found['reopen_mib']:,} MiB,"
+          f" {'right' if found['right'] else 'WRONG'}")  # fmt: skip
     shown = found["curve"][:: max(1, len(found["curve"]) // 10)]
     for point in shown:
         held = ", ".join(f"{n:,} {kind}" for kind, n in point["rows"].items())

@@ -79,8 +79,9 @@ COMMIT = {
     "max_event_us": "the newest event time taken in",
     "upto": "version of the upstream table that was read up to",
     "joined_upto": "the same of the stream that is joined",
-    "state_rows": "what the flow holds in memory after the batch, by kind",
+    "state_rows": "what the flow holds after the batch, by kind",
     "state_bytes": "how much memory that takes",
+    "state_spilled_bytes": "how much lies in files besides, beyond the bound of memory",
     "pins": "versions of lookup tables and of a query's inputs",
     "code": "version of Lodestream",
 }

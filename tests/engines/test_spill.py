@@ -49,7 +49,9 @@ def make(root: Path, kind: str, events: int, files: int, memory: str) -> Lab:
             ids[again] = rng.integers(0, first + 1, int(again.sum()))
             at = pa.array(1_700_000_000_000_000 + ids * 1_000, pa.timestamp("us", tz="UTC"))
             at = pa.array(np.full(count, 1_700_000_000_000_000 + number * 1_000_000), at.type)
-            pq.write_table(pa.table({"id": ids, "at": at, "v": rng.random(count)}), root / name / f"{number:03}.parquet")
+            pq.write_table(
+                pa.table({"id": ids, "at": at, "v": rng.random(count)}), root / name / f"{number:03}.parquet"
+            )
     return lab
 
 
@@ -73,12 +75,13 @@ def test_rows_are_the_same_and_status_says_what_lies_in_files(tmp_path: Path, ki
         lab.reconcile()
         found.append((rows, lab.rows("silver.state"), len(lab.quarantine("silver.state"))))
     assert found[0][0] == found[1][0]
-    assert [strip(row) for row in found[0][1]] == [strip(row) for row in found[1][1]]
+    assert sorted(map(strip, found[0][1])) == sorted(map(strip, found[1][1]))
     assert found[0][2] == found[1][2]
 
 
-def strip(row: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in row.items() if name not in ("_ingest_time", "_batch")}
+def strip(row: dict[str, object]) -> str:
+    """A row without what depends on when which batch came."""
+    return repr({name: value for name, value in row.items() if name not in ("_ingest_time", "_batch", "_position")})
 
 
 CHILD = """

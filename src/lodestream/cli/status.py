@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 from lodestream.cli.call import Call
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lodestream.app import App
     from lodestream.model.table import TableName
+    from lodestream.operations.status import TableStatus
 
+_AHEAD_S = 60.0
+"""Event times further ahead of the clock than this are told of: a watermark that follows them makes others late."""
 _FATES = ("input", "output", "quarantine", "late", "duplicate", "dropped")
 
 
@@ -76,12 +81,25 @@ def status(call: Call) -> None:
         call.print("")
         call.table(["state of", "memory", "spilled", "holds"], held, right={"memory", "spilled"})
     for one in tables:
-        if one.error:
-            call.print(f"{one.table}: {one.error}")
+        for told in _troubles(one):
+            call.print(f"{one.table}: {told}")
     if mistakes:
         call.say(f"note: mistakes in the declarations: {mistakes}; `lodestream plan` lists them")
     elif pending:
         call.say("next: lodestream plan")
+
+
+def _troubles(one: TableStatus) -> Iterator[str]:
+    from lodestream.cli.output import span, when_us
+
+    if one.freshness_s is not None and one.freshness_s < -_AHEAD_S:
+        newest, ahead = when_us(one.max_event_us), span(-one.freshness_s)
+        yield (
+            f"the newest event time, {newest}, is {ahead} ahead of this machine's clock;"
+            " rows that lie further behind it than the delay are late"
+        )
+    if one.error:
+        yield one.error
 
 
 def _pending(app: App) -> tuple[dict[TableName, str], int]:

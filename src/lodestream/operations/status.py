@@ -86,7 +86,7 @@ class TableStatus:
         state_rows: what its flow held after the last batch, by kind as `FlowState.held` has them; empty for a
             flow without state.
         state_bytes: how much memory that takes.
-        state_spilled_bytes: how much of it lay in files, because memory has a bound.
+        state_spilled_bytes: how much lies in files besides, beyond the bound of memory.
         quarantine_rows: records in its quarantine table, resolutions included.
         pending: what `run` would change first (`create`, `rebuild`, …), None for nothing.
         sinks: how far its sinks are, those that ever began.
