@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lodestream.engines.embedded import dedup, frames, inputs, store
+from lodestream.engines.embedded import dedup, frames, inputs, state, store
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.inputs import StreamInput
 from lodestream.engines.embedded.lookups import LookupTable
+from lodestream.engines.embedded.segments import Segment
 from lodestream.engines.embedded.sessions import OpenSessions
+from lodestream.engines.embedded.spill import Spill
 from lodestream.engines.embedded.stages import RowStages
 from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.lake import crash
@@ -163,9 +165,10 @@ def compare_spilled(folder, seed, patch):
     patch.setattr(dedup, "_SMALLEST", 8)
     patch.setattr(store, "_IN_MEMORY_BYTES_MAX", 1_000)
     patch.setattr(store, "_PAGE", 1_000)
+    patch.setattr(state, "_CHAIN_MAX", seed % 3)
     folder.mkdir()
     site = Site(folder, make_stream(seed))
-    spilled = drive(site, random.Random(seed), handover=seed % 2 == 0, state_bytes_max=4_096, kills=0.3)
+    spilled = drive(site, random.Random(seed), handover=seed % 2 == 0, state_bytes_max=1, kills=0.3)
     assert not list(folder.glob("lake/_lodestream/flows/*/spill/*"))
     return site.differences(), spilled
 
@@ -345,3 +348,43 @@ def test_a_planted_bug_is_seen(tmp_path, bug):
     with pytest.MonkeyPatch.context() as patch:
         bug(patch)
         assert any(compare(tmp_path / str(seed), seed) for seed in range(SHORT))
+
+
+def segments_are_not_looked_into(patch):
+    patch.setattr(Segment, "find", lambda self, *_: None)
+
+
+def keys_in_segments_never_expire(patch):
+    find = Segment.find
+    patch.setattr(Segment, "find", lambda self, high, low, late_us, *rest: find(self, high, low, -1, *rest))
+
+
+def spilled_tables_end_early(patch):
+    keep = Spill.keep
+
+    def short(self, *given):
+        kept = keep(self, *given)
+        return replace(kept, table=kept.table.slice(0, len(kept.table) - 1)) if kept.spilled else kept
+
+    patch.setattr(Spill, "keep", short)
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        segments_are_not_looked_into,
+        keys_in_segments_never_expire,
+        spilled_tables_end_early,
+    ],
+    ids=lambda bug: bug.__name__,
+)
+def test_a_planted_bug_without_memory_is_seen(tmp_path, bug):
+    def shows(seed):
+        with pytest.MonkeyPatch.context() as patch:
+            bug(patch)
+            try:
+                return bool(compare_spilled(tmp_path / str(seed), seed, patch)[0])
+            except (AssertionError, IndexError, ValueError):
+                return True  # rows that do not add up
+
+    assert any(shows(seed) for seed in range(60_000, 60_000 + SHORT))

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.spill import Spill, StateBudget, filtered, taken
 from lodestream.errors import TransientError
 from lodestream.model.table import TableName
@@ -47,12 +48,31 @@ def make(root: Path, kind: str, events: int, files: int, memory: str) -> Lab:
             ids = np.arange(first, first + count, dtype=np.int64)
             again = rng.random(count) < 0.05
             ids[again] = rng.integers(0, first + 1, int(again.sum()))
-            at = pa.array(1_700_000_000_000_000 + ids * 1_000, pa.timestamp("us", tz="UTC"))
-            at = pa.array(np.full(count, 1_700_000_000_000_000 + number * 1_000_000), at.type)
-            pq.write_table(
-                pa.table({"id": ids, "at": at, "v": rng.random(count)}), root / name / f"{number:03}.parquet"
-            )
+            place(root / name, number, ids, rng.random(count))
     return lab
+
+
+def place(folder: Path, number: int, ids: np.ndarray, values: np.ndarray) -> None:
+    """File `number`, a second of event time after the one before."""
+    at = pa.array(np.full(len(ids), 1_700_000_000_000_000 + number * 1_000_000), pa.timestamp("us", tz="UTC"))
+    pq.write_table(pa.table({"id": ids, "at": at, "v": values}), folder / f"{number:03}.parquet")
+
+
+def duplicates_after_a_restart(root: Path, memory: str) -> int:
+    """How many of a thousand rows, which have all been there, a second process finds to be duplicates."""
+    lab = make(root, "keys", 24_000, 6, memory)
+    lab.run()
+    before = len(lab.quarantine("silver.state"))
+    place(lab.root / "events", 6, np.arange(0, 20_000, 20), np.zeros(1_000))
+    lab.run()
+    return len(lab.quarantine("silver.state")) - before
+
+
+def test_a_second_start_knows_the_keys_that_had_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert duplicates_after_a_restart(tmp_path / "spilled", "1 MiB") >= 950
+    assert duplicates_after_a_restart(tmp_path / "held", "1 GiB") >= 950
+    monkeypatch.setattr(DedupMap, "load_segment", lambda self, *_: None)
+    assert duplicates_after_a_restart(tmp_path / "broken", "1 MiB") < 900
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -134,8 +154,10 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     first.begin()
     (tmp_path / "dead" / "x").mkdir(parents=True)
     (tmp_path / "dead" / "x" / "duckdb_temp").write_text("x")
+    (tmp_path / "dead.lock").touch()
     second.begin()
-    assert {path.name for path in tmp_path.iterdir()} == {Path(one.folder).name for one in (first, second)}
+    names = {Path(one.folder).name for one in (first, second)}
+    assert {path.name for path in tmp_path.iterdir()} == names | {f"{name}.lock" for name in names}
     first.end()
     second.end()
     second.end()

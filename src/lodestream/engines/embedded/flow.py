@@ -177,7 +177,7 @@ class Flow:
                 "plans and table do not fit together; lodestream doctor names what to do",
                 table=str(self.name), planned=planned, committed=batch,
             )  # fmt: skip
-        state = FlowState()
+        self.state = state = FlowState()  # lets go of what was held before
         state.dedup = DedupMap(spill=self._spill) if self._dedupe else None
         state.windows = open_windows(self._connection, self._window, self._spill) if self._window else None
         state.join = JoinState.beside(self._join.join, self._spill) if self._join else None
@@ -193,7 +193,8 @@ class Flow:
             else:
                 for link in self.store.chain(commit.info["state"], self.table.snapshot.metadata.id, self.epoch, batch):
                     state.apply(link)
-        self.state = state
+        if self._spill is not None:
+            self._spill.holds(state.held()[1])
 
     def _commit_of(self, batch: int) -> Commit:
         """The main commit of a batch; it is near the end of the log, and log cleanup keeps it."""

@@ -89,19 +89,20 @@ class Spill:
 
     def begin(self) -> None:
         """Make the folder, and remove those of processes that have died; twice is harmless."""
-        if self._lock is None:
-            os.makedirs(self.folder, exist_ok=True)
-            self._lock = try_lock(os.path.join(self.folder, _LOCK))
-            parent = os.path.dirname(self.folder)
-            for name in os.listdir(parent):
+        parent = os.path.dirname(self.folder)
+        os.makedirs(parent, exist_ok=True)
+        while self._lock is None:  # somebody may look at the new lock, for a moment
+            self._lock = try_lock(self.folder + _LOCK)
+        os.makedirs(self.folder, exist_ok=True)
+        for name in os.listdir(parent):
+            if name.endswith(_LOCK) and name != os.path.basename(self.folder) + _LOCK:
                 _remove_dead(os.path.join(parent, name))
 
     def end(self) -> None:
         """Remove the folder; twice is harmless."""
         self.holds(0)
         if self._lock is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            os.close(self._lock)
+            _remove(self.folder + _LOCK, self._lock)
             self._lock = None
 
     def room(self) -> int:
@@ -154,13 +155,20 @@ class Spill:
         return Kept(pa.ipc.open_stream(data).read_all(), 0, data.size)
 
 
-def _remove_dead(folder: str) -> None:
+def _remove_dead(path: str) -> None:
     """Remove what a process left that was killed: nobody holds its lock."""
     with contextlib.suppress(OSError):
-        lock = try_lock(os.path.join(folder, _LOCK))
+        lock = try_lock(path)
         if lock is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
+            _remove(path, lock)
+
+
+def _remove(path: str, lock: int) -> None:
+    """Remove the folder of a lock that is held, then the lock."""
+    shutil.rmtree(path.removesuffix(_LOCK), ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    os.close(lock)
 
 
 def filtered(table: pa.Table, keep: Callable[[pa.Table], pa.ChunkedArray]) -> Iterator[tuple[pa.Table, bool]]:
