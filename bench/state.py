@@ -118,7 +118,8 @@ def measure(root: Path, part: str, events: int, memory: str) -> dict[str, Any]:
         held, held_bytes, spilled_bytes = flow.state.held()
         curve.append(
             {
-                "events": counts.get("input", 0), "s": time.perf_counter() - started, "cpu_s": max(0.01, cpu_s(os.getpid()) - cpu),
+                "events": counts.get("input", 0), "s": time.perf_counter() - started,
+                "cpu_s": max(0.01, cpu_s(os.getpid()) - cpu),  # a clock of ten milliseconds
                 "rows": held, "bytes": held_bytes, "spilled_bytes": spilled_bytes,
                 "peak_mib": round(peak_mib(os.getpid())), "own_mib": round(anonymous_mib(os.getpid())),
                 "stored_bytes": _stored(root),

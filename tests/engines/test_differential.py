@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lodestream.engines.embedded import dedup, frames, inputs, state, store
+from lodestream.engines.embedded import dedup, frames, inputs, sides, state, store
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.inputs import StreamInput
@@ -163,6 +163,7 @@ def test_flows_stepped_in_any_order_at_length(tmp_path, first):
 def compare_spilled(folder, seed, patch):
     """The same with next to no memory for state, and kills; and the kinds of state that lay in files."""
     patch.setattr(dedup, "_SMALLEST", 8)
+    patch.setattr(sides, "_PARTS_MAX", 3)
     patch.setattr(store, "_IN_MEMORY_BYTES_MAX", 1_000)
     patch.setattr(store, "_PAGE", 1_000)
     patch.setattr(state, "_CHAIN_MAX", seed % 3)

@@ -18,6 +18,7 @@ HERE, THERE, MET = "join_here", "join_there", "join_met"
 
 _MET_SCHEMA = pa.schema([("side", pa.string()), ("serial", pa.int64())])
 _CHUNKS_MAX = 32
+_PARTS_MAX = 64  # each has a file that is open
 
 
 class Side:
@@ -75,7 +76,12 @@ class Side:
             fresh = rows.select(self._recent.column_names).cast(self._recent.schema)
             self._recent = pa.concat_tables([self._recent, fresh])
         if self._spill is not None and self._recent.nbytes > self._spill.room() // 8:
-            self._aside.append(self._spill.keep(self._recent.schema, self._recent.to_batches(), 0))
+            aside = [self._recent]
+            if len(self._aside) >= _PARTS_MAX:  # one file of all
+                aside = [*(part.table for part in self._aside), *aside]
+                self._aside = []
+            batches = (batch for part in aside for batch in part.to_batches())
+            self._aside.append(self._spill.keep(self._recent.schema, batches, 0))
             self._recent = self._recent.schema.empty_table()
         elif self._recent.column(0).num_chunks > _CHUNKS_MAX:
             self._recent = self._recent.combine_chunks()
@@ -119,9 +125,9 @@ class Side:
         left = list(filtered(part.table, lambda rows: pc.greater(rows.column(TIME), until_us)))
         batches = [batch for rows, _ in left for batch in rows.to_batches()]
         if all(copied for _, copied in left):
-            return self._spill.keep(part.table.schema, batches, self._spill.room() // 8)
+            return self._spill.keep(part.table.schema, batches, self._spill.room() // 8 // len(self._aside))
         held = sum(rows.nbytes for rows, copied in left if copied)
-        if held > self._spill.room() // 8:
+        if held > self._spill.room() // 8 // len(self._aside):
             return self._spill.keep(part.table.schema, batches, 0)
         return Kept(pa.Table.from_batches(batches), held, part.spilled)
 
