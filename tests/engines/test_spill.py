@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lodestream.engines.embedded import store
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.spill import Spill, StateBudget, filtered, taken
-from lodestream.errors import TransientError
+from lodestream.engines.embedded.store import StateFile
+from lodestream.errors import CorruptionError, TransientError
+from lodestream.lake.disk import LocalDisk
 from lodestream.model.table import TableName
 from tests.engines.lakes import Lab
 
@@ -196,3 +199,30 @@ def test_tables_in_files_are_as_those_in_memory(tmp_path: Path, room: int) -> No
     parts = list(filtered(kept.table, lambda part: pa.compute.less(part.column("n"), 100)))
     assert pa.concat_tables([part for part, _ in parts]) == table.slice(0, 100)
     assert [copied for _, copied in parts] == [False, True]
+
+
+@pytest.mark.parametrize("spilled", [False, True])
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_large_link_is_read_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, spilled: bool, remote: bool
+) -> None:
+    """On this machine's disk it is mapped; from elsewhere it is fetched, and put aside when there is a place for it."""
+    monkeypatch.setattr(store, "_IN_MEMORY_BYTES_MAX", 1_000)
+    if remote:
+        monkeypatch.setattr(LocalDisk, "beside", lambda self, path: str(tmp_path / "beside"))
+    flow = store.FlowStore(LocalDisk(), str(tmp_path / "lake"), TableName("silver", "t"), 1)
+    rows = pa.table({"n": np.arange(100_000), "t": ["text"] * 100_000})
+    spill = Spill(str(tmp_path / "spill"), "f", StateBudget(0)) if spilled else None
+    link = StateFile("id", 1, 7, "a", None, {"late_us": 3}, {"rows": rows, "none": rows.slice(0, 0)})
+    assert flow.put_state(link, spill) == (tmp_path / "lake").joinpath(flow.root, "state", link.name).stat().st_size
+    before = pa.total_allocated_bytes()
+    (again,) = flow.chain(link.name, "id", 1, 7, spill)
+    assert pa.total_allocated_bytes() - before < rows.nbytes // 10
+    assert (again.facts, again.sections) == ({"late_us": 3}, {"rows": rows, "none": rows.slice(0, 0)})
+    damaged = tmp_path / "lake" / flow.root / "state" / link.name
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.unlink()
+    damaged.write_bytes(data)
+    with pytest.raises(CorruptionError, match="not as it was written"):
+        flow.chain(link.name, "id", 1, 7, spill)

@@ -169,6 +169,15 @@ class DedupMap:
         """All keys that have not expired by `late_us`: those in memory, and segments, which may hold others too."""
         return self.live(late_us), [one.stored for one in self.segments if one.newest_us > late_us]
 
+    def everything(self, late_us: int) -> tuple[U64, U64, I64]:
+        """What `live` gives, those on the disk included, all in memory."""
+        parts = [self.live(late_us)]
+        for entries in (segment.entries for segment in self.segments):
+            entries = entries[entries[:, 2].view(np.int64) > late_us]
+            parts.append((entries[:, 1], entries[:, 0], entries[:, 2].view(np.int64)))
+        high, low, expiry_us = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return high, low, expiry_us
+
     def load_segment(self, stored: pa.Table, late_us: int) -> None:
         """Take in a stored segment; its keys stay where `stored` has them when there is a disk to spill to."""
         if self._spill is not None:

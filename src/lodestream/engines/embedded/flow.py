@@ -191,7 +191,8 @@ class Flow:
                     state, self.plan, self.around, self._connection, self.quarantine, self.store, self.table, commit
                 )
             else:
-                for link in self.store.chain(commit.info["state"], self.table.snapshot.metadata.id, self.epoch, batch):
+                named, table_id = commit.info["state"], self.table.snapshot.metadata.id
+                for link in self.store.chain(named, table_id, self.epoch, batch, self._spill):
                     state.apply(link)
         if self._spill is not None:
             self._spill.holds(state.held()[1])

@@ -113,7 +113,7 @@ class Spill:
         """Note how many bytes of memory the flow holds."""
         self._budget.holds(self._flow, held)
 
-    def file(self, write: Callable[[IO[bytes]], None]) -> pa.Buffer:
+    def file(self, write: Callable[[IO[bytes]], object]) -> pa.Buffer:
         """What `write` writes, mapped into memory; it lasts as long as somebody holds the buffer.
 
         Raises:

@@ -195,8 +195,8 @@ class FlowStore:
         with contextlib.suppress(FileNotFoundError):
             self.disk.unlink(os.path.join(self._states, name))
 
-    def chain(self, name: str, table_id: str, epoch: int, batch: int) -> list[StateFile]:
-        """The links from the base to the named one, in order.
+    def chain(self, name: str, table_id: str, epoch: int, batch: int, spill: Spill | None = None) -> list[StateFile]:
+        """The links from the base to the named one, in order; `spill` takes what is large and lies on no local disk.
 
         Raises:
             CorruptionError: a link is missing, damaged, or belongs to another table, epoch or batch.
@@ -205,7 +205,7 @@ class FlowStore:
         wanted: str | None = name
         while wanted is not None:
             path = os.path.join(self._states, wanted)
-            link = self.link(wanted)
+            link = self.link(wanted, spill)
             if (link.table_id, link.epoch, link.name) != (table_id, epoch, wanted) or link.batch > batch:
                 raise CorruptionError("state belongs to another table, epoch or batch", path=path)
             links.append(link)
@@ -214,14 +214,23 @@ class FlowStore:
             raise CorruptionError("state is of another batch", path=name, batch=batch)
         return links[::-1]
 
-    def link(self, name: str) -> StateFile:
+    def link(self, name: str, spill: Spill | None = None) -> StateFile:
         """One link. Raises CorruptionError when it is missing or damaged."""
         path = os.path.join(self._states, name)
         try:
-            data: Data = self.disk.read(path) if self.disk.size(path) < _PAGE else _mapped(path)
+            data = self._read(path, spill)
         except FileNotFoundError as error:
             raise CorruptionError("state is missing; lodestream doctor names what to do", path=path) from error
         return StateFile.read(data, path)
+
+    def _read(self, path: str, spill: Spill | None) -> Data:
+        if self.disk.size(path) < _PAGE:
+            return self.disk.read(path)
+        if self.disk.beside(path) == path:
+            with pa.memory_map(path) as file:
+                return file.read_buffer()  # type: ignore[no-any-return]
+        data = self.disk.read(path)
+        return data if spill is None else spill.file(lambda file: file.write(data))
 
     def forget_before(self, kept: str, batch: int) -> None:
         """Delete state links older than the base `kept`, and plans older than the last ten thousand.
@@ -254,8 +263,3 @@ class FlowStore:
                     if planned.facts.get("gap") and gap not in gaps:
                         gaps.append(gap)
         replace_durable(self.disk, path, json.dumps(folded, sort_keys=True).encode())
-
-
-def _mapped(path: str) -> pa.Buffer:
-    with pa.memory_map(path) as file:
-        return file.read_buffer()

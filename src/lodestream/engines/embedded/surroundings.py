@@ -60,7 +60,7 @@ class Surroundings:
         if self.budget is None or not has_state(plan):
             return None
         name = plan.table.name
-        return Spill(os.path.join(flow_folder(self.lake, name), "spill"), str(name), self.budget)
+        return Spill(os.path.join(flow_folder(self.disk.beside(self.lake), name), "spill"), str(name), self.budget)
 
 
 def has_state(plan: FlowPlan) -> bool:

@@ -289,7 +289,10 @@ def _make(
         state.consumed = _consumed_by_spark(store, at.batch, query)
     if quarantine is not None:
         made = remembered(plan, around, connection, quarantine, at)
-        state.dedup, state.windows = made.dedup, made.windows
+        if made.dedup is not None and state.dedup is not None:
+            state.dedup.load(*made.dedup.live(state.late_us), state.late_us)
+        if made.windows is not None and state.windows is not None:
+            state.windows.upsert(made.windows.table)
 
 
 def _consumed_by_spark(store: FlowStore, batch: int, query: str) -> dict[str, SourceRange]:
@@ -326,7 +329,7 @@ def check_same(made: Remembered, state: FlowState, table: TableName) -> None:
 
 
 def _keys(dedup: DedupMap, late_us: int) -> Any:
-    high, low, expiry_us = dedup.live(late_us)
+    high, low, expiry_us = dedup.everything(late_us)
     order = np.lexsort((expiry_us, low, high))
     return np.stack([high[order], low[order], expiry_us[order].view(np.uint64)])
 
