@@ -57,12 +57,12 @@ def bring(site, orders):
     site.write({f"data/orders/{number}.jsonl": orders(number, 40_012 + 47 * number, 40)})
 
 
-def there_and_back(root, session, declarations, orders):
-    """The same files for the embedded engine alone and for both in turn; Spark's turns are the second and the last."""
+def there_and_back(root, session, declarations, orders, turns):
+    """The same files for the embedded engine alone and for both in turn; Spark has the second turn."""
     site = Site(root, session)
     both, found = Both(site), []
     site.write({**declarations, **USERS})
-    for engine in (both.on_embedded, both.on_spark, both.on_embedded, both.on_spark):
+    for engine in itertools.islice(itertools.cycle((both.on_embedded, both.on_spark)), turns):
         bring(site, orders)
         site.on_embedded()
         engine()

@@ -330,14 +330,14 @@ def stateful(root, session):
     return {"rows": compared, "differences": differences, "problems": site.reconcile(), "counts": counts}
 
 
-def handover(root, session):
+def handover(root, session, turns=3):
     """Tables that go from engine to engine."""
-    return there_and_back(root, session, DECLARATIONS, orders)
+    return there_and_back(root, session, DECLARATIONS, orders, turns)
 
 
 def handover_kills(root, session):
-    """Kills on either side, and both engines at once, where `handover` left the project."""
-    site = Site(root.with_name("handover"), session)
+    """Kills on either side, and both engines at once, where `handover:4` left the project."""
+    site = Site(root.with_name("handover-4"), session)
     return {
         "embedded": killed_on_embedded(site, orders),
         "spark": killed_on_spark(site, orders),
