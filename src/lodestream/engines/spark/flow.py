@@ -401,7 +401,7 @@ class SparkFlow:
             upto=marks.upto,
             joined_after=before.joined_upto,
             joined_upto=marks.joined_upto,
-            pins=pins_of(self.plan, self._around.lake),
+            pins=pins_of(self.plan, self._around.disk, self._around.lake),
             late_us=marks.late_us,
             evict_us=marks.evict_us,
         )

@@ -20,7 +20,7 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.spark.as_of import met_then, unsent
 from lodestream.engines.spark.expressions import quoted
 from lodestream.errors import ConfigError, DataLossRefused
-from lodestream.lake.disk import LocalDisk
+from lodestream.lake.disk import Disk, LocalDisk
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
@@ -123,17 +123,17 @@ class PinnedReader(DataSourceReader):  # type: ignore[misc]
             yield from conform(table.read([file], columns=target.names), target).to_batches()
 
 
-def pins_of(plan: FlowPlan, lake: str) -> dict[str, int]:
+def pins_of(plan: FlowPlan, disk: Disk, lake: str) -> dict[str, int]:
     """The present versions of the tables that a flow looks up. Raises ConfigError when there is none yet."""
     pins = {}
     for step in plan.steps:
         if isinstance(step, LookUp):
-            pins[str(step.lookup.table)] = _looked_up_in(lake, step).snapshot.version
+            pins[str(step.lookup.table)] = _looked_up_in(disk, lake, step).snapshot.version
     return pins
 
 
-def _looked_up_in(lake: str, step: LookUp) -> DeltaTable:
-    table = DeltaTable.open(LocalDisk(), table_path(lake, step.lookup.table))
+def _looked_up_in(disk: Disk, lake: str, step: LookUp) -> DeltaTable:
+    table = DeltaTable.open(disk, table_path(lake, step.lookup.table))
     if table is None:
         raise ConfigError("lookup table does not exist yet; run it first", table=str(step.lookup.table))
     return table
@@ -145,7 +145,7 @@ def pinned_tables(
     """For each lookup of a flow the table, as every batch is to see it. Raises ConfigError when there is none yet."""
     found = []
     for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
-        schema = _looked_up_in(lake, step).snapshot.metadata.schema
+        schema = _looked_up_in(LocalDisk(), lake, step).snapshot.metadata.schema
         columns = Schema(tuple(column for column in schema if column.name in step.lookup.reads))
         name = f"lodestream_lookup_{plan.table.name.layer}_{plan.table.name.name}_{number}"
         pinned = Pinned(lake, step.lookup.table, columns, plan.table.name, epoch, checkpoint)
