@@ -345,7 +345,6 @@ def test_skip_silver_is_no_key_of_a_source(write):
     ("old", "new", "at"),
     [
         ("{every: 1 minute}", "{gap: 1 minute}", "window: Spark shows sessions when they are closed only"),
-        ("emit: updates", "late: update", "late: Spark corrects no closed window"),
     ],
 )
 def test_windows_that_spark_does_not_have_are_noted(write, sample, old, new, at):
