@@ -34,7 +34,9 @@ from tests.expressions.spark_rows import load, table
 
 CODE = ("spark.sql.codegen.wholeStage", "spark.sql.codegen.factoryMode")
 SMALL = {
-    "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    # The first compiler alone is given 48 MB for its code, which are full after some minutes; all is interpreted then.
+    "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m"
+    " -XX:+UseSerialGC",
     "spark.sql.shuffle.partitions": "1",
     # Batches of a few rows are not worth a second plan, a page of 32 MB for each join, or checksums of checkpoints.
     "spark.sql.adaptive.enabled": "false",
