@@ -341,11 +341,14 @@ def test_skip_silver_is_no_key_of_a_source(write):
         compile_project(read_project(write({"tables/bronze/a.yaml": "source: generator\nskip_silver: true\n"})), {})
 
 
+_LOOKED_UP = "enrich: {lookup: {table: silver.orders, on: {country: order_id}, columns: {amount: other}}}"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "at"),
     [
         ("{every: 1 minute}", "{gap: 1 minute}", "window: Spark shows sessions when they are closed only"),
-        ("emit: updates", "late: update", "late: Spark corrects no closed window"),
+        ("emit: updates", f"late: update\n{_LOOKED_UP}", "late: Spark corrects no closed window"),
     ],
 )
 def test_windows_that_spark_does_not_have_are_noted(write, sample, old, new, at):

@@ -66,8 +66,12 @@ def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
             )
     if isinstance(table.window, Session) and table.emit == "updates":
         no("sessions that are shown while they are open", "write emit: final", "window", "gap")
-    if table.late == "update":
-        no("late rows that correct closed windows", _HERE, "late")
+    if table.late == "update" and (table.lookups or table.python is not None):
+        no(
+            "late rows that correct closed windows, with a lookup or a python step",
+            "do that in the table below",
+            "late",
+        )
     if table.completeness:
         no("windows that say what they cover", _HERE, "completeness")
     for i, lookup in enumerate(step for step in plan.steps if isinstance(step, LookUp)):

@@ -29,8 +29,8 @@ def _embedded_only(table: Table) -> Iterator[tuple[tuple[str, ...], str]]:
     """Parts of a table of windows that Spark's structured streaming does not have, and what they are."""
     if isinstance(table.window, Session) and table.emit == "updates":
         yield ("window",), "Spark shows sessions when they are closed only; write emit: final"
-    if table.late == "update":
-        yield ("late",), "Spark corrects no closed window"
+    if table.late == "update" and (table.lookups or table.python is not None):
+        yield ("late",), "Spark corrects no closed window of rows that are looked up or made in the same table"
 
 
 def compile_window(scope: Scope) -> Aggregation | None:

@@ -16,6 +16,7 @@ from lodestream.errors import ConfigError, LodestreamError, TransientError
 from lodestream.model.steps import Annotate, FlowPlan, ReadSource, RunQuery
 from lodestream.model.table import Component, FlowName, TableName
 from lodestream.ports.plugins import Resolve
+from lodestream.runtime.maintain import Maintenance, Upkeep
 from lodestream.runtime.pipeline import Pipeline
 from lodestream.runtime.schedule import is_due
 from lodestream.runtime.supervise import FlowStatus
@@ -41,6 +42,9 @@ class SparkPipeline:
         make_recipe: for flows that read a source.
         embedded: makes the same flows on the embedded engine, to end batches that it has begun.
         poll_s: how often to look for new rows.
+
+    Attributes:
+        upkeep: how the logs of the tables are kept short.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class SparkPipeline:
         self.flows, self.around = flows, around
         self._open_session, self._make_recipe, self._embedded = open_session, make_recipe, embedded
         self._poll_s = poll_s
+        self.upkeep = Upkeep()
         self._stopping = threading.Event()
         self._statuses: dict[FlowName, FlowStatus] = {}
         self._running: dict[TableName, SparkFlow] = {}
@@ -96,6 +101,10 @@ class SparkPipeline:
         chosen = self._chosen(tables)
         self._statuses = {name: FlowStatus(name) for name in chosen}
         session = self._open_session()
+        ended = threading.Event()
+        maintenance = Maintenance(chosen, self.flows, self.around, self.upkeep)
+        housekeeping = threading.Thread(target=maintenance.run, args=(ended,), name="maintenance", daemon=True)
+        housekeeping.start()
         try:
             self._begin(session, chosen, listener, in_turn=until_idle)
             if until_idle:
@@ -111,6 +120,8 @@ class SparkPipeline:
         finally:
             for flow in self._running.values():
                 flow.stop()
+            ended.set()
+            housekeeping.join()
         for status in self._statuses.values():
             status.state = "stopped"
         return self.status

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from lodestream.engines.spark.session import open_session
@@ -16,23 +17,32 @@ from tests.engines.spark.scenarios import SMALL, changes, stream
 CHANGES_EVERY = 6
 """One in so many streams is one of changes."""
 
+AT_ONCE = 3
+"""Streams side by side: while one waits for a trigger or a worker, others use the cores."""
+
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     first = int(sys.argv[2]) if len(sys.argv) > 2 else 60_000
     total = {"streams": 0, "operators": 0, "rows_compared": 0, "mismatches": 0}
     session = open_session("local[2]", settings=SMALL)
-    for seed in range(first, first + count):
-        with tempfile.TemporaryDirectory() as folder:
-            run = changes if seed % CHANGES_EVERY == 0 else stream
-            answer = run(Path(folder, "site"), session, seed)
-        total["streams"] += 1
-        total["operators"] += answer["operators"]
-        total["rows_compared"] += answer["rows"]
-        total["mismatches"] += len(answer["mistakes"])
-        print(f"{seed}: {answer['batches']} batches, {answer['rows']} rows", file=sys.stderr, flush=True)
-        for mistake in answer["mistakes"]:
-            print(f"{seed}: {mistake}", file=sys.stderr, flush=True)
+
+    def run(seed: int) -> dict[str, object]:
+        with tempfile.TemporaryDirectory() as folder:  # queries have names, which are unique in a session
+            made = changes if seed % CHANGES_EVERY == 0 else stream
+            return made(Path(folder, "site"), session.newSession(), seed)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = {pool.submit(run, seed): seed for seed in range(first, first + count)}
+        for done in as_completed(running):
+            seed, answer = running[done], done.result()
+            total["streams"] += 1
+            total["operators"] += answer["operators"]
+            total["rows_compared"] += answer["rows"]
+            total["mismatches"] += len(answer["mistakes"])
+            print(f"{seed}: {answer['batches']} batches, {answer['rows']} rows", file=sys.stderr, flush=True)
+            for mistake in answer["mistakes"]:
+                print(f"{seed}: {mistake}", file=sys.stderr, flush=True)
     session.stop()
     print(json.dumps(total))
     sys.exit(total["mismatches"] > 0)

@@ -17,6 +17,7 @@ from lodestream.planning.compile import compile_project
 from lodestream.planning.on_spark import refuse_on_spark
 from lodestream.project.load import load_project
 from lodestream.project.mistakes import ProjectError
+from lodestream.runtime.maintain import Upkeep
 from lodestream.testing.differential import differences
 from lodestream.testing.equality import compare_lakes
 from lodestream.testing.streams import make_stream
@@ -92,6 +93,8 @@ class StreamSite(Site):
         self.placed = 0
         needless = () if whole.users else ("tables/bronze/users.yaml",)
         self.write({path: text for path, text in whole.declarations.items() if path not in needless})
+        # Queries that are idle look for news all the time, which for a few rows is most of the work.
+        self.write({"lodestream.yaml": whole.declarations["lodestream.yaml"] + "batch: {interval: 400 ms}\n"})
         for folder in ("events", "users"):
             (self.root / "data" / folder).mkdir(parents=True)
         self.stream = without_refused(whole, self.root, refuse)
@@ -111,6 +114,7 @@ class StreamSite(Site):
         app = self.spark_app()
         app.apply()
         pipeline = app.on_spark(session=self.session)
+        pipeline.upkeep = Upkeep(hot_kept_ms=1 << 40)  # every version is looked at afterwards
         self.place()
         pipeline.run(until_idle=True, more=self.place)
         app.close()

@@ -43,6 +43,7 @@ def test_two_rounds_give_the_rows_of_the_embedded_engine(answers):
     fates = {kind: first["counts"].get(kind, 0) + second["counts"].get(kind, 0) for kind in
              ("output", "quarantine", "late", "duplicate", "dropped", "late_window", "rule:known")}  # fmt: skip
     assert min(fates.values()) > 0, fates
+    assert answers["rounds"]["corrections"] > 0
 
 
 def test_a_crash_between_any_two_effects_doubles_and_loses_nothing(answers):

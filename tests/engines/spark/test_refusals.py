@@ -62,7 +62,7 @@ def project(tmp_path):
         (SILVER + ENRICHED + JOIN, "P210 an enricher and a join in one table"),
         (SILVER + THEN + WINDOW, "P210 a lookup as of a moment by a part of the history's key, and a window"),
         (SILVER + WINDOW.replace("every", "gap"), "P210 sessions that are shown while they are open"),
-        (SILVER + WINDOW + "late: update\n", "P210 late rows that correct closed windows"),
+        (SILVER + LOOKUP + WINDOW + "late: update\n", "P210 late rows that correct closed windows, with a lookup"),
         (SILVER + WINDOW + "completeness: true\n", "P210 windows that say what they cover"),
         (SILVER + "sink: {kafka: {topic: t}}\n", "P210 a sink"),
     ],

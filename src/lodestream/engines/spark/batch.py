@@ -1,8 +1,8 @@
-"""One micro-batch: the fate of every row, then the quarantine commit and the main commit, each once."""
+"""One micro-batch: the fate of every row, and the rows that the table and its quarantine get."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lodestream.engines.embedded.rejects import QUARANTINE, rejected
+from lodestream.engines.embedded.rejects import rejected, rejected_raw
 from lodestream.engines.spark.enrich import annotated
-from lodestream.engines.spark.expressions import quoted
+from lodestream.engines.spark.expressions import literal, quoted
 from lodestream.engines.spark.joins import GIVEN_THERE, HERE, KEPT_THERE, THERE, alone_in, joined_in, output_of
 from lodestream.engines.spark.lookups import looked_up
 from lodestream.engines.spark.rows import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _KEPT, _LATE_STARTS = "_first_of_key", "_late_starts"
 _FATES = (FATE, HITS, WARNED, FAILED)
-_KINDS = ("quarantine", "late", "duplicate", "dropped")
+_KINDS = ("quarantine", "late", "duplicate", "dropped", RAW_FATE)
 
 
 @dataclass
@@ -50,17 +50,19 @@ class Batch:
     """A batch with every row's fate decided.
 
     Attributes:
-        output: rows that the table gets, finished windows or joined rows, in the table's columns but `_batch`; None for
+        output: rows that the table gets, windows or joined rows, in the table's columns but `_batch`, if any; None for
             none.
-        aside: rows for the quarantine, in its columns.
+        aside: frames of rows for the quarantine, as `encoded` takes them.
         counts: rows by fate, `rule:<name>` for broken rules.
         max_event_us: largest event time, None when no row got as far as the watermark.
+        reopened: starts of closed windows that late rows belong to, which are to be computed again.
     """
 
     output: DataFrame | None
-    aside: DataFrame
+    aside: tuple[DataFrame, ...]
     counts: dict[str, int] = field(default_factory=dict)
     max_event_us: int | None = None
+    reopened: frozenset[int] = frozenset()
 
 
 def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, held: ExitStack, given: int = 0) -> Batch:
@@ -104,13 +106,17 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, held:
         rows = _windows_missed(rows, window, watermark.event_time.column, batch.late_us)
     if plan.join is not None:
         return _joined(rows, stream, plan, batch, held, given)
-    counts, max_event_us = _counts(rows, stream, batch, rules=_rules(plan), windows=window is not None)
+    noted = window is not None and window.late == "quarantine"
+    counts, max_event_us = _counts(rows, batch, rules=_rules(plan), windows=noted)
+    reopened = _reopened(rows) if window is not None and not noted else frozenset[int]()
     output = None
     if window is None and counts.get("output"):
         output = rows.where(f"{FATE} IS NULL")
-    elif window is not None and counts.pop("windows", 0):
+    elif window is not None:
         output = stream.where(f"{BRANCH} = {WINDOWS} AND {WINDOW} IS NOT NULL").select(f"{WINDOW}.*")
-    return Batch(output, _quarantine(rows, batch, noted=window is not None), counts, max_event_us)
+        if window.emit == "updates" and not reopened and output.isEmpty():  # what lies open stays as it is
+            output = None
+    return Batch(output, (_quarantine(rows, noted=noted),), counts, max_event_us, reopened)
 
 
 def _joined(rows: DataFrame, stream: DataFrame, plan: FlowPlan, batch: BatchPlan, held: ExitStack, given: int) -> Batch:
@@ -120,18 +126,17 @@ def _joined(rows: DataFrame, stream: DataFrame, plan: FlowPlan, batch: BatchPlan
     late = f"{EVENT_US} <= {batch.late_us}"
     rows, others = (aside(side, late, "'late'", "array('late')") for side in (rows, others))
     both = rows.select(*_FATES, EVENT_US).unionByName(others.selectExpr(*_FATES, f"cast(NULL AS bigint) AS {EVENT_US}"))
-    counts, max_event_us = _counts(both, stream, batch, rules=_rules(plan), windows=False)
+    counts, max_event_us = _counts(both, batch, rules=_rules(plan), windows=False)
     joined, alone = joined_in(pairs, plan), alone_in(pairs, plan)
     counts["output"], unmatched = joined.count(), alone.count()
     counts["dropped"] = counts.get("dropped", 0) + unmatched
-    set_aside = _quarantine(rows, batch, noted=False)
-    set_aside = set_aside.unionByName(_quarantine(others.withColumnRenamed(GIVEN_THERE, GIVEN), batch, noted=False))
-    set_aside = set_aside.unionByName(
+    set_aside = (
+        _quarantine(rows, noted=False),
+        _quarantine(others.withColumnRenamed(GIVEN_THERE, GIVEN), noted=False),
         alone.selectExpr(
-            "_source", "_position", f"{batch.batch}L AS _batch", f"timestamp_micros({batch.clock_us}) AS _time",
-            "'dropped' AS kind", "array('unmatched') AS reasons", "cast(NULL AS string) AS rule",
-            "cast(NULL AS string) AS detail", "cast(NULL AS string) AS row", "cast(NULL AS binary) AS raw",
-        )
+            f"struct(_source, _position) AS {GIVEN}", "'dropped' AS kind", "array('unmatched') AS reasons",
+            "cast(NULL AS string) AS detail", "cast(NULL AS binary) AS record",
+        ),
     )  # fmt: skip
     counts = {kind: number for kind, number in counts.items() if number}
     if "output" not in counts:
@@ -172,7 +177,10 @@ def _looked_up(rows: DataFrame, step: LookUp, number: int, pins: Mapping[str, in
 
 
 def _windows_missed(rows: DataFrame, step: Aggregation, column: str, late_us: int) -> DataFrame:
-    """Rows late for all their windows are late; those late for some go on, with the starts that they missed."""
+    """Rows late for all their windows are late; those late for some go on, with the starts that they missed.
+
+    With `late: update` all go on, with the starts of the closed windows that they open again.
+    """
     time = f"unix_micros({quoted(column)})"
     if isinstance(step.window, Session):  # what counts is the session that a row would be by itself
         rows = aside(rows, f"{time} + {step.window.gap_us} <= {late_us}", "'late'", "array('late')")
@@ -181,12 +189,18 @@ def _windows_missed(rows: DataFrame, step: Aggregation, column: str, late_us: in
     starts = f"transform(sequence(0, {-(-every // slide) - 1}), k -> {time} - pmod({time}, {slide}) - k * {slide})"
     late = f"filter({starts}, s -> s + {every} > {time} AND s + {every} <= {late_us})"
     on_time = f"exists({starts}, s -> s + {every} > {time} AND s + {every} > {late_us})"
-    rows = aside(rows, f"NOT {on_time}", "'late'", "array('late')")
+    if step.late == "quarantine":
+        rows = aside(rows, f"NOT {on_time}", "'late'", "array('late')")
     return rows.selectExpr("*", f"CASE WHEN {FATE} IS NULL THEN array_sort({late}) END AS {_LATE_STARTS}")
 
 
+def _reopened(rows: DataFrame) -> frozenset[int]:
+    starts = rows.selectExpr(f"explode({_LATE_STARTS}) AS start").distinct()
+    return frozenset(row["start"] for row in starts.collect())
+
+
 def _counts(
-    rows: DataFrame, stream: DataFrame, batch: BatchPlan, *, rules: Collection[str], windows: bool
+    rows: DataFrame, batch: BatchPlan, *, rules: Collection[str], windows: bool
 ) -> tuple[dict[str, int], int | None]:
     """Rows by fate and by broken rule, and the largest event time.
 
@@ -225,8 +239,6 @@ def _counts(
             "an expectation with `else: fail` is not met; mend the rows or the rule",
             rule=reason, rows=number, batch=batch.batch,
         )  # fmt: skip
-    if windows:
-        counts["windows"] = stream.where(f"{BRANCH} = {WINDOWS} AND {WINDOW} IS NOT NULL").count()
     return counts, max(newest, default=None)
 
 
@@ -234,48 +246,39 @@ def _rules(plan: FlowPlan) -> set[str]:
     return {rule.name for step in plan.steps if isinstance(step, Expect) for rule in step.rules}
 
 
-def _quarantine(rows: DataFrame, batch: BatchPlan, *, noted: bool) -> DataFrame:
-    """What is set aside, in the quarantine's columns; the same texts as the embedded engine writes."""
-    ddl = ", ".join(f"`{column.name}` {column.type}" for column in QUARANTINE)
-    kinds = rows.where(f"{FATE} IN {_KINDS}").selectExpr(
-        GIVEN, f"{FATE} AS kind", f"{HITS} AS reasons", "cast(NULL AS string) AS detail"
-    )
-    if noted:
-        missed = rows.where(f"size({_LATE_STARTS}) > 0").selectExpr(
-            GIVEN, "'late_window' AS kind", "array('late_window') AS reasons",
-            f"concat('{{\"window_starts_us\": [', array_join(cast({_LATE_STARTS} AS array<string>), ', '), ']}}')"
-            " AS detail",
-        )  # fmt: skip
-        kinds = kinds.unionByName(missed)
-    number, clock_us = batch.batch, batch.clock_us
-
-    def encoded(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for piece in pieces:
-            yield from _rejected(pa.table(piece), number, clock_us).to_batches()
-
-    set_aside = kinds.mapInArrow(encoded, ddl)
-    if REASONS not in rows.columns:
-        return set_aside
-    raw = rows.where(f"{FATE} = '{RAW_FATE}'").selectExpr(
-        "_source", "_position", f"{number}L AS _batch", f"timestamp_micros({clock_us}) AS _time",
-        "'quarantine' AS kind", f"{REASONS} AS reasons", "cast(NULL AS string) AS rule", f"{DETAIL} AS detail",
-        "cast(NULL AS string) AS row", f"{RECORD} AS raw",
+def _quarantine(rows: DataFrame, *, noted: bool) -> DataFrame:
+    """What is set aside and why, with the input row or the record itself; `encoded` makes quarantine rows of it."""
+    missed = f"size({_LATE_STARTS}) > 0" if noted else "false"
+    starts = f"array_join(cast({_LATE_STARTS} AS array<string>), ', ')"
+    note = f"concat('{{\"window_starts_us\": [', {starts}, ']}}')" if noted else "NULL"
+    raw = REASONS in rows.columns
+    undecoded = f"WHEN {FATE} = {literal(RAW_FATE)} THEN {REASONS}" if raw else ""
+    return rows.where(f"{FATE} IN {_KINDS} OR {missed}").selectExpr(
+        GIVEN, f"coalesce({FATE}, 'late_window') AS kind",
+        f"CASE WHEN {FATE} IS NULL THEN array('late_window') {undecoded} ELSE {HITS} END AS reasons",
+        f"CASE WHEN {FATE} IS NULL THEN {note} ELSE {DETAIL if raw else 'NULL'} END AS detail",
+        f"{RECORD if raw else 'cast(NULL AS binary)'} AS record",
     )  # fmt: skip
-    return set_aside.unionByName(raw)
 
 
-def _rejected(rows: pa.Table, batch: int, clock_us: int) -> pa.Table:
-    """Quarantine rows of any kinds. Runs in Spark's Python workers."""
+def encoded(aside: pa.Table, batch: int, clock_us: int) -> pa.Table:
+    """Quarantine rows of `Batch.aside`, with the same texts as the embedded engine writes."""
     found = []
-    kinds = rows.column("kind")
+    kinds = aside.column("kind")
     for kind in pc.unique(kinds).to_pylist():
-        chosen = rows.filter(pc.equal(kinds, kind))
+        chosen = aside.filter(pc.equal(kinds, kind))
         given = chosen.column(GIVEN).combine_chunks()
         given = given if isinstance(given, pa.StructArray) else given.chunk(0)
-        table = pa.Table.from_arrays(given.flatten(), names=[f.name for f in given.type])
+        rows = pa.Table.from_arrays(given.flatten(), names=[f.name for f in given.type])
+        if kind == RAW_FATE:
+            named = {"_reasons": chosen.column("reasons"), "_detail": chosen.column("detail")}
+            for name, column in {**named, "_raw": chosen.column("record")}.items():
+                rows = rows.drop_columns([name] if name in rows.column_names else []).append_column(name, column)
+            found.append(rejected_raw(rows, batch=batch, clock_us=clock_us))
+            continue
         found.append(
             rejected(
-                table, kind, chosen.column("reasons").to_pylist(), batch=batch, clock_us=clock_us,
+                rows, kind, chosen.column("reasons").to_pylist(), batch=batch, clock_us=clock_us,
                 keep_row=kind not in ("duplicate", "dropped"), details=chosen.column("detail").to_pylist(),
             )
         )  # fmt: skip

@@ -17,17 +17,6 @@ def append(frame: DataFrame, path: str, app: str, batch: int, told: str) -> None
     writer.option("userMetadata", told).save(path)
 
 
-def replace_all(frame: DataFrame, path: str, app: str, batch: int, told: str) -> None:
-    """Replace a Delta table's content."""
-    writer = frame.write.format("delta").mode("overwrite").option("txnAppId", app).option("txnVersion", batch)
-    writer.option("userMetadata", told).save(path)
-
-
-def merge(frame: DataFrame, path: str, keys: list[str], app: str, batch: int, told: str) -> None:
-    """Update or insert by key."""
-    merge_into(path, frame, keys, app, batch, told, "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *")
-
-
 def merge_into(path: str, frame: DataFrame, keys: Sequence[str], app: str, batch: int, told: str, clauses: str) -> None:
     """One MERGE: the frame's rows `s` meet the rows `t` of a Delta table with equal keys."""
     session = frame.sparkSession

@@ -22,11 +22,11 @@ from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.engines.embedded.takeover import is_spark
-from lodestream.engines.spark.batch import Batch, decide, keep, stored
+from lodestream.engines.spark.batch import Batch, decide, keep
 from lodestream.engines.spark.chained import watermarks_of, windows_as_rows
 from lodestream.engines.spark.changes import Merge, Merger
+from lodestream.engines.spark.commits import Written, commit_batch, write_files
 from lodestream.engines.spark.deletions import KeptDeletions
-from lodestream.engines.spark.delta import append, merge
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.failures import in_our_words, root_cause
 from lodestream.engines.spark.lookups import pinned_tables, pins_of
@@ -57,7 +57,7 @@ from lodestream.model.steps import (
     RunPython,
     Watermark,
 )
-from lodestream.model.table import WINDOW_START, TableName
+from lodestream.model.table import TableName
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -350,9 +350,11 @@ class SparkFlow:
             if self._merger is not None and decided.output is not None:
                 merged = self._merger.merge(decided.output, batch, held)
                 decided.counts |= merged.counted
-            self._commit_quarantine(decided, batch)
+            lake = self._around.lake
+            files = write_files(decided, batch, self.plan, lake, self.table, self.quarantine, self.app_id)
+            self._commit_quarantine(files, batch)
             self._commit_deletions(merged, batch)
-            self._commit_main(decided, batch, merged)
+            self._commit_main(files, decided, batch, merged)
         version = self.table.refresh().version
         self.listener(Committed(batch.batch, batch.kind, version, decided.counts))
 
@@ -441,17 +443,21 @@ class SparkFlow:
             return Marks(late_us, late_us, *upto)
         return Marks(late_us, max(late_us, (newest - self._watermark.event_time.delay_us) // 1000 * 1000), *upto)
 
-    def _commit_quarantine(self, decided: Batch, batch: BatchPlan) -> None:
-        if not any(decided.counts.get(kind) for kind in ("quarantine", "late", "duplicate", "dropped", "late_window")):
+    def _commit_quarantine(self, files: Written, batch: BatchPlan) -> None:
+        if not files.aside:
             return
-        told = json.dumps({"lodestream": {"batch": batch.batch, "query": self.checkpoint.query}})
-        append(decided.aside, self.quarantine.path, self.app_id, batch.batch, told)
+        info = {"batch": batch.batch, "query": self.checkpoint.query}
+        try:
+            commit_batch(self.quarantine, files.aside, (), batch, self.app_id, info)
+        except ConflictError:  # another process runs the same plan and was first; its rows are ours
+            if self.quarantine.refresh().txns.get(self.app_id, 0) < batch.batch:
+                raise
 
     def _commit_deletions(self, merged: Merge | None, batch: BatchPlan) -> None:
         if self._merger is not None and merged is not None:
             self._merger.remember(merged, batch)
 
-    def _commit_main(self, decided: Batch, batch: BatchPlan, merged: Merge | None) -> None:
+    def _commit_main(self, files: Written, decided: Batch, batch: BatchPlan, merged: Merge | None) -> None:
         info: dict[str, Any] = {
             "batch": batch.batch, "epoch": self.epoch, "kind": batch.kind, "counts": decided.counts,
             "definition": batch.definition, "watermark_us": batch.evict_us, "upto": batch.upto,
@@ -463,26 +469,16 @@ class SparkFlow:
             info |= {"joined_upto": batch.joined_upto, "given": given}
         if self._merger is not None:
             info |= self._merger.remembered()
-        self._write_main(decided, batch, merged, info)
-        if not self._is_done(self.checkpoint.number_of(batch.batch)):
-            raise CorruptionError("Spark has not made the commit", table=str(self.name), batch=batch.batch)
-        self._info = info
-
-    def _write_main(self, decided: Batch, batch: BatchPlan, merged: Merge | None, info: dict[str, Any]) -> None:
-        if decided.output is None or (merged is not None and not merged.writes):
-            # Nothing to write, so the batch is a line in the log.
-            self.table.commit(txn=(self.app_id, batch.batch), info=info, clock_us=batch.clock_us)
-            return
-        if self._merger is not None and merged is not None:
+        if self._merger is not None and merged is not None and merged.writes:
             self._merger.write(merged, batch, json.dumps({"lodestream": info}))
-            return
-        rows = stored(decided.output, self.table.snapshot.metadata.schema, self.plan, batch.batch)
-        told = json.dumps({"lodestream": info})
-        if self._window is not None and self._window.emit == "updates":
-            keys = [WINDOW_START, *(name for name, _ in self._window.group_by)]
-            merge(rows, self.table.path, keys, self.app_id, batch.batch, told)
+            if not self._is_done(self.checkpoint.number_of(batch.batch)):
+                raise CorruptionError("Spark has not made the commit", table=str(self.name), batch=batch.batch)
         else:
-            append(rows, self.table.path, self.app_id, batch.batch, told)
+            try:
+                commit_batch(self.table, files.adds, files.removes, batch, self.app_id, info)
+            except ConflictError as error:
+                raise self._overtaken(batch.batch) from error
+        self._info = info
 
 
 def _offset_log(checkpoint: Checkpoint, number: int) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
@@ -17,9 +17,11 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.engines.embedded.takeover import is_spark
 from lodestream.engines.spark.batch import stored
-from lodestream.engines.spark.delta import replace_all
-from lodestream.errors import ConfigError
+from lodestream.engines.spark.files import Target, writing, written
+from lodestream.errors import ConfigError, ConflictError
+from lodestream.lake.disk import random_id
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, table_path
+from lodestream.lake.staging import Staged
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import FlowPlan, RunQuery
@@ -96,18 +98,25 @@ class SparkRefresh:
             "pins": dict(batch.pins), "code": self._around.code, "query": "refresh",
         }  # fmt: skip
         try:
-            rows = stored(self._result(batch), table.snapshot.metadata.schema, self.plan, batch.batch).persist()
-            count = rows.count()
-            told = json.dumps({"lodestream": {**info, "counts": {"output": count}}})
-            replace_all(rows, table.path, app, batch.batch, told)
-            rows.unpersist()
+            rows = stored(self._result(batch), table.snapshot.metadata.schema, self.plan, batch.batch)
+            files = written([writing(rows, Target.of(table, f"{batch.batch}-{random_id()}"))])
         except PySparkException as error:
-            if table.refresh().txns.get(app, 0) >= batch.batch:  # another process has refreshed it meanwhile
-                return None
             cause = str(error).strip().splitlines()[0]
             raise ConfigError(
                 "query failed; the table keeps its last version", table=str(self.name), cause=cause
             ) from error
+        adds = files.get(table.path, ())
+        count = sum(add.num_records or 0 for add in adds)
+        try:
+            table.commit(
+                adds=adds, removes=table.files(), txn=(app, batch.batch), info={**info, "counts": {"output": count}},
+                clock_us=batch.clock_us, operation="REFRESH", blind=False,
+            )  # fmt: skip
+        except ConflictError:
+            table.discard(Staged(adds, pa.table({})))
+            if table.refresh().txns.get(app, 0) >= batch.batch:  # another process has refreshed it meanwhile
+                return None
+            raise
         self._pins, self.last_us = dict(batch.pins), batch.clock_us
         done = Committed(batch.batch, "refresh", table.refresh().version, {"output": count})
         self._listener(done)

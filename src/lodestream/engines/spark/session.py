@@ -30,6 +30,7 @@ CACHE = Path.home() / ".cache" / "lodestream" / "spark"
 
 _REACH_S = 10.0
 _PORT = 7077
+_CHECKPOINTING = "org.apache.spark.sql.execution.streaming.checkpointing"
 _STATIC = ("spark.sql.extensions", "spark.sql.catalog.spark_catalog")
 _SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -61,6 +62,15 @@ _LOCAL = {
     "spark.sql.shuffle.partitions": "2",
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.driver.memory": "2g",
+    # The default manager starts `readlink` some twenty times for each batch, as Hadoop's native library is not there.
+    "spark.sql.streaming.checkpointFileManagerClass": f"{_CHECKPOINTING}.FileSystemBasedCheckpointFileManager",
+    # The driver keeps what the pages of its web server would show, which is off: plans as texts, above all.
+    "spark.sql.maxPlanStringLength": "200",
+    "spark.sql.ui.retainedExecutions": "1",
+    "spark.ui.retainedJobs": "1",
+    "spark.ui.retainedStages": "1",
+    "spark.ui.retainedTasks": "1",
+    "spark.ui.liveUpdate.period": "-1",
     "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
 }
 

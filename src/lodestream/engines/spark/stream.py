@@ -86,7 +86,7 @@ def stream_of(frame: DataFrame, plan: FlowPlan, beside: Beside) -> DataFrame:
     if beside.lookups:
         passing = with_lookups(passing, plan, beside.lookups)
     if window is not None:
-        branches.append(_windows(passing, window))
+        branches.append(windows_made(passing, window))
     if beside.joined is not None:
         assert plan.join is not None
         there = judged_there(beside.joined, plan.join)
@@ -109,8 +109,8 @@ def _firsts(passing: DataFrame, step: Dedupe) -> DataFrame:
     return spread.sortWithinPartitions(*order, "_source", "_position").dropDuplicatesWithinWatermark(keys)
 
 
-def _windows(passing: DataFrame, step: Aggregation) -> DataFrame:
-    """Windows as Spark finishes them.
+def windows_made(passing: DataFrame, step: Aggregation) -> DataFrame:
+    """Windows as Spark finishes them, each whole in `WINDOW`, of rows with `TIME`.
 
     Rows that err in a group or a measure still move the watermark, so they are grouped apart instead of filtered out;
     what they err on is NULL. So are markers, and rows whose lookup is ambiguous.

@@ -1,0 +1,97 @@
+"""What a batch writes and commits: the data files of the table and its quarantine, each in a commit with `txn` N."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lodestream.engines.embedded.correction import without_windows
+from lodestream.engines.spark.batch import Batch, encoded, stored
+from lodestream.engines.spark.files import Target, writing, written
+from lodestream.engines.spark.windows import corrected, with_open
+from lodestream.errors import ConflictError
+from lodestream.lake.actions import AddFile, RemoveFile
+from lodestream.lake.disk import random_id
+from lodestream.lake.staging import Staged
+from lodestream.lake.table import DeltaTable
+from lodestream.model.batch import BatchPlan
+from lodestream.model.steps import Aggregation, ApplyChanges, FlowPlan
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_SET_ASIDE = ("quarantine", "late", "duplicate", "dropped", "late_window")
+"""What is counted of rows that the quarantine gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Files on disk that no version knows yet.
+
+    Attributes:
+        adds: files of the table.
+        removes: files of the table that those replace.
+        aside: files of its quarantine.
+    """
+
+    adds: tuple[AddFile, ...]
+    removes: Sequence[AddFile | RemoveFile]
+    aside: tuple[AddFile, ...]
+
+
+def write_files(
+    decided: Batch, batch: BatchPlan, plan: FlowPlan, lake: str, table: DeltaTable, quarantine: DeltaTable, app: str
+) -> Written:
+    """Write the data files of a batch in one job; they are durable when this returns.
+
+    Args:
+        decided: its rows.
+        batch: its plan.
+        plan: the flow.
+        lake: root folder of the lake.
+        table: the flow's table, at its newest version.
+        quarantine: its quarantine; when that has reached the batch nothing is written for it.
+        app: the flow's application id.
+    """
+    frames: list[DataFrame] = []
+    adds: tuple[AddFile, ...] = ()
+    removes: list[AddFile | RemoveFile] = []
+    name = f"{batch.batch}-{random_id()}"
+    aside = any(decided.counts.get(kind) for kind in _SET_ASIDE)
+    if aside and quarantine.refresh().txns.get(app, 0) < batch.batch:
+        prepare = partial(encoded, batch=batch.batch, clock_us=batch.clock_us)
+        frames += [writing(frame, Target.of(quarantine, name), prepare) for frame in decided.aside]
+    window, reopened = plan.step(Aggregation), decided.reopened
+    if reopened:
+        made = corrected(decided.aside[0].sparkSession, plan, batch, lake, reopened)
+        frames.append(writing(stored(made, table.snapshot.metadata.schema, plan, batch.batch), Target.of(table, name)))
+        adds, taken = without_windows(table, reopened, f"kept-{name}")
+        removes += taken
+    if decided.output is not None and plan.step(ApplyChanges) is None:  # Delta's own MERGE writes a table of changes
+        rows = stored(decided.output, table.snapshot.metadata.schema, plan, batch.batch)
+        if window is not None and window.emit == "updates":
+            removes += table.hot_files()
+            rows = with_open(rows, table, window, batch.evict_us, reopened)
+        frames.append(writing(rows, Target.of(table, name)))
+    files = written(frames)
+    return Written((*adds, *files.get(table.path, ())), removes, files.get(quarantine.path, ()))
+
+
+def commit_batch(
+    table: DeltaTable, adds: Sequence[AddFile], removes: Sequence[AddFile | RemoveFile], batch: BatchPlan, app: str,
+    info: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Commit the files as batch N of a flow.
+
+    Raises:
+        ConflictError: the table has come as far, or another writer took files away; nothing is left of `adds`.
+    """
+    try:
+        table.commit(adds=adds, removes=removes, txn=(app, batch.batch), info=info, clock_us=batch.clock_us)
+    except ConflictError:
+        table.discard(Staged(tuple(adds), pa.table({})))
+        raise

@@ -1,0 +1,143 @@
+"""Data files of the lake that Spark's tasks write: whole and durable before the driver hears of them.
+
+Rows leave Spark as Arrow, and the lake's own writer makes the files of them. The driver gets what a commit adds, so a
+batch costs Spark one job, and the log of a table is written by `lake` alone.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lodestream.lake.actions import AddFile
+from lodestream.lake.data import Encodings, conform, read_files
+from lodestream.lake.disk import LocalDisk, random_id
+from lodestream.lake.partitions import without_empty_text
+from lodestream.lake.staging import stage_files
+from lodestream.lake.table import DeltaTable
+from lodestream.model.types import Schema
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+HOT = "_hot"
+"""A column that says which rows belong into files of open windows; frames need not have it."""
+
+_FILE_BYTES = 256 << 20
+"""Rows of one file in memory: as many as a task holds at once."""
+_STAGED = "target string, add binary"
+
+Prepare = Callable[[pa.Table], pa.Table]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table that rows are written for.
+
+    Attributes:
+        root: folder of the table.
+        schema: its columns.
+        partitions: its partition columns.
+        name: part of the file names.
+    """
+
+    root: str
+    schema: Schema
+    partitions: tuple[str, ...]
+    name: str
+
+    @classmethod
+    def of(cls, table: DeltaTable, name: str) -> Target:
+        """A table as it is known now."""
+        metadata = table.snapshot.metadata
+        return cls(table.path, metadata.schema, tuple(metadata.partition_columns), name)
+
+
+def writing(frame: DataFrame, target: Target, prepare: Prepare | None = None) -> DataFrame:
+    """A frame that writes the rows of `frame` when it is computed: one row per file, for `written`.
+
+    Args:
+        frame: rows in the table's columns, perhaps with `HOT`.
+        target: where they go.
+        prepare: makes such rows of those of `frame`; runs in Spark's Python workers.
+    """
+
+    def write(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        encodings = Encodings()
+        for rows in _gathered(pieces):
+            prepared = rows if prepare is None else prepare(rows)
+            adds = [add for part, hot in _by_heat(prepared) for add in _stage(part, target, hot, encodings)]
+            names = pa.array([target.root] * len(adds), pa.string())
+            yield pa.record_batch([names, pa.array(map(pickle.dumps, adds), pa.binary())], ["target", "add"])
+
+    return frame.mapInArrow(write, _STAGED)
+
+
+def written(frames: list[DataFrame]) -> Mapping[str, tuple[AddFile, ...]]:
+    """Compute the frames of `writing` in one job; the files by table folder."""
+    found: dict[str, tuple[AddFile, ...]] = {}
+    if frames:
+        for row in reduce(lambda one, other: one.unionAll(other), frames).collect():
+            found[row["target"]] = (*found.get(row["target"], ()), pickle.loads(row["add"]))
+    return found
+
+
+def reading(session: SparkSession, root: str, adds: list[AddFile], schema: Schema) -> DataFrame:
+    """The rows of files that the driver names, in the columns of `schema`."""
+    ddl = ", ".join(f"`{column.name}` {column.type}" for column in schema)
+
+    def read(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for piece in pieces:
+            wanted = [pickle.loads(add) for add in piece.column(0).to_pylist()]
+            for add in wanted:
+                yield from read_files(LocalDisk(), root, [add], schema).to_batches()
+
+    named = session.createDataFrame([(pickle.dumps(_plain(add)),) for add in adds], "add binary")
+    return named.repartition(len(adds)).mapInArrow(read, ddl)
+
+
+def _plain(add: AddFile) -> AddFile:
+    """The file without what cannot be sent to another process."""
+    return AddFile(add.path, dict(add.partition_values), add.size, file=add.file, tags={})
+
+
+def _gathered(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Pieces put together, so that a task writes few files."""
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for piece in pieces:
+        if not piece.num_rows:
+            continue
+        held.append(piece)
+        size += piece.nbytes
+        if size >= _FILE_BYTES:
+            yield pa.Table.from_batches(held)
+            held, size = [], 0
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _by_heat(rows: pa.Table) -> Iterator[tuple[pa.Table, bool]]:
+    if HOT not in rows.column_names:
+        yield rows, False
+        return
+    mask, rows = rows.column(HOT), rows.drop_columns([HOT])
+    for hot in (False, True):
+        part = rows.filter(pc.equal(mask, hot))
+        if len(part):
+            yield part, hot
+
+
+def _stage(rows: pa.Table, target: Target, hot: bool, encodings: Encodings) -> tuple[AddFile, ...]:
+    rows = without_empty_text(conform(rows, target.schema), target.partitions)
+    name = f"{target.name}-{random_id()}"
+    disk = LocalDisk()
+    return stage_files(
+        disk, target.root, rows, partitions=target.partitions, name=name, hot=hot, encodings=encodings
+    ).adds  # fmt: skip
