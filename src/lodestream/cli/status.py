@@ -35,7 +35,8 @@ def status(call: Call) -> None:
     names = {*app.project.tables, *standing}
     order: dict[str, int] = {layer: index for index, layer in enumerate(LAYERS)}
     tables = read_status(
-        app.disk, app.lake, sorted(names, key=lambda n: (order[n.layer], n.name)), now_us=now_us(), pending=pending
+        app.disk, app.lake, sorted(names, key=lambda n: (order[n.layer], n.name)), now_us=now_us(), pending=pending,
+        declared=app.project.tables,
     )  # fmt: skip
     if call.json:
         call.emit(
@@ -80,6 +81,27 @@ def status(call: Call) -> None:
     if held:
         call.print("")
         call.table(["state of", "memory", "spilled", "holds"], held, right={"memory", "spilled"})
+    upkeep = [
+        (one.table, count(one.files), count(m.small_files), "–" if m.checkpoint is None else m.checkpoint,
+         count(m.log_entries), "for ever" if m.retention_s is None else span(m.retention_s),
+         size(m.target_file_size) if m.compact else "off", ", ".join(m.z_order) or "–",
+         span(m.deleted_file_retention_s))
+        for one in tables if (m := one.maintenance) is not None
+    ]  # fmt: skip
+    if upkeep:
+        columns = [
+            "upkeep of",
+            "files",
+            "small",
+            "checkpoint",
+            "log",
+            "rows kept",
+            "file size",
+            "z-order",
+            "vacuum after",
+        ]
+        call.print("")
+        call.table(columns, upkeep, right=set(columns[1:7]))
     for one in tables:
         for told in _troubles(one):
             call.print(f"{one.table}: {told}")

@@ -1,4 +1,4 @@
-"""`lodestream table`: the versions of a table, and starting one again."""
+"""`lodestream table`: the versions of a table, starting one again, and its upkeep."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lodestream.cli.call import Call, table_named, verb
+from lodestream.cli.maintaining import checkpoint, expire, optimize, vacuum
 
 if TYPE_CHECKING:
     from lodestream.app import App
     from lodestream.model.table import TableName
 
-app = typer.Typer(help="Versions of a table, and starting one again.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Versions of a table, starting one again, and its upkeep.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def history(
@@ -33,7 +36,7 @@ def history(
     for version in versions[:limit] if limit else versions:
         commit = read_commit(opened.disk, path, version)
         info = commit.info
-        added = [add.num_records for add in commit.adds]
+        added = [add.num_records for add in commit.adds if add.data_change]
         found.append(
             {"version": version, "time": when_us(commit.timestamp_ms * 1000), "operation": info.get("operation"),
              "epoch": info.get("epoch"), "batch": info.get("batch"), "kind": info.get("kind"),
@@ -152,3 +155,7 @@ def _begin_again(opened: App, names: list[TableName]) -> None:
 
 app.command("history")(verb(history))
 app.command("restore")(verb(restore))
+app.command("optimize")(verb(optimize))
+app.command("vacuum")(verb(vacuum))
+app.command("expire")(verb(expire))
+app.command("checkpoint")(verb(checkpoint))

@@ -93,6 +93,11 @@ def read_columns(table: DeltaTable, columns: Iterable[str]) -> pa.Table:
     return pa.concat_tables(parts, promote_options="permissive").select(wanted)
 
 
+def expired_rows(table: DeltaTable, application: str) -> int:
+    """How many rows retention has taken from a flow's table, as the table's own counter says."""
+    return int(table.transaction_version(f"{application}/retention") or 0)
+
+
 def last_batch(table: DeltaTable, app_id: str) -> int:
     """The number of the flow's last committed batch, 0 before the first."""
     return table.transaction_version(app_id) or 0

@@ -35,6 +35,7 @@ CODES: dict[str, Code] = {
     "D114": Code("not a schedule", "write @hourly, @daily, 'every 5 minutes' or five cron fields"),
     "D115": Code("no project here", "run in a folder with a lodestream.yaml, or make one with `lodestream init`"),
     "D116": Code("no such environment", "use a name under environments:, or add it there"),
+    "D117": Code("deleted files are kept too short", "keep them for at least 3 hours"),
     # the parts
     "D201": Code("no such table", "name a declared table as layer.name, or add its file"),
     "D202": Code("no such component", "use the name of an installed component"),
@@ -70,6 +71,7 @@ CODES: dict[str, Code] = {
     "D311": Code("changes cannot be ordered or matched by this type", "use a whole number, a decimal, text or a time"),
     "D310": Code("select leaves out a column that changes need", "add the keys and sequence_by of changes to select"),
     "D309": Code("not an expression", "write a Spark SQL expression"),
+    "D312": Code("cannot be Z-ordered by this", "name columns of simple types that the table is not partitioned by"),
     # policies
     "D401": Code("not an object of the catalog", "write a table as layer.name, a layer, or '*' in quotes"),
     "D402": Code(
