@@ -101,11 +101,11 @@ def restore(
             f"rows: lodestream query --as-of {name}={version} 'select * from {name}'",
             table=str(name), version=version, newest=found.snapshot.version,
         )  # fmt: skip
-    names = _readers(opened, name)
+    names = readers(opened, name)
     if not dry_run:
         _ask(call, names, yes)
         call.note(opened, "rewind", *map(str, names), version=version)
-        _begin_again(opened, names)
+        begin_again(opened, names)
     if call.json:
         call.emit({"restored": [] if dry_run else list(map(str, names)), "would": list(map(str, names))})
     else:
@@ -114,7 +114,7 @@ def restore(
         call.say("next: lodestream run" if not dry_run else "nothing was changed")
 
 
-def _readers(opened: App, name: TableName) -> list[TableName]:
+def readers(opened: App, name: TableName) -> list[TableName]:
     """The table and every table that streams from it, inputs first."""
     found = [name]
     for reader, plan in opened.flows.items():
@@ -140,7 +140,8 @@ def _ask(call: Call, names: list[TableName], yes: bool) -> None:
 FAILED_BY_CHOICE = 1
 
 
-def _begin_again(opened: App, names: list[TableName]) -> None:
+def begin_again(opened: App, names: list[TableName]) -> None:
+    """Empty the tables, so that the next run takes all their input in again."""
     from lodestream.app import now_us
     from lodestream.engines.embedded.rebuild import begin_epoch
     from lodestream.lake.layout import epoch_of, table_path

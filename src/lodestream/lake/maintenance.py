@@ -23,6 +23,7 @@ from lodestream.lake.log import (
     read_commit,
     read_hint,
 )
+from lodestream.lake.paths import ForeignPathError
 
 _UNITS_MS = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
 _WEEK_MS = _UNITS_MS["week"]
@@ -139,6 +140,8 @@ def repair(disk: Disk, path: str, new_id: Callable[[], str] = random_id) -> list
         try:
             read_commit(disk, path, version)
             break
+        except (ConfigError, ForeignPathError):
+            break  # whole, and a person has to look at it
         except CorruptionError:
             aside = os.path.join(folder, f".broken-{version:020d}-{new_id()}")
             disk.link(commit_path(path, version), aside)
@@ -162,6 +165,8 @@ def _drop_damaged(disk: Disk, path: str, names: LogNames, done: list[str]) -> se
     for version, parts in names.checkpoints.items():
         try:
             checkpoint_contents(disk, path, version, parts)
+            good.add(version)
+        except (ConfigError, ForeignPathError):
             good.add(version)
         except CorruptionError:
             damaged.append(version)
