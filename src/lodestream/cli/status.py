@@ -81,6 +81,20 @@ def status(call: Call) -> None:
     if held:
         call.print("")
         call.table(["state of", "memory", "spilled", "holds"], held, right={"memory", "spilled"})
+    _show_upkeep(call, tables)
+    for one in tables:
+        for told in _troubles(one):
+            call.print(f"{one.table}: {told}")
+    if mistakes:
+        call.say(f"note: mistakes in the declarations: {mistakes}; `lodestream plan` lists them")
+    elif pending:
+        call.say("next: lodestream plan")
+
+
+def _show_upkeep(call: Call, tables: list[TableStatus]) -> None:
+    """How each declared table is maintained, and what waits."""
+    from lodestream.cli.output import count, size, span
+
     upkeep = [
         (one.table, count(one.files), count(m.small_files), "–" if m.checkpoint is None else m.checkpoint,
          count(m.log_entries), "for ever" if m.retention_s is None else span(m.retention_s),
@@ -102,13 +116,6 @@ def status(call: Call) -> None:
         ]
         call.print("")
         call.table(columns, upkeep, right=set(columns[1:7]))
-    for one in tables:
-        for told in _troubles(one):
-            call.print(f"{one.table}: {told}")
-    if mistakes:
-        call.say(f"note: mistakes in the declarations: {mistakes}; `lodestream plan` lists them")
-    elif pending:
-        call.say("next: lodestream plan")
 
 
 def _troubles(one: TableStatus) -> Iterator[str]:

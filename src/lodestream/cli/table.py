@@ -69,6 +69,49 @@ def history(
         call.say(f'next: lodestream query "select * from {name} at (version => {versions[-1]})"')
 
 
+def changes(
+    call: Call,
+    table: Annotated[str, typer.Argument(help="layer.name, or layer.name__quarantine")],
+    first: Annotated[int, typer.Option("--from", min=0, metavar="VERSION", help="The first version to tell.")] = 0,
+    last: Annotated[
+        int | None, typer.Option("--to", min=0, metavar="VERSION", help="The last one; the newest.")
+    ] = None,
+) -> None:
+    """Show what each version of a table inserted, deleted and updated: its change data feed.
+
+    A row that came is `insert`, one that left `delete`. Where the declaration says what tells rows apart (the keys of
+    changes:, the groups of a window), a new content of a row is `update_preimage` and `update_postimage`. Rows that
+    compaction moved are no change, and those that retention took are not told.
+    """
+    import math
+
+    from lodestream.errors import ConfigError
+    from lodestream.query.changes import Changes
+    from lodestream.query.feed import CHANGE_TYPE, COMMIT_TIME, COMMIT_VERSION, feed
+    from lodestream.query.service import OWNER
+
+    opened = call.app()
+    name = table_named(table, opened.query.tables())
+    _, access = opened.query.access(name, OWNER)
+    told = Changes(opened.disk, opened.lake, name, rows_max=math.inf, bytes_max=math.inf)
+    newest = told.newest()
+    last = newest if last is None else last
+    if max(first, last) > newest:
+        raise ConfigError("no such version", table=str(name), version=max(first, last), newest=newest)
+    columns = [column for column, _ in access.columns]
+    plan = opened.flows.get(name)
+    head = [CHANGE_TYPE, COMMIT_VERSION, COMMIT_TIME]
+    shown: list[list[object]] = []
+    for rows in feed(told, first, last, access, columns, plan.table.row_keys if plan else ()):
+        for row in rows.select([*head, *columns]).to_pylist():
+            if call.json:
+                call.emit(row)
+            else:
+                shown.append([row[column] for column in (*head, *columns)])
+    if not call.json:
+        call.table([*head, *columns], shown)
+
+
 def restore(
     call: Call,
     table: Annotated[str, typer.Argument(help="layer.name")],
@@ -155,6 +198,7 @@ def begin_again(opened: App, names: list[TableName]) -> None:
 
 
 app.command("history")(verb(history))
+app.command("changes")(verb(changes))
 app.command("restore")(verb(restore))
 app.command("optimize")(verb(optimize))
 app.command("vacuum")(verb(vacuum))

@@ -272,3 +272,10 @@ class Table:
         """How long its rows are kept after they were committed, microseconds; None for ever."""
         changing = self.changes is not None or self.sql is not None
         return retention_us(self.name.layer, self.retention_us, changing=changing)
+
+    @property
+    def row_keys(self) -> tuple[str, ...]:
+        """The columns that tell the rows of a table apart whose rows change; none for other tables."""
+        if self.changes is not None:
+            return (*self.changes.keys, VALID_FROM) if self.changes.history else self.changes.keys
+        return (WINDOW_START, *(group.name for group in self.group_by)) if self.window is not None else ()
