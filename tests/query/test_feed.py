@@ -1,5 +1,6 @@
 """The change data feed tells exactly what each version changed, and delta-rs's own feed says the same of the rows."""
 
+import datetime as dt
 import json
 from pathlib import Path
 
@@ -121,11 +122,7 @@ def test_time_travel_by_version_and_time(lab):
     times = [json.loads(file.read_text().splitlines()[0])["commitInfo"]["timestamp"] for file in log]
     newest = {time: version for version, time in enumerate(times)}
     for time, version in newest.items():
-        text = f"{time / 1000:.3f}"
-        sql = f"make_timestamp({time * 1000})"
-        stamp = call("query", f"select strftime({sql}, '%Y-%m-%d %H:%M:%S.%g') as t", "--json", project=lab.root).lines[
-            0
-        ]["t"]
+        stamp = dt.datetime.fromtimestamp(time / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
         by_time = call("query", f"select * from silver.e at (timestamp => '{stamp}')", "--json", project=lab.root)
         by_version = call("query", f"select * from silver.e at (version => {version})", "--json", project=lab.root)
         as_of = call("query", "select * from silver.e", "--as-of", f"silver.e={stamp}", "--json", project=lab.root)

@@ -13,6 +13,7 @@ from lodestream.cli.call import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from lodestream.model.table import TableName
     from lodestream.query.service import Answer
 

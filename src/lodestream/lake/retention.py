@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from lodestream.errors import ConflictError, CorruptionError
 from lodestream.lake.actions import AddFile, RemoveFile
-from lodestream.lake.compaction import newest_ms
+from lodestream.lake.compaction import by_age, newest_ms
 from lodestream.lake.crash import point
 from lodestream.lake.table import DeltaTable
 
@@ -42,7 +42,7 @@ def expired(files: Iterable[AddFile], partition_columns: Iterable[str], *, befor
         end = partition_end_ms(add, columns)
         if not add.hot and newest_ms(add) < before_ms and (end is None or end <= before_ms):
             found.append(add)
-    return sorted(found, key=newest_ms)
+    return by_age(found)
 
 
 def partition_end_ms(add: AddFile, partition_columns: tuple[str, ...]) -> int | None:
