@@ -2,12 +2,13 @@
 
 import os
 import pathlib
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
 from lodestream.errors import ConfigError
-from lodestream.lake.actions import AddFile, RemoveFile
+from lodestream.lake.actions import HOT_TAG, AddFile, RemoveFile
 from lodestream.lake.compaction import NEWEST_TAG, everything, rewrite
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.retention import RETENTION, expire, expired, partition_end_ms, retention_id
@@ -58,6 +59,24 @@ def test_removed_files_go_after_the_window_and_live_ones_never(tmp_path):
     assert len(table.read(table.read_version(5))) == 3, "a version within the window is whole"
 
 
+def test_a_checkpoint_remembers_removed_files_for_as_long_as_a_vacuum_asks(tmp_path):
+    """Else a file would be taken for one that no version ever had, and go by the day it was written."""
+    table = make(tmp_path / "t")
+    old, hot = put(table, 1, at_ms=0), put(table, 2, at_ms=0)
+    for add in (old, hot):
+        written(table, add.file, 0)
+    table.commit(removes=[RemoveFile.of(old), RemoveFile.of(replace(hot, tags={HOT_TAG: "true"}))],
+                 clock_us=(NOW - 10 * DAY) * 1000)  # fmt: skip
+    table.checkpoint(NOW * 1000, 30 * DAY * 1000)
+    log = pathlib.Path(table.path, "_delta_log")
+    for commit in log.glob("*.json"):
+        commit.unlink()
+    again = DeltaTable.open(LocalDisk(), table.path)
+    assert set(again.snapshot.tombstones) == {old.path}
+    assert gone(again, keep_ms=30 * DAY) == [(hot.file, "orphan")]
+    assert gone(again, keep_ms=9 * DAY) == [(old.file, "removed"), (hot.file, "orphan")]
+
+
 def test_files_that_no_version_knows_go_by_the_time_they_were_written(tmp_path):
     table = make(tmp_path / "t")
     put(table, 1)
@@ -71,11 +90,14 @@ def test_a_batch_under_way_keeps_its_files_however_old_they_are(tmp_path):
     """A process may sleep for days between writing and committing: whoever takes up the plan has to find them."""
     table = make(tmp_path / "t")
     put(table, 7)
-    lost, flying = (table.stage(pa.table({"id": [n], "day": ["x"]}), name=f"{n}-b").adds[0] for n in (7, 8))
-    for add in (lost, flying):
-        written(table, add.file, 0)
-    assert gone(table, batch=7) == [(lost.file, "orphan")]
-    assert {file for file, _ in gone(table, batch=None)} == {lost.file, flying.file}
+    names = ("7-b", "8-b", "hot-8-b", "corrected-8-b", "compact-123456789012-0")
+    lost, *flying, compacted = (
+        table.stage(pa.table({"id": [1], "day": ["x"]}), name=name).adds[0].file for name in names
+    )
+    for file in (lost, *flying, compacted):
+        written(table, file, 0)
+    assert gone(table, batch=7) == [(lost, "orphan"), (compacted, "orphan")]
+    assert {file for file, _ in gone(table, batch=None)} == {lost, *flying, compacted}
 
 
 def test_only_data_files_of_the_table_are_looked_at(tmp_path):

@@ -152,7 +152,7 @@ def checkpoint(call: Call, table: TABLE, dry_run: DRY_RUN = False) -> None:
     deleted = 0
     if not dry_run:
         call.note(opened, "checkpoint", str(care.name))
-        found.checkpoint(now_us())
+        found.checkpoint(now_us(), care.policy.deleted_file_retention_us)
         deleted = found.clean_log(
             keep_versions=Upkeep().versions_kept, needed_from=care.needed_from(found),
             older_than_us=now_us() - care.policy.log_retention_us,

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from lodestream.errors import ConfigError, CorruptionError
+from lodestream.lake.actions import HOT_TAG
 from lodestream.lake.checkpoint import Contents, count_actions, write_checkpoint
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk, put_if_absent, random_id, replace_durable
@@ -30,17 +31,29 @@ _WEEK_MS = _UNITS_MS["week"]
 
 
 def checkpoint(
-    disk: Disk, path: str, snapshot: Snapshot, now_ms: int | None, new_id: Callable[[], str] = random_id
+    disk: Disk,
+    path: str,
+    snapshot: Snapshot,
+    now_ms: int | None,
+    new_id: Callable[[], str] = random_id,
+    *,
+    kept_ms: int = 0,
 ) -> int:
     """Write `snapshot` as a checkpoint and point `_last_checkpoint` at it, both durably.
 
-    Tombstones older than `delta.deletedFileRetentionDuration` (a week when not set) are left out.
+    Tombstones older than `delta.deletedFileRetentionDuration` (a week when not set) are left out, but for those of the
+    last `kept_ms` that are not of open windows: a vacuum goes by when a file was removed.
     """
     if now_ms is None:
         changed = [add.modification_time for add in snapshot.files.values()]
         now_ms = max(*changed, *(r.deletion_time for r in snapshot.tombstones.values()), 0, 0)
     horizon = now_ms - interval_ms(snapshot.metadata.configuration.get("delta.deletedFileRetentionDuration"), _WEEK_MS)
-    tombstones = LiveMap((key, r) for key, r in snapshot.tombstones.items() if r.deletion_time > horizon)
+    kept = min(horizon, now_ms - kept_ms)
+    tombstones = LiveMap(
+        (key, r)
+        for key, r in snapshot.tombstones.items()
+        if r.deletion_time > (horizon if r.tags.get(HOT_TAG) == "true" else kept)
+    )
     contents = Contents(snapshot.metadata, snapshot.protocol, snapshot.files, tombstones, snapshot.txns)
     data, rows = write_checkpoint(contents)
     folder = log_folder(path)

@@ -18,7 +18,7 @@ from lodestream.lake.table import DeltaTable
 
 KEEP_MIN_MS = 3 * 3_600_000
 """Nothing younger is deleted: clocks may be an hour apart, and a file is on disk before its commit."""
-_BATCH = re.compile(r"part-(\d+)-")
+_BATCH = re.compile(r"part-(?!compact-)(?:[a-z]+-)?(\d+)-")
 
 
 @dataclass(frozen=True, slots=True)

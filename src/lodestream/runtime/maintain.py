@@ -152,7 +152,7 @@ class Maintenance:
 
     def _shorten_log(self, care: Care, seen: _Seen) -> None:
         now_us = self._around.clock()
-        seen.checkpoint = seen.table.checkpoint(now_us)
+        seen.checkpoint = seen.table.checkpoint(now_us, care.policy.deleted_file_retention_us)
         kept_us = self._upkeep.log_kept_us
         seen.table.clean_log(
             keep_versions=self._upkeep.versions_kept, needed_from=care.needed_from(seen.table),
