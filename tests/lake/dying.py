@@ -46,7 +46,7 @@ def _mortal(name: str) -> Any:
     return effect
 
 
-for _name in ("write", "fsync", "sync_directory", "make_directories", "link", "replace", "unlink"):
+for _name in ("write", "create", "fsync", "sync_directory", "make_directories", "link", "replace", "unlink"):
     setattr(MortalDisk, _name, _mortal(_name))
 
 

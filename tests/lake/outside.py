@@ -37,7 +37,7 @@ def with_duckdb(path: str) -> pa.Table:
     """DuckDB over the file list of our snapshot, as queries read it."""
     table = DeltaTable.open(LocalDisk(), path)
     with duckdb.connect() as connection:
-        return connection.sql(scan(table, table.snapshot)).to_arrow_table()
+        return connection.sql(scan(table, table.snapshot)[0]).to_arrow_table()
 
 
 READERS: dict[str, Callable[[str], pa.Table]] = {

@@ -275,7 +275,7 @@ def test_timestamps_as_spark_writes_them_by_default(tmp_path):
     table.commit(adds=[replace(staged.adds[0], size=os.path.getsize(path))], clock_us=10**15)
     assert table.read(table.files()).equals(rows)
     with duckdb.connect() as con:
-        found = con.sql(scan(table, table.snapshot)).to_arrow_table()
+        found = con.sql(scan(table, table.snapshot)[0]).to_arrow_table()
     naive = [time and time.replace(tzinfo=None) for time in times]
     assert found["t"].to_pylist() == naive
     assert found["l"].to_pylist() == [[time] for time in naive]

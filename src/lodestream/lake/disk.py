@@ -188,7 +188,7 @@ class LocalDisk:
 
     def modified_ms(self, path: str) -> int:
         """See `Disk.modified_ms`."""
-        with _translated(path):
+        with translated(path):
             return os.stat(path).st_mtime_ns // 1_000_000
 
     def exists(self, path: str) -> bool:

@@ -99,7 +99,8 @@ def _rows(table: DeltaTable, add: AddFile) -> int:
     if (count := add.num_records) is not None:
         return count
     try:
-        return int(pq.read_metadata(table.file_path(add)).num_rows)
+        (path,) = table.disk.copies([table.file_path(add)])
+        return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowException) as error:
         raise CorruptionError("data file is missing or damaged", path=table.file_path(add)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from lodestream.lake.log import checkpoint_contents, list_log, log_folder, read_
 from lodestream.lake.opening import check_put_if_absent
 from lodestream.lake.paths import ForeignPathError, decode_path
 from lodestream.lake.table import DeltaTable
+from lodestream.lake.vacuum import data_files
 from lodestream.model.table import TableName
 
 _FREE_BYTES_MIN = 256 << 20
@@ -188,13 +190,11 @@ def _files(disk: Disk, name: TableName, table: DeltaTable, now_s: float, again: 
     removed = (decode_path(r.path, table.path) for r in table.snapshot.tombstones.values())
     known = {add.file for add in table.files()} | {*removed}
     orphans, size = 0, 0
-    for folder, _, files in os.walk(table.path):
-        for file in files:
-            full = os.path.join(folder, file)
-            if not file.endswith(".parquet") or "_delta_log" in folder or os.path.relpath(full, table.path) in known:
-                continue
-            if now_s - os.path.getmtime(full) > _YOUNG_S:
-                orphans, size = orphans + 1, size + os.path.getsize(full)
+    for file in data_files(disk, table.path):
+        with contextlib.suppress(FileNotFoundError):
+            full = os.path.join(table.path, file)
+            if file not in known and now_s - disk.modified_ms(full) / 1000 > _YOUNG_S:
+                orphans, size = orphans + 1, size + disk.size(full)
     if orphans:
         yield Finding(
             "note",
