@@ -31,8 +31,7 @@ def status(call: Call) -> None:
 
     app = call.app()
     pending, mistakes = _pending(app)
-    standing = (name for name in app.query.tables() if not name.name.endswith(QUARANTINE_SUFFIX))
-    names = {*app.project.tables, *standing}
+    names = {*app.project.tables, *(one for one in app.query.tables() if not one.name.endswith(QUARANTINE_SUFFIX))}
     order: dict[str, int] = {layer: index for index, layer in enumerate(LAYERS)}
     tables = read_status(
         app.disk, app.lake, sorted(names, key=lambda n: (order[n.layer], n.name)), now_us=now_us(), pending=pending,
