@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 NATIVE := $(VENV)/.native
 NATIVE_SOURCE := native/Cargo.toml native/pyproject.toml $(wildcard native/src/*.rs)
 
-.PHONY: setup native console demo test test-long test-spark lint bench bench-ingest bench-kafka bench-serve bench-state kafka function-rows lock clean
+.PHONY: setup native console demo test test-long test-faults test-spark lint bench bench-ingest bench-kafka bench-serve bench-state kafka function-rows lock clean
 
 setup: $(STAMP)    ## a virtual environment with everything in it; the native kernels too where cargo is
 	@if command -v cargo > /dev/null; then $(MAKE) -s $(NATIVE); \
@@ -45,6 +45,9 @@ test: setup        ## the default tests: minutes on two cores
 
 test-long: setup   ## crash, power-loss and differential tests in full length
 	@$(PYTEST) -m "long or not long" $(FIRST) tests
+
+test-faults: setup ## kills, full and failing disks, many writers and clocks that disagree, in full length
+	@$(PYTEST) -m "long or not long" tests/lake tests/runtime tests/cli/test_doctor.py tests/operations/test_chaos.py
 
 test-spark: setup  ## random streams through Spark, the reference semantics and the embedded engine (needs Java)
 	@$(BIN)/python -m tools.spark_differential $(STREAMS)

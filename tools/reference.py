@@ -63,6 +63,10 @@ KINDS = {
     "D5": "Declarations: deployment, and bundles",
     "P1": "Expressions",
     "P2": "Plans",
+    "L1": "Lakes: the disk, as `lodestream doctor` finds it",
+    "L2": "Lakes: the log of a table",
+    "L3": "Lakes: data files",
+    "L4": "Lakes: plans and state",
     "N1": "Notes, which refuse nothing",
 }
 

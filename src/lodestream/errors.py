@@ -50,6 +50,10 @@ class ConflictError(LodestreamError):
     exit_code = 7
 
 
+class RewrittenError(ConflictError):
+    """Compaction put the same rows into other files: redo the commit at once, no rival is at work."""
+
+
 class AccessError(LodestreamError):
     """The caller may not do this."""
 

@@ -15,7 +15,7 @@ from tools import lake_reference
 from tools.reference import FOLDER, PAGES, error_classes, fields
 
 SOURCE = ROOT / "src" / "lodestream"
-CODE = re.compile(r"\"([DPN]\d{3})\"")
+CODE = re.compile(r"\"([DLPN]\d{3})\"")
 DECLARED = ("project/codes.py", "expressions/errors.py")
 
 

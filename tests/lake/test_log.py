@@ -85,7 +85,7 @@ def test_any_flipped_byte_in_a_checkpoint_is_found_or_harmless(table):
     path = log(table) / f"{6:020d}.checkpoint.parquet"
     whole = path.read_bytes()
     chosen = random.Random(1)
-    for _ in range(60):
+    for _ in range(200):
         broken = bytearray(whole)
         broken[chosen.randrange(len(whole))] ^= 1 << chosen.randrange(8)
         path.write_bytes(bytes(broken))

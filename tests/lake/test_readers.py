@@ -1,7 +1,9 @@
 """delta-rs, Polars and DuckDB read what we write: every type, every partition value, also while it is written."""
 
 import datetime as dt
+import os
 import threading
+from dataclasses import replace
 from decimal import Decimal
 
 import deltalake
@@ -9,11 +11,13 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute
+import pyarrow.parquet as pq
 import pytest
 
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import from_arrow, to_arrow
+from lodestream.query.scan import scan
 
 UTC = dt.UTC
 TYPES = pa.schema(
@@ -252,3 +256,28 @@ def test_delta_rs_can_write_on_and_we_read_it(tmp_path):
     assert sorted(with_delta_rs(path, ["id", "part"])["id"].to_pylist()) == [*wanted, 100]
     changes = [c for c in table.commits(-1) if any(a.data_change for a in c.adds)]
     assert sum(a.num_records for c in changes for a in c.adds) == 12
+
+
+def test_timestamps_as_spark_writes_them_by_default(tmp_path):
+    """INT96, as Spark's OPTIMIZE leaves them: every time that microseconds can hold, also inside lists and structs."""
+    kind = pa.timestamp("us", "UTC")
+    times = [
+        dt.datetime(1, 1, 1, tzinfo=UTC), dt.datetime(9999, 12, 31, 23, 59, 59, 999999, UTC),
+        dt.datetime(2024, 1, 1, 0, 0, 0, 123456, UTC), None,
+    ]  # fmt: skip
+    schema = pa.schema([("id", pa.int64()), ("t", kind), ("l", pa.list_(kind)), ("s", pa.struct([("a", kind)]))])
+    rows = pa.table({"id": range(4), "t": times, "l": [[t] for t in times], "s": [{"a": t} for t in times]}, schema)
+    table = make(tmp_path / "t", schema)
+    staged = table.stage(rows, name="1")
+    path = table.file_path(staged.adds[0])
+    pq.write_table(rows, path, use_deprecated_int96_timestamps=True, store_schema=False)
+    assert pq.ParquetFile(path).schema.column(1).physical_type == "INT96"
+    table.commit(adds=[replace(staged.adds[0], size=os.path.getsize(path))], clock_us=10**15)
+    assert table.read(table.files()).equals(rows)
+    with duckdb.connect() as con:
+        found = con.sql(scan(table, table.snapshot)[0]).to_arrow_table()
+    naive = [time and time.replace(tzinfo=None) for time in times]
+    assert found["t"].to_pylist() == naive
+    assert found["l"].to_pylist() == [[time] for time in naive]
+    whole = table.read(table.files(), columns=["t"])
+    assert whole["t"].to_pylist() == times

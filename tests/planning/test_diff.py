@@ -57,6 +57,9 @@ def test_what_is_deployed_needs_no_change(change):
 # file, old, new, kind of that table's change, its first line, tables that are rebuilt for it
 EDITS = [
     (SILVER, "2 years", "90 days", "alter_metadata", "retention: 2 years → 90 days", ()),
+    (SILVER, "2 years", "forever", "alter_metadata", "retention: 2 years → forever", ()),
+    (SILVER, "from:", "maintain: {z_order: [country]}\nfrom:", "alter_metadata", 'maintain.z_order: new, ["country"]', ()),
+    (SILVER, "from:", "maintain: {log_retention: 2 days}\nfrom:", "alter_metadata", "maintain.log_retention: new, 2 days", ()),
     (SILVER, "from:", "comment: hello\nfrom:", "alter_metadata", "comment: new, hello", ()),
     (SILVER, "else: quarantine", "else: drop", "alter_forward", "expect.has_id: order_id IS NOT NULL else quarantine → order_id IS NOT NULL else drop", ()),
     (SILVER, "  has_id:", "  positive: amount > 0\n  has_id:", "alter_forward", "expect.positive: new, amount > 0 else quarantine", ()),

@@ -123,6 +123,8 @@ EDITS = [
     ("partition-unknown-function", SILVER, "[date(ordered_at)]", "[hours(ordered_at)]", 9, "D302", "hour(ordered_at)"),
     ("partition-hour-of-date", SILVER, "[date(ordered_at)]", "[hour(day)]", 9, "D302", None),
     ("partition-by-decimal", SILVER, "[date(ordered_at)]", "[amount]", 9, "D302", None),
+    ("z-order-unknown", SILVER, "retention: 2 years", "maintain: {z_order: [contry]}", 10, "D312", "country"),
+    ("z-order-of-partition", SILVER, "retention: 2 years", "maintain: {z_order: [ordered_at_date]}", 10, "D312", None),
     ("partition-expression", SILVER, "[date(ordered_at)]", "[amount + (1)]", 9, "D302", None),
     ("lookup-key-types", SILVER, "on: customer_id", "on: {amount: customer_id}", 8, "D303", None),
     ("lookup-column-unknown", SILVER, "columns: [tier]", "columns: [tiers]", 8, "P110", "tier"),

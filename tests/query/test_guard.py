@@ -76,7 +76,7 @@ call pragma_version()
 pragma version
 install httpfs
 create table x as select 1
-select * from silver.t at (timestamp => '2020-01-01')
+select * from silver.t at (timestamp => now())
 """.strip().splitlines()
 
 

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 def doctor(
     call: Call,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend damaged logs; nothing readable is thrown away.")
+        bool, typer.Option("--repair", help="Mend damaged logs, and begin tables again whose input is whole.")
     ] = False,
 ) -> None:
     """Check the project, the lake's disk, and the log, plans and state of each table.
 
-    Ends with 1 when something is wrong. --repair puts torn commits aside and drops damaged checkpoints; run
-    `doctor` again to see what is left.
+    Ends with 1 when something is wrong. --repair puts torn commits aside and drops damaged checkpoints. A table that
+    has lost files or state begins again when everything it was made from is still there, so that the next run fills it;
+    when not, nothing of it is touched. Run `doctor` again to see what is left.
     """
     from lodestream.app import now_us
     from lodestream.operations.health import examine
@@ -32,18 +33,55 @@ def doctor(
     findings = [*_native(), *_project(app), *_dashboards(app), *_queries(app)]
     names = sorted({*app.project.tables, *_standing(app)})
     findings += examine(app.lake, app.disk, names, repair=repair, now_s=now_us() / 1e6)
+    if repair:
+        findings = _refilled(call, app, findings)
     bad = [finding for finding in findings if finding.level == "error"]
     if call.json:
         call.emit({"ok": not bad, "lake": app.lake, "findings": [finding.to_json() for finding in findings]})
     else:
         marks = {"ok": "ok  ", "note": "note", "repaired": "done", "error": "BAD "}
         for finding in findings:
-            call.print(f"{marks[finding.level]}  {finding.check}: {finding.text}")
+            code = f" [{finding.code}]" if finding.code else ""
+            call.print(f"{marks[finding.level]}  {finding.check}: {finding.text}{code}")
             if finding.fix:
                 call.print(f"      {finding.fix}")
         call.say(f"{len(bad)} of {len(findings)} checks found something wrong" if bad else "nothing wrong")
     if bad:
         raise typer.Exit(FAILED)
+
+
+def _refilled(call: Call, app: App, findings: list[Finding]) -> list[Finding]:
+    """The findings, with the tables begun again that have lost files or state and can be filled from their input."""
+    from dataclasses import replace
+
+    from lodestream.cli.table import begin_again, readers
+    from lodestream.lake.layout import QUARANTINE_SUFFIX
+    from lodestream.model.table import TableName
+    from lodestream.operations.refill import refusals
+
+    lost = {one.check for one in findings if one.level == "error" and one.code in ("L301", "L401")}
+    names = {TableName.parse(check.removesuffix(QUARANTINE_SUFFIX)) for check in lost}
+    if not names or any(one.level == "error" and one.check == "declarations" for one in findings):
+        return findings
+    refused = refusals(
+        names, app.flows, root=app.project.root, disk=app.disk, lake=app.lake, resolve=app.resolve
+    )  # fmt: skip
+    again = sorted(names - set(refused))
+    below = [one for one in app.flows if any(one in readers(app, name) for name in again)]
+    if below:
+        call.note(app, "rewind", *map(str, below))
+        begin_again(app, below)
+    found = []
+    for one in findings:
+        if one.check in lost and one.code in ("L301", "L401"):
+            name = TableName.parse(one.check.removesuffix(QUARANTINE_SUFFIX))
+            if name in refused:
+                one = replace(one, text=f"{one.text}; it cannot be filled again: {refused[name]}")
+            else:
+                told = ", ".join(map(str, readers(app, name)))
+                one = replace(one, level="repaired", text=f"{one.text}; begun again: {told}", fix="lodestream run")
+        found.append(one)
+    return found
 
 
 def _native() -> list[Finding]:

@@ -12,6 +12,8 @@ import typer
 from lodestream.cli.call import Call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lodestream.model.table import TableName
     from lodestream.query.service import Answer
 
@@ -38,7 +40,8 @@ def query(
         int | None, typer.Option("--max-rows", min=0, help=f"0 is all. [default: {_TABLE_ROWS} for tables, else all]")
     ] = None,
     as_of: Annotated[
-        list[str] | None, typer.Option("--as-of", metavar="TABLE=VERSION", help="Read an older version of a table.")
+        list[str] | None,
+        typer.Option("--as-of", metavar="TABLE=VERSION", help="Read an older version, by its number or a time."),
     ] = None,
     memory: Annotated[str, typer.Option(help="Memory that the query may use.")] = "1GB",
     reader: Annotated[
@@ -49,7 +52,8 @@ def query(
     """Ask bronze, silver, gold and quarantine tables (layer.name__quarantine) in DuckDB's SQL.
 
     A query reads one version of each table, whatever is written meanwhile. Times are UTC. An older version is
-    `from silver.orders at (version => 12)` or `--as-of silver.orders=12`.
+    `from silver.orders at (version => 12)` or `--as-of silver.orders=12`; that of a time is
+    `at (timestamp => '2024-01-31 12:00:00')` or `--as-of silver.orders=2024-01-31T12:00:00`.
     """
     from lodestream.cli.interrupt import leave_on_interrupt
     from lodestream.query.service import OWNER, Budget
@@ -61,7 +65,7 @@ def query(
     rows_max = (_TABLE_ROWS if form is Format.TABLE else 0) if rows_max is None else rows_max
     service = app.query
     budget = Budget(time_s=_bounded(time_s), memory_bytes=_bytes(memory))
-    versions = _versions(as_of or [])
+    versions = _versions(as_of or [], service.snapshots.version_at)
     principal = OWNER if reader is None else app.acting(reader, call.principal)
 
     def ask() -> None:
@@ -168,15 +172,17 @@ def _bytes(text: str) -> int:
     return int(float(found[1]) * base ** ("KMGT".index(found[2].upper()) + 1))
 
 
-def _versions(given: list[str]) -> dict[TableName, int]:
+def _versions(given: list[str], version_at: Callable[[TableName, int], int]) -> dict[TableName, int]:
     from lodestream.errors import ConfigError
     from lodestream.model.table import TableName
+    from lodestream.query.guard import moment_us
 
     found = {}
     for text in given:
-        name, _, version = text.partition("=")
+        written, _, moment = text.partition("=")
         try:
-            found[TableName.parse(name.strip())] = int(version)
+            name = TableName.parse(written.strip())
+            found[name] = int(moment) if moment.strip().isdigit() else version_at(name, moment_us(moment))
         except ValueError:
-            raise ConfigError("write --as-of as layer.name=VERSION", as_of=text) from None
+            raise ConfigError("write --as-of as layer.name=VERSION or layer.name=TIME", as_of=text) from None
     return found

@@ -81,7 +81,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
         "reconcile": (reconcile, "Prove that no row is missing."),
         "audit": (audit, "Show who did what; check that the log is whole."),
         "quarantine": (quarantine, "List, show and replay rows that were set aside."),
-        "table": (table, "Show a table's versions, or start it again."),
+        "table": (table, "A table's versions and upkeep; start it again."),
         "chaos": (chaos, "Kill a pipeline again and again; look for lost rows."),
         "doctor": (doctor, "Check disk, logs, plans and state; repair."),
     },

@@ -31,11 +31,11 @@ def status(call: Call) -> None:
 
     app = call.app()
     pending, mistakes = _pending(app)
-    standing = (name for name in app.query.tables() if not name.name.endswith(QUARANTINE_SUFFIX))
-    names = {*app.project.tables, *standing}
+    names = {*app.project.tables, *(one for one in app.query.tables() if not one.name.endswith(QUARANTINE_SUFFIX))}
     order: dict[str, int] = {layer: index for index, layer in enumerate(LAYERS)}
     tables = read_status(
-        app.disk, app.lake, sorted(names, key=lambda n: (order[n.layer], n.name)), now_us=now_us(), pending=pending
+        app.disk, app.lake, sorted(names, key=lambda n: (order[n.layer], n.name)), now_us=now_us(), pending=pending,
+        declared=app.project.tables,
     )  # fmt: skip
     if call.json:
         call.emit(
@@ -80,6 +80,7 @@ def status(call: Call) -> None:
     if held:
         call.print("")
         call.table(["state of", "memory", "spilled", "holds"], held, right={"memory", "spilled"})
+    _show_upkeep(call, tables)
     for one in tables:
         for told in _troubles(one):
             call.print(f"{one.table}: {told}")
@@ -87,6 +88,33 @@ def status(call: Call) -> None:
         call.say(f"note: mistakes in the declarations: {mistakes}; `lodestream plan` lists them")
     elif pending:
         call.say("next: lodestream plan")
+
+
+def _show_upkeep(call: Call, tables: list[TableStatus]) -> None:
+    """How each declared table is maintained, and what waits."""
+    from lodestream.cli.output import count, size, span
+
+    upkeep = [
+        (one.table, count(one.files), count(m.small_files), "–" if m.checkpoint is None else m.checkpoint,
+         count(m.log_entries), "for ever" if m.retention_s is None else span(m.retention_s),
+         size(m.target_file_size) if m.compact else "off", ", ".join(m.z_order) or "–",
+         span(m.deleted_file_retention_s))
+        for one in tables if (m := one.maintenance) is not None
+    ]  # fmt: skip
+    if upkeep:
+        columns = [
+            "upkeep of",
+            "files",
+            "small",
+            "checkpoint",
+            "log",
+            "rows kept",
+            "file size",
+            "z-order",
+            "vacuum after",
+        ]
+        call.print("")
+        call.table(columns, upkeep, right=set(columns[1:7]))
 
 
 def _troubles(one: TableStatus) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`lodestream table`: the versions of a table, and starting one again."""
+"""`lodestream table`: the versions of a table, starting one again, and its upkeep."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lodestream.cli.call import Call, table_named, verb
+from lodestream.cli.maintaining import checkpoint, expire, optimize, vacuum
 
 if TYPE_CHECKING:
     from lodestream.app import App
     from lodestream.model.table import TableName
 
-app = typer.Typer(help="Versions of a table, and starting one again.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Versions of a table, starting one again, and its upkeep.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def history(
@@ -33,7 +36,7 @@ def history(
     for version in versions[:limit] if limit else versions:
         commit = read_commit(opened.disk, path, version)
         info = commit.info
-        added = [add.num_records for add in commit.adds]
+        added = [add.num_records for add in commit.adds if add.data_change]
         found.append(
             {"version": version, "time": when_us(commit.timestamp_ms * 1000), "operation": info.get("operation"),
              "epoch": info.get("epoch"), "batch": info.get("batch"), "kind": info.get("kind"),
@@ -64,6 +67,49 @@ def history(
         call.say(f"{len(found)} of {len(versions)} versions; --limit 0 shows all")
     if versions:
         call.say(f'next: lodestream query "select * from {name} at (version => {versions[-1]})"')
+
+
+def changes(
+    call: Call,
+    table: Annotated[str, typer.Argument(help="layer.name, or layer.name__quarantine")],
+    first: Annotated[int, typer.Option("--from", min=0, metavar="VERSION", help="The first version to tell.")] = 0,
+    last: Annotated[
+        int | None, typer.Option("--to", min=0, metavar="VERSION", help="The last one; the newest.")
+    ] = None,
+) -> None:
+    """Show what each version of a table inserted, deleted and updated: its change data feed.
+
+    A row that came is `insert`, one that left `delete`. Where the declaration says what tells rows apart (the keys of
+    changes:, the groups of a window), a new content of a row is `update_preimage` and `update_postimage`. Rows that
+    compaction moved are no change, and those that retention took are not told.
+    """
+    import math
+
+    from lodestream.errors import ConfigError
+    from lodestream.query.changes import Changes
+    from lodestream.query.feed import CHANGE_TYPE, COMMIT_TIME, COMMIT_VERSION, feed
+    from lodestream.query.service import OWNER
+
+    opened = call.app()
+    name = table_named(table, opened.query.tables())
+    _, access = opened.query.access(name, OWNER)
+    told = Changes(opened.disk, opened.lake, name, rows_max=math.inf, bytes_max=math.inf)
+    newest = told.newest()
+    last = newest if last is None else last
+    if max(first, last) > newest:
+        raise ConfigError("no such version", table=str(name), version=max(first, last), newest=newest)
+    columns = [column for column, _ in access.columns]
+    plan = opened.flows.get(name)
+    head = [CHANGE_TYPE, COMMIT_VERSION, COMMIT_TIME]
+    shown: list[list[object]] = []
+    for rows in feed(told, first, last, access, columns, plan.table.row_keys if plan else ()):
+        for row in rows.select([*head, *columns]).to_pylist():
+            if call.json:
+                call.emit(row)
+            else:
+                shown.append([row[column] for column in (*head, *columns)])
+    if not call.json:
+        call.table([*head, *columns], shown)
 
 
 def restore(
@@ -98,11 +144,11 @@ def restore(
             f"rows: lodestream query --as-of {name}={version} 'select * from {name}'",
             table=str(name), version=version, newest=found.snapshot.version,
         )  # fmt: skip
-    names = _readers(opened, name)
+    names = readers(opened, name)
     if not dry_run:
         _ask(call, names, yes)
         call.note(opened, "rewind", *map(str, names), version=version)
-        _begin_again(opened, names)
+        begin_again(opened, names)
     if call.json:
         call.emit({"restored": [] if dry_run else list(map(str, names)), "would": list(map(str, names))})
     else:
@@ -111,7 +157,7 @@ def restore(
         call.say("next: lodestream run" if not dry_run else "nothing was changed")
 
 
-def _readers(opened: App, name: TableName) -> list[TableName]:
+def readers(opened: App, name: TableName) -> list[TableName]:
     """The table and every table that streams from it, inputs first."""
     found = [name]
     for reader, plan in opened.flows.items():
@@ -137,7 +183,8 @@ def _ask(call: Call, names: list[TableName], yes: bool) -> None:
 FAILED_BY_CHOICE = 1
 
 
-def _begin_again(opened: App, names: list[TableName]) -> None:
+def begin_again(opened: App, names: list[TableName]) -> None:
+    """Empty the tables, so that the next run takes all their input in again."""
     from lodestream.app import now_us
     from lodestream.engines.embedded.rebuild import begin_epoch
     from lodestream.lake.layout import epoch_of, table_path
@@ -151,4 +198,9 @@ def _begin_again(opened: App, names: list[TableName]) -> None:
 
 
 app.command("history")(verb(history))
+app.command("changes")(verb(changes))
 app.command("restore")(verb(restore))
+app.command("optimize")(verb(optimize))
+app.command("vacuum")(verb(vacuum))
+app.command("expire")(verb(expire))
+app.command("checkpoint")(verb(checkpoint))

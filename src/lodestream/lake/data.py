@@ -149,7 +149,7 @@ def read_files(
 
 def _read(path: str, add: AddFile, wanted: pa.Schema) -> pa.Table:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:  # Spark's OPTIMIZE writes INT96
             rows = file.metadata.num_rows
             stored = set(file.schema_arrow.names)
             names = [name for name in wanted.names if name in stored and name not in add.partition_values]

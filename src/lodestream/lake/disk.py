@@ -75,6 +75,9 @@ class Disk(Protocol):
     def size(self, path: str) -> int:
         """Bytes in the file."""
 
+    def modified_ms(self, path: str) -> int:
+        """When the file was written, milliseconds since 1970 by the clock of whoever keeps it."""
+
     def exists(self, path: str) -> bool:
         """Whether there is a file or folder of that name."""
 
@@ -182,6 +185,11 @@ class LocalDisk:
         """See `Disk.size`."""
         with translated(path):
             return os.stat(path).st_size
+
+    def modified_ms(self, path: str) -> int:
+        """See `Disk.modified_ms`."""
+        with translated(path):
+            return os.stat(path).st_mtime_ns // 1_000_000
 
     def exists(self, path: str) -> bool:
         """See `Disk.exists`."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from lodestream.errors import ConfigError, CorruptionError
+from lodestream.lake.actions import HOT_TAG
 from lodestream.lake.checkpoint import Contents, count_actions, write_checkpoint
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk, put_if_absent, random_id, replace_durable
@@ -23,23 +24,36 @@ from lodestream.lake.log import (
     read_commit,
     read_hint,
 )
+from lodestream.lake.paths import ForeignPathError
 
 _UNITS_MS = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
 _WEEK_MS = _UNITS_MS["week"]
 
 
 def checkpoint(
-    disk: Disk, path: str, snapshot: Snapshot, now_ms: int | None, new_id: Callable[[], str] = random_id
+    disk: Disk,
+    path: str,
+    snapshot: Snapshot,
+    now_ms: int | None,
+    new_id: Callable[[], str] = random_id,
+    *,
+    kept_ms: int = 0,
 ) -> int:
     """Write `snapshot` as a checkpoint and point `_last_checkpoint` at it, both durably.
 
-    Tombstones older than `delta.deletedFileRetentionDuration` (a week when not set) are left out.
+    Tombstones older than `delta.deletedFileRetentionDuration` (a week when not set) are left out, but for those of the
+    last `kept_ms` that are not of open windows: a vacuum goes by when a file was removed.
     """
     if now_ms is None:
         changed = [add.modification_time for add in snapshot.files.values()]
         now_ms = max(*changed, *(r.deletion_time for r in snapshot.tombstones.values()), 0, 0)
     horizon = now_ms - interval_ms(snapshot.metadata.configuration.get("delta.deletedFileRetentionDuration"), _WEEK_MS)
-    tombstones = LiveMap((key, r) for key, r in snapshot.tombstones.items() if r.deletion_time > horizon)
+    kept = min(horizon, now_ms - kept_ms)
+    tombstones = LiveMap(
+        (key, r)
+        for key, r in snapshot.tombstones.items()
+        if r.deletion_time > (horizon if r.tags.get(HOT_TAG) == "true" else kept)
+    )
     contents = Contents(snapshot.metadata, snapshot.protocol, snapshot.files, tombstones, snapshot.txns)
     data, rows = write_checkpoint(contents)
     folder = log_folder(path)
@@ -139,6 +153,8 @@ def repair(disk: Disk, path: str, new_id: Callable[[], str] = random_id) -> list
         try:
             read_commit(disk, path, version)
             break
+        except (ConfigError, ForeignPathError):
+            break  # whole, and a person has to look at it
         except CorruptionError:
             aside = os.path.join(folder, f".broken-{version:020d}-{new_id()}")
             disk.link(commit_path(path, version), aside)
@@ -162,6 +178,8 @@ def _drop_damaged(disk: Disk, path: str, names: LogNames, done: list[str]) -> se
     for version, parts in names.checkpoints.items():
         try:
             checkpoint_contents(disk, path, version, parts)
+            good.add(version)
+        except (ConfigError, ForeignPathError):
             good.add(version)
         except CorruptionError:
             damaged.append(version)

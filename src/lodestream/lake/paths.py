@@ -16,6 +16,10 @@ _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]")
 _SEGMENT_BYTES_MAX = 200
 
 
+class ForeignPathError(CorruptionError):
+    """A log names a file outside its table."""
+
+
 def encode_path(relative: str) -> str:
     """The form in which a relative path stands in the log (a URI path)."""
     return relative if _PLAIN.match(relative) else quote(relative, safe="/=+~,@")
@@ -29,7 +33,8 @@ def decode_path(path: str, where: str) -> str:
         where: the table, for the message.
 
     Raises:
-        CorruptionError: it leads out of the table's folder, or would for a reader that decodes it twice.
+        ForeignPathError: it leads out of the table's folder, or would for a reader that decodes it twice.
+        CorruptionError: it cannot be decoded.
     """
     if _PLAIN.match(path):
         return path
@@ -40,7 +45,7 @@ def decode_path(path: str, where: str) -> str:
         raise CorruptionError("log names a file that cannot be decoded", path=path, table=where) from error
     if _leaves(path) or _leaves(relative) or b".." in twice:
         fix = "the log was changed by hand or by an attacker; restore the table from a copy"
-        raise CorruptionError("log names a file outside its table", path=path, table=where, fix=fix)
+        raise ForeignPathError("log names a file outside its table", path=path, table=where, fix=fix)
     return relative
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lodestream.errors import ConfigError, ConflictError
+from lodestream.errors import ConfigError, ConflictError, RewrittenError
 from lodestream.lake.actions import (
     AddFile,
     Commit,
@@ -23,7 +23,7 @@ from lodestream.lake.log import Snapshot
 from lodestream.lake.partitions import check_partitions
 
 _ENGINE = "lodestream"
-_HEAD = frozenset({"timestamp", "operation", "operationParameters", "isBlindAppend", "engineInfo", "txnId"})
+_HEAD = frozenset({"timestamp", "operation", "isBlindAppend", "engineInfo", "txnId"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,8 @@ class Proposal:
             raise ConflictError("another writer changed the table's schema or properties", **facts)
         left = {remove.path for remove in winner.removes}
         if taken := [remove.path for remove in ours.removes if remove.path in left]:
+            if not any(remove.data_change for remove in winner.removes):
+                raise RewrittenError("compaction put the rows of a file elsewhere", file=taken[0], **facts)
             raise ConflictError("another writer removed the same file", file=taken[0], **facts)
         came = {add.path for add in winner.adds}
         if twice := [add.path for add in ours.adds if add.path in came]:

@@ -316,17 +316,19 @@ class DeltaTable:
         """Files that were live at `version`, by path."""
         return sorted(self.snapshot_at(version).files.values(), key=lambda add: add.path)
 
-    def checkpoint(self, clock_us: int | None = None) -> int:
+    def checkpoint(self, clock_us: int | None = None, tombstones_kept_us: int = 0) -> int:
         """Write the newest known version as a checkpoint, durably; safe while others commit.
 
         Args:
             clock_us: now, microseconds; by it old tombstones are forgotten. The table's newest time when None.
+            tombstones_kept_us: how long removed files are remembered at least, those of open windows aside.
 
         Returns:
             The version of the checkpoint.
         """
         now_ms = None if clock_us is None else clock_us // 1000
-        return maintenance.checkpoint(self.disk, self.path, self._snapshot, now_ms, self._new_id)
+        kept_ms = tombstones_kept_us // 1000
+        return maintenance.checkpoint(self.disk, self.path, self._snapshot, now_ms, self._new_id, kept_ms=kept_ms)
 
     def clean_log(self, *, keep_versions: int, needed_from: int, older_than_us: int | None = None) -> int:
         """Delete commits that neither readers nor recovery need; see `maintenance.clean_log`."""

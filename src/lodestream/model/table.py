@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from lodestream.model.diagnostic import Place
+from lodestream.model.maintenance import MaintenancePolicy, retention_us
 from lodestream.model.types import Schema
 
 Layer = Literal["bronze", "silver", "gold"]
@@ -223,6 +224,7 @@ class Table:
     a stream over the upstream table, `sql` a batch table that is refreshed when its inputs change.
     `completeness` adds `_final` and `_covers` to a table of windows.
     `skip_silver` says that a gold table reads bronze on purpose; it decides no row.
+    `retention_us` is how long rows are kept: None for the layer's default, -1 for ever; see `keeps_us`.
     `declared_at` says where; two tables declared alike in two places are equal.
     """
 
@@ -254,7 +256,26 @@ class Table:
     schedule: str | None = None
     partition_by: tuple[str, ...] = ()
     retention_us: int | None = None
+    maintain: MaintenancePolicy | None = None
     engine: Literal["any", "embedded", "spark"] = "any"
     sinks: tuple[Component, ...] = ()
     skip_silver: bool = False
     declared_at: Place | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def maintenance(self) -> MaintenancePolicy:
+        """How the table is maintained."""
+        return self.maintain or MaintenancePolicy()
+
+    @property
+    def keeps_us(self) -> int | None:
+        """How long its rows are kept after they were committed, microseconds; None for ever."""
+        changing = self.changes is not None or self.sql is not None
+        return retention_us(self.name.layer, self.retention_us, changing=changing)
+
+    @property
+    def row_keys(self) -> tuple[str, ...]:
+        """The columns that tell the rows of a table apart whose rows change; none for other tables."""
+        if self.changes is not None:
+            return (*self.changes.keys, VALID_FROM) if self.changes.history else self.changes.keys
+        return (WINDOW_START, *(group.name for group in self.group_by)) if self.window is not None else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -9,13 +10,15 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from lodestream.engines.embedded.store import FlowStore
-from lodestream.errors import CorruptionError, LodestreamError
+from lodestream.errors import ConfigError, CorruptionError, LodestreamError
 from lodestream.lake import maintenance
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.log import checkpoint_contents, list_log, log_folder, read_commit, read_hint
 from lodestream.lake.opening import check_put_if_absent
+from lodestream.lake.paths import ForeignPathError, decode_path
 from lodestream.lake.table import DeltaTable
+from lodestream.lake.vacuum import data_files
 from lodestream.model.table import TableName
 
 _FREE_BYTES_MIN = 256 << 20
@@ -32,12 +35,14 @@ class Finding:
         check: what was looked at.
         text: what was found.
         fix: what to do, empty for nothing.
+        code: says what it is; empty where nothing is wrong and for what has a code of its own in the text.
     """
 
     level: Literal["ok", "note", "repaired", "error"]
     check: str
     text: str
     fix: str = ""
+    code: str = ""
 
     def to_json(self) -> dict[str, str]:
         """The finding as JSON values."""
@@ -61,7 +66,7 @@ def examine(lake: str, disk: Disk, names: Iterable[TableName], *, repair: bool, 
             continue
         found = [*_log(disk, name, path, repair=repair)]
         if not any(one.level == "error" for one in found):
-            found += _table(disk, lake, name, path, now_s)
+            found += _table(disk, lake, name, path, now_s, repair=repair)
         findings += found or [Finding("ok", str(name), "log, files, plans and state are whole")]
     return findings
 
@@ -74,7 +79,9 @@ def _disk(lake: str, disk: Disk) -> Iterator[Finding]:
     free = shutil.disk_usage(there).free
     text = f"{free // _MIB:,} MiB free"
     if free < _FREE_BYTES_MIN:
-        yield Finding("error", "disk space", text, "free space: a full disk stops every table, and loses nothing")
+        yield Finding(
+            "error", "disk space", text, "free space: a full disk stops every table, and loses nothing", "L101"
+        )
     else:
         yield Finding("ok", "disk space", text)
     if disk.atomic:
@@ -85,38 +92,47 @@ def _disk(lake: str, disk: Disk) -> Iterator[Finding]:
         check_put_if_absent(disk, there)
         yield Finding("ok", "lake", "can be written, and no writer can overwrite another's commit")
     except LodestreamError as error:
-        yield Finding("error", "lake", str(error), "commits need a store or file system that refuses to overwrite")
+        fix = "commits need a store or file system that refuses to overwrite"
+        yield Finding("error", "lake", str(error), fix, "L102")
 
 
 def _log(disk: Disk, name: TableName, path: str, *, repair: bool) -> Iterator[Finding]:
     """The log: torn commits, damaged checkpoints, a hint that names none."""
     if repair:
-        for done in maintenance.repair(disk, path):
-            yield Finding("repaired", str(name), done)
+        try:
+            for done in maintenance.repair(disk, path):
+                yield Finding("repaired", str(name), done)
+        except CorruptionError as error:
+            yield Finding("error", str(name), str(error), "restore the log from a copy", "L204")
+            return
     names = list_log(disk, path)
     mend = "lodestream doctor --repair"
     for version in sorted(names.commits, reverse=True)[:1]:
         try:
             read_commit(disk, path, version)
+        except (ConfigError, ForeignPathError):
+            pass  # opening the table tells of it
         except CorruptionError as error:
-            yield Finding("error", str(name), str(error), mend)
+            yield Finding("error", str(name), str(error), mend, "L201")
     readable = set()
     for version, parts in names.checkpoints.items():
         try:
             checkpoint_contents(disk, path, version, parts)
             readable.add(version)
+        except (ConfigError, ForeignPathError):
+            readable.add(version)
         except CorruptionError:
-            yield Finding("error", str(name), f"checkpoint {version} is damaged", mend)
+            yield Finding("error", str(name), f"checkpoint {version} is damaged", mend, "L202")
     hinted = read_hint(disk, path).get("version")
     if disk.exists(os.path.join(log_folder(path), "_last_checkpoint")) and hinted not in readable:
-        yield Finding("error", str(name), "_last_checkpoint names no checkpoint that can be read", mend)
+        yield Finding("error", str(name), "_last_checkpoint names no checkpoint that can be read", mend, "L203")
 
 
-def _table(disk: Disk, lake: str, name: TableName, path: str, now_s: float) -> Iterator[Finding]:
+def _table(disk: Disk, lake: str, name: TableName, path: str, now_s: float, *, repair: bool) -> Iterator[Finding]:
     try:
         table = DeltaTable.open(disk, path)
     except LodestreamError as error:
-        yield Finding("error", str(name), str(error), "restore the log from a copy")
+        yield _unreadable(name, error)
         return
     if table is None:
         return
@@ -124,16 +140,31 @@ def _table(disk: Disk, lake: str, name: TableName, path: str, now_s: float) -> I
     yield from _flow(disk, lake, name, table)
     quarantine = quarantine_name(name)
     if disk.exists(log_folder(table_path(lake, quarantine))):
-        yield from _quarantine(disk, name, quarantine, table_path(lake, quarantine), now_s)
+        yield from _quarantine(disk, name, quarantine, table_path(lake, quarantine), now_s, repair=repair)
 
 
-def _quarantine(disk: Disk, owner: TableName, name: TableName, path: str, now_s: float) -> Iterator[Finding]:
+def _unreadable(name: TableName, error: LodestreamError) -> Finding:
+    """Why a table cannot be opened."""
+    if isinstance(error, ConfigError):
+        fix = "drop the feature with the engine that added it: ALTER TABLE … DROP FEATURE …"
+        return Finding("error", str(name), str(error), fix, "L205")
+    if isinstance(error, ForeignPathError):
+        return Finding("error", str(name), str(error), "restore the log from a copy", "L206")
+    return Finding("error", str(name), str(error), "restore the log from a copy", "L204")
+
+
+def _quarantine(
+    disk: Disk, owner: TableName, name: TableName, path: str, now_s: float, *, repair: bool
+) -> Iterator[Finding]:
     """Log and files of a table's quarantine; they are lost and come back together with the table."""
-    yield from _log(disk, name, path, repair=False)
+    for finding in _log(disk, name, path, repair=repair):
+        yield finding
+        if finding.level == "repaired" and "broken commit" in finding.text:
+            yield Finding("error", str(name), "entries of its last batch may be lost", _again(owner), "L301")
     try:
         table = DeltaTable.open(disk, path)
     except LodestreamError as error:
-        yield Finding("error", str(name), str(error), "restore the log from a copy")
+        yield _unreadable(name, error)
         return
     if table is not None:
         yield from _files(disk, name, table, now_s, _again(owner))
@@ -155,19 +186,22 @@ def _files(disk: Disk, name: TableName, table: DeltaTable, now_s: float, again: 
             bad.append(add.file)
     if bad:
         text = f"{len(bad)} data files are missing or of another size, such as {bad[0]}"
-        yield Finding("error", str(name), text, f"restore them from a copy, or fill it again: {again}")
-    known = {add.file for add in table.files()} | {r.path for r in table.snapshot.tombstones.values()}
+        yield Finding("error", str(name), text, f"restore them from a copy, or fill it again: {again}", "L301")
+    removed = (decode_path(r.path, table.path) for r in table.snapshot.tombstones.values())
+    known = {add.file for add in table.files()} | {*removed}
     orphans, size = 0, 0
-    for folder, _, files in os.walk(table.path):
-        for file in files:
-            full = os.path.join(folder, file)
-            if not file.endswith(".parquet") or "_delta_log" in folder or os.path.relpath(full, table.path) in known:
-                continue
-            if now_s - os.path.getmtime(full) > _YOUNG_S:
-                orphans, size = orphans + 1, size + os.path.getsize(full)
+    for file in data_files(disk, table.path):
+        with contextlib.suppress(FileNotFoundError):
+            full = os.path.join(table.path, file)
+            if file not in known and now_s - disk.modified_ms(full) / 1000 > _YOUNG_S:
+                orphans, size = orphans + 1, size + disk.size(full)
     if orphans:
         yield Finding(
-            "note", str(name), f"{orphans} files of unfinished batches take {size / _MIB:.1f} MiB", "harmless"
+            "note",
+            str(name),
+            f"{orphans} files of unfinished batches take {size / _MIB:.1f} MiB",
+            f"harmless; lodestream table vacuum {name} deletes them",
+            "L302",
         )
 
 
@@ -181,10 +215,12 @@ def _flow(disk: Disk, lake: str, name: TableName, table: DeltaTable) -> Iterator
     planned = store.last_planned()
     if planned == batch + 1:
         yield Finding(
-            "note", str(name), f"batch {planned} is planned and not committed", "the next run goes on with it"
+            "note", str(name), f"batch {planned} is planned and not committed", "the next run goes on with it", "L402"
         )
     elif planned != batch and batch:
-        yield Finding("error", str(name), f"plans end at {planned} and the table at batch {batch}", _again(name))
+        yield Finding(
+            "error", str(name), f"plans end at {planned} and the table at batch {batch}", _again(name), "L401"
+        )
     if not batch:
         return
     try:
@@ -197,6 +233,6 @@ def _flow(disk: Disk, lake: str, name: TableName, table: DeltaTable) -> Iterator
                     store.chain(str(commit.info["state"]), snapshot.metadata.id, epoch, batch)
                 return
     except FileNotFoundError:
-        yield Finding("error", str(name), f"the log no longer has the commit of batch {batch}", _again(name))
+        yield Finding("error", str(name), f"the log no longer has the commit of batch {batch}", _again(name), "L401")
     except LodestreamError as error:
-        yield Finding("error", str(name), str(error), _again(name))
+        yield Finding("error", str(name), str(error), _again(name), "L401")

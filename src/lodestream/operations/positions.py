@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from lodestream.errors import CorruptionError
-from lodestream.lake.layout import flow_folder
+from lodestream.lake.layout import app_id, epoch_of, flow_folder
 from lodestream.model.table import TableName
 
 I64 = npt.NDArray[np.int64]
@@ -81,7 +81,7 @@ def read_columns(table: DeltaTable, columns: Iterable[str]) -> pa.Table:
         path = path if os.path.exists(path) else uri.removeprefix("file://")
         if not os.path.exists(path):
             raise CorruptionError("data file is missing; lodestream doctor names what to do", path=path)
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
             have = [c for c in wanted if c in file.schema_arrow.names]
             part = file.read(columns=have)
         for column, by_file in values.items():
@@ -91,6 +91,16 @@ def read_columns(table: DeltaTable, columns: Iterable[str]) -> pa.Table:
         kinds = {f.name: pa.field(f.name, pa.string()) for f in pa.schema([(c, pa.string()) for c in wanted])}
         return pa.schema(list(kinds.values())).empty_table()
     return pa.concat_tables(parts, promote_options="permissive").select(wanted)
+
+
+def expired_rows(table: DeltaTable, application: str) -> int:
+    """How many rows retention has taken from a flow's table, as the table's own counter says."""
+    return int(table.transaction_version(f"{application}/retention") or 0)
+
+
+def expired_above(table: DeltaTable | None, name: TableName) -> int:
+    """The same for a table by its name; 0 when it is not there."""
+    return 0 if table is None else expired_rows(table, app_id(name, epoch_of(table.metadata().configuration)))
 
 
 def last_batch(table: DeltaTable, app_id: str) -> int:

@@ -33,6 +33,8 @@ from lodestream.operations.positions import (
     avro_rows,
     batch_info,
     consumed_ranges,
+    expired_above,
+    expired_rows,
     last_batch,
     line_starts,
     multiline_rows,
@@ -97,18 +99,22 @@ def reconcile(root: str, lake: str, plan: FlowPlan, resolve: Resolve = lambda se
         plan: the table's flow.
         resolve: puts values in the place of references in a source's settings.
     """
-    return _Check(root, lake, plan, resolve).run()
+    return Check(root, lake, plan, resolve).run()
 
 
-class _Check:
+class Check:
+    """One table under examination."""
+
     def __init__(self, root: str, lake: str, plan: FlowPlan, resolve: Resolve) -> None:
         self.root, self.lake, self.plan, self.resolve = root, lake, plan, resolve
         self.vanished: list[tuple[str, int, int]] = []
+        self.let_go = self.let_go_above = 0
         self.name = plan.table.name
         self.report = Report(self.name)
         self.coder = Coder()
 
     def run(self) -> Report:
+        """Examine it."""
         report = self.report
         if isinstance(self.plan.steps[0], RunQuery):
             report.skipped = "a query's rows have no positions; it is refreshed from its inputs as a whole"
@@ -124,6 +130,7 @@ class _Check:
         info = batch_info(path, batch, application)
         if self.plan.join is not None:
             return self.joined(table, batch, info)
+        self.let_go = expired_rows(table, application)
         given = self.input_positions(epoch, batch, info)
         report.input = len(given)
         if len(np.unique(given)) != len(given):
@@ -138,6 +145,9 @@ class _Check:
             self.compare(given, output, aside, self.waiting(epoch, info))
         else:
             self.compare(given, np.setdiff1d(given, _all(aside)), aside)
+            if self.let_go or self.let_go_above:
+                report.skipped = "retention has taken rows: only what was set aside is checked, not the windows"
+                return report
             _Windows(self, window, info).check(table, given, aside, notes)
         return report
 
@@ -169,6 +179,7 @@ class _Check:
         assert self.plan.upstream
         upto = int(str(info.get("upto", -1)))
         upstream = open_table(table_path(self.lake, self.plan.upstream), upto if upto >= 0 else None)
+        self.let_go_above = expired_above(upstream, self.plan.upstream)
         if upstream is None or upto < 0:
             empty = pa.schema([("_source", pa.string()), ("_position", pa.int64())])
             self.upstream = pa.schema([*empty, *(pa.field(c, pa.int64()) for c in self.event_columns())]).empty_table()
@@ -228,6 +239,7 @@ class _Check:
         return np.concatenate(parts)
 
     def record_starts(self, first: ReadSource, unit: str, end: int) -> I64:
+        """Positions of the records of a file, or of what stands for one, up to `end`."""
         settings = first.source.settings
         if first.source.name == "generator":
             return np.arange(end, dtype=np.int64)
@@ -328,16 +340,23 @@ class _Check:
         unique = np.unique(output)
         self.problem("output holds a position more than once", _repeated(output))
         away = _all(aside)
-        if self.vanished:
-            given = self.still_given(given, np.union1d(unique, away))
+        given = self.still_given(given, np.union1d(unique, away)) if self.vanished else given
         self.problem("position is in output and in quarantine", np.intersect1d(unique, away))
         self.problem("position waits more than once", _repeated(waiting))
         self.problem("position waits and is settled", np.intersect1d(waiting, np.union1d(unique, away)))
         accounted = np.union1d(np.union1d(unique, away), waiting)
-        self.problem("input position is neither in output nor in quarantine", np.setdiff1d(given, accounted))
-        self.problem("position was never in the input", np.setdiff1d(accounted, given))
+        lost, extra = np.setdiff1d(given, accounted), np.setdiff1d(accounted, given)
+        if len(lost) and len(lost) <= self.let_go:
+            report.counts["expired"] = len(lost)
+            lost = _NONE
+        if len(extra) and len(extra) <= self.let_go_above:
+            report.notes.append(f"{len(extra)} positions have left the table above by its retention: taken as they are")
+            extra = _NONE
+        self.problem("input position is neither in output nor in quarantine", lost)
+        self.problem("position was never in the input", extra)
 
     def problem(self, what: str, keys: I64) -> None:
+        """Note what is wrong with these positions, if there are any."""
         if len(keys):
             examples = ", ".join(":".join(map(str, self.coder.decode(int(k)))) for k in keys[:_EXAMPLES])
             self.report.problems.append(f"{what}: {len(keys)} positions, such as {examples}")
@@ -346,7 +365,7 @@ class _Check:
 class _Windows:
     """Checks window rows: every window covers exactly the positions that fall into it."""
 
-    def __init__(self, check: _Check, step: Aggregation, info: Mapping[str, object]) -> None:
+    def __init__(self, check: Check, step: Aggregation, info: Mapping[str, object]) -> None:
         self.check_, self.step = check, step
         self.watermark_us = int(str(info.get("watermark_us", 0)))
 
@@ -390,8 +409,7 @@ class _Windows:
             stored.setdefault(label, []).append((start, end, count, digest & 0xFFFFFFFFFFFFFFFF))
         final = self.step.emit == "final"
         found = check_sessions(events, stored, window.span_us, self.watermark_us, final=final)
-        report.counts["open"] = found.open
-        report.counts["output"] -= found.open
+        report.counts |= {"open": found.open, "output": report.counts["output"] - found.open}
         report.problems += found.problems
 
     def group_columns(self, table: DeltaTable, upstream: pa.Table) -> dict[str, str]:
@@ -431,9 +449,8 @@ class _Windows:
                 entry = expected.setdefault((start, labels[i]), [0, 0])
                 entry[0] += 1
                 entry[1] ^= int(hashes[i])
-        report = self.check_.report
-        report.counts["open"] = int(is_open.sum())
-        report.counts["output"] -= report.counts["open"]
+        counts = self.check_.report.counts
+        counts |= {"open": int(is_open.sum()), "output": counts["output"] - int(is_open.sum())}
         return expected
 
     def _compare(self, rows: pa.Table, groups: list[str], expected: dict[_Key, list[int]]) -> None:

@@ -14,8 +14,9 @@ from lodestream.lake.actions import AddFile, Commit
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.log import list_log, read_commit
+from lodestream.lake.retention import retention_id
 from lodestream.lake.table import DeltaTable
-from lodestream.model.table import TableName
+from lodestream.model.table import Table, TableName
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,39 @@ class AskingStatus:
     trouble: str | None
 
 
+@dataclass(frozen=True)
+class MaintenanceStatus:
+    """How a table is maintained, and what waits.
+
+    Attributes:
+        retention_s: how long rows are kept, None for ever.
+        checkpoint_interval: commits between two checkpoints.
+        log_retention_s: age under which log entries stay.
+        compact: whether small files are put together by themselves.
+        target_file_size: bytes from which a file is left alone.
+        z_order: columns along whose Z-curve compacted rows lie.
+        deleted_file_retention_s: how long a file stays that no version has any more.
+        checkpoint: version of the newest checkpoint, None for none.
+        log_entries: versions that have an entry in the log.
+        small_files: live files below the target size, without hot ones.
+        removed_files: files that no version has any more and that a checkpoint still knows.
+        expired_rows: rows that retention has taken in this epoch.
+    """
+
+    retention_s: float | None
+    checkpoint_interval: int
+    log_retention_s: float
+    compact: bool
+    target_file_size: int
+    z_order: tuple[str, ...]
+    deleted_file_retention_s: float
+    checkpoint: int | None
+    log_entries: int
+    small_files: int
+    removed_files: int
+    expired_rows: int
+
+
 @dataclass
 class TableStatus:
     """What is known about one table.
@@ -91,6 +125,7 @@ class TableStatus:
         pending: what `run` would change first (`create`, `rebuild`, …), None for nothing.
         sinks: how far its sinks are, those that ever began.
         asking: how asking goes, None for a table that does not ask.
+        maintenance: how it is maintained, None for a table that nobody declares.
         error: why the table could not be looked at, None when it could.
     """
 
@@ -117,6 +152,7 @@ class TableStatus:
     pending: str | None = None
     sinks: list[SinkStatus] = field(default_factory=list)
     asking: AskingStatus | None = None
+    maintenance: MaintenanceStatus | None = None
     error: str | None = None
 
     def to_json(self) -> dict[str, object]:
@@ -125,7 +161,13 @@ class TableStatus:
 
 
 def read_status(
-    disk: Disk, lake: str, names: Iterable[TableName], *, now_us: int, pending: Mapping[TableName, str] | None = None
+    disk: Disk,
+    lake: str,
+    names: Iterable[TableName],
+    *,
+    now_us: int,
+    pending: Mapping[TableName, str] | None = None,
+    declared: Mapping[TableName, Table] | None = None,
 ) -> list[TableStatus]:
     """The status of each table, in the given order; a damaged table says so and does not hide the others.
 
@@ -135,22 +177,39 @@ def read_status(
         names: tables to look at.
         now_us: the present, microseconds since 1970.
         pending: kind of change that waits, by table.
+        declared: the declarations, for how tables are maintained.
     """
     found = []
     for name in names:
         status = TableStatus(str(name), pending=(pending or {}).get(name))
         try:
-            _fill(status, disk, lake, name, now_us)
+            table = DeltaTable.open(disk, table_path(lake, name))
+            if table is None:
+                found.append(status)
+                continue
+            _fill(status, disk, lake, name, table, now_us)
+            if declared is not None and name in declared:
+                status.maintenance = _maintenance(disk, table, declared[name])
         except LodestreamError as error:
             status.error = str(error)
         found.append(status)
     return found
 
 
-def _fill(status: TableStatus, disk: Disk, lake: str, name: TableName, now_us: int) -> None:
-    table = DeltaTable.open(disk, table_path(lake, name))
-    if table is None:
-        return
+def _maintenance(disk: Disk, table: DeltaTable, declared: Table) -> MaintenanceStatus:
+    policy, snapshot = declared.maintenance, table.snapshot
+    names = list_log(disk, table.path)
+    application = app_id(declared.name, epoch_of(snapshot.metadata.configuration))
+    small = sum(not add.hot and add.size < policy.target_file_size for add in snapshot.files.values())
+    return MaintenanceStatus(
+        None if declared.keeps_us is None else declared.keeps_us / 1e6, policy.checkpoint_interval,
+        policy.log_retention_us / 1e6, policy.compact, policy.target_file_size, policy.z_order,
+        policy.deleted_file_retention_us / 1e6, max(names.checkpoints, default=None), len(names.commits), small,
+        len(snapshot.tombstones), snapshot.txns.get(retention_id(application), 0),
+    )  # fmt: skip
+
+
+def _fill(status: TableStatus, disk: Disk, lake: str, name: TableName, table: DeltaTable, now_us: int) -> None:
     snapshot = table.snapshot
     status.exists, status.version = True, snapshot.version
     status.rows, status.files = _rows(snapshot.files.values()), len(snapshot.files)

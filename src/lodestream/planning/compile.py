@@ -14,7 +14,7 @@ from lodestream.model.types import BINARY, TIMESTAMP, Column, Schema
 from lodestream.planning.changes import add_span, compile_changes
 from lodestream.planning.definition import canonical, declaration, digest
 from lodestream.planning.ingest import Sample, ingest_schema, with_format
-from lodestream.planning.partitions import compile_partitions
+from lodestream.planning.partitions import check_z_columns, compile_partitions
 from lodestream.planning.policies import Schemas, check_policies, policy_notes
 from lodestream.planning.queries import compile_sql
 from lodestream.planning.rows import compile_stages
@@ -126,6 +126,9 @@ class _Compilation:
         if len(self.scope.mistakes.found) > before:
             return None
         sinks = compile_sinks(self.scope, schema)
+        if len(self.scope.mistakes.found) > before:
+            return None
+        check_z_columns(self.scope, schema, partitions)
         if len(self.scope.mistakes.found) > before:
             return None
         steps.append(Write(schema, partitions))

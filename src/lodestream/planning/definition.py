@@ -9,12 +9,13 @@ from dataclasses import asdict
 from typing import Any
 
 from lodestream.model.expression import Aggregate, Expression
+from lodestream.model.maintenance import MaintenancePolicy
 from lodestream.model.steps import Aggregation, ApplyChanges, Derive, Expect, RunQuery, Step
 from lodestream.model.table import Component, Table
 from lodestream.model.types import Schema
 from lodestream.project.components import component_class
 
-UNDECIDING = ("comment", "retention", "schedule", "engine", "sink")
+UNDECIDING = ("comment", "maintain", "retention", "schedule", "engine", "sink")
 """Keys that decide no row."""
 
 
@@ -74,12 +75,20 @@ def declaration(table: Table, steps: Sequence[Step], schema: Schema) -> dict[str
     found["sql"] = texts.get(("sql", ""), table.sql)
     found["schedule"] = table.schedule
     found["partition_by"] = list(table.partition_by)
+    found["maintain"] = _maintain(table)
     found["sink"] = [_component("sinks", sink) for sink in table.sinks]
     if table.source is None or (table.columns is None and table.drift in ("quarantine", "stop")):
         found["schema"] = [[c.name, str(c.type)] for c in schema]
     if table.engine == "any":
         del found["engine"]
     return {key: value for key, value in found.items() if value not in (None, "", [], {}, False)}
+
+
+def _maintain(table: Table) -> dict[str, Any]:
+    """What differs from the defaults."""
+    plain = asdict(MaintenancePolicy())
+    told = {key: value for key, value in asdict(table.maintenance).items() if value != plain[key]}
+    return {key.removesuffix("_us"): list(value) if isinstance(value, tuple) else value for key, value in told.items()}
 
 
 def canonical(values: Mapping[str, Any]) -> str:

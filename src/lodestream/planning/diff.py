@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lodestream.model.maintenance import FOREVER
 from lodestream.model.steps import FlowPlan, ReadSource
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema
@@ -16,7 +17,7 @@ from lodestream.planning.words import duration_text
 
 Kind = Literal["create", "alter_metadata", "alter_forward", "refresh", "rebuild", "drop"]
 _RANK: tuple[Kind, ...] = ("alter_metadata", "alter_forward", "refresh", "rebuild")
-_METADATA = ("comment", "comments", "retention", "sink")
+_METADATA = ("comment", "comments", "maintain", "retention", "sink")
 _FORWARD = ("expect", "format", "schedule", "drift", "engine")
 _NAMED = ("derive", "expect", "group_by", "measures", "columns")
 
@@ -160,11 +161,21 @@ def _lines(key: str, old: Any, new: Any) -> list[str]:
         added = [_line("sink", None, sink) for sink in now if sink not in was]
         return added + [_line("sink", sink, None) for sink in was if sink not in now]
     if key == "retention":
-        return [_line(key, *(None if value is None else duration_text(value) for value in (old, new)))]
+        return [_line(key, *(_kept(value) for value in (old, new)))]
+    if key == "maintain":
+        before, after = old or {}, new or {}
+        names = [n for n in dict.fromkeys((*before, *after)) if before.get(n) != after.get(n)]
+        return [_line(f"maintain.{n}", _timed(n, before.get(n)), _timed(n, after.get(n))) for n in names]
     if key in ("event_time", "dedup", "window") and old is not None and new is not None:
         names = [n for n in dict.fromkeys((*old, *new)) if old.get(n) != new.get(n)]
         return [_line(f"{key}.{n}", _timed(n, old.get(n)), _timed(n, new.get(n))) for n in names]
     return [_line(key, old, new)]
+
+
+def _kept(retention_us: int | None) -> str | None:
+    if retention_us is None:
+        return None
+    return "forever" if retention_us == FOREVER else duration_text(retention_us)
 
 
 def _by_name(value: Sequence[Sequence[str]] | None) -> dict[str, str]:
@@ -172,7 +183,8 @@ def _by_name(value: Sequence[Sequence[str]] | None) -> dict[str, str]:
 
 
 def _timed(name: str, value: Any) -> Any:
-    return duration_text(value) if name in ("delay", "within", "every", "slide") and value is not None else value
+    timed = ("delay", "within", "every", "slide", "log_retention", "deleted_file_retention")
+    return duration_text(value) if name in timed and value is not None else value
 
 
 def _line(what: str, old: Any, new: Any) -> str:

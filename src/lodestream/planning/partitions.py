@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from lodestream.model.expression import Expression
 from lodestream.model.steps import Partition
-from lodestream.model.types import DATE, INT, Column, DataType
+from lodestream.model.types import DATE, INT, Column, DataType, Schema
 from lodestream.planning.scope import Scope
 from lodestream.project.mistakes import nearest
 
@@ -54,6 +55,22 @@ def compile_partitions(scope: Scope) -> tuple[Partition, ...]:
             if one is not None:
                 found.setdefault(one.name, one)
     return tuple(found.values())
+
+
+def check_z_columns(scope: Scope, schema: Schema, partitions: Iterable[Partition]) -> None:
+    """Note the columns of `maintain: z_order:` that rows cannot lie by."""
+    taken = {one.name for one in partitions}
+    for i, name in enumerate(scope.table.maintenance.z_order):
+        place, column = scope.place("maintain", "z_order", i), schema.get(name)
+        if column is None:
+            near = nearest(name, schema.names)
+            scope.mistakes.add(place, "D312", "no such column to order by", column=name, nearest=near)
+        elif column.type.name in ("array", "map", "struct", "binary"):
+            kind = str(column.type)
+            scope.mistakes.add(place, "D312", "rows cannot be ordered by this type", column=name, type=kind)
+        elif name in taken:
+            fix = "leave it out: every file has one value of a partition column"
+            scope.mistakes.add(place, "D312", "the table is partitioned by this column", column=name, fix=fix)
 
 
 def _plain(scope: Scope, column: Column, i: int) -> Partition | None:

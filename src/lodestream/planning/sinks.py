@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lodestream.model.steps import Publish
-from lodestream.model.table import VALID_FROM, WINDOW_START, Component, SinkName
+from lodestream.model.table import Component, SinkName
 from lodestream.model.types import Schema
 from lodestream.planning.scope import Scope
 from lodestream.ports.plugins import sink_wants
@@ -37,10 +37,8 @@ def _compile(scope: Scope, stored: Schema, index: int, sink: Component) -> Publi
             scope.missing(column, (*at, *path), stored.names)
     changing = table.window is not None or table.sql is not None or table.changes is not None
     key = wants.key
-    if key is None and table.changes is not None:
-        key = (*table.changes.keys, VALID_FROM) if table.changes.history else table.changes.keys
-    elif key is None:
-        key = (WINDOW_START, *(group.name for group in table.group_by)) if table.window is not None else ()
+    if key is None:
+        key = table.row_keys
     if changing and not key:
         scope.mistakes.add(scope.place(*at), "D212", "rows of this table change, so a sink needs a key", sink=sink.name)
     name = SinkName(table.name, f"{sink.name}:{wants.target}")

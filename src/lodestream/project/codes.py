@@ -35,6 +35,7 @@ CODES: dict[str, Code] = {
     "D114": Code("not a schedule", "write @hourly, @daily, 'every 5 minutes' or five cron fields"),
     "D115": Code("no project here", "run in a folder with a lodestream.yaml, or make one with `lodestream init`"),
     "D116": Code("no such environment", "use a name under environments:, or add it there"),
+    "D117": Code("deleted files are kept too short", "keep them for at least 3 hours"),
     # the parts
     "D201": Code("no such table", "name a declared table as layer.name, or add its file"),
     "D202": Code("no such component", "use the name of an installed component"),
@@ -70,6 +71,7 @@ CODES: dict[str, Code] = {
     "D311": Code("changes cannot be ordered or matched by this type", "use a whole number, a decimal, text or a time"),
     "D310": Code("select leaves out a column that changes need", "add the keys and sequence_by of changes to select"),
     "D309": Code("not an expression", "write a Spark SQL expression"),
+    "D312": Code("cannot be Z-ordered by this", "name columns of simple types that the table is not partitioned by"),
     # policies
     "D401": Code("not an object of the catalog", "write a table as layer.name, a layer, or '*' in quotes"),
     "D402": Code(
@@ -88,6 +90,22 @@ CODES: dict[str, Code] = {
     "D505": Code("schedule that Quartz cannot say", "restrict the day of the month or the weekday, or write `every …`"),
     "D506": Code("table that Spark cannot run", "change it as the message says, or keep this project on one machine"),
     "D507": Code("nothing of this name in the bundle", "declare it, or correct the name"),
+    # lakes: what doctor finds
+    "L101": Code("little space on the disk", "free space: a full disk stops every table, and loses nothing"),
+    "L102": Code("lake cannot be written", "make the folder writable, on a file system with hard links"),
+    "L201": Code("last commit is empty or torn", "lodestream doctor --repair puts it aside; the flow does it again"),
+    "L202": Code("checkpoint is damaged", "lodestream doctor --repair deletes it: reads already go by the commits"),
+    "L203": Code("_last_checkpoint names no checkpoint", "lodestream doctor --repair deletes it: it is only a hint"),
+    "L204": Code("log cannot be read", "restore the log from a copy, or begin the table again as the message says"),
+    "L205": Code(
+        "table uses features that cannot be read",
+        "take them away with the engine that added them: ALTER TABLE … DROP FEATURE …, in Spark",
+    ),
+    "L206": Code("log names a file outside its table", "the log was changed by an attacker or by hand: restore a copy"),
+    "L301": Code("data files are missing or damaged", "lodestream doctor --repair fills it again from its input"),
+    "L302": Code("files that no version knows", "harmless; a vacuum deletes them"),
+    "L401": Code("plans, state and table do not fit together", "begin the table again as the message says"),
+    "L402": Code("a batch is planned and not committed", "the next run goes on with it"),
     # notes, which refuse nothing
     "N102": Code("a sink does less than its reader may expect", "see that readers of the sink cope with it"),
     "N103": Code("policy without effect", "correct the name, or remove it"),

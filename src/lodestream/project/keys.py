@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from lodestream.project.fields import Fields
 
-EVERY = ("comment", "engine", "partition_by", "retention", "sink")
+EVERY = ("comment", "engine", "maintain", "partition_by", "retention", "sink")
 ROWS = ("derive", "expect", "event_time", "dedup", "enrich")
 INGEST = (*EVERY, "source", "format", "columns", "keep_raw", "drift", *ROWS, "select")
 STREAM = (*EVERY, "from", "python", "columns", *ROWS, "join", "select", "skip_silver")
 _WINDOW_ONLY = ("group_by", "measures", "emit", "late", "completeness")
 WINDOWED = (*EVERY, "from", "python", "columns", *ROWS, "window", *_WINDOW_ONLY, "skip_silver")
 CHANGED = (
-    "comment", "engine", "sink", "from", "python", "columns", "derive", "expect", "event_time", "enrich", "select",
-    "changes", "skip_silver",
+    "comment", "engine", "maintain", "sink", "from", "python", "columns", "derive", "expect", "event_time", "enrich",
+    "select", "changes", "skip_silver",
 )  # fmt: skip
-QUERY = ("comment", "engine", "partition_by", "sink", "sql", "schedule", "skip_silver")
+QUERY = ("comment", "engine", "maintain", "partition_by", "sink", "sql", "schedule", "skip_silver")
 KEYS = tuple(dict.fromkeys((*EVERY, *INGEST, *STREAM, *WINDOWED, *CHANGED, *QUERY)))
 """Every key of a table file."""
 

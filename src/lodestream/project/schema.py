@@ -13,6 +13,8 @@ from lodestream.project.deploying import DatabricksSettings
 from lodestream.project.joins import KINDS as JOIN_KINDS
 from lodestream.project.keys import KEYS
 from lodestream.project.lakes import StoreSettings
+from lodestream.project.maintain import KEYS as MAINTAIN_KEYS
+from lodestream.project.maintain import SIZE
 from lodestream.project.policy_schema import policies_schema
 from lodestream.project.tables import ENGINES
 
@@ -147,13 +149,32 @@ def _table() -> dict[str, Any]:
         "sql": _text("A query that makes the whole table."),
         "schedule": _text("When to refresh: @hourly, 'every 5 minutes', or five cron fields in UTC."),
         "partition_by": {"type": "array", "items": {"type": "string", "pattern": _PARTITION}, "uniqueItems": True},
-        "retention": _ref("duration", "How long rows are kept."),
+        "retention": {
+            "anyOf": [{"$ref": "#/$defs/duration"}, {"enum": ["forever"]}],
+            "description": "How long rows are kept.",
+        },
+        "maintain": _maintain(),
         "engine": {"enum": list(ENGINES), "description": "`embedded` admits functions that Spark lacks."},
     }
     assert set(properties) == set(KEYS)
     table = _block(properties, "One table.")
     table["oneOf"] = [{"required": [key]} for key in ("source", "from", "sql")]
     return table
+
+
+def _maintain() -> dict[str, Any]:
+    size = _text("Files of this size are left alone.", pattern=f"^{SIZE.pattern}$", default="64 MB")
+    whole = {"type": "integer", "minimum": 1, "default": 100, "description": "Commits between two checkpoints."}
+    parts = {
+        "checkpoint_interval": whole,
+        "log_retention": _ref("duration", "Age under which a log entry stays."),
+        "compact": {"type": "boolean", "default": True, "description": "Put small files together."},
+        "target_file_size": size,
+        "z_order": _ref("names", "Columns along whose Z-curve compacted rows lie."),
+        "deleted_file_retention": _ref("duration", "How long a file stays that no version has any more."),
+    }
+    assert tuple(parts) == MAINTAIN_KEYS
+    return _block(parts, "What is done beside the writer.")
 
 
 def _window() -> dict[str, Any]:

@@ -26,6 +26,7 @@ from lodestream.project.components import read_component
 from lodestream.project.fields import Fields, column_name, expression, wrong_kind
 from lodestream.project.joins import read_join
 from lodestream.project.keys import INPUTS, KEYS, check_keys
+from lodestream.project.maintain import read_maintain, read_retention
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
 from lodestream.project.steps import (
@@ -121,7 +122,9 @@ class _TableReader:
         values["sql"] = fields.expression("sql")
         values["schedule"] = self.schedule()
         values["partition_by"] = distinct(fields.strings("partition_by"), self.mistakes, "partition_by")
-        values["retention_us"] = fields.duration("retention")
+        values["retention_us"] = read_retention(fields)
+        if "maintain" in nodes:
+            values["maintain"] = read_maintain(nodes["maintain"], self.mistakes)
         choices = {"drift": get_args(Drift), "emit": ("updates", "final"), "late": get_args(Late), "engine": ENGINES}
         for key, options in choices.items():
             if (choice := fields.choice(key, options)) is not None:

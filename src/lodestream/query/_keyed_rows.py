@@ -123,7 +123,7 @@ def read(
     full = to_arrow(schema)
     try:
         (path,) = disk.copies([os.path.join(root, add.file)])
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
             there = set(file.schema_arrow.names) - set(add.partition_values)
             found = [name for name in full.names if name in there]
             if not found:

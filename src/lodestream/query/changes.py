@@ -72,17 +72,21 @@ class Changes:
         disk: the lake's disk.
         lake: root folder of the lake.
         name: the table.
+        rows_max, bytes_max: bounds of what can be told of one version, row by row.
 
     Raises:
         DataLossRefused: there is no such table any more.
     """
 
-    def __init__(self, disk: Disk, lake: str, name: TableName) -> None:
+    def __init__(
+        self, disk: Disk, lake: str, name: TableName, *, rows_max: float = _ROWS_MAX, bytes_max: float = _BYTES_MAX
+    ) -> None:
         table = DeltaTable.open(disk, table_path(lake, name))
         if table is None:
             raise DataLossRefused("the table is gone", table=str(name))
         self.name = name
         self._disk, self._table = disk, table
+        self._rows_max, self._bytes_max = rows_max, bytes_max
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Stored] = OrderedDict()
 
@@ -90,6 +94,10 @@ class Changes:
         """The newest version, looked up. Raises CorruptionError when the table was made anew."""
         with self._lock:
             return self._table.refresh().version
+
+    def made_ms(self, version: int) -> int:
+        """When a version was made, milliseconds since 1970. Raises FileNotFoundError when the log no longer says."""
+        return read_commit(self._disk, self._table.path, version).timestamp_ms
 
     def reaches(self, version: int) -> bool:
         """Whether everything after a version can still be told."""
@@ -144,7 +152,7 @@ class Changes:
         schema = self._table.snapshot.metadata.schema
         came = [add for add in commit.adds if add.data_change]
         left = [] if commit.info.get("operation") in _UNTOLD else [*_gone(commit)]
-        if _anew(commit, came):
+        if _anew(commit) or self._too_much(commit, came):
             return Stored(schema, anew=True)
         try:
             return Stored(schema, self._rows(came), self._rows(left))
@@ -152,6 +160,11 @@ class Changes:
             if all(self._disk.exists(self._table.file_path(add)) for add in (*came, *left)):
                 raise
             raise DataLossRefused("files of the version are gone", version=version) from error
+
+    def _too_much(self, commit: Commit, came: list[AddFile]) -> bool:
+        rows = sum(add.num_records or 0 for add in came)
+        size = sum(add.size for add in came) + sum(one.size for one in commit.removes if one.data_change)
+        return commit.version > 0 and (rows > self._rows_max or size > self._bytes_max)
 
     def _rows(self, files: list[AddFile]) -> pa.Table | None:
         return self._table.read(files) if files else None
@@ -163,15 +176,9 @@ def _gone(commit: Commit) -> Iterator[AddFile]:
             yield AddFile(one.path, one.partition_values, one.size)
 
 
-def _anew(commit: Commit, came: list[AddFile]) -> bool:
-    """Whether a commit is more than rows that come and go, or more of them than can be told."""
-    if commit.version == 0:
-        return False
-    if commit.metadata is not None or commit.info.get("operation") in _BEGUN:
-        return True
-    rows = sum(add.num_records or 0 for add in came)
-    size = sum(add.size for add in came) + sum(one.size for one in commit.removes if one.data_change)
-    return rows > _ROWS_MAX or size > _BYTES_MAX
+def _anew(commit: Commit) -> bool:
+    """Whether a commit is more than rows that come and go."""
+    return commit.version > 0 and (commit.metadata is not None or commit.info.get("operation") in _BEGUN)
 
 
 def _without(rows: pa.Table, others: pa.Table) -> pa.Table:

@@ -7,6 +7,7 @@ table one of the lake.
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import functools
 import json
@@ -68,11 +69,25 @@ _SHOWN = frozenset({"DESCRIBE", "SUMMARY"})
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reference:
-    """A table that a query names, in lower case; `version` is that of `AT (VERSION => n)`, None for the newest."""
+    """A table that a query names, in lower case, and which version of it: the newest when neither is given.
+
+    Attributes:
+        layer, name: the table.
+        version: of `AT (VERSION => n)`.
+        time_us: of `AT (TIMESTAMP => '…')`, microseconds since 1970 UTC.
+    """
 
     layer: str
     name: str
     version: int | None = None
+    time_us: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The table's name without its layer, with the version or the time that is asked for."""
+        if self.version is not None:
+            return f"{self.name}@{self.version}"
+        return self.name if self.time_us is None else f"{self.name}@{self.time_us}us"
 
     def __str__(self) -> str:
         return f"{self.layer}.{self.name}"
@@ -116,9 +131,11 @@ class Statement:
 
 def view_name(reference: Reference) -> str:
     """The name by which the statement's text calls the table, within the schema of its layer."""
-    return reference.name if reference.version is None else f"{reference.name}@{reference.version}"
+    return reference.label
 
 
+_TIMES = frozenset({"timestamp", "timestamptz", "timestamp with time zone", "datetime", "date"})
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NOTHING = Relations()
 _KEPT, _KEPT_BYTES_MAX = 256, 2048
 """Statements whose reading is remembered, and how long one may be: a syntax tree takes hundreds of times its text."""
@@ -157,7 +174,7 @@ def _read(text: str, catalog: str | None, relations: Relations) -> Statement:
             text = row[0]
     except RecursionError:
         raise ConfigError("query is nested too deeply") from None
-    tables = tuple(sorted(check.tables, key=lambda one: (str(one), one.version or -1)))
+    tables = tuple(sorted(check.tables, key=lambda one: (one.layer, one.label)))
     names = None if check.all_columns or check.alone & check.called else frozenset(check.names)
     return Statement(text, tables, names, tuple(sorted(check.given)), check.parameters, tree)
 
@@ -309,9 +326,9 @@ class _Check:
         if item["catalog_name"] or layer not in LAYERS or not name.isidentifier():
             written = ".".join(part for part in (item["catalog_name"], item["schema_name"], item["table_name"]) if part)
             raise ConfigError("no such table; write bronze.name, silver.name or gold.name", table=written)
-        reference = Reference(layer, name, _version(item["at_clause"]))
+        reference = Reference(layer, name, *_moment(item["at_clause"]))
         self.tables.add(reference)
-        if reference.version is not None:
+        if reference.label != name:
             self.changed = True
             item["at_clause"] = None
             item["alias"] = item["alias"] or item["table_name"]
@@ -326,10 +343,32 @@ def _small_literal(item: Mapping[str, Any]) -> bool:
     return abs(int(literal["text"].replace("_", ""))) <= SIZE_MAX
 
 
-def _version(clause: Mapping[str, Any] | None) -> int | None:
+def _moment(clause: Mapping[str, Any] | None) -> tuple[int | None, int | None]:
+    """The version or the time of an AT clause; a time without a zone is UTC."""
     if clause is None:
-        return None
-    literal = clause["expr"].get("literal") or {}
-    if clause["unit"].upper() != "VERSION" or literal.get("kind") != "INTEGER" or "-" in literal["text"]:
-        raise ConfigError("only AT (VERSION => n) can be read; `lodestream table history` shows versions")
-    return int(literal["text"])
+        return None, None
+    inner = clause["expr"]
+    if inner["class"] == "CAST" and inner["type_expr"]["type_name"].lower() in _TIMES:
+        inner = inner["child"]
+    literal, unit = inner.get("literal") or {}, clause["unit"].upper()
+    if unit == "VERSION" and literal.get("kind") == "INTEGER" and "-" not in literal["text"]:
+        return int(literal["text"]), None
+    if unit == "TIMESTAMP" and literal.get("kind") == "STRING":
+        return None, moment_us(literal["text"])
+    raise ConfigError(
+        "only AT (VERSION => n) and AT (TIMESTAMP => '…') can be read; `lodestream table history` shows both"
+    )
+
+
+def moment_us(text: str) -> int:
+    """Microseconds since 1970 of a date or a time as ISO 8601 writes them; without a zone it is UTC.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        found = dt.datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ConfigError("not a time; write such as '2024-01-31 12:00:00'", value=text[:100]) from None
+    found = found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+    return (found - _EPOCH) // dt.timedelta(microseconds=1)

@@ -162,7 +162,8 @@ class QueryService:
         """Run one query; a snapshot of each table is read, whatever is written meanwhile.
 
         Args:
-            text: DuckDB SQL; tables are `layer.name`, `layer.name__quarantine`, or either `AT (VERSION => n)`.
+            text: DuckDB SQL; tables are `layer.name`, `layer.name__quarantine`, or either `AT (VERSION => n)`
+                or `AT (TIMESTAMP => '…')`.
             principal: who asks.
             door: where they came in, for the audit log.
             parameters: values of `$1`, `$2`, … or of each `?`.
@@ -299,6 +300,8 @@ class QueryService:
             raise no_such_table(name, self.tables(principal))
         version = as_of.get(name) if reference.version is None else reference.version
         try:
+            if reference.time_us is not None:
+                version = self.snapshots.version_at(name, reference.time_us)
             table, snapshot = self.snapshots.pin(name, version, lambda: self.tables(principal))
         except CorruptionError:
             if principal.is_owner:
@@ -457,4 +460,4 @@ def _pins(reads: Iterable[_Read]) -> dict[str, int]:
 
 
 def _label(reference: Reference) -> str:
-    return str(reference) if reference.version is None else f"{reference}@{reference.version}"
+    return f"{reference.layer}.{reference.label}"

@@ -1,29 +1,33 @@
-"""Keeps the logs of running tables short, beside the writers and never in their way."""
+"""Keeps running tables small and quick to read, beside their writers and never in their way."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lodestream.engines.embedded.history import flow_commit
 from lodestream.engines.embedded.sink_memory import needed
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.errors import LodestreamError
 from lodestream.lake.actions import HOT_TAG
-from lodestream.lake.layout import quarantine_name, table_path
+from lodestream.lake.compaction import due
+from lodestream.lake.layout import quarantine_name
 from lodestream.lake.log import list_log
 from lodestream.lake.paths import decode_path
 from lodestream.lake.table import DeltaTable
+from lodestream.lake.vacuum import vacuum
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
+from lodestream.runtime.care import Care
 
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """How often the log of a running table is looked after, and what is kept of it.
+    """How often running tables are looked after, and what is kept; None leaves it to each table's policy.
 
     Attributes:
         checkpoint_every: commits between two checkpoints.
@@ -31,20 +35,51 @@ class Upkeep:
         log_kept_us: age under which a log entry stays, microseconds.
         hot_kept_ms: age up to which a swapped-out file of open windows stays for its readers, milliseconds.
         look_every_s: pause between two rounds.
+        compact_every_s: pause between two looks at a table's small files; also looked at with each checkpoint.
+        expire_every_s: pause between two looks for rows past retention.
+        vacuum_every_s: pause between two vacuums of a table.
+        files_min: small files of one size that are put together, at least 2.
+        groups_at_end: how many groups of files a run that ends still puts together.
     """
 
-    checkpoint_every: int = 100
+    checkpoint_every: int | None = None
     versions_kept: int = 1_000
-    log_kept_us: int = 24 * 3600 * 1_000_000
+    log_kept_us: int | None = None
     hot_kept_ms: int = 60_000
     look_every_s: float = 1.0
+    compact_every_s: float = 600.0
+    expire_every_s: float = 600.0
+    vacuum_every_s: float = 3600.0
+    files_min: int = 16
+    groups_at_end: int = 4
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was done to one table in this run.
+
+    Attributes:
+        table: a handle of our own.
+        checkpoint: version of the newest checkpoint.
+        compacted_s, expired_s, vacuumed_s: when it was looked at last, by a clock that never goes back.
+    """
+
+    table: DeltaTable
+    checkpoint: int
+    compacted_s: float = -math.inf
+    expired_s: float = -math.inf
+    vacuumed_s: float = -math.inf
 
 
 class Maintenance:
-    """Writes a checkpoint of each table every so many commits, and deletes log entries that nobody needs.
+    """Looks after the tables of a run on a thread of its own, with handles of its own.
 
-    An entry is deleted when it is old, not among the newest, covered by two readable checkpoints, read by every flow
-    that streams from the table, and published by every sink that has begun.
+    Each table gets a checkpoint every so many commits; log entries that nobody needs are deleted; small files are put
+    together; rows past retention leave; files that no version, reader or writer needs are deleted. All of it goes
+    through commits that lose against the flow's, so a writer never waits for it.
+
+    A log entry is deleted when it is old, not among the newest, covered by two readable checkpoints, read by every
+    flow that streams from the table, and published by every sink that has begun.
 
     Args:
         tables: tables of this run; only they are looked after.
@@ -60,51 +95,91 @@ class Maintenance:
         around: Surroundings,
         upkeep: Upkeep | None = None,
     ) -> None:
-        self._names = list(tables)
         self._flows = flows
         self._around = around
         self._upkeep = upkeep or Upkeep()
-        self._tables: dict[TableName, DeltaTable] = {}
-        self._last: dict[TableName, int] = {}
+        names = [name for table in tables for name in (table, quarantine_name(table))]
+        self._cares = [Care.of(name, around, flows) for name in names]
+        self._seen: dict[TableName, _Seen] = {}
         self._deleted: set[tuple[str, str]] = set()
+        self._stopping = threading.Event()
+        self._left = math.inf
         self.errors = 0
 
     def run(self, stopping: threading.Event) -> None:
         """Look at every table again and again until `stopping` is set, and once more then."""
+        self._stopping = stopping
         while not stopping.wait(self._upkeep.look_every_s):
             self.look()
+        self._left = self._upkeep.groups_at_end
         self.look()  # short runs must not leave a long log behind
 
     def look(self) -> None:
         """One round; a failure is counted and tried again in the next one, for nothing depends on it."""
-        for name in self._names:
-            for table_name in (name, quarantine_name(name)):
-                try:
-                    self._look_after(table_name, name)
-                except (LodestreamError, FileNotFoundError):  # the latter: another process cleaned up as well
-                    self.errors += 1
+        for care in self._cares:
+            try:
+                self._look_after(care)
+            except (LodestreamError, FileNotFoundError):  # the latter: another process cleaned up as well
+                self.errors += 1
 
-    def _look_after(self, name: TableName, owner: TableName) -> None:
-        table = self._tables.get(name) or DeltaTable.open(self._around.disk, table_path(self._around.lake, name))
-        if table is None:
-            return
-        self._tables[name] = table
-        version = table.refresh().version
-        sinks = self._flows[owner].sinks if name == owner else ()
-        first, pinned = needed(self._around.disk, self._around.lake, sinks)
-        self._delete_hot_files(table, pinned)
-        if name not in self._last:
-            self._last[name] = max(list_log(self._around.disk, table.path).checkpoints, default=0)
-        if version - self._last[name] < self._upkeep.checkpoint_every:
-            return
+    def _look_after(self, care: Care) -> None:
+        seen = self._seen.get(care.name)
+        if seen is None:
+            table = care.open()
+            if table is None:
+                return
+            last = max(list_log(self._around.disk, table.path).checkpoints, default=0)
+            seen = self._seen[care.name] = _Seen(table, last)
+        version = seen.table.refresh().version
+        plan = self._flows[care.owner]
+        sinks = plan.sinks if care.name == care.owner else ()
+        _, pinned = needed(self._around.disk, self._around.lake, sinks)
+        self._delete_hot_files(seen.table, pinned)
+        now_s = time.monotonic()
+        every = self._upkeep.checkpoint_every or care.policy.checkpoint_interval
+        full = version - seen.checkpoint >= every
+        if full:
+            self._shorten_log(care, seen)
+        if full or now_s - seen.compacted_s >= self._upkeep.compact_every_s:
+            seen.compacted_s = now_s
+            self._compact(care, seen.table)
+        if now_s - seen.expired_s >= self._upkeep.expire_every_s:
+            seen.expired_s = now_s
+            care.expire(seen.table, care.past(seen.table))
+        if now_s - seen.vacuumed_s >= self._upkeep.vacuum_every_s:
+            seen.vacuumed_s = now_s
+            vacuum(seen.table, care.unneeded(seen.table), self._hurried)
+
+    def _shorten_log(self, care: Care, seen: _Seen) -> None:
         now_us = self._around.clock()
-        self._last[name] = table.checkpoint(now_us)
-        needed_from = self._needed_from(name, table, owner)
-        table.clean_log(
-            keep_versions=self._upkeep.versions_kept,
-            needed_from=needed_from if first is None else min(first, needed_from),
-            older_than_us=now_us - self._upkeep.log_kept_us,
+        seen.checkpoint = seen.table.checkpoint(now_us, care.policy.deleted_file_retention_us)
+        kept_us = self._upkeep.log_kept_us
+        seen.table.clean_log(
+            keep_versions=self._upkeep.versions_kept, needed_from=care.needed_from(seen.table),
+            older_than_us=now_us - (care.policy.log_retention_us if kept_us is None else kept_us),
         )  # fmt: skip
+
+    def _compact(self, care: Care, table: DeltaTable) -> None:
+        """Put small files together, no more than the end of a run has time for."""
+        if not care.policy.compact or care.replaced_whole:
+            return
+        calm_ms = self._around.clock() // 1000 - (self._upkeep.hot_kept_ms if self._rewrites(care) else 0) + 1
+        groups = due(
+            table.snapshot.files.values(), target_bytes=care.policy.target_file_size,
+            files_min=self._upkeep.files_min, changed_before_ms=calm_ms,
+        )  # fmt: skip
+        for group in groups:
+            if self._left <= 0 or (self._hurried() and self._left == math.inf):
+                return
+            self._left -= 1
+            care.compact(table, [group], care.policy)
+
+    def _rewrites(self, care: Care) -> bool:
+        """Whether the flow itself replaces files that are not hot."""
+        return care.name == care.owner and self._flows[care.owner].table.late == "update"
+
+    def _hurried(self) -> bool:
+        return self._stopping.is_set()
 
     def _delete_hot_files(self, table: DeltaTable, pinned: frozenset[str]) -> None:
         """Delete files of open windows that were swapped out a while ago, but for those a sink compares with."""
@@ -116,21 +191,3 @@ class Maintenance:
                 with contextlib.suppress(FileNotFoundError):
                     self._around.disk.unlink(os.path.join(table.path, decode_path(path, table.path)))
                 self._deleted.add((table.path, path))
-
-    def _needed_from(self, name: TableName, table: DeltaTable, owner: TableName) -> int:
-        """The first version that a flow still has to read: a stream behind us, or the table's own at recovery."""
-        own = flow_commit(table, owner)
-        needed = [own.version if own else table.snapshot.version]
-        for reader, plan in self._flows.items():
-            if plan.upstream == name:
-                needed.append(self._read_upto(reader, "upto") + 1)
-            if plan.join is not None and plan.join.join.table == name:
-                needed.append(self._read_upto(reader, "joined_upto") + 1)
-        return min(needed)
-
-    def _read_upto(self, reader: TableName, which: str) -> int:
-        table = DeltaTable.open(self._around.disk, table_path(self._around.lake, reader))
-        if table is None:
-            return -1
-        commit = flow_commit(table, reader)
-        return int(commit.info.get(which, -1)) if commit else -1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.publish import SinkFlow
 from lodestream.engines.embedded.surroundings import Committed
-from lodestream.errors import ConflictError, LodestreamError, TransientError
+from lodestream.errors import ConflictError, LodestreamError, RewrittenError, TransientError
 from lodestream.model.table import FlowName, TableName
 from lodestream.ports.source import Waiter
 
@@ -134,6 +134,8 @@ class Worker:
             while not board.stopping.is_set():
                 try:
                     self._work()
+                except RewrittenError:
+                    continue  # maintenance moved rows that the batch replaces; it goes again from where they are now
                 except ConflictError:
                     self.status.state = "standby"
                     self._pause(self._standby_s)

@@ -90,6 +90,10 @@ class ThroughDisk:
         """See `Disk.size`."""
         return self.inner.size(path)
 
+    def modified_ms(self, path: str) -> int:
+        """See `Disk.modified_ms`."""
+        return self.inner.modified_ms(path)
+
     def exists(self, path: str) -> bool:
         """See `Disk.exists`."""
         return self.inner.exists(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from lodestream.engines.embedded.frames import ROW, numbered, quoted
 from lodestream.engines.embedded.handover import Handover
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused
 from lodestream.lake.actions import AddFile, Commit, RemoveFile
+from lodestream.lake.compaction import by_age
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import Publish
 from lodestream.ports.sink import Changes
@@ -76,7 +76,7 @@ class TableChanges:
             yield self._net(span)
         elif span.whole:
             first = 0
-            for add in _by_age(self._table.read_version(span.upto)):
+            for add in by_age(self._table.read_version(span.upto)):
                 rows = self._rows([add])
                 yield Changes(span.upto, first, rows)
                 first += len(rows)
@@ -175,13 +175,3 @@ def _net_files(commits: Iterable[Commit]) -> tuple[list[AddFile], list[AddFile]]
 
 def _file(remove: RemoveFile) -> AddFile:
     return AddFile(remove.path, remove.partition_values, remove.size)
-
-
-def _by_age(adds: Iterable[AddFile]) -> list[AddFile]:
-    """Files in the order in which they joined; names that begin with the batch number decide within a millisecond."""
-
-    def age(add: AddFile) -> tuple[int, int, str]:
-        name = os.path.basename(add.file)
-        return add.modification_time, len(name), name
-
-    return sorted(adds, key=age)

@@ -1,0 +1,109 @@
+"""Retention: rows that are older than the table keeps them leave in one commit that readers pass over."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lodestream.errors import ConflictError, CorruptionError
+from lodestream.lake.actions import AddFile, RemoveFile
+from lodestream.lake.compaction import by_age, newest_ms
+from lodestream.lake.crash import point
+from lodestream.lake.table import DeltaTable
+
+RETENTION = "RETENTION"
+"""Operation of a commit that lets old rows go."""
+_SUFFIX = "/retention"
+_DAY = dt.timedelta(days=1)
+
+
+def retention_id(application: str) -> str:
+    """The Delta application id whose version counts the rows that retention took from a flow's table."""
+    return application + _SUFFIX
+
+
+def expired(files: Iterable[AddFile], partition_columns: Iterable[str], *, before_ms: int) -> list[AddFile]:
+    """Files all of whose rows are past retention, oldest first; never one of open windows.
+
+    A row is past it when it was committed before `before_ms` and, in a table partitioned by time, its partition ended
+    before then too: old events that came today are kept as long as any others.
+
+    Args:
+        files: live files.
+        partition_columns: those of the table.
+        before_ms: now less the retention, milliseconds since 1970.
+    """
+    columns = tuple(partition_columns)
+    found = []
+    for add in files:
+        end = partition_end_ms(add, columns)
+        if not add.hot and newest_ms(add) < before_ms and (end is None or end <= before_ms):
+            found.append(add)
+    return by_age(found)
+
+
+def partition_end_ms(add: AddFile, partition_columns: tuple[str, ...]) -> int | None:
+    """When the time that a file's partition stands for is over, milliseconds since 1970.
+
+    The first partition column that tells a time does: a date, `<column>_month` (its first day) or `<column>_year`.
+    None when there is none, or it is NULL.
+    """
+    for name in partition_columns:
+        text = add.partition_values.get(name)
+        if not text:
+            continue
+        try:
+            if name.endswith("_year"):
+                return _ms(dt.date(int(text) + 1, 1, 1))
+            day = dt.date.fromisoformat(text)
+        except (ValueError, OverflowError):
+            continue
+        try:
+            if name.endswith("_month"):
+                return _ms((day.replace(day=28) + 4 * _DAY).replace(day=1))
+            return _ms(day + _DAY)
+        except OverflowError:
+            return None
+    return None
+
+
+def expire(table: DeltaTable, files: list[AddFile], *, application: str, clock_us: int) -> int:
+    """Let the files go in one commit; they stay on disk until a vacuum, and earlier versions readable until then.
+
+    The number of rows that left so far is kept as the version of `retention_id(application)`, so that a proof that
+    every row is somewhere can tell these from lost ones.
+
+    Returns:
+        The rows that left; 0 when there was nothing, or a writer was first.
+    """
+    rows = sum(_rows(table, add) for add in files)
+    if not rows:
+        return 0
+    txn = retention_id(application)
+    so_far = max(table.snapshot.txns.get(txn, 0), 0)
+    try:
+        table.commit(
+            removes=[RemoveFile.of(add) for add in files], txn=(txn, so_far + rows),
+            info={"expired_rows": rows}, clock_us=clock_us, operation=RETENTION,
+        )  # fmt: skip
+    except ConflictError:
+        return 0
+    point("retention.done")
+    return rows
+
+
+def _rows(table: DeltaTable, add: AddFile) -> int:
+    if (count := add.num_records) is not None:
+        return count
+    try:
+        (path,) = table.disk.copies([table.file_path(add)])
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptionError("data file is missing or damaged", path=table.file_path(add)) from error
+
+
+def _ms(day: dt.date) -> int:
+    return int(dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC).timestamp() * 1000)
