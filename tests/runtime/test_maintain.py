@@ -197,8 +197,8 @@ def test_rows_may_be_kept_for_ever(tmp_path: Path) -> None:
     assert len(lab.rows("bronze.e")) == 1
 
 
-def test_a_correction_goes_on_after_compaction(tmp_path: Path) -> None:
-    """The flow removes files of closed windows that maintenance has just put together."""
+def _corrected(tmp_path: Path) -> Lab:
+    """Five windows of one row each, the last two of them open."""
     lab = Lab(tmp_path / "p")
     lab.table("bronze.e", BRONZE.replace("id: string", "id: string, at: timestamp"))
     lab.table(
@@ -209,9 +209,26 @@ def test_a_correction_goes_on_after_compaction(tmp_path: Path) -> None:
     for minute in range(5):
         lab.events([{"id": f"x{minute}", "at": f"2024-01-01T00:0{minute}:00Z"}])
         lab.run()
+    return lab
+
+
+def test_a_correction_goes_on_after_compaction(tmp_path: Path) -> None:
+    """The flow removes files of closed windows that maintenance has just put together."""
+    lab = _corrected(tmp_path)
     _at(lab, ["gold.w"], 1, files_min=2)
     assert len(lab.delta("gold.w").files()) == 1
     lab.events([{"id": "late", "at": "2024-01-01T00:01:30Z"}])
     lab.run()
     assert [row["n"] for row in sorted(lab.rows("gold.w"), key=lambda row: row["window_start"])] == [1, 2, 1]
     lab.reconcile()
+
+
+def test_a_window_whose_rows_have_left_is_not_computed_again(tmp_path: Path) -> None:
+    lab = _corrected(tmp_path)
+    before = lab.rows("gold.w")
+    _at(lab, ["bronze.e"], 100)
+    assert lab.rows("bronze.e") == []
+    lab.events([{"id": "late", "at": "2024-01-01T00:01:30Z"}])
+    lab.run()
+    assert lab.rows("gold.w") == before
+    assert [(row["kind"], row["_position"]) for row in lab.quarantine("gold.w")] == [("late", 0)]

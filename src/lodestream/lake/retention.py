@@ -12,17 +12,25 @@ from lodestream.errors import ConflictError, CorruptionError
 from lodestream.lake.actions import AddFile, RemoveFile
 from lodestream.lake.compaction import by_age, newest_ms
 from lodestream.lake.crash import point
+from lodestream.lake.layout import app_id, epoch_of
 from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
 
 RETENTION = "RETENTION"
 """Operation of a commit that lets old rows go."""
-_SUFFIX = "/retention"
+_SUFFIX, _REACHED = "/retention", "/retention_ms"
 _DAY = dt.timedelta(days=1)
 
 
 def retention_id(application: str) -> str:
     """The Delta application id whose version counts the rows that retention took from a flow's table."""
     return application + _SUFFIX
+
+
+def kept_from_us(table: DeltaTable, name: TableName) -> int:
+    """Rows that were committed before may have left by retention, microseconds since 1970; 0 when none has."""
+    application = app_id(name, epoch_of(table.snapshot.metadata.configuration))
+    return max(table.snapshot.txns.get(application + _REACHED, -1) + 1, 0) * 1000
 
 
 def expired(files: Iterable[AddFile], partition_columns: Iterable[str], *, before_ms: int) -> list[AddFile]:
@@ -74,7 +82,7 @@ def expire(table: DeltaTable, files: list[AddFile], *, application: str, clock_u
     """Let the files go in one commit; they stay on disk until a vacuum, and earlier versions readable until then.
 
     The number of rows that left so far is kept as the version of `retention_id(application)`, so that a proof that
-    every row is somewhere can tell these from lost ones.
+    every row is somewhere can tell these from lost ones; beside it, when the newest of them was committed.
 
     Returns:
         The rows that left; 0 when there was nothing, or a writer was first.
@@ -82,11 +90,13 @@ def expire(table: DeltaTable, files: list[AddFile], *, application: str, clock_u
     rows = sum(_rows(table, add) for add in files)
     if not rows:
         return 0
-    txn = retention_id(application)
-    so_far = max(table.snapshot.txns.get(txn, 0), 0)
+    so_far, reached = (table.snapshot.txns.get(application + suffix, 0) for suffix in (_SUFFIX, _REACHED))
+    txn = {application + _SUFFIX: so_far + rows}
+    if (newest := max(map(newest_ms, files))) > reached:
+        txn[application + _REACHED] = newest
     try:
         table.commit(
-            removes=[RemoveFile.of(add) for add in files], txn=(txn, so_far + rows),
+            removes=[RemoveFile.of(add) for add in files], txn=txn,
             info={"expired_rows": rows}, clock_us=clock_us, operation=RETENTION,
         )  # fmt: skip
     except ConflictError:

@@ -91,13 +91,15 @@ class Batch:
 
     `joined` are those of the other stream of a join, which are known as `table/_source`, `_position` to it. `pins` are
     the rows of each lookup table in the version pinned for this batch. `watermark_us` is the watermark of the table
-    above, whose windows the rows are: windows of windows have no watermark of their own.
+    above, whose windows the rows are: windows of windows have no watermark of their own. Closed windows that begin
+    before `kept_us` are not opened again, for rows of them may be gone.
     """
 
     rows: Sequence[Row] = ()
     pins: Mapping[TableName, Sequence[Row]] = field(default_factory=dict)
     joined: Sequence[Row] = ()
     watermark_us: int | None = None
+    kept_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ def run_batch(spec: Spec, state: State, batch: Batch) -> Outcome:
         return _join_streams(spec, spec.join, (rows, joined), state, mark, gone)
     rows = _compute_groups(spec, rows, gone)
     missed: dict[Position, tuple[int, ...]] = {}
-    rows, state, closed = _window(spec, rows, state, mark, gone, missed)
+    rows, state, closed = _window(spec, rows, state, mark, batch.kept_us, gone, missed)
     rows, state = _change(spec, rows, state, mark, gone)
 
     kept = {position_of(row): Disposition("output") for row in rows}
@@ -355,6 +357,7 @@ def _window(
     rows: list[Row],
     state: State,
     mark: Watermark,
+    kept_us: int,
     gone: dict[Position, Disposition],
     missed: dict[Position, tuple[int, ...]],
 ) -> tuple[list[Row], State, tuple[WindowKey, ...]]:
@@ -368,15 +371,16 @@ def _window(
         time_us = row[spec.event_time.column]
         starts = open_starts(time_us, spec.window, mark)
         past = tuple(start for start in starts_of(time_us, spec.window) if start not in starts)
-        if spec.late == "update":
-            for key in [(start, row["_group"]) for start in past]:
-                corrected[key] = (*corrected.get(key, state.covered.get(key, ())), row)
-        elif not starts:
+        again = tuple(start for start in past if spec.late == "update" and start >= kept_us)
+        past = tuple(start for start in past if start not in again)
+        for key in [(start, row["_group"]) for start in again]:
+            corrected[key] = (*corrected.get(key, state.covered.get(key, ())), row)
+        if not starts and not again:
             gone[position_of(row)] = Disposition("late", ("late",))
             continue
         kept.append(row)
         added += [((start, row["_group"]), row) for start in starts]
-        if past and spec.late == "quarantine":
+        if past:
             missed[position_of(row)] = past
     touched, closed, opened = fold(added, state.opened, spec.window, mark)
     written = {**(touched if spec.emit == "updates" else closed), **corrected}

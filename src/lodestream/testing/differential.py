@@ -157,7 +157,7 @@ def _batches(
             pins[USERS] = [row for batch in sorted(seen) for row in known[batch - 1]]
         if str(HISTORY) in plan.pins:
             pins[HISTORY] = list[Row](flows[HISTORY].table.at(plan.pins[str(HISTORY)]))
-        yield Batch(_between(upstream, rows, plan.after, plan.upto), pins)
+        yield Batch(_between(upstream, rows, plan.after, plan.upto), pins, kept_us=plan.kept_us)
 
 
 def _with_joined(flow: _Flow, batches: Sequence[Batch], other: _Flow, rows: Sequence[Sequence[Row]]) -> list[Batch]:

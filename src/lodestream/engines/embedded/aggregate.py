@@ -23,11 +23,14 @@ def aggregate(passing: Pass, step: Aggregation) -> None:
     if len(rows):
         row, start_us = assign(rows.column(passing.event_column).cast(pa.int64()), step.window)
         on_time = start_us + step.window.span_us > passing.batch.late_us
-        if (passing.batch.accept_late or step.late == "update") and not isinstance(step.window, Session):
+        again = (passing.batch.accept_late or step.late == "update") and not isinstance(step.window, Session)
+        taken = on_time | (start_us >= passing.batch.kept_us) if again else on_time
+        if not taken.all():
+            rows, row, start_us = _reject_late_windows(passing, row, start_us, taken)
+            on_time = on_time[taken]
+        if again:
             passing.out.reopened = frozenset(start_us[~on_time].tolist())
             row, start_us = row[on_time], start_us[on_time]
-        elif not on_time.all():
-            rows, row, start_us = _reject_late_windows(passing, row, start_us, on_time)
         if len(row):
             hashes = position_digest(rows.column("_source"), rows.column("_position"))
             spread = rows.select([c for c in rows.column_names if c in windows.needed])

@@ -266,6 +266,7 @@ class Flow:
                 definition=self.plan.definition, after=self.state.upto, upto=self.state.upto,
                 joined_after=self.state.joined_upto, joined_upto=self.state.joined_upto,
                 pins=self._lookups.pins(), late_us=self.state.late_us, evict_us=self.state.late_us,
+                kept_us=self.input.kept_from_us() if isinstance(self.input, StreamInput) else 0,
                 replay=tuple(positions), accept_late=accept_late, mended=texts, answers=self.state.answers,
             )  # fmt: skip
             standing = self.store.put_plan(plan)
@@ -303,6 +304,7 @@ class Flow:
             pins=planned.pins or self._lookups.pins(),
             late_us=self.state.late_us,
             evict_us=evict_us,
+            kept_us=self.input.kept_from_us() if isinstance(self.input, StreamInput) else 0,
             **self.enrichment.counted(clock_us),
         )
 

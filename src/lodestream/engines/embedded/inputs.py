@@ -22,6 +22,7 @@ from lodestream.lake.actions import AddFile, Commit
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import epoch_of, table_path
 from lodestream.lake.log import commit_path
+from lodestream.lake.retention import kept_from_us
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchKind, BatchPlan, SourceRange
@@ -242,6 +243,11 @@ class StreamInput:
         if not parts:
             return self._schema.empty_table()
         return self._rows(pa.concat_tables(parts, promote_options="permissive"))
+
+    def kept_from_us(self) -> int:
+        """Rows committed before may have left by retention; as of the version that was looked at last."""
+        table = self._upstream()
+        return 0 if table is None else kept_from_us(table, self._name)
 
     def _rows(self, found: pa.Table) -> pa.Table:
         """Windows get the time and the positions that they have as rows."""

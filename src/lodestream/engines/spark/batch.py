@@ -40,7 +40,7 @@ from lodestream.model.types import Schema
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-_KEPT, _LATE_STARTS = "_first_of_key", "_late_starts"
+_KEPT, _LATE_STARTS, _REOPENED = "_first_of_key", "_late_starts", "_reopened"
 _FATES = (FATE, HITS, WARNED, FAILED)
 _KINDS = ("quarantine", "late", "duplicate", "dropped", RAW_FATE)
 
@@ -103,12 +103,12 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, held:
         if WINDOW_ERRORS not in rows.columns:
             rows = with_window_errors(rows, window)
         rows = aside(rows, f"size({WINDOW_ERRORS}) > 0", "'quarantine'", WINDOW_ERRORS)
-        rows = _windows_missed(rows, window, watermark.event_time.column, batch.late_us)
+        rows = _windows_missed(rows, window, watermark.event_time.column, batch)
     if plan.join is not None:
         return _joined(rows, stream, plan, batch, held, given)
-    noted = window is not None and window.late == "quarantine"
+    noted = window is not None
     counts, max_event_us = _counts(rows, batch, rules=_rules(plan), windows=noted)
-    reopened = _reopened(rows) if window is not None and not noted else frozenset[int]()
+    reopened = _reopened(rows) if window is not None and window.late == "update" else frozenset[int]()
     output = None
     if window is None and counts.get("output"):
         output = rows.where(f"{FATE} IS NULL")
@@ -176,26 +176,33 @@ def _looked_up(rows: DataFrame, step: LookUp, number: int, pins: Mapping[str, in
     return aside(joined, many, "'quarantine'", f"array('lookup_ambiguous', 'lookup:{table}')").drop(many)
 
 
-def _windows_missed(rows: DataFrame, step: Aggregation, column: str, late_us: int) -> DataFrame:
+def _windows_missed(rows: DataFrame, step: Aggregation, column: str, batch: BatchPlan) -> DataFrame:
     """Rows late for all their windows are late; those late for some go on, with the starts that they missed.
 
-    With `late: update` all go on, with the starts of the closed windows that they open again.
+    With `late: update` they go on, with the starts of the closed windows that they open again, unless rows of all of
+    those may be gone.
     """
+    late_us = batch.late_us
     time = f"unix_micros({quoted(column)})"
     if isinstance(step.window, Session):  # what counts is the session that a row would be by itself
         rows = aside(rows, f"{time} + {step.window.gap_us} <= {late_us}", "'late'", "array('late')")
-        return rows.selectExpr("*", f"cast(NULL AS array<bigint>) AS {_LATE_STARTS}")
+        none = "cast(NULL AS array<bigint>)"
+        return rows.selectExpr("*", f"{none} AS {_LATE_STARTS}", f"{none} AS {_REOPENED}")
     every, slide = step.window.every_us, step.window.step_us
     starts = f"transform(sequence(0, {-(-every // slide) - 1}), k -> {time} - pmod({time}, {slide}) - k * {slide})"
-    late = f"filter({starts}, s -> s + {every} > {time} AND s + {every} <= {late_us})"
-    on_time = f"exists({starts}, s -> s + {every} > {time} AND s + {every} > {late_us})"
-    if step.late == "quarantine":
-        rows = aside(rows, f"NOT {on_time}", "'late'", "array('late')")
-    return rows.selectExpr("*", f"CASE WHEN {FATE} IS NULL THEN array_sort({late}) END AS {_LATE_STARTS}")
+    again = f"s >= {batch.kept_us}" if step.late == "update" else "false"
+    closed = f"s + {every} > {time} AND s + {every} <= {late_us}"
+    taken = f"exists({starts}, s -> s + {every} > {time} AND (s + {every} > {late_us} OR {again}))"
+    rows = aside(rows, f"NOT {taken}", "'late'", "array('late')")
+    missed, reopened = (f"array_sort(filter({starts}, s -> {closed} AND {which}))" for which in (f"NOT {again}", again))
+    return rows.selectExpr(
+        "*", *(f"CASE WHEN {FATE} IS NULL THEN {found} END AS {name}"
+               for found, name in ((missed, _LATE_STARTS), (reopened, _REOPENED))),
+    )  # fmt: skip
 
 
 def _reopened(rows: DataFrame) -> frozenset[int]:
-    starts = rows.selectExpr(f"explode({_LATE_STARTS}) AS start").distinct()
+    starts = rows.selectExpr(f"explode({_REOPENED}) AS start").distinct()
     return frozenset(row["start"] for row in starts.collect())
 
 
