@@ -16,7 +16,7 @@ def in_our_words(text: str, table: str) -> LodestreamError:
     short = text.splitlines()[0][:500] if text else "no reason given"
     if (raised := raised_by_worker(text)) is not None:
         return raised
-    if "failed to connect back" in text:
+    if "failed to connect back" in text or "CANNOT_OPEN_SOCKET" in text:
         return TransientError("a Python worker of Spark did not start in time", table=table)
     if "state" in text and ("CANNOT_LOAD_STATE_STORE" in text or "does not exist" in text):
         return CorruptionError("Spark's state is lost", table=table, cause=short)
