@@ -9,6 +9,8 @@ from lodestream.model.table import TableName
 
 QUARANTINE_SUFFIX = "__quarantine"
 EPOCH_PROPERTY = "lodestream.epoch"
+ERASURE_PROPERTY = "lodestream.erasure"
+"""The last erasure that went through a table, and the first batch that did: `<id>@<batch>`."""
 
 
 def table_path(lake: str, name: TableName) -> str:
@@ -24,6 +26,17 @@ def quarantine_name(name: TableName) -> TableName:
 def flow_folder(lake: str, name: TableName) -> str:
     """Folder of what a table's flow keeps: plans and state of each epoch."""
     return os.path.join(lake, "_lodestream", "flows", str(name))
+
+
+def erased_by(configuration: Mapping[str, str]) -> tuple[str, int]:
+    """The id of the last erasure that a table's properties name, and the first batch of it; ("", 0) for none."""
+    erasure, _, batch = configuration.get(ERASURE_PROPERTY, "").partition("@")
+    return erasure, int(batch or 0)
+
+
+def erasures_folder(lake: str) -> str:
+    """Folder of what was erased from the lake: who asked when, and keyed hashes of whom, never the values."""
+    return os.path.join(lake, "_lodestream", "erasures")
 
 
 def failure_note(lake: str, name: TableName) -> str:

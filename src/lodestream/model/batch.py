@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-BatchKind = Literal["data", "no_data", "replay", "refresh"]
+BatchKind = Literal["data", "no_data", "replay", "refresh", "erase"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,33 @@ class Mend:
 
 
 @dataclass(frozen=True, slots=True)
+class Erasing:
+    """What a batch of kind `erase` takes out of a table, beside the positions in `BatchPlan.replay`.
+
+    Attributes:
+        erasure: id of the erasure; those of later ones are greater.
+        time_us: when it was asked for, microseconds since 1970 UTC; earlier plans do not know of it.
+        windows: windows that go whatever their rows are, as (start in microseconds since 1970, `_digest`).
+        again: whether windows that keep rows are computed again, because a measure may show a value of the subject.
+        vanished: whether rows leave that were taken in from the upstream table and that it no longer has.
+    """
+
+    erasure: str
+    time_us: int
+    windows: tuple[tuple[int, int], ...] = ()
+    again: bool = False
+    vanished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class BatchPlan:
     """Plan N of a flow: written once, before the batch runs; whoever finds it runs exactly this.
 
     Attributes:
         epoch: the rebuild generation of the flow.
         batch: N, from 1.
-        kind: `data`, `no_data` (only the watermark moved), `replay` of quarantined rows, `refresh` of a query.
+        kind: `data`, `no_data` (only the watermark moved), `replay` of quarantined rows, `refresh` of a query, `erase`
+            (rows leave, none comes).
         ranges: source ranges to read (ingest flows).
         after: upstream version read before this batch (stream flows), -1 for none.
         upto: last upstream version of this batch, inclusive.
@@ -77,10 +97,11 @@ class BatchPlan:
         evict_us: W(n): windows ending at or before it close in this batch; keys expiring by then leave state.
         clock_us: the batch's time; `_ingest_time` of its rows, microseconds since 1970 UTC.
         definition: `FlowPlan.definition` it was made for.
-        replay: positions to take again from quarantine, as (source, position), and options.
+        replay: positions to take again from quarantine, or to erase, as (source, position).
         mended: rows of `replay` that are taken in another form, as (source, position, `Mend.to_json`).
         answers: how many entries of the flow's answers count in this batch, for a flow that asks; -1 for others.
         expired_us: rows that wait since then or longer go on without an answer.
+        erasing: what else is erased, in a batch that does.
         owner: member who made it, in a flow that processes share, and runs it while it lives; empty for anybody.
     """
 
@@ -103,11 +124,15 @@ class BatchPlan:
     mended: tuple[tuple[str, int, str], ...] = ()
     answers: int = -1
     expired_us: int = 0
+    erasing: Erasing | None = None
     owner: str = ""
 
     def to_json(self) -> bytes:
         """The plan as one line of canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+        told = asdict(self)
+        if self.erasing is None:
+            del told["erasing"]
+        return json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> BatchPlan:
@@ -116,4 +141,7 @@ class BatchPlan:
         raw["ranges"] = tuple(SourceRange(**r) for r in raw["ranges"])
         raw["replay"] = tuple((source, position) for source, position in raw["replay"])
         raw["mended"] = tuple((source, position, text) for source, position, text in raw.get("mended", ()))
+        if erasing := raw.get("erasing"):
+            windows = tuple((start, digest) for start, digest in erasing["windows"])
+            raw["erasing"] = Erasing(**(erasing | {"windows": windows}))
         return cls(**raw)

@@ -13,12 +13,13 @@ from urllib.parse import unquote
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from lodestream.errors import CorruptionError
-from lodestream.lake.layout import app_id, epoch_of, flow_folder
+from lodestream.lake.layout import ERASURE_PROPERTY, app_id, epoch_of, flow_folder
 from lodestream.model.table import TableName
 
 I64 = npt.NDArray[np.int64]
@@ -101,6 +102,22 @@ def expired_rows(table: DeltaTable, application: str) -> int:
 def expired_above(table: DeltaTable | None, name: TableName) -> int:
     """The same for a table by its name; 0 when it is not there."""
     return 0 if table is None else expired_rows(table, app_id(name, epoch_of(table.metadata().configuration)))
+
+
+def read_upto(path: str, name: TableName, table: DeltaTable, columns: Iterable[str]) -> pa.Table:
+    """The rows that the table `name` at `path` had at the version of `table`, but for those that were erased since.
+
+    Where rows were erased, files of older versions may be gone; the batch that brought a row then says if it was there.
+    """
+    newest, wanted = DeltaTable(path), list(columns)
+    configuration = newest.metadata().configuration
+    if ERASURE_PROPERTY not in configuration or newest.version() == table.version():
+        return read_columns(table, wanted)
+    last = last_batch(table, app_id(name, epoch_of(configuration)))
+    rows = read_columns(newest, list(dict.fromkeys([*wanted, "_batch"])))
+    if not len(rows):
+        return rows.select(wanted)
+    return rows.filter(pc.less_equal(rows.column("_batch").cast(pa.int64()), last)).select(wanted)
 
 
 def last_batch(table: DeltaTable, app_id: str) -> int:

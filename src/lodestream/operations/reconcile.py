@@ -40,6 +40,7 @@ from lodestream.operations.positions import (
     multiline_rows,
     open_table,
     read_columns,
+    read_upto,
 )
 from lodestream.operations.reconcile_changes import columns_held, columns_needed, judge
 from lodestream.operations.reconcile_joins import check_join
@@ -49,7 +50,7 @@ from lodestream.operations.waiting_positions import waiting_positions
 if TYPE_CHECKING:
     from lodestream.ports.plugins import Resolve
 
-KINDS = ("quarantine", "late", "duplicate", "dropped")
+KINDS = ("quarantine", "late", "duplicate", "dropped", "erased")
 _EXAMPLES = 5
 _NONE: I64 = np.empty(0, np.int64)
 _Key = tuple[int, tuple[object, ...]]
@@ -178,7 +179,8 @@ class Check:
             return self.source_positions(first, consumed_ranges(self.lake, self.name, epoch, batch))
         assert self.plan.upstream
         upto = int(str(info.get("upto", -1)))
-        upstream = open_table(table_path(self.lake, self.plan.upstream), upto if upto >= 0 else None)
+        path = table_path(self.lake, self.plan.upstream)
+        upstream = open_table(path, upto if upto >= 0 else None)
         self.let_go_above = expired_above(upstream, self.plan.upstream)
         if upstream is None or upto < 0:
             empty = pa.schema([("_source", pa.string()), ("_position", pa.int64())])
@@ -188,10 +190,14 @@ class Check:
         if isinstance(first, ReadTable) and first.windows is not None:
             groups = {named.text.strip() for named in self.plan.table.group_by} & have
             columns = dict.fromkeys([WINDOW_START, WINDOW_END, *first.windows, *sorted(groups)])
-            self.upstream = as_rows(read_columns(upstream, list(columns)), self.plan.upstream, first.windows)
+            self.upstream = as_rows(
+                read_upto(path, self.plan.upstream, upstream, columns), self.plan.upstream, first.windows
+            )
             return self.coder.encode(self.upstream.column("_source"), self.upstream.column("_position"))
         groups = {named.text.strip() for named in self.plan.table.group_by} & have
-        self.upstream = read_columns(
+        self.upstream = read_upto(
+            path,
+            self.plan.upstream,
             upstream,
             list(dict.fromkeys(["_source", "_position", *self.event_columns(), *sorted(groups), *self.deciding()])),
         )

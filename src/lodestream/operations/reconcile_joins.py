@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from lodestream.lake.layout import table_path
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import JOIN_META, TableName
-from lodestream.operations.positions import I64, Coder, open_table, read_columns
+from lodestream.operations.positions import I64, Coder, open_table, read_columns, read_upto
 from lodestream.query.quoting import quoted
 
 _KEYS = ("_source", "_position")
@@ -114,7 +114,7 @@ class _Check:
         wanted = list(dict.fromkeys([*_KEYS, *columns]))
         if table is None:
             return pa.table({name: pa.array([], pa.int64()) for name in (_PLACE, *wanted)})
-        rows = read_columns(table, wanted)
+        rows = read_upto(table_path(self.lake, name), name, table, wanted)
         keys = self.coder.encode(_named(rows.column("_source"), prefix), rows.column("_position"))
         return rows.append_column(_PLACE, pa.array(keys))
 

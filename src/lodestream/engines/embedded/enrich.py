@@ -98,6 +98,15 @@ class Enrichment:
         assert self._desk is not None
         self._desk.run(passing, step)
 
+    def questions(self, rows: pa.Table) -> list[str]:
+        """The identities of the questions that rows ask, as they stand in front of the step."""
+        return [] if self._desk is None else self._desk.keys(rows)
+
+    def forget(self, questions: set[str]) -> None:
+        """Take what these questions came to out of the ledger, durably."""
+        if self._desk is not None:
+            self._desk.erase(questions)
+
     def committed(self) -> None:
         """The last batch is durable: ask what it brought."""
         if self._desk is not None:
@@ -195,6 +204,16 @@ class _Desk:
         stay = ~leaving[before:]
         self._fresh = {key: text for key, text, stays in zip(keys, texts, stay.tolist(), strict=True) if stays}
         self._answered = set(questions)
+
+    def keys(self, rows: pa.Table) -> list[str]:
+        """See `Enrichment.questions`."""
+        texts = self._enricher.questions(rows)
+        return [question_key(self._step.enricher.name, self._step.version, text) for text in texts]
+
+    def erase(self, questions: set[str]) -> None:
+        """See `Enrichment.forget`."""
+        self._asker.forget(questions)
+        self._ledger.erase(questions)
 
     def committed(self) -> None:
         """The batch of the last `run` is durable: ask what it brought."""

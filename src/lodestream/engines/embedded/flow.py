@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import pyarrow as pa
 
+from lodestream.engines.embedded.barred import barred_from
 from lodestream.engines.embedded.correction import Correction, correct, not_covered, span_of
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.deletions import Deletions
 from lodestream.engines.embedded.drift import evolved, stored_columns
 from lodestream.engines.embedded.enrich import Enrichment
+from lodestream.engines.embedded.erasure import Eraser, stage_erased
 from lodestream.engines.embedded.frames import connect, new_attempt, positions_of
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import (
@@ -28,13 +31,13 @@ from lodestream.engines.embedded.inputs import (
     SourceInput,
     Span,
     StreamInput,
-)
-from lodestream.engines.embedded.joins import is_right
+)  # fmt: skip
 from lodestream.engines.embedded.lookups import Lookups
 from lodestream.engines.embedded.merge import DELETES, Merger
 from lodestream.engines.embedded.outputs import Output, Prepared, make_output
 from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
+from lodestream.engines.embedded.refusals import refuse_replay
 from lodestream.engines.embedded.rejects import QUARANTINE, commit_rejects
 from lodestream.engines.embedded.replay import replayed_rows, resolutions
 from lodestream.engines.embedded.sessions import open_windows
@@ -44,18 +47,12 @@ from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.store import FlowStore, StateFile
 from lodestream.engines.embedded.surroundings import Ahead, Committed, Surroundings
 from lodestream.engines.embedded.takeover import is_spark, take_over
-from lodestream.errors import (
-    ConfigError,
-    ConflictError,
-    CorruptionError,
-    LodestreamError,
-    TransientError,
-)
+from lodestream.errors import ConfigError, ConflictError, CorruptionError, LodestreamError, TransientError
 from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
-from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, quarantine_name, table_path
+from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, erased_by, quarantine_name, table_path
 from lodestream.lake.table import DeltaTable, Staged
-from lodestream.model.batch import BatchKind, BatchPlan, Mend
+from lodestream.model.batch import BatchKind, BatchPlan, Erasing, Mend
 from lodestream.model.steps import (
     Aggregation,
     ApplyChanges,
@@ -66,7 +63,7 @@ from lodestream.model.steps import (
     ReadTable,
     RunQuery,
     Watermark,
-)
+)  # fmt: skip
 from lodestream.model.types import Schema
 from lodestream.ports.source import Acknowledges, Marks, Source
 
@@ -133,7 +130,9 @@ class Flow:
         self.close_source()
         self.input = self._make_input()
         join = self._join
-        self._other = StreamInput(join.join.table, join.reads, self.name, self.around) if join else None
+        self._other = (
+            StreamInput(join.join.table, join.reads, self.name, self.around, applied=self._erasure) if join else None
+        )
         self.output: Output = make_output(self.plan, self._connection, self.table)
 
     def _open_table(self, path: str, *, main: bool) -> DeltaTable:
@@ -209,11 +208,15 @@ class Flow:
         if isinstance(first, ReadSource):
             stored = self.table.snapshot.metadata.schema
             columns = stored_columns(first.schema, stored, self.plan.schema)
-            return SourceInput(self._open_source, columns, self.around)
+            return SourceInput(self._open_source, columns, self.around, barred_from(self.around, self.name))
         if isinstance(first, RunQuery):
             return RefreshInput(first, self._readers)
         assert isinstance(first, ReadTable)
-        return StreamInput(first.table, first.schema, self.name, self.around, first.windows)
+        return StreamInput(first.table, first.schema, self.name, self.around, first.windows, self._erasure)
+
+    def _erasure(self) -> str:
+        """The last erasure that went through the table."""
+        return erased_by(self.table.snapshot.metadata.configuration)[0]
 
     def _open_source(self, columns: Schema) -> Source:
         assert self._make_source is not None
@@ -246,28 +249,34 @@ class Flow:
         """Run quarantined rows through the flow again, as a batch of its own; runs a pending batch first.
 
         Raises:
-            ConfigError: a row is to be mended that windows or changes are made from: they are made again from rows as
-                they came.
+            ConfigError: see `refuse_replay`.
         """
-        if any(is_right(self._join, source) for source, _ in positions):
-            assert self._join is not None
-            raise ConfigError(
-                "a row of the joined stream cannot be taken again here; mend it where it came from",
-                table=str(self.name), source=str(self._join.join.table),
-            )  # fmt: skip
-        if mends and (self._window is not None or self._changes is not None):
-            made = "windows are made" if self._window is not None else "changes are taken"
-            raise ConfigError(f"mend the row in the table that {made} from", table=str(self.name))
+        refuse_replay(self.plan, positions, mends)
         texts = tuple((*key, mends[key].to_json()) for key in positions if key in mends)
+        return self._submit("replay", replay=tuple(positions), accept_late=accept_late, mended=texts)
+
+    def submit_erasure(self, positions: Iterable[tuple[str, int]], erasing: Erasing) -> Committed:
+        """Take rows out of table, quarantine and state, as a batch of its own; runs a pending batch first.
+
+        Args:
+            positions: of rows as this flow took them in; those of the other side of a join as its quarantine has them.
+            erasing: what else goes.
+        """
+        return self._submit("erase", replay=tuple(sorted(positions)), erasing=erasing)
+
+    def _submit(self, kind: BatchKind, **what: Any) -> Committed:
+        """Run a batch that takes in nothing new, once those that are planned have run."""
         while True:
-            number = self.state.batch + 1
+            clock_us = self.around.clock()
+            if erasing := what.get("erasing"):
+                clock_us = max(clock_us, self.state.clock_us, erasing.time_us)
             plan = BatchPlan(
-                epoch=self.epoch, batch=number, kind="replay", clock_us=self.around.clock(),
+                epoch=self.epoch, batch=self.state.batch + 1, kind=kind, clock_us=clock_us,
                 definition=self.plan.definition, after=self.state.upto, upto=self.state.upto,
                 joined_after=self.state.joined_upto, joined_upto=self.state.joined_upto,
                 pins=self._lookups.pins(), late_us=self.state.late_us, evict_us=self.state.late_us,
                 kept_us=self.input.kept_from_us() if isinstance(self.input, StreamInput) else 0,
-                replay=tuple(positions), accept_late=accept_late, mended=texts, answers=self.state.answers,
+                answers=self.state.answers, **what,
             )  # fmt: skip
             standing = self.store.put_plan(plan)
             committed = self._run(standing)
@@ -291,22 +300,14 @@ class Flow:
             kind: BatchKind = "no_data" if joined is None else "data"
             planned = Planned(kind, after=self.state.upto, upto=self.state.upto)
         return BatchPlan(
-            epoch=self.epoch,
-            batch=self.state.batch + 1,
-            kind=planned.kind,
-            clock_us=clock_us,
-            definition=self.plan.definition,
-            ranges=planned.ranges,
-            after=planned.after,
-            upto=planned.upto,
+            epoch=self.epoch, batch=self.state.batch + 1, kind=planned.kind, clock_us=clock_us,
+            definition=self.plan.definition, ranges=planned.ranges, after=planned.after, upto=planned.upto,
             joined_after=joined.after if joined else self.state.joined_upto,
             joined_upto=joined.upto if joined else self.state.joined_upto,
-            pins=planned.pins or self._lookups.pins(),
-            late_us=self.state.late_us,
-            evict_us=evict_us,
+            pins=planned.pins or self._lookups.pins(), late_us=self.state.late_us, evict_us=evict_us,
             kept_us=self.input.kept_from_us() if isinstance(self.input, StreamInput) else 0,
             **self.enrichment.counted(clock_us),
-        )
+        )  # fmt: skip
 
     def _next_watermark(self) -> int:
         """W of the next batch; 0 without event time."""
@@ -363,6 +364,8 @@ class Flow:
 
     def _stage(self, outcome: Outcome, batch: BatchPlan, attempt: str) -> Prepared:
         """Write the data files."""
+        if outcome.erased is not None:
+            return stage_erased(self.table, outcome.erased, batch, attempt, self.output)
         if isinstance(self.input, SourceInput):
             outcome.schema = evolved(self.table.snapshot.metadata.schema, self.input.schema)
         return self.output.stage(outcome, self.state, batch, attempt)
@@ -414,6 +417,8 @@ class Flow:
             )  # fmt: skip
 
     def _compute(self, batch: BatchPlan) -> Outcome:
+        if batch.kind == "erase":
+            return self._erase(batch)
         if batch.kind == "replay":
             assert self.quarantine is not None
             rows, rejects = replayed_rows(
@@ -427,9 +432,7 @@ class Flow:
             rows, rejects = self.input.read(batch)
         joined = self._other.between(batch.joined_after, batch.joined_upto) if self._other else None
         outcome = self._stages.run(rows, batch, self.state, self._lookups.at(batch.pins), joined)
-        if rejects is not None and len(rejects):
-            outcome.rejects.insert(0, rejects)
-            outcome.count("quarantine", len(rejects))
+        outcome.reject_first(rejects)
         outcome.count("input", sum(len(part) for part in (rows, rejects, joined) if part is not None))
         if self._window is None:
             outcome.count("output", len(outcome.rows))
@@ -440,6 +443,16 @@ class Flow:
         if batch.kind == "replay":
             outcome.rejects.append(resolutions(batch, positions_of(rows), outcome.rejects))
         return outcome
+
+    def _erase(self, batch: BatchPlan) -> Outcome:
+        assert self.quarantine is not None
+        if isinstance(self.input, SourceInput):
+            self.input.barred = barred_from(self.around, self.name)
+        stream = self.input if isinstance(self.input, StreamInput) else None
+        return Eraser(
+            self.plan, self._connection, self.table, self.quarantine, self.state, stream, self._stages,
+            self._lookups.at(batch.pins), self.enrichment,
+        ).erase(batch)  # fmt: skip
 
     def _merge(self, outcome: Outcome, batch: BatchPlan) -> None:
         """Decide what the batch's changes do to the table."""
@@ -473,11 +486,11 @@ class Flow:
 
     def _commit_quarantine(self, batch: BatchPlan, attempt: str, outcome: Outcome) -> None:
         table = self.quarantine
-        if table is None or not outcome.rejects:
+        if table is None or not (outcome.rejects or outcome.erased):
             return
         if table.refresh().txns.get(self.app_id, 0) >= batch.batch:
             return
-        commit_rejects(table, self.app_id, batch, attempt, outcome.rejects)
+        commit_rejects(table, self.app_id, batch, attempt, outcome.rejects, outcome.erased)
         point("quarantine.after")
 
     @property

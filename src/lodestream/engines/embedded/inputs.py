@@ -10,7 +10,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestream.engines.embedded.barred import Barred
 from lodestream.engines.embedded.drift import drifted
+from lodestream.engines.embedded.erased_view import ErasedView, view_of
 from lodestream.engines.embedded.frames import naive
 from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.rebuild import REBUILD
@@ -20,6 +22,7 @@ from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused, TransientError
 from lodestream.lake.actions import AddFile, Commit
 from lodestream.lake.disk import Disk
+from lodestream.lake.erasures import is_finished
 from lodestream.lake.layout import epoch_of, table_path
 from lodestream.lake.log import commit_path
 from lodestream.lake.retention import kept_from_us
@@ -87,9 +90,17 @@ class SourceInput:
         open_source: opens the source for the given columns.
         schema: the columns to decode to.
         around: the flow's surroundings.
+        barred: of whom no record comes in any more.
     """
 
-    def __init__(self, open_source: Callable[[Schema], Source], schema: Schema, around: Surroundings) -> None:
+    def __init__(
+        self,
+        open_source: Callable[[Schema], Source],
+        schema: Schema,
+        around: Surroundings,
+        barred: Barred | None = None,
+    ) -> None:
+        self.barred = barred
         self._open_source = open_source
         self._around = around
         self.schema = schema
@@ -143,7 +154,11 @@ class SourceInput:
         rejects = pa.concat_tables([p.rejects for p in pieces])
         stamp = pa.scalar(batch.clock_us, pa.timestamp("us", tz="UTC"))
         rows = rows.append_column("_ingest_time", pa.repeat(stamp, len(rows)))
-        return rows, rejected_raw(rejects, batch=batch.batch, clock_us=batch.clock_us)
+        aside = rejected_raw(rejects, batch=batch.batch, clock_us=batch.clock_us)
+        if self.barred is None:
+            return rows, aside
+        rows, barred = self.barred.leave_out(rows, batch)
+        return rows, pa.concat_tables([aside, barred])
 
 
 def _pieces(source: Source, ranges: Sequence[SourceRange]) -> Iterator[Decoded]:
@@ -161,12 +176,14 @@ class StreamInput:
         reader: the table whose flow reads it.
         around: the flow's surroundings.
         windows: the table's groups when its rows are windows, whose time and positions are made here; else None.
+        applied: id of the last erasure that went through the reader.
     """
 
     def __init__(
         self, table: TableName, schema: Schema, reader: TableName, around: Surroundings,
-        windows: tuple[str, ...] | None = None,
+        windows: tuple[str, ...] | None = None, applied: Callable[[], str] = str,
     ) -> None:  # fmt: skip
+        self._applied = applied
         self._around = around
         self._name = table
         self._reader = reader
@@ -225,17 +242,20 @@ class StreamInput:
         """
         if upto <= after:
             return self._schema.empty_table()
-        table = self._upstream()
-        if table is None:
-            raise DataLossRefused("upstream table is gone", table=str(self._name))
+        table = self._standing()
+        view = self._view(table)
         if after < 0 and not self._tells(0):
+            if view is not None:
+                return self._rows(view.upto(upto, self._columns))
             rows = table.read(table.read_version(upto), columns=[*self._columns, "_batch"])
             return self._rows(rows.sort_by("_batch").select(self._columns))
         parts: list[pa.Table] = []
-        table.refresh()
         for commit in table.commits(after, upto):
             adds = [a for a in commit.adds if a.data_change]
             if not adds:
+                continue
+            if view is not None and view.touches(commit):
+                parts.append(view.brought(commit, self._columns))
                 continue
             cached = self._around.handover.take(self._path, commit.version) if self._around.handover else None
             rows = cached.select(self._columns) if cached is not None else table.read(adds, columns=self._columns)
@@ -255,24 +275,42 @@ class StreamInput:
 
     def everything(self, version: int, span: Span | None = None) -> pa.Table:
         """All rows of the upstream table at a version; files that have none in the span may be left out."""
-        table, files = self._files(version, span)
-        return self._rows(table.read(files, columns=self._columns))
+        table = self._standing()
+        if (view := self._view(table)) is not None:
+            return self._rows(view.upto(version, self._columns))
+        return self._rows(table.read(self._files(table, version, span), columns=self._columns))
 
     def pieces(self, version: int, span: Span | None = None) -> Iterator[pa.Table]:
-        """The same rows, a file at a time."""
-        table, files = self._files(version, span)
-        for add in files:
+        """The same rows, a file at a time; all at once where rows were erased."""
+        table = self._standing()
+        if (view := self._view(table)) is not None:
+            yield self._rows(view.upto(version, self._columns))
+            return
+        for add in self._files(table, version, span):
             yield self._rows(table.read([add], columns=self._columns))
 
-    def _files(self, version: int, span: Span | None) -> tuple[DeltaTable, list[AddFile]]:
-        table = self._upstream()
-        if table is None:
-            raise DataLossRefused("upstream table is gone", table=str(self._name))
+    def _files(self, table: DeltaTable, version: int, span: Span | None) -> list[AddFile]:
         files = table.read_version(version)
         if span is not None and span[0] in self._columns:
             event, low_us, high_us = span
             files = [add for add in files if _any_within(table.read([add], columns=[event]), low_us, high_us)]
-        return table, files
+        return files
+
+    def _view(self, table: DeltaTable) -> ErasedView | None:
+        around = self._around
+        return view_of(table, self._name, self._applied(), lambda one: is_finished(around.disk, around.lake, one))
+
+    def present(self) -> pa.Table:
+        """All rows of the upstream table as it is now."""
+        table = self._standing()
+        return self._rows(table.read(table.files(), columns=self._columns))
+
+    def _standing(self) -> DeltaTable:
+        table = self._upstream()
+        if table is None:
+            raise DataLossRefused("upstream table is gone", table=str(self._name))
+        table.refresh()
+        return table
 
     def _upstream(self) -> DeltaTable | None:
         if self._table is None:

@@ -21,9 +21,14 @@ def right_source(table: TableName, sources: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(str(table), sources.cast(pa.string()), "/")
 
 
+def right_prefix(join: JoinStreams) -> str:
+    """What stands before the source of a row of the other side, in the quarantine."""
+    return f"{join.join.table}/"
+
+
 def is_right(join: JoinStreams | None, source: str) -> bool:
     """Whether a quarantined row came from the other side."""
-    return join is not None and source.startswith(f"{join.join.table}/")
+    return join is not None and source.startswith(right_prefix(join))
 
 
 def join_streams(passing: Pass, step: JoinStreams, there: pa.Table) -> None:

@@ -12,17 +12,19 @@ import os
 import threading
 import uuid
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lodestream.errors import ConflictError, LodestreamError
 from lodestream.lake.actions import AddFile, RemoveFile
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import flow_folder
-from lodestream.lake.table import DeltaTable
+from lodestream.lake.rewrite import Mask, rewrite
+from lodestream.lake.table import DeltaTable, Staged
 from lodestream.model.table import TableName
 from lodestream.model.types import BIGINT, INT, STRING, TIMESTAMP, Column, Schema
 
@@ -192,6 +194,25 @@ class Ledger:
             point("answers.after")
             self.refresh()
             return
+
+    def erase(self, questions: Collection[str]) -> None:
+        """Take entries out, durably; whoever has them in memory keeps them until it opens the ledger again."""
+        wanted = pa.array(sorted(questions), pa.string())
+
+        def hit(rows: pa.Table) -> Mask:
+            found: Mask = pc.is_in(rows.column("question"), value_set=wanted).to_numpy()
+            return found
+
+        while len(questions):
+            with self._lock:
+                self._refresh()
+            adds, removes = rewrite(self._table, hit, ["question"], f"erased-{uuid.uuid4().hex[:8]}")
+            try:
+                if removes:
+                    self._table.commit(adds=adds, removes=removes, clock_us=self._clock(), operation="ERASE")
+                return
+            except ConflictError:  # files were put together meanwhile
+                self._table.discard(Staged(tuple(adds), pa.table({})))
 
     def tidy(self) -> None:
         """Keep the ledger short: few files, few log entries. Nothing hangs on it."""

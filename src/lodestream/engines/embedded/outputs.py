@@ -123,11 +123,13 @@ class WindowOutput(_Writer):
         if self._updates and (outcome.touched or adds or scattered):
             hot = [] if scattered else self._table.hot_files()
             removes = [*removes, *(RemoveFile.of(a) for a in hot)]
-            if len(windows.table):
-                adds += self._write(
-                    windows.finished(windows.table, final=False), batch, f"hot-{batch.batch}-{attempt}", hot=True
-                ).adds
+            open_rows = windows.finished(windows.table, final=False)
+            adds += self.hot_file(open_rows, batch, f"hot-{batch.batch}-{attempt}")
         return Prepared(adds, removes)
+
+    def hot_file(self, rows: pa.Table, batch: BatchPlan, name: str) -> tuple[AddFile, ...]:
+        """The file of open windows, durable; nothing when none is open."""
+        return self._write(rows, batch, name, hot=True).adds if len(rows) else ()
 
 
 class MergeOutput(_Writer):

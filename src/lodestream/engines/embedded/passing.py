@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from dataclasses import dataclass, field
 
 import duckdb
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.engines.embedded.correction import Correction
+from lodestream.engines.embedded.leaving import Erased
 from lodestream.engines.embedded.merge import Merge
 from lodestream.engines.embedded.rejects import rejected
 from lodestream.engines.embedded.state import Changes, FlowState
@@ -36,6 +38,7 @@ class Outcome:
         reopened: starts of closed windows that accepted late rows belong to.
         correction: the new content of those windows.
         merge: what a batch of changes does to its table.
+        erased: what an erasing batch takes out.
     """
 
     rows: pa.Table
@@ -48,11 +51,19 @@ class Outcome:
     reopened: frozenset[int] = frozenset()
     correction: Correction | None = None
     merge: Merge | None = None
+    erased: Erased | None = None
 
     def count(self, kind: str, number: int) -> None:
         """Add to a count."""
         if number:
             self.counts[kind] = self.counts.get(kind, 0) + number
+
+    def reject_first(self, rejects: pa.Table | None) -> None:
+        """Put quarantine rows of records that never came to a stage in front of the others."""
+        if rejects is not None and len(rejects):
+            self.rejects.insert(0, rejects)
+            for kind, number in collections.Counter(rejects.column("kind").to_pylist()).items():
+                self.count(kind, number)
 
 
 class Pass:

@@ -13,9 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestream.engines.embedded.leaving import Erased
 from lodestream.errors import ConflictError, LodestreamError, TransientError
+from lodestream.lake.actions import RemoveFile
 from lodestream.lake.crash import point
-from lodestream.lake.table import DeltaTable
+from lodestream.lake.rewrite import rewrite
+from lodestream.lake.table import DeltaTable, Staged
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchPlan
 from lodestream.model.types import Column, DataType, Schema, parse_type
@@ -114,6 +117,11 @@ def encode_rows(rows: pa.Table) -> list[str]:
     return [json.dumps(row, default=_encode, ensure_ascii=False, allow_nan=True) for row in rows.to_pylist()]
 
 
+def json_form(value: Any) -> Any:
+    """One value as `encode_rows` writes it."""
+    return json.loads(json.dumps(value, default=_encode, allow_nan=True))
+
+
 def _beyond_calendar(column: pa.ChunkedArray) -> bool:
     """Whether some time lies outside the years 1 to 9999, which Python cannot hold."""
     span = pc.min_max(column.cast(pa.int64())).as_py()
@@ -168,19 +176,29 @@ def _decode(value: Any, kind: DataType) -> Any:
 
 
 def commit_rejects(
-    table: DeltaTable, application: str, batch: BatchPlan, attempt: str, rejects: Sequence[pa.Table]
-) -> None:
+    table: DeltaTable, application: str, batch: BatchPlan, attempt: str, rejects: Sequence[pa.Table],
+    erased: Erased | None = None,
+) -> None:  # fmt: skip
     """Commit a batch's quarantine rows, unless another process that runs the same plan was first.
+
+    Of an erasing batch, the rows that leave too.
 
     Raises:
         ConflictError: the flow has a rival, and this batch's rows are not there.
         TransientError: the disk is full; nothing is left of the files.
     """
-    staged = table.stage(pa.concat_tables(rejects), name=f"{batch.batch}-{attempt}")
+    staged = table.stage(pa.concat_tables([QUARANTINE_ARROW.empty_table(), *rejects]), name=f"{batch.batch}-{attempt}")
+    removes: Sequence[RemoveFile] = ()
+    if erased is not None:
+        kept, removes = rewrite(table, erased.aside.among, ["_source", "_position"], f"erased-{batch.batch}-{attempt}")
+        staged = Staged((*staged.adds, *kept), staged.rows)
     point("quarantine.staged")
     info = {"batch": batch.batch, "attempt": attempt}
     try:
-        table.commit(adds=staged.adds, txn=(application, batch.batch), info=info, clock_us=batch.clock_us)
+        table.commit(
+            adds=staged.adds, removes=removes, txn=(application, batch.batch), info=info, clock_us=batch.clock_us,
+            operation="WRITE" if erased is None else "ERASE",
+        )  # fmt: skip
     except TransientError:
         with contextlib.suppress(LodestreamError):
             table.discard(staged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -103,6 +104,14 @@ class RowStages:
         steps = tuple(step for step in self._plan.steps if not isinstance(step, stateful))
         stages = RowStages(self._connection, replace(self._plan, steps=steps), self._functions, self._enrichment)
         return stages.run(rows, batch, FlowState(), lookups).rows
+
+    def before(
+        self, kind: type, rows: pa.Table, batch: BatchPlan, lookups: Mapping[Lookup, LookupTable]
+    ) -> pa.Table:  # fmt: skip
+        """The rows as they stand in front of the first step of a kind, without touching any state."""
+        steps = tuple(itertools.takewhile(lambda step: not isinstance(step, kind), self._plan.steps))
+        stages = RowStages(self._connection, replace(self._plan, steps=steps), self._functions, self._enrichment)
+        return stages.passing(rows, batch, lookups)
 
     def _run(self, passing: Pass, step: object, lookups: Mapping[Lookup, LookupTable]) -> None:
         match step:

@@ -1,0 +1,187 @@
+"""Deletes files that no version of now needs and that hold what was erased: time travel ends where they are missed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lodestream.engines.embedded.erasure import ERASE
+from lodestream.engines.embedded.history import flow_commit, state_named
+from lodestream.engines.embedded.leaving import Positions
+from lodestream.engines.embedded.ledger import ledger_path
+from lodestream.engines.embedded.sink_memory import needed
+from lodestream.engines.embedded.store import FlowStore
+from lodestream.lake.actions import HOT_TAG
+from lodestream.lake.disk import Disk, replace_durable
+from lodestream.lake.layout import app_id, component_cache, epoch_of, flow_folder, quarantine_name, table_path
+from lodestream.lake.log import list_log, read_commit
+from lodestream.lake.paths import decode_path
+from lodestream.lake.table import DeltaTable
+from lodestream.model.batch import BatchPlan, Mend
+from lodestream.model.steps import FlowPlan
+from lodestream.operations.erase.proof import shown_in
+from lodestream.operations.erase.subject import Subject
+
+
+@dataclass
+class Purged:
+    """What was deleted of one table.
+
+    Attributes:
+        files: data files.
+        size: their bytes.
+        states: state files.
+        kept_for: sinks that still compare with a file that holds the subject.
+    """
+
+    files: int = 0
+    size: int = 0
+    states: int = 0
+    kept_for: tuple[str, ...] = ()
+
+
+class Purge:
+    """Deletes what is left of a subject in files that are not live.
+
+    Args:
+        disk: the lake's disk.
+        lake: its root folder.
+        subject: who.
+    """
+
+    def __init__(self, disk: Disk, lake: str, subject: Subject) -> None:
+        self._disk, self._lake, self._subject = disk, lake, subject
+
+    def table(self, plan: FlowPlan, gone: Positions) -> Purged:
+        """Delete data files of a table and its quarantine, states and texts in plans; a second time finds nothing."""
+        name, done = plan.table.name, Purged()
+        _, pinned = needed(self._disk, self._lake, plan.sinks)
+        for path in (table_path(self._lake, name), table_path(self._lake, quarantine_name(name))):
+            table = DeltaTable.open(self._disk, path)
+            if table is not None:
+                self._files(plan, table, gone, pinned, done)
+        answers = DeltaTable.open(self._disk, ledger_path(self._lake, name))
+        if answers is not None:
+            self._files(plan, answers, Positions(()), frozenset(), done)
+        table = DeltaTable.open(self._disk, table_path(self._lake, name))
+        if table is not None:
+            self._states(plan, table, gone, done)
+        return done
+
+    def _files(
+        self, plan: FlowPlan, table: DeltaTable, gone: Positions, pinned: frozenset[str], done: Purged
+    ) -> None:  # fmt: skip
+        live = {add.file for add in table.snapshot.files.values()}
+        taken_out = _erased_files(self._disk, table)
+        folders = set()
+        for relative in data_files(table.path):
+            if relative in live:
+                continue
+            path = os.path.join(table.path, relative)
+            if relative not in taken_out and not self._holds(plan, path, gone):
+                continue
+            if relative in pinned:
+                done.kept_for = tuple(sorted({*done.kept_for, *(str(sink.name) for sink in plan.sinks)}))
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                done.size += self._disk.size(path)
+                self._disk.unlink(path)
+                done.files += 1
+                folders.add(os.path.dirname(path))
+        for folder in folders:
+            self._disk.sync_directory(folder)
+
+    def _holds(self, plan: FlowPlan, path: str, gone: Positions) -> bool:
+        """Whether a data file holds a row of the subject; one that cannot be read is left to `doctor`."""
+        names = (plan.table.name, *plan.streams)
+        tests = [test for name in names for test in self._subject.tests.get(name, ())]
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches():
+                    rows = pa.Table.from_batches([batch])
+                    placed = {"_source", "_position"} <= set(rows.column_names)
+                    if (placed and gone.among(rows).any()) or shown_in(rows, tests, self._subject):
+                        return True
+        except (pa.ArrowException, OSError):
+            return False
+        return False
+
+    # --- states and plans ---------------------------------------------------------------------------------------------
+
+    def _states(self, plan: FlowPlan, table: DeltaTable, gone: Positions, done: Purged) -> None:
+        """States that the newest commit does not lead to, those of earlier epochs, and texts of mended rows."""
+        name = plan.table.name
+        epoch = epoch_of(table.snapshot.metadata.configuration)
+        commit = flow_commit(table, name)
+        batch = commit.txns[app_id(name, epoch)] if commit is not None else 0
+        store = FlowStore(self._disk, self._lake, name, epoch)
+        kept: set[str] = set()
+        if commit is not None and batch:
+            chain = store.chain(state_named(commit, name), table.snapshot.metadata.id, epoch, batch)
+            kept = {link.name for link in chain}
+        for folder in self._disk.list(flow_folder(self._lake, name)):
+            root = os.path.join(flow_folder(self._lake, name), folder)
+            if not folder.isdigit() or int(folder) > epoch:
+                continue
+            for state in self._disk.list(os.path.join(root, "state")):
+                old = int(folder) < epoch or (state[:20].isdigit() and int(state[:20]) <= batch)
+                if old and state not in kept:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._disk.unlink(os.path.join(root, "state", state))
+                        done.states += 1
+            self._plans(os.path.join(root, "plans"), gone, batch if int(folder) == epoch else None)
+
+    def _plans(self, folder: str, gone: Positions, upto: int | None) -> None:
+        """Take the new values of mended rows out of plans that have run."""
+        for name in self._disk.list(folder):
+            if not name[:20].isdigit() or (upto is not None and int(name[:20]) > upto):
+                continue
+            path = os.path.join(folder, name)
+            data = self._disk.read(path)
+            if b'"mended":[]' in data:
+                continue
+            standing = BatchPlan.from_json(data)
+            texts = tuple(
+                (s, p, replace(Mend.from_json(text), values={}, raw=None).to_json() if (s, p) in gone.keys else text)
+                for s, p, text in standing.mended
+            )
+            if texts != standing.mended:
+                replace_durable(self._disk, path, replace(standing, mended=texts).to_json())
+
+    def caches(self) -> None:
+        """Delete what servers keep unpacked for reads by key; they build it again from what stands."""
+        for folder, _, names in os.walk(os.path.join(component_cache(self._lake), "keyed")):
+            for name in names:
+                if name != "lock":
+                    with contextlib.suppress(FileNotFoundError):
+                        self._disk.unlink(os.path.join(folder, name))
+
+
+def data_files(root: str) -> Iterator[str]:
+    """Every Parquet file of a table's folder but those of its log, relative to it."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if name != "_delta_log")
+        for name in sorted(names):
+            if name.endswith(".parquet"):
+                yield os.path.relpath(os.path.join(folder, name), root)
+
+
+def _erased_files(disk: Disk, table: DeltaTable) -> set[str]:
+    """Files that erasing commits took out, as far as the log tells, and files of open windows from before them."""
+    found: set[str] = set()
+    last_ms = 0
+    for version in list_log(disk, table.path).commits:
+        with contextlib.suppress(FileNotFoundError):
+            commit = read_commit(disk, table.path, version)
+            if commit.info.get("operation") == ERASE:
+                found.update(decode_path(remove.path, table.path) for remove in commit.removes)
+                last_ms = max(last_ms, commit.timestamp_ms)
+    for path, removed in table.snapshot.tombstones.items():
+        if removed.tags.get(HOT_TAG) == "true" and removed.deletion_time <= last_ms:
+            found.add(decode_path(path, table.path))
+    return found
