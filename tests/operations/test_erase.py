@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -9,9 +12,10 @@ from typing import Any
 import pytest
 
 from lodestream.app import now_us
+from lodestream.lake.crash import install
 from lodestream.operations.erase.carry import Carrier
 from lodestream.operations.trace import trace
-from tests.engines.lakes import Lab
+from tests.engines.lakes import Lab, wait_for
 
 ADA, BOB, EVE = "ada@example.org", "bob@example.org", "eve@example.org"
 BRONZE = """
@@ -113,3 +117,254 @@ def test_nothing_is_left_and_the_rest_adds_up(tmp_path: Path, emit: str, kind: i
     assert holders(lab, ADA) == []
     lab.reconcile()
     assert {row["kind"] for row in lab.quarantine("bronze.orders")} == {"erased"}
+
+
+def test_trace_says_erased_and_no_more(tmp_path: Path) -> None:
+    lab = shop(tmp_path)
+    erase(lab, f"email={ADA}")
+    app = lab.app()
+    (gone,) = [
+        row for row in lab.quarantine("bronze.orders") if row["_source"] == "0000.jsonl" and row["_position"] == 0
+    ]
+    assert (gone["kind"], gone["row"], gone["raw"], gone["reasons"]) == ("erased", None, None, ["erased"])
+    for table in ("bronze.orders", "silver.orders", "silver.last_orders", "gold.per_country", "gold.per_mail"):
+        told = trace(app, table, "0000.jsonl:0")
+        assert not told.found
+        assert told.absence is not None
+        assert told.absence.reason == "erased", (table, told)
+        assert told.record is None
+        assert told.hops == ()
+        assert ADA not in repr(told.to_json())
+    kept = trace(app, "silver.orders", f"mail={BOB}")
+    assert kept.found
+    windows = trace(app, "gold.per_country", "window_start=2026-01-01T00:00:00Z,country=DE")
+    assert windows.found
+    assert all(one.to_json()["agrees"] if hasattr(one, "to_json") else one.agrees for one in windows.windows)
+
+
+def test_a_new_table_and_a_rebuild_begin_without_the_subject(tmp_path: Path) -> None:
+    lab = shop(tmp_path)
+    erase(lab, f"email={ADA}")
+    lab.table("silver.copy", "from: stream(silver.orders)\n")
+    lab.run()
+    assert len(lab.rows("silver.copy")) == len(lab.rows("silver.orders"))
+    lab.table("bronze.orders", BRONZE.replace("email: string", "email: string, more: string"))
+    app = lab.app()
+    from lodestream.planning.diff import accept_hash
+
+    lab.run(accept=accept_hash(app.changes()))
+    assert holders(lab, ADA) == []
+    assert len(lab.rows("silver.copy")) == len(lab.rows("silver.orders")) > 0
+    lab.reconcile()
+
+
+def test_two_erasures_one_after_the_other(tmp_path: Path) -> None:
+    lab = shop(tmp_path, kind=2)
+    for who in (ADA, BOB):
+        assert erase(lab, f"silver.orders.mail={who}")["proven"]
+        lab.reconcile()
+        lab.events([order(100, who, 40), order(101, EVE, 41)], f"more-{who[:3]}.jsonl")
+        lab.run()
+    assert holders(lab, ADA) == holders(lab, BOB) == []
+    lab.reconcile()
+
+
+def test_a_reader_that_is_behind_goes_on_without_the_subject(tmp_path: Path) -> None:
+    lab = shop(tmp_path)
+    lab.events([order(50, ADA, 50), order(51, BOB, 50), order(52, ADA, 51)])
+    lab.run(tables=["bronze.orders"])
+    lab.events([order(60, BOB, 55), order(61, ADA, 55)])
+    lab.run(tables=["bronze.orders", "silver.orders"])
+    lab.events([order(70, EVE, 58), order(71, ADA, 58)])
+    lab.run(tables=["bronze.orders"])
+    assert erase(lab, f"email={ADA}")["proven"]
+    lab.run()
+    assert holders(lab, ADA) == []
+    assert {row["id"] for row in lab.rows("silver.orders", "id")} >= {51, 60, 70}
+    lab.reconcile()
+
+
+PAYMENTS = """
+source: {files: {path: payments}}
+format: json
+columns: {order_id: bigint, payer: string, paid: double, paid_at: timestamp}
+"""
+PAID = """
+from: stream(silver.orders)
+event_time: {column: at, delay: 1 minute}
+join:
+  from: stream(bronze.payments)
+  kind: inner
+  on: {id: order_id}
+  event_time: {column: paid_at, delay: 1 minute}
+  within: {after: 5 minutes}
+  columns: [payer, paid, paid_at]
+"""
+PAID_PER_MINUTE = """
+from: stream(silver.paid)
+event_time: {column: at, delay: 1 minute}
+window: {every: 1 minute}
+group_by: [country]
+measures: {pairs: count(*)}
+emit: final
+"""
+PER_HOUR = """
+from: stream(gold.paid_per_minute)
+window: {every: 10 minutes}
+group_by: [country]
+measures: {minutes: count(*), pairs: sum(pairs)}
+"""
+
+
+def pay(lab: Lab, name: str, *rows: dict[str, Any]) -> None:
+    (lab.root / "payments").mkdir(exist_ok=True)
+    (lab.root / "payments" / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def payment(order_id: int, payer: str, minute: int) -> dict[str, Any]:
+    return {"order_id": order_id, "payer": payer, "paid": 1.0, "paid_at": f"2026-01-01T00:{minute:02}:30Z"}
+
+
+def test_pairs_and_windows_of_windows_go_too(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.table("bronze.orders", BRONZE)
+    lab.table("silver.orders", SILVER)
+    lab.table("bronze.payments", PAYMENTS)
+    lab.table("silver.paid", PAID)
+    lab.table("gold.paid_per_minute", PAID_PER_MINUTE)
+    lab.table("gold.paid_per_hour", PER_HOUR)
+    lab.events([order(1, ADA, 0), order(2, BOB, 0), order(3, EVE, 1, country="FR"), order(4, ADA, 2, country="IT")])
+    pay(lab, "0.jsonl", payment(1, EVE, 0), payment(2, ADA, 1), payment(3, EVE, 1), payment(4, BOB, 3))
+    lab.run()
+    lab.events([order(10, ADA, 20), order(11, BOB, 20), order(12, EVE, 21), order(13, BOB, 22)])
+    pay(lab, "1.jsonl", payment(10, BOB, 21), payment(11, EVE, 21), payment(13, ADA, 23))
+    lab.run()
+    lab.events([order(20, BOB, 40), order(21, ADA, 41)])
+    pay(lab, "2.jsonl", payment(20, BOB, 40))
+    lab.run()
+    lab.reconcile()
+    before = lab.read("silver.paid").num_rows
+    once = erase(lab, f"email={ADA}")
+    assert not once["proven"]
+    assert {one["file"].split("/")[1] for one in once["left"]} >= {"payments", "paid"}
+    lab.reconcile()
+    assert erase(lab, f"email={ADA}", f"payer={ADA}")["proven"]
+    assert holders(lab, ADA) == []
+    assert 0 < lab.read("silver.paid").num_rows < before
+    assert {row["minutes"] for row in lab.rows("gold.paid_per_hour")} == {1}
+    lab.reconcile()
+    lab.events([order(30, BOB, 50), order(31, ADA, 50)])
+    pay(lab, "3.jsonl", payment(30, EVE, 50), payment(31, BOB, 51))
+    lab.run()
+    assert holders(lab, ADA) == []
+    lab.reconcile()
+
+
+SESSIONS = """
+from: stream(silver.orders)
+event_time: {column: at, delay: 1 minute}
+window: {gap: 2 minutes}
+group_by: [country]
+measures: {orders: count(*), spent: sum(amount)}
+emit: EMIT
+"""
+
+
+@pytest.mark.parametrize("emit", ["updates", "final"])
+def test_sessions_are_parted(tmp_path: Path, emit: str) -> None:
+    lab = Lab(tmp_path)
+    lab.table("bronze.orders", BRONZE)
+    lab.table("silver.orders", SILVER)
+    lab.table("gold.sessions", SESSIONS.replace("EMIT", emit))
+    lab.events([order(1, BOB, 0), order(2, ADA, 1), order(3, EVE, 3), order(4, ADA, 10, country="FR")])
+    lab.run()
+    lab.events([order(5, BOB, 20), order(6, ADA, 21), order(7, EVE, 23), order(8, ADA, 24)])
+    lab.run()
+    lab.reconcile()
+    assert erase(lab, f"email={ADA}")["proven"]
+    lab.reconcile()
+    held = [(row["orders"], row["window_start"].minute) for row in lab.rows("gold.sessions") if row["orders"]]
+    assert sorted(held)[:2] == [(1, 0), (1, 3)]
+    lab.events([order(9, BOB, 24), order(10, BOB, 40)])
+    lab.run()
+    lab.reconcile()
+
+
+def test_while_the_pipeline_runs(tmp_path: Path) -> None:
+    lab = shop(tmp_path)
+    app = lab.app()
+    pipeline = app.pipeline()
+    failed: list[object] = []
+    thread = threading.Thread(target=lambda: pipeline.run(on_error=failed.append), daemon=True)
+    thread.start()
+    try:
+        for number in range(3):
+            lab.events([order(100 + 2 * number, ADA, 30 + number), order(101 + 2 * number, BOB, 30 + number)])
+            time.sleep(0.2)
+        report = erase(lab, f"email={ADA}")
+        lab.events([order(200, ADA, 50), order(201, BOB, 50)])
+        wait_for(lambda: any(row["id"] == 201 for row in lab.rows("silver.orders", "id")), 30)
+        wait_for(lambda: any(row["id"] == 201 for row in lab.rows("silver.last_orders", "id")), 30)
+        assert all(status.state not in ("failed", "retrying") for status in pipeline.status), pipeline.status
+    finally:
+        pipeline.stop()
+        thread.join(30)
+    assert not failed
+    lab.run()
+    assert report["proven"], report
+    assert holders(lab, ADA) == []
+    lab.reconcile()
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
+def test_broken_off_anywhere_it_is_finished_by_the_same_command(tmp_path: Path, every: int) -> None:
+    lab = shop(tmp_path / "shop")
+    names: list[str] = []
+    copy = tmp_path / "count"
+    shutil.copytree(lab.root, copy)
+    install(names.append)
+    try:
+        erase(at(copy), f"email={ADA}")
+    finally:
+        install(None)
+    assert {"erase.begun", "erase.batch", "quarantine.staged", "state.after", "main.after", "erase.purged"} <= set(
+        names
+    )
+    steps = sorted(range(len(names)), key=lambda i: (names[: i + 1].count(names[i]), i))
+    first = len(set(names))  # every named point once, then some of the others
+    for step in [*steps[:first:every], *steps[first :: 11 * every]]:
+        copy = tmp_path / f"killed-{step}"
+        shutil.copytree(lab.root, copy)
+        killed = at(copy)
+        left = step
+
+        def hook(_name: str) -> None:
+            nonlocal left
+            if not left:
+                raise KilledError
+            left -= 1
+
+        install(hook)
+        try:
+            with pytest.raises(KilledError):
+                erase(killed, f"email={ADA}")
+        finally:
+            install(None)
+        if step % 2:
+            killed.run()
+        report = erase(killed, f"email={ADA}")
+        assert report["proven"], (names[step], report)
+        assert holders(killed, ADA) == [], names[step]
+        killed.reconcile()
+        shutil.rmtree(copy)
+
+
+def at(root: Path) -> Lab:
+    """The lab that stands in a folder."""
+    lab = Lab.__new__(Lab)
+    lab.root, lab.files = root, 100
+    return lab

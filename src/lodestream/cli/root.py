@@ -20,6 +20,7 @@ from lodestream.cli.chaos import chaos
 from lodestream.cli.demo import demo
 from lodestream.cli.deploy import app as deploy
 from lodestream.cli.doctor import doctor
+from lodestream.cli.erase import erase
 from lodestream.cli.explain import explain
 from lodestream.cli.grant import grant, revoke
 from lodestream.cli.init import init
@@ -65,6 +66,7 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
         "grant": (grant, "Let somebody read or do something."),
         "revoke": (revoke, "Take a grant back."),
         "policies": (policies, "Hide rows and columns; list what holds."),
+        "erase": (erase, "Erase a subject from every table, and prove it."),
         "catalog": (catalog, "Comments, tags, owners; how somebody sees a table."),
     },
     "Look": {

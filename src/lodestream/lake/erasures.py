@@ -44,6 +44,7 @@ class Erasure:
         subject: keyed hash over all that names the subject.
         columns: the columns by which the subject was named.
         bars: whose records no longer come in.
+        places: records that never decoded, as (table, source, position); they do not come in again either.
         erased: whether every table has gone through it; from then on files are deleted.
         report: what was done, once all is.
     """
@@ -53,6 +54,7 @@ class Erasure:
     subject: str
     columns: tuple[str, ...]
     bars: tuple[Bar, ...] = ()
+    places: tuple[tuple[str, str, int], ...] = ()
     erased: bool = False
     report: Mapping[str, Any] | None = field(default=None)
 
@@ -84,7 +86,8 @@ def erasures(disk: Disk, lake: str) -> list[Erasure]:
         try:
             told = json.loads(disk.read(path))
             bars = tuple(Bar(**bar) for bar in told.pop("bars"))
-            found.append(Erasure(**(told | {"columns": tuple(told["columns"])}), bars=bars))
+            places = tuple((table, source, position) for table, source, position in told.pop("places"))
+            found.append(Erasure(**(told | {"columns": tuple(told["columns"])}), bars=bars, places=places))
         except (ValueError, TypeError, KeyError) as error:
             raise CorruptionError("erasure cannot be read; restore the file from a copy", path=path) from error
     return found

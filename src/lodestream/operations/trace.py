@@ -131,6 +131,8 @@ def trace(app: Opened, table: str | TableName, key: str) -> Trace:
         )  # fmt: skip
     if not rows:
         gone = missing(view, name, parsed.tests)
+        if gone.absence is not None and gone.absence.reason == "erased":
+            return Trace(str(name), key, kind, found=False, absence=gone.absence)
         return Trace(
             str(name), key, kind, found=False, hops=gone.hops, record=gone.record, absence=gone.absence,
             others=gone.others,
@@ -165,10 +167,14 @@ def _row(view: View, plan: FlowPlan, key: str, at: PositionKey) -> Trace:
     hops, record = walk(view, name, at.source, at.position)
     found = hops[0].row is not None
     absence = None if found else why(view, hops, record, name)
+    if absence is not None and absence.reason == "erased":
+        return Trace(str(name), key, "rows", found=False, absence=absence)
     return Trace(str(name), key, "rows", found, int(found), hops, record=record, absence=absence)
 
 
 def _windows(name: TableName, key: str, answer: Answer, *, matches: int) -> Trace:
+    if not matches and answer.absence is not None and answer.absence.reason == "erased":
+        return Trace(str(name), key, "windows", found=False, absence=answer.absence)
     return Trace(
         str(name), key, "windows", matches > 0, matches, answer.hops, answer.windows, record=answer.record,
         absence=answer.absence, others=answer.others,

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lodestream.engines.embedded.keys import hash_keys
+from lodestream.engines.embedded.leaving import Key, Positions
 from lodestream.engines.embedded.rejects import QUARANTINE_ARROW, rejected
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.lake.erasures import Bar, erasures, keyed, secret
@@ -25,11 +26,20 @@ class Barred:
     Args:
         key: that of the hashes.
         bars: each with the time from which it holds, microseconds since 1970 UTC.
+        places: positions of records that never decoded, likewise.
     """
 
-    def __init__(self, key: bytes, bars: Iterable[tuple[int, Bar]]) -> None:
+    def __init__(self, key: bytes, bars: Iterable[tuple[int, Bar]], places: Iterable[tuple[int, Key]] = ()) -> None:
         self._key = key
-        self._bars = list(bars)
+        self._bars, self._places = list(bars), list(places)
+
+    def silence(self, aside: pa.Table, batch: BatchPlan) -> pa.Table:
+        """Quarantine rows of a batch's undecoded records, where records of a subject say no more than `erased`."""
+        gone = Positions(key for time_us, key in self._places if time_us <= batch.clock_us).among(aside)
+        if not gone.any():
+            return aside
+        out = aside.filter(pa.array(gone))
+        return pa.concat_tables([aside.filter(pa.array(~gone)), _noted(out, batch)])
 
     def leave_out(self, rows: pa.Table, batch: BatchPlan) -> tuple[pa.Table, pa.Table]:
         """The rows that may come in, and quarantine rows for the others.
@@ -50,10 +60,12 @@ class Barred:
                 gone[i] |= text is not None and keyed(self._key, text) in macs
         if not gone.any():
             return rows, QUARANTINE_ARROW.empty_table()
-        out = rows.filter(pa.array(gone))
-        reasons = [[BARRED]] * len(out)
-        aside = rejected(out, BARRED, reasons, batch=batch.batch, clock_us=batch.clock_us, keep_row=False)
-        return rows.filter(pa.array(~gone)), aside
+        return rows.filter(pa.array(~gone)), _noted(rows.filter(pa.array(gone)), batch)
+
+
+def _noted(rows: pa.Table, batch: BatchPlan) -> pa.Table:
+    reasons, places = [[BARRED]] * len(rows), rows.select(["_source", "_position"])
+    return rejected(places, BARRED, reasons, batch=batch.batch, clock_us=batch.clock_us, keep_row=False)
 
 
 def texts_of(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -77,4 +89,5 @@ def barred_from(around: Surroundings, name: TableName) -> Barred | None:
     """The bars of a table, None when there is none."""
     standing = erasures(around.disk, around.lake)
     bars = [(one.time_us, bar) for one in standing for bar in one.bars if bar.table == str(name)]
-    return Barred(secret(around.disk, around.lake), bars) if bars else None
+    places = [(one.time_us, (s, p)) for one in standing for table, s, p in one.places if table == str(name)]
+    return Barred(secret(around.disk, around.lake), bars, places) if bars or places else None

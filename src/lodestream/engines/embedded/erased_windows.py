@@ -16,7 +16,7 @@ from lodestream.engines.embedded.sessions import END, open_windows
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.windows import START, OpenWindows, assign
 from lodestream.lake.rewrite import Mask
-from lodestream.model.batch import Erasing
+from lodestream.model.batch import BatchPlan, Erasing
 from lodestream.model.digest import position_digest
 from lodestream.model.steps import Aggregation, FlowPlan, Watermark
 from lodestream.model.table import WINDOW_END, WINDOW_START, Session
@@ -27,17 +27,24 @@ _GONE: list[dict[str, Any]] = []
 
 @dataclass(frozen=True, slots=True)
 class ErasedWindows:
-    """How files of windows change; `hot` is the new content of the file of open windows, None when there is none."""
+    """How files of windows change.
+
+    Attributes:
+        hit, columns, left: as in `Erased`.
+        hot: the new content of the file of open windows, None when there is none.
+        closed: sessions that were open, and are over now that others no longer reach into them.
+    """
 
     hit: Callable[[pa.Table], Mask]
     columns: tuple[str, ...]
     left: Callable[[pa.Table, Mask], pa.Table]
     hot: pa.Table | None
+    closed: pa.Table | None
 
 
 def erase_windows(
     connection: duckdb.DuckDBPyConnection, plan: FlowPlan, step: Aggregation, state: FlowState, rows: pa.Table,
-    leaving: Mask, missed: set[tuple[str, int, int]], erasing: Erasing,
+    leaving: Mask, missed: set[tuple[str, int, int]], batch: BatchPlan,
 ) -> ErasedWindows:  # fmt: skip
     """Decide about every window that covers a row that leaves, and take those that are open out of the state.
 
@@ -50,14 +57,15 @@ def erase_windows(
         leaving: n flags.
         missed: (source, position, window start) of rows that were late for one of their windows only.
     """
-    decide = _Verdict(connection, plan, step, rows, leaving, missed, erasing)
-    if state.windows is not None and len(state.windows.table):
+    assert batch.erasing is not None
+    assert state.windows is not None
+    decide = _Verdict(connection, plan, step, rows, leaving, missed, batch.erasing)
+    if len(state.windows.table):
         state.windows.table = decide.open(state.windows.table)
-    hot = None
-    if step.emit == "updates" and state.windows is not None:
-        hot = state.windows.finished(state.windows.table, final=False)
+    closed = state.windows.finished(state.windows.close(batch.evict_us))
+    hot = state.windows.finished(state.windows.table, final=False) if step.emit == "updates" else None
     columns = (WINDOW_START, WINDOW_END, "_rows", "_digest", *decide.groups)
-    return ErasedWindows(decide.hit, columns, decide.left, hot)
+    return ErasedWindows(decide.hit, columns, decide.left, hot, closed if len(closed) else None)
 
 
 class _Verdict:

@@ -67,7 +67,7 @@ class Eraser:
         self._forget(batch, gone)
         window = self.plan.step(Aggregation)
         if window is not None:
-            out.erased = self._windows(batch, erasing, window, gone)
+            out.erased = self._windows(batch, window, gone)
         elif self.plan.join is not None:
             out.erased = self._joined(batch, gone, out)
         else:
@@ -189,7 +189,7 @@ class Eraser:
 
     # --- windows ------------------------------------------------------------------------------------------------------
 
-    def _windows(self, batch: BatchPlan, erasing: Erasing, step: Aggregation, gone: Positions) -> Erased:
+    def _windows(self, batch: BatchPlan, step: Aggregation, gone: Positions) -> Erased:
         """See `erase_windows`."""
         stream = self.stream
         assert stream is not None
@@ -199,9 +199,9 @@ class Eraser:
         passed = self.stages.passing(rows, replace(batch, kind="replay"), self.lookups)
         leaving = gone.among(passed)
         found: ErasedWindows = erase_windows(
-            self.connection, self.plan, step, self.state, passed, leaving, missed, erasing
+            self.connection, self.plan, step, self.state, passed, leaving, missed, batch
         )
-        return Erased(found.hit, found.columns, found.left, gone, found.hot)
+        return Erased(found.hit, found.columns, found.left, gone, found.hot, found.closed)
 
 
 def _without_keys(keys: DedupMap, gone: tuple[np.ndarray, np.ndarray], batch: BatchPlan) -> DedupMap:
@@ -224,7 +224,10 @@ def stage_erased(table: DeltaTable, erased: Erased, batch: BatchPlan, attempt: s
     if erased.hot is not None:
         removes += [RemoveFile.of(add) for add in table.hot_files()]
         assert isinstance(output, WindowOutput)
-        adds += output.hot_file(erased.hot, batch, f"hot-{name}")
+        adds += output.windows_file(erased.hot, batch, f"hot-{name}", hot=True)
+    if erased.closed is not None:
+        assert isinstance(output, WindowOutput)
+        adds += output.windows_file(erased.closed, batch, f"closed-{name}")
     metadata = table.snapshot.metadata
     id_, first = erased_by(metadata.configuration)
     named = f"{batch.erasing.erasure}@{first if id_ == batch.erasing.erasure else batch.batch}"

@@ -158,7 +158,7 @@ class SourceInput:
         if self.barred is None:
             return rows, aside
         rows, barred = self.barred.leave_out(rows, batch)
-        return rows, pa.concat_tables([aside, barred])
+        return rows, pa.concat_tables([self.barred.silence(aside, batch), barred])
 
 
 def _pieces(source: Source, ranges: Sequence[SourceRange]) -> Iterator[Decoded]:

@@ -53,6 +53,7 @@ class Erased:
         left: what stays of a file with such rows.
         aside: which rows of the quarantine leave.
         hot: the new content of the file of open windows, when it changes.
+        closed: windows that are over by it.
     """
 
     hit: Callable[[pa.Table], Mask]
@@ -60,3 +61,4 @@ class Erased:
     left: Callable[[pa.Table, Mask], pa.Table] = field(default=without_rows)
     aside: Positions = field(default_factory=lambda: Positions(()))
     hot: pa.Table | None = None
+    closed: pa.Table | None = None

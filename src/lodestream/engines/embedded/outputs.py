@@ -124,12 +124,12 @@ class WindowOutput(_Writer):
             hot = [] if scattered else self._table.hot_files()
             removes = [*removes, *(RemoveFile.of(a) for a in hot)]
             open_rows = windows.finished(windows.table, final=False)
-            adds += self.hot_file(open_rows, batch, f"hot-{batch.batch}-{attempt}")
+            adds += self.windows_file(open_rows, batch, f"hot-{batch.batch}-{attempt}", hot=True)
         return Prepared(adds, removes)
 
-    def hot_file(self, rows: pa.Table, batch: BatchPlan, name: str) -> tuple[AddFile, ...]:
-        """The file of open windows, durable; nothing when none is open."""
-        return self._write(rows, batch, name, hot=True).adds if len(rows) else ()
+    def windows_file(self, rows: pa.Table, batch: BatchPlan, name: str, *, hot: bool = False) -> tuple[AddFile, ...]:
+        """Windows as a reader sees them as durable files, `hot` when they are open; nothing for none."""
+        return self._write(rows, batch, name, hot=hot).adds if len(rows) else ()
 
 
 class MergeOutput(_Writer):

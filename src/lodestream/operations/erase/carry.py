@@ -110,6 +110,11 @@ class Carrier:
             if commit is not None:
                 state_named(commit, name)  # raises for a table that Spark fills
 
+    def hashed(self) -> str:
+        """The subject as a keyed hash, for records of what was done."""
+        asked = sorted(f"{table or ''}.{column}={value}" for table, column, value in self.subject.asked)
+        return keyed(secret(self._disk, self._lake), *asked)
+
     # --- doing --------------------------------------------------------------------------------------------------------
 
     def erase(self, tell: Callable[[str], None] = lambda _text: None) -> dict[str, Any]:
@@ -140,6 +145,9 @@ class Carrier:
         found = self._finder.everything()
         self._recall(one, found)
         self._finder.spread(found)
+        places = {(str(name), *key) for name, keys in found.raw.items() for key in keys} | set(one.places)
+        one = replace(one, places=tuple(sorted(places)))
+        put_erasure(self._disk, self._lake, one)
         done: dict[TableName, Done] = {}
         if not one.erased:
             touched: set[TableName] = set()
@@ -163,16 +171,13 @@ class Carrier:
         tell("looking through every file")
         proof = look_through(self._lake, self._flows, self.subject)
         report = self._report(one, done, proof)
-        if report["proven"]:
-            put_erasure(self._disk, self._lake, replace(one, report=report))
+        put_erasure(self._disk, self._lake, replace(one, report=report))
         point("erase.done")
         return report
 
     def _begin(self) -> Erasure:
         """The erasure of this subject that is not finished, or a new one, made durable."""
-        key = secret(self._disk, self._lake)
-        asked = sorted(f"{table or ''}.{column}={value}" for table, column, value in self.subject.asked)
-        subject = keyed(key, *asked)
+        key, subject = secret(self._disk, self._lake), self.hashed()
         standing = erasures(self._disk, self._lake)
         for one in standing:
             if one.report is None and one.subject == subject:

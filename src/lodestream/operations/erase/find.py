@@ -35,11 +35,13 @@ class Found:
 
     Attributes:
         rows: positions of rows, by the table that takes them in or sets them aside.
+        raw: those of the rows that are records which never decoded.
         windows: windows by value, as (start in microseconds, `_digest`).
     """
 
     rows: dict[TableName, set[Key]] = field(default_factory=lambda: defaultdict(set))
     windows: dict[TableName, set[tuple[int, int]]] = field(default_factory=lambda: defaultdict(set))
+    raw: dict[TableName, set[Key]] = field(default_factory=lambda: defaultdict(set))
 
 
 class Finder:
@@ -86,26 +88,26 @@ class Finder:
                 found.rows[name].update(positions_of(rows))
         if not windowed:
             aside = self.table(quarantine_name(name))
-            found.rows[name].update(self._aside(plan, aside) if aside is not None else ())
+            if aside is not None:
+                self._aside(plan, aside, found)
         return len(found.rows[name]) + len(found.windows[name]) - before
 
-    def _aside(self, plan: FlowPlan, aside: DeltaTable) -> set[Key]:
-        """Positions of quarantine entries whose row has the value in a column, or whose record mentions it."""
+    def _aside(self, plan: FlowPlan, aside: DeltaTable, found: Found) -> None:
+        """Add quarantine entries whose row has the value in a column, or whose record mentions it."""
         names = (plan.table.name, *plan.streams)
         tests = [test for name in names for test in self._subject.tests.get(name, ())]
         pattern, pairs = self._subject.pattern, json_pairs(tests)
-        keys: set[Key] = set()
+        name = plan.table.name
         for add in aside.files() if tests else ():
             rows = aside.read([add], columns=[*_PLACE, "row", "raw", "detail"])
             rows = rows.filter(pc.or_(pc.is_valid(rows.column("row")), pc.is_valid(rows.column("raw"))))
             texts = zip(rows.column("row").to_pylist(), rows.column("raw").to_pylist(), strict=True)
             for key, (row, raw) in zip(positions_of(rows), texts, strict=True):
-                hit = row is not None and holds(json.loads(row), tests)
-                if raw is not None:
-                    hit = hit or bool(pairs.search(raw)) or bool(pattern and pattern.search(raw))
-                if hit:
-                    keys.add(key)
-        return keys
+                if row is not None and holds(json.loads(row), tests):
+                    found.rows[name].add(key)
+                if raw is not None and (pairs.search(raw) or (pattern is not None and pattern.search(raw))):
+                    found.rows[name].add(key)
+                    found.raw[name].add(key)
 
     # --- from table to table ------------------------------------------------------------------------------------------
 

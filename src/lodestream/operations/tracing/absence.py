@@ -61,6 +61,8 @@ def set_aside(view: View, plan: FlowPlan, entries: tuple[Entry, ...]) -> Absence
     replay = f"lodestream quarantine replay {name} --position {shlex.quote(key)}"
     reasons = ", ".join(entry.reasons)
     match entry.kind:
+        case "erased":
+            return Absence(str(name), "erased", f"erased from {name}, and nothing more is known of it")
         case "late":
             message = f"{name} set it aside as late: the watermark had passed its event time when it came"
             return Absence(str(name), "late", message, entries, (f"{replay} --accept-late",))

@@ -129,7 +129,7 @@ class Absence:
         table: where it stopped.
         reason: `quarantine`, `late`, `duplicate`, `dropped`, `late_window`, `not_committed`, `not_read_yet`,
             `not_in_lake`, `unknown_unit`, `source_gone`, `blank`, `head`, `inside_a_record`, `beyond_the_end`,
-            `window_open`, `waits_for_answer`, `not_refreshed`, `left_out`, `no_such_row`, `unaccounted`.
+            `window_open`, `waits_for_answer`, `not_refreshed`, `left_out`, `no_such_row`, `erased`, `unaccounted`.
         message: the same in a sentence.
         entries: quarantine entries that say so.
         next: what to type.

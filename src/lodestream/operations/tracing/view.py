@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.replay import open_entries
@@ -17,7 +19,7 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused
 from lodestream.lake.actions import AddFile, Commit, Metadata
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
+from lodestream.lake.layout import app_id, epoch_of, erased_by, quarantine_name, table_path
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
@@ -275,14 +277,35 @@ def _declaration(metadata: Metadata | None) -> dict[str, Any]:
 
 
 def at_version(table: DeltaTable, version: int) -> tuple[list[AddFile], str | None]:
-    """The files of a version, or of the newest one with a note when that is no longer kept."""
+    """The files of a version, or of the newest one with a note when that is no longer kept.
+
+    Where rows were erased since, the files that hold what is left of it, with a note too.
+    """
     try:
-        return table.read_version(version), None
+        return _erased_since(table, version) or (table.read_version(version), None)
     except (DataLossRefused, ConfigError, CorruptionError):
         return (
             table.files(),
             f"version {version} is no longer kept; these are the rows of version {table.snapshot.version}",
         )
+
+
+def _erased_since(table: DeltaTable, version: int) -> tuple[list[AddFile], str] | None:
+    """The live files whose rows had all come by a version, when rows of it were erased; else None."""
+    configuration = table.snapshot.metadata.configuration
+    if not erased_by(configuration)[0]:
+        return None
+    then = table.snapshot_at(version)
+    if then.files.keys() <= table.snapshot.files.keys():
+        return None
+    name = TableName(*table.path.split(os.sep)[-2:])
+    last = then.txns.get(app_id(name, epoch_of(configuration)), 0)
+
+    def had_come(add: AddFile) -> bool:
+        batches = table.read([add], columns=["_batch"]).column("_batch")
+        return add.path in then.files or (pc.max(batches).as_py() or 0) <= last
+
+    return [add for add in table.files() if had_come(add)], f"rows were erased since version {version}"
 
 
 def _flat(mask: pa.ChunkedArray | pa.Array) -> pa.Array:
