@@ -159,11 +159,12 @@ class App:
         """
         changes = self.changes()
         wanted = accept_hash(changes)
-        rebuilds = [change for change in changes if change.kind == "rebuild"]
-        if rebuilds and accept != wanted:
+        grave = [change for change in changes if change.must_be_accepted]
+        if grave and accept != wanted:
+            what = "must be rebuilt" if any(one.kind == "rebuild" for one in grave) else "lose columns"
             raise ConfigError(
-                f"tables must be rebuilt; look at `lodestream plan`, then `lodestream run --accept {wanted}`",
-                tables=", ".join(str(change.table) for change in rebuilds),
+                f"tables {what}; look at `lodestream plan`, then `lodestream run --accept {wanted}`",
+                tables=", ".join(str(change.table) for change in grave),
             )
         declare(self.catalog, self.project.policies, self.flows, door="run")
         apply_changes(changes, self.flows, lake=self.lake, disk=self.disk, clock_us=now_us())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _WORDS = {
     "create": "new", "alter_metadata": "change, no row is touched", "alter_forward": "change, for new rows only",
+    "rewrite": "change, its files are written again",
     "refresh": "change, the query runs again", "rebuild": "REBUILD, all rows are taken in again",
     "drop": "no longer declared",
 }  # fmt: skip
@@ -52,8 +53,10 @@ def plan(
         call.print(f"policies: {line}")
     for note in app.plans.notes:
         call.print(f"note: {note}")
-    if any(change.kind == "rebuild" for change in changes):
-        call.print(f"\nTo accept the rebuilds: lodestream run --accept {told['accept']}")
+    grave = [change for change in changes if change.must_be_accepted]
+    if grave:
+        what = "the rebuilds" if any(change.kind == "rebuild" for change in grave) else "that columns go"
+        call.print(f"\nTo accept {what}: lodestream run --accept {told['accept']}")
     elif changes or policies:
         call.say("next: lodestream run")
 
@@ -67,7 +70,13 @@ def plan_json(app: App, changes: Sequence[Change]) -> dict[str, Any]:
         "accept": accept_hash(changes),
         "tables": [str(name) for name in app.flows],
         "changes": [
-            {"table": str(c.table), "kind": c.kind, "lines": list(c.lines), "rebuild": c.kind == "rebuild"}
+            {
+                "table": str(c.table),
+                "kind": c.kind,
+                "lines": list(c.lines),
+                "rebuild": c.kind == "rebuild",
+                "must_be_accepted": c.must_be_accepted,
+            }
             for c in changes
         ],
         "policies": app.policy_changes(),

@@ -85,6 +85,9 @@ def _check_engine(engine: Engine, *, once: bool, master: str | None) -> None:
 def _apply(call: Call, app: App, accept: str | None) -> None:
     if accept is not None and (rebuilt := [str(one.table) for one in app.changes() if one.kind == "rebuild"]):
         call.note(app, "rebuild", *rebuilt, accept=accept)
+    for one in app.changes() if accept is not None else ():
+        if one.evolution is not None and one.evolution.dropped:
+            call.note(app, "drop_columns", str(one.table), columns=" ".join(one.evolution.dropped), accept=accept)
     for change in app.apply(accept):
         if change.kind == "drop":
             call.say(f"{change.table}: no longer declared; its files stay in the lake")

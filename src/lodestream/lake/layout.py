@@ -9,6 +9,8 @@ from lodestream.model.table import TableName
 
 QUARANTINE_SUFFIX = "__quarantine"
 EPOCH_PROPERTY = "lodestream.epoch"
+RENAMED_PROPERTY = "lodestream.renamed"
+"""Says that a column was renamed: files from before it have another name for what they hold."""
 ERASURE_PROPERTY = "lodestream.erasure"
 """The last erasure that went through a table, and the first batch that did: `<id>@<batch>`."""
 

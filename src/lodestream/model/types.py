@@ -59,12 +59,16 @@ class DataType:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A named, typed column. `comment` is shown to readers; it never changes meaning."""
+    """A named, typed column.
+
+    `comment` is shown to readers, `renamed_from` tells what stored rows call it; neither makes it another column.
+    """
 
     name: str
     type: DataType
     nullable: bool = True
     comment: str = ""
+    renamed_from: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from lodestream.errors import CorruptionError
-from lodestream.lake.layout import ERASURE_PROPERTY, app_id, epoch_of, flow_folder
+from lodestream.lake.layout import ERASURE_PROPERTY, RENAMED_PROPERTY, app_id, epoch_of, flow_folder
 from lodestream.model.table import TableName
 
 I64 = npt.NDArray[np.int64]
@@ -111,7 +111,7 @@ def read_upto(path: str, name: TableName, table: DeltaTable, columns: Iterable[s
     """
     newest, wanted = DeltaTable(path), list(columns)
     configuration = newest.metadata().configuration
-    if ERASURE_PROPERTY not in configuration or newest.version() == table.version():
+    if not {ERASURE_PROPERTY, RENAMED_PROPERTY} & set(configuration) or newest.version() == table.version():
         return read_columns(table, wanted)
     last = last_batch(table, app_id(name, epoch_of(configuration)))
     rows = read_columns(newest, list(dict.fromkeys([*wanted, "_batch"])))

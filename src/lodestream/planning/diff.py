@@ -13,12 +13,14 @@ from lodestream.model.steps import FlowPlan, ReadSource
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 from lodestream.planning.compile import Plans
+from lodestream.planning.evolve import Evolution, evolution
 from lodestream.planning.words import duration_text
 
-Kind = Literal["create", "alter_metadata", "alter_forward", "refresh", "rebuild", "drop"]
-_RANK: tuple[Kind, ...] = ("alter_metadata", "alter_forward", "refresh", "rebuild")
+Kind = Literal["create", "alter_metadata", "alter_forward", "rewrite", "refresh", "rebuild", "drop"]
+_RANK: tuple[Kind, ...] = ("alter_metadata", "alter_forward", "rewrite", "refresh", "rebuild")
 _METADATA = ("comment", "comments", "maintain", "retention", "sink")
 _FORWARD = ("expect", "format", "schedule", "drift", "engine")
+_FOLLOWED: frozenset[Kind] = frozenset({"alter_metadata", "alter_forward"})
 _NAMED = ("derive", "expect", "group_by", "measures", "columns")
 
 
@@ -47,17 +49,24 @@ class Change:
 
     Attributes:
         table: which.
-        kind: `create`; `alter_metadata` (no row is touched); `alter_forward` (new rows only); `refresh` (the query
-            runs again); `rebuild` (a new epoch takes all rows in again); `drop` (no longer declared; never done by
-            itself).
+        kind: `create`; `alter_metadata` (no row is touched); `alter_forward` (new rows only); `rewrite` (columns are
+            renamed, widened or dropped, and the files written again); `refresh` (the query runs again); `rebuild` (a
+            new epoch takes all rows in again); `drop` (no longer declared; never done by itself).
         lines: what differs, old → new.
         definition: hash of the plan that it leads to; empty for a drop.
+        evolution: of a `rewrite`, how the columns change.
     """
 
     table: TableName
     kind: Kind
     lines: tuple[str, ...]
     definition: str = ""
+    evolution: Evolution | None = None
+
+    @property
+    def must_be_accepted(self) -> bool:
+        """Whether somebody has to agree: all rows are taken in again, or a column goes with what it holds."""
+        return self.kind == "rebuild" or (self.evolution is not None and bool(self.evolution.dropped))
 
 
 def diff(plans: Plans, lake: Mapping[TableName, Deployed]) -> list[Change]:
@@ -69,7 +78,7 @@ def diff(plans: Plans, lake: Mapping[TableName, Deployed]) -> list[Change]:
         if deployed is None:
             found.append(Change(name, "create", (_summary(plan),), plan.definition))
             continue
-        kind, lines = _compare(plan, deployed)
+        kind, lines, evolved = _compare(plan, deployed)
         if plan.upstream in rebuilt:
             kind = "rebuild"
             lines = (*lines, f"from: {plan.upstream} is rebuilt")
@@ -77,7 +86,7 @@ def diff(plans: Plans, lake: Mapping[TableName, Deployed]) -> list[Change]:
             continue
         if kind == "rebuild":
             rebuilt.add(name)
-        found.append(Change(name, kind, lines, plan.definition))
+        found.append(Change(name, kind, lines, plan.definition, evolved if kind == "rewrite" else None))
     found += [
         Change(name, "drop", ("no longer declared; its files stay until somebody drops the table",))
         for name in sorted(lake)
@@ -104,19 +113,23 @@ def _summary(plan: FlowPlan) -> str:
     return f"new table {origin}, {len(plan.schema)} columns{out}"
 
 
-def _compare(plan: FlowPlan, deployed: Deployed) -> tuple[Kind | None, tuple[str, ...]]:
+def _compare(plan: FlowPlan, deployed: Deployed) -> tuple[Kind | None, tuple[str, ...], Evolution | None]:
     old: dict[str, Any] = json.loads(deployed.definition_json)
     new: dict[str, Any] = json.loads(plan.declaration)
     columns, grown_only = _columns(deployed.schema, plan.schema)
     if not old:
         if deployed.hash == plan.definition and not columns:
-            return None, ()
-        return "rebuild", ("the lake does not say what made this table", *columns)
+            return None, (), None
+        return "rebuild", ("the lake does not say what made this table", *columns), None
     lines: list[str] = []
     kinds: set[Kind] = set()
-    for key in sorted({*old, *new} - {"schema"}):
-        if old.get(key) == new.get(key):
-            continue
+    differing = [key for key in sorted({*old, *new} - {"schema"}) if old.get(key) != new.get(key)]
+    evolved = evolution(plan, deployed.schema) if columns else None
+    if evolved is not None and all(key == "columns" or _kind(key, old, new) in _FOLLOWED for key in differing):
+        lines = [line for key in differing if key != "columns" for line in _lines(key, old.get(key), new.get(key))]
+        lines += evolved.lines(deployed.schema, plan.schema)
+        return ("rewrite" if evolved.rewrites else "alter_forward"), tuple(lines), evolved
+    for key in differing:
         kinds.add(_kind(key, old, new))
         lines += _lines(key, old.get(key), new.get(key))
     if columns:
@@ -127,7 +140,7 @@ def _compare(plan: FlowPlan, deployed: Deployed) -> tuple[Kind | None, tuple[str
             kinds.add("alter_forward")  # the source of the table above has drifted: older rows have NULL
         else:
             kinds.add("rebuild")
-    return max(kinds, key=_RANK.index, default=None), tuple(lines)
+    return max(kinds, key=_RANK.index, default=None), tuple(lines), None
 
 
 def _kind(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Kind:

@@ -1,4 +1,4 @@
-"""Reads `columns:`, as `{name: type}` or as a list of `{name, type, nullable, comment}`."""
+"""Reads `columns:`, as `{name: type}` or as a list of `{name, type, nullable, comment, renamed_from}`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
 from lodestream.project.values import TYPE_NAMES, parse_column_type
 
-_KEYS = ("type", "nullable", "comment")
+_KEYS = ("type", "nullable", "comment", "renamed_from")
 
 
 def read_columns(node: Node, mistakes: Mistakes) -> tuple[Schema | None, set[str]]:
@@ -54,7 +54,7 @@ def _column(name: str, item: Node, mistakes: Mistakes) -> Column | None:
     if not fields.need("type"):
         return None
     kind = _type(fields.nodes["type"], name, mistakes)
-    return None if kind is None else Column(name, kind, nullable, comment)
+    return None if kind is None else Column(name, kind, nullable, comment, fields.text("renamed_from") or "")
 
 
 def _type(node: Node, name: str, mistakes: Mistakes) -> DataType | None:

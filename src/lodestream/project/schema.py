@@ -190,7 +190,12 @@ def _window() -> dict[str, Any]:
 
 
 def _columns() -> dict[str, Any]:
-    details = {"type": {"type": "string"}, "nullable": {"type": "boolean"}, "comment": {"type": "string"}}
+    details = {
+        "type": {"type": "string"},
+        "nullable": {"type": "boolean"},
+        "comment": {"type": "string"},
+        "renamed_from": {"type": "string"},
+    }
     detailed = _block(details, "A column.", ("type",))
     listed = _block({"name": {"type": "string"}, **details}, "A column.", ("name", "type"))
     by_name = {"type": "object", "additionalProperties": {"anyOf": [{"type": "string"}, detailed]}, "minProperties": 1}

@@ -13,7 +13,7 @@ import pyarrow as pa
 from lodestream.errors import CorruptionError, DataLossRefused
 from lodestream.lake.actions import AddFile, Commit
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import table_path
+from lodestream.lake.layout import RENAMED_PROPERTY, table_path
 from lodestream.lake.log import read_commit
 from lodestream.lake.table import DeltaTable
 from lodestream.model.access import TableAccess
@@ -152,7 +152,7 @@ class Changes:
         schema = self._table.snapshot.metadata.schema
         came = [add for add in commit.adds if add.data_change]
         left = [] if commit.info.get("operation") in _UNTOLD else [*_gone(commit)]
-        if _anew(commit) or self._too_much(commit, came):
+        if _anew(commit) or self._too_much(commit, came) or self._renamed_since(came):
             return Stored(schema, anew=True)
         try:
             return Stored(schema, self._rows(came), self._rows(left))
@@ -165,6 +165,12 @@ class Changes:
         rows = sum(add.num_records or 0 for add in came)
         size = sum(add.size for add in came) + sum(one.size for one in commit.removes if one.data_change)
         return commit.version > 0 and (rows > self._rows_max or size > self._bytes_max)
+
+    def _renamed_since(self, came: list[AddFile]) -> bool:
+        """Whether files have other names for columns than the table has now, so that what they hold cannot be told."""
+        snapshot = self._table.snapshot
+        renamed = RENAMED_PROPERTY in snapshot.metadata.configuration
+        return renamed and any(add.path not in snapshot.files for add in came)
 
     def _rows(self, files: list[AddFile]) -> pa.Table | None:
         return self._table.read(files) if files else None

@@ -15,6 +15,7 @@ from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
 from lodestream.planning.diff import Change
+from lodestream.runtime.evolving import evolve_table
 
 
 def apply_changes(
@@ -40,6 +41,8 @@ def apply_changes(
                 disk, path, plan.schema, partition_columns=plan.partition_columns,
                 configuration={**configuration, EPOCH_PROPERTY: "1"}, table_id=str(uuid.uuid4()), clock_us=clock_us,
             )  # fmt: skip
+        elif change.evolution is not None:
+            evolve_table(table, plan, change.evolution, configuration, clock_us=clock_us)
         elif change.kind in ("rebuild", "refresh"):
             epoch = epoch_of(table.snapshot.metadata.configuration)
             begin_epoch(

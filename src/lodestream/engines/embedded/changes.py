@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from lodestream.engines.embedded.erased_view import LATEST, view_of
 from lodestream.engines.embedded.frames import ROW, numbered, quoted
 from lodestream.engines.embedded.handover import Handover
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused
@@ -84,7 +85,7 @@ class TableChanges:
             for commit in self._table.commits(span.after, span.upto):
                 adds = [add for add in commit.adds if add.data_change]
                 if adds:
-                    yield Changes(commit.version, 0, self._added(commit.version, adds))
+                    yield Changes(commit.version, 0, self._added(commit, adds))
 
     def _refuse_removals(self, commit: Commit) -> None:
         if any(r.data_change for r in commit.removes) and commit.info.get("operation") not in _KEPT:
@@ -93,8 +94,11 @@ class TableChanges:
                 sink=str(self._sink.name), version=commit.version,
             )  # fmt: skip
 
-    def _added(self, version: int, adds: Sequence[AddFile]) -> pa.Table:
-        cached = self._handover.take(self._table.path, version) if self._handover is not None else None
+    def _added(self, commit: Commit, adds: Sequence[AddFile]) -> pa.Table:
+        view = view_of(self._table, self._sink.name.table, LATEST, lambda _erasure: True)
+        if view is not None and view.touches(commit):
+            return view.brought(commit, self._columns())
+        cached = self._handover.take(self._table.path, commit.version) if self._handover is not None else None
         if cached is None:
             return self._rows(adds)
         return cached.select([name for name in self._columns() if name in cached.column_names])

@@ -2,7 +2,8 @@
 
 A flow that had taken the rows in must find them once more to know what they became in its own table; one that has
 erased must never see them again, even where it reads commits that were made before. Rows know the batch that brought
-them (`_batch`), and that says which commit they came with wherever they are stored now.
+them (`_batch`), and that says which commit they came with wherever they are stored now. Where a column was renamed the
+same is needed: files from before it have another name for it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.lake.actions import AddFile, Commit
-from lodestream.lake.layout import app_id, epoch_of, erased_by
+from lodestream.lake.layout import RENAMED_PROPERTY, app_id, epoch_of, erased_by
 from lodestream.lake.log import Snapshot
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
+
+LATEST = "~"
+"""In place of the last erasure of a reader that never took in the rows of any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class ErasedView:
 def view_of(
     table: DeltaTable, name: TableName, applied: str, finished: Callable[[str], bool]
 ) -> ErasedView | None:  # fmt: skip
-    """How a flow reads a table by its handle; None when nothing was ever erased from it.
+    """How a flow reads a table by its handle; None when no row was erased and no column renamed.
 
     Args:
         table: the table, refreshed.
@@ -72,10 +76,10 @@ def view_of(
     """
     configuration = table.snapshot.metadata.configuration
     erasure, first = erased_by(configuration)
-    if not erasure:
+    if not erasure and RENAMED_PROPERTY not in configuration:
         return None
     application = app_id(name, epoch_of(configuration))
-    if applied >= erasure or finished(erasure):
+    if not erasure or applied >= erasure or finished(erasure):
         return ErasedView(table, table.snapshot, application)
     version = table.snapshot.version
     for at in range(version, -1, -1):

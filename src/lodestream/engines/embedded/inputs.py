@@ -403,6 +403,8 @@ class RefreshInput:
                 if table is None:
                     raise TransientError("input table is gone", table=text)
                 columns = dict(self._step.columns).get(text)
+                if not set(columns or ()) <= set(table.snapshot_at(version).metadata.schema.names):
+                    raise DataLossRefused("columns were renamed since", table=text, version=version)
                 connection.register(
                     text, naive(table.read(table.read_version(version), columns=list(columns) if columns else None))
                 )

@@ -139,5 +139,9 @@ class Lookups:
         table = self._readers.open(lookup.table)
         if table is None:
             raise CorruptionError("pinned lookup table is gone", table=str(lookup.table), version=version)
-        rows = table.read(table.read_version(version), columns=lookup.reads)
+        then = table.snapshot_at(version)
+        if not set(lookup.reads) <= set(then.metadata.schema.names):  # renamed since: files have other names
+            then = table.refresh()
+        files = sorted(then.files.values(), key=lambda add: add.path)
+        rows = table.read(files, columns=lookup.reads)
         return LookupTable(self._connection, step, rows)

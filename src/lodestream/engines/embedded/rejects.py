@@ -141,9 +141,12 @@ def _encode(value: Any) -> Any:
 
 
 def decode_rows(texts: list[str], schema: Schema) -> pa.Table:
-    """Rows of `encode_rows` as a table of `schema`; columns that a row does not have are NULL."""
+    """Rows of `encode_rows` as a table of `schema`; columns that a row does not have are NULL.
+
+    A column that was renamed is found by its former name in rows from before it.
+    """
     decoded = [json.loads(text) for text in texts]
-    columns = [pa.array([_decode(row.get(c.name), c.type) for row in decoded], f.type)
+    columns = [pa.array([_decode(row.get(c.name, row.get(c.renamed_from)), c.type) for row in decoded], f.type)
                for c, f in zip(schema, to_arrow(schema), strict=True)]  # fmt: skip
     return pa.table(columns, schema=pa.schema([f.with_nullable(True) for f in to_arrow(schema)]))
 
