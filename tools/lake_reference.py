@@ -11,7 +11,7 @@ from pathlib import Path
 from lodestream.app import App, open_project
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.store import FOLDED
-from lodestream.lake.layout import QUARANTINE_SUFFIX, table_path
+from lodestream.lake.layout import ERASURE_PROPERTY, QUARANTINE_SUFFIX, RENAMED_PROPERTY, table_path
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
@@ -67,12 +67,16 @@ PROPERTIES = {
     "lodestream.epoch": "generation; a rebuild begins the next one",
     "delta.deletedFileRetentionDuration": "tables of windows: how long checkpoints remember removed files",
 }
+RARE_PROPERTIES = {
+    ERASURE_PROPERTY: "the last erasure that went through the table, and the first batch that did: `<id>@<batch>`",
+    RENAMED_PROPERTY: "a column was renamed; older files have another name for it",
+}
 COMMIT = {
     "batch": "batch number within the epoch",
     "epoch": "generation of the table",
     "attempt": "which run of the batch committed it",
     "state": "name of the state link that holds after the batch",
-    "kind": "`data`, `no_data` (only the watermark moved), `replay` or `refresh`",
+    "kind": "`data`, `no_data` (only the watermark moved), `replay`, `refresh` or `erase`",
     "counts": "rows by what became of them, and by rule that they did not meet",
     "definition": "hash of the declaration",
     "watermark_us": "the watermark after the batch, microseconds since 1970",
@@ -108,6 +112,10 @@ RARE = {
     "_lodestream/ingest/<stream>/durable": "how many records are acknowledged; made again when it is missing",
     "_lodestream/ingest/<stream>/reader-<layer>.<table>": "how many records the table has; for clearing the log",
     "_lodestream/ingest/<stream>/answers.sqlite": "index of idempotency keys; made again from the log",
+    "_lodestream/erasures/<id>.json": "an erasure: when, keyed hashes of whom, and its signed report",
+    "_lodestream/erasures/key": "key of those hashes and signatures; `lock` beside it is held while somebody erases",
+    "<layer>/<table>/part-erased-<batch>-<attempt>-<n>.snappy.parquet": "what stayed of a file when rows were erased",
+    "<layer>/<table>/part-altered-<attempt>-<n>.snappy.parquet": "a file under changed columns",
     "_lodestream/access/keys.json": "API keys, each with the digest of its secret",
     "_lodestream/access/usage.json": "records of the day by caller, for quotas",
 }
@@ -189,7 +197,9 @@ def tables(note: str) -> str:
             windows=_table(says, _described(ours("gold.per_minute"))),
             query=", ".join(f"`{c.name}`" for c in ours("gold.totals")),
             quarantine=_table(says, ((f"`{c.name}`", f"`{c.type}`", c.comment) for c in QUARANTINE)),
-            properties=_table(("property", "says"), _told(_properties(app), PROPERTIES)),
+            properties=_table(
+                ("property", "says"), _told(_properties(app), PROPERTIES) + _told(RARE_PROPERTIES, RARE_PROPERTIES)
+            ),
             commit=_table(("field", "says"), _told(_commit_fields(app), COMMIT)),
             files=_table(("file", "says"), _told(_files(app.lake), FILES) + _told(RARE, RARE)),
         )

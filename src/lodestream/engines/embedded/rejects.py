@@ -33,7 +33,11 @@ QUARANTINE = Schema(
         Column("_position", parse_type("bigint"), comment="position in that unit"),
         Column("_batch", parse_type("bigint"), comment="batch of the flow that set the row aside"),
         Column("_time", parse_type("timestamp"), comment="when"),
-        Column("kind", parse_type("string"), comment="quarantine, late, late_window, duplicate, dropped or resolved"),
+        Column(
+            "kind",
+            parse_type("string"),
+            comment="quarantine, late, late_window, duplicate, dropped, erased or resolved",
+        ),
         Column("reasons", parse_type("array<string>"), comment="every reason, most important first"),
         Column("rule", parse_type("string"), comment="the first rule broken, if a rule was"),
         Column("detail", parse_type("string"), comment="more, as JSON"),
