@@ -267,9 +267,8 @@ class Flow:
     def _submit(self, kind: BatchKind, **what: Any) -> Committed:
         """Run a batch that takes in nothing new, once those that are planned have run."""
         while True:
-            clock_us = self.around.clock()
-            if erasing := what.get("erasing"):
-                clock_us = max(clock_us, self.state.clock_us, erasing.time_us)
+            asked_us = what["erasing"].time_us if "erasing" in what else 0
+            clock_us = max(self.around.clock(), self.state.clock_us, asked_us)
             plan = BatchPlan(
                 epoch=self.epoch, batch=self.state.batch + 1, kind=kind, clock_us=clock_us,
                 definition=self.plan.definition, after=self.state.upto, upto=self.state.upto,

@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from lodestream.engines.embedded.barred import near, texts_of
 from lodestream.engines.embedded.erasure import ERASED
-from lodestream.engines.embedded.history import flow_commit, state_named
+from lodestream.engines.embedded.history import flow_commit
 from lodestream.engines.embedded.leaving import Positions
 from lodestream.engines.embedded.locks import try_lock
 from lodestream.engines.embedded.store import FlowStore
+from lodestream.engines.embedded.takeover import is_spark
 from lodestream.errors import ConfigError, ConflictError
 from lodestream.lake.crash import point
 from lodestream.lake.disk import settle
@@ -107,8 +108,9 @@ class Carrier:
                 raise ConfigError("windows are made of sessions, which may be parted", table=str(name))
             table = self._finder.table(name)
             commit = flow_commit(table, name) if table is not None else None
-            if commit is not None:
-                state_named(commit, name)  # raises for a table that Spark fills
+            if commit is not None and is_spark(commit):
+                fix = "lodestream run --until-idle takes the table over; then erase"
+                raise ConfigError("Spark fills this table", table=str(name), fix=fix)
 
     def hashed(self) -> str:
         """The subject as a keyed hash, for records of what was done."""

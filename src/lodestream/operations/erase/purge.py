@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lodestream.engines.embedded.erasure import ERASE
-from lodestream.engines.embedded.history import flow_commit, state_named
+from lodestream.engines.embedded.history import flow_commit
 from lodestream.engines.embedded.leaving import Positions
 from lodestream.engines.embedded.ledger import ledger_path
 from lodestream.engines.embedded.sink_memory import needed
@@ -121,8 +121,8 @@ class Purge:
         batch = commit.txns[app_id(name, epoch)] if commit is not None else 0
         store = FlowStore(self._disk, self._lake, name, epoch)
         kept: set[str] = set()
-        if commit is not None and batch:
-            chain = store.chain(state_named(commit, name), table.snapshot.metadata.id, epoch, batch)
+        if commit is not None and "state" in commit.info:
+            chain = store.chain(str(commit.info["state"]), table.snapshot.metadata.id, epoch, batch)
             kept = {link.name for link in chain}
         for folder in self._disk.list(flow_folder(self._lake, name)):
             root = os.path.join(flow_folder(self._lake, name), folder)
