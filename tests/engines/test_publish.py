@@ -18,6 +18,7 @@ from lodestream.errors import ConfigError, DataLossRefused, TransientError
 from lodestream.lake.actions import RemoveFile
 from lodestream.model.batch import BatchLimit
 from lodestream.model.table import TableName
+from lodestream.operations.erase.carry import Carrier
 from lodestream.runtime.maintain import Maintenance, Upkeep
 from tests.engines.lakes import Lab
 
@@ -527,3 +528,23 @@ def test_the_rows_that_are_told_have_the_types_of_the_table(shop):
     flow.step()
     flow.close()
     assert shop.read("bronze.orders").schema.field("at").type == pa.timestamp("us", tz="UTC")
+
+
+def test_a_sink_that_is_behind_an_erasure_goes_on_without_the_rows(shop):
+    shop.sell(4)
+    shop.fill()
+    orders, best = Service(), Service()
+    shop.publish(ORDERS, orders)
+    shop.publish(BEST, best)
+    shop.sell(4)
+    shop.fill()
+    with shop.app() as app:
+        report = Carrier(app, ["who=ann"], now_us()).erase()
+    assert report["kept_for_sinks"] == ["gold.best -> kafka:best"]
+    assert not report["proven"]
+    assert shop.publish(ORDERS, orders) == 0
+    assert [row["id"] for _, _, _, row in orders.messages] == [0, 1, 2, 3, 5, 7]
+    assert shop.publish(BEST, best) == 0
+    assert [row["who"] for row in told(best)] == ["bob"]
+    with shop.app() as app:
+        assert Carrier(app, ["who=ann"], now_us()).erase()["proven"]

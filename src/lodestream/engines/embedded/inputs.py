@@ -183,7 +183,7 @@ class StreamInput:
         self, table: TableName, schema: Schema, reader: TableName, around: Surroundings,
         windows: tuple[str, ...] | None = None, applied: Callable[[], str] = str,
     ) -> None:  # fmt: skip
-        self._applied = applied
+        self._applied, self._known_finished = applied, ""
         self._around = around
         self._name = table
         self._reader = reader
@@ -297,8 +297,13 @@ class StreamInput:
         return files
 
     def _view(self, table: DeltaTable) -> ErasedView | None:
-        around = self._around
-        return view_of(table, self._name, self._applied(), lambda one: is_finished(around.disk, around.lake, one))
+        return view_of(table, self._name, self._applied(), self._finished)
+
+    def _finished(self, erasure: str) -> bool:
+        """Whether an erasure has gone through all tables; what has is not asked again."""
+        if erasure != self._known_finished and is_finished(self._around.disk, self._around.lake, erasure):
+            self._known_finished = erasure
+        return erasure == self._known_finished
 
     def present(self) -> pa.Table:
         """All rows of the upstream table as it is now."""

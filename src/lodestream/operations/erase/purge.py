@@ -14,7 +14,7 @@ from lodestream.engines.embedded.erasure import ERASE
 from lodestream.engines.embedded.history import flow_commit
 from lodestream.engines.embedded.leaving import Positions
 from lodestream.engines.embedded.ledger import ledger_path
-from lodestream.engines.embedded.sink_memory import needed
+from lodestream.engines.embedded.sink_memory import SinkMemory
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.lake.actions import HOT_TAG
 from lodestream.lake.disk import Disk, replace_durable
@@ -60,11 +60,12 @@ class Purge:
     def table(self, plan: FlowPlan, gone: Positions) -> Purged:
         """Delete data files of a table and its quarantine, states and texts in plans; a second time finds nothing."""
         name, done = plan.table.name, Purged()
-        _, pinned = needed(self._disk, self._lake, plan.sinks)
-        for path in (table_path(self._lake, name), table_path(self._lake, quarantine_name(name))):
-            table = DeltaTable.open(self._disk, path)
-            if table is not None:
-                self._files(plan, table, gone, pinned, done)
+        table = DeltaTable.open(self._disk, table_path(self._lake, name))
+        if table is not None:
+            self._files(plan, table, gone, self._compared(plan, table), done)
+        aside = DeltaTable.open(self._disk, table_path(self._lake, quarantine_name(name)))
+        if aside is not None:
+            self._files(plan, aside, gone, frozenset(), done)
         answers = DeltaTable.open(self._disk, ledger_path(self._lake, name))
         if answers is not None:
             self._files(plan, answers, Positions(()), frozenset(), done)
@@ -72,6 +73,20 @@ class Purge:
         if table is not None:
             self._states(plan, table, gone, done)
         return done
+
+    def _compared(self, plan: FlowPlan, table: DeltaTable) -> frozenset[str]:
+        """Files that sinks still compare with, to tell which rows left a table whose rows change."""
+        found: set[str] = set()
+        for sink in plan.sinks:
+            remembered = SinkMemory(self._disk, self._lake, sink.name).read() if sink.changing else None
+            if remembered is None:
+                continue
+            found.update(decode_path(path, table.path) for path in (*remembered.hot, *remembered.hot_upto))
+            came: set[str] = set()
+            for commit in table.commits(remembered.position.version):
+                found.update(decode_path(one.path, table.path) for one in commit.removes if one.path not in came)
+                came.update(add.path for add in commit.adds)
+        return frozenset(found)
 
     def _files(
         self, plan: FlowPlan, table: DeltaTable, gone: Positions, pinned: frozenset[str], done: Purged
