@@ -157,6 +157,11 @@ class DedupMap:
         for part in _parts(len(low), _CHUNK):  # in a chunk the first stands, so backwards
             self._claim_chunk(high[part][::-1], low[part][::-1], expiry_us[part][::-1], np.iinfo(np.int64).max)
 
+    @property
+    def spill(self) -> Spill | None:
+        """Where keys may spill to."""
+        return self._spill
+
     def live(self, late_us: int) -> tuple[U64, U64, I64]:
         """All keys that have not expired by `late_us`, as (high, low, expiry_us)."""
         if self._kernels is not None:

@@ -61,7 +61,7 @@ def erase_windows(
     assert state.windows is not None
     decide = _Verdict(connection, plan, step, rows, leaving, missed, batch.erasing)
     if len(state.windows.table):
-        state.windows.table = decide.open(state.windows.table)
+        state.windows.refill(decide.open(state.windows.table))
     closed = state.windows.finished(state.windows.close(batch.evict_us))
     hot = state.windows.finished(state.windows.table, final=False) if step.emit == "updates" else None
     columns = (WINDOW_START, WINDOW_END, "_rows", "_digest", *decide.groups)

@@ -158,7 +158,7 @@ class Eraser:
 
         for side, own in ((held.here, gone), (held.there, right)):
             if len(side):
-                side.rows = side.rows.filter(pa.array(~own.among(side.rows)))
+                side.refill(side.rows.filter(pa.array(~own.among(side.rows))))
         alone = self._alone(hit, JOIN_META[:2], gone, held.here, "")
         alone |= self._alone(hit, JOIN_META[2:], right, held.there, prefix)
         out.rejects += self._note(batch, alone)
@@ -184,7 +184,7 @@ class Eraser:
             lost -= set(positions_of(side.rows.filter(pa.array(waits))))
             at = side.rows.schema.get_field_index(MATCHED)
             matched = side.rows.column(MATCHED).to_numpy().astype(np.bool_) & ~waits
-            side.rows = side.rows.set_column(at, MATCHED, pa.array(matched))
+            side.refill(side.rows.set_column(at, MATCHED, pa.array(matched)))
         return {(prefix + source, position) for source, position in lost}
 
     # --- windows ------------------------------------------------------------------------------------------------------
@@ -206,12 +206,12 @@ class Eraser:
 
 def _without_keys(keys: DedupMap, gone: tuple[np.ndarray, np.ndarray], batch: BatchPlan) -> DedupMap:
     """The map without these (high, low) keys."""
-    high, low, expiry_us = keys.live(batch.late_us)
+    high, low, expiry_us = keys.everything(batch.late_us)
     wanted = {(int(h), int(low_)) for h, low_ in zip(*gone, strict=True)}
     near = np.flatnonzero(np.isin(high, gone[0]))
     keep = np.ones(len(high), np.bool_)
     keep[[i for i in near.tolist() if (int(high[i]), int(low[i])) in wanted]] = False
-    fresh = DedupMap()
+    fresh = DedupMap(spill=keys.spill)
     fresh.load(high[keep], low[keep], expiry_us[keep], batch.late_us)
     return fresh
 

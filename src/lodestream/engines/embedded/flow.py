@@ -23,14 +23,7 @@ from lodestream.engines.embedded.erasure import Eraser, stage_erased
 from lodestream.engines.embedded.frames import connect, new_attempt, positions_of
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import (
-    Input,
-    MakeSource,
-    Planned,
-    Readers,
-    RefreshInput,
-    SourceInput,
-    Span,
-    StreamInput,
+    Input, MakeSource, Planned, Readers, RefreshInput, SourceInput, Span, StreamInput,
 )  # fmt: skip
 from lodestream.engines.embedded.lookups import Lookups
 from lodestream.engines.embedded.merge import DELETES, Merger
@@ -54,15 +47,7 @@ from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, erased_by, 
 from lodestream.lake.table import DeltaTable, Staged
 from lodestream.model.batch import BatchKind, BatchPlan, Erasing, Mend
 from lodestream.model.steps import (
-    Aggregation,
-    ApplyChanges,
-    Dedupe,
-    FlowPlan,
-    LookUp,
-    ReadSource,
-    ReadTable,
-    RunQuery,
-    Watermark,
+    Aggregation, ApplyChanges, Dedupe, FlowPlan, LookUp, ReadSource, ReadTable, RunQuery, Watermark,
 )  # fmt: skip
 from lodestream.model.types import Schema
 from lodestream.ports.source import Acknowledges, Marks, Source

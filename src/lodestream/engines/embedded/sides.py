@@ -86,6 +86,14 @@ class Side:
         elif self._recent.column(0).num_chunks > _CHUNKS_MAX:
             self._recent = self._recent.combine_chunks()
 
+    def refill(self, rows: pa.Table) -> None:
+        """Hold these rows instead, in the form of `rows`; serials go on as before."""
+        serial, self._aside, self._recent = self.next_serial, [], pa.table({})
+        self._matched = np.zeros(0, np.bool_)
+        if rows.num_columns:
+            self.put(rows)
+        self.next_serial = serial
+
     def take(self, numbers: np.ndarray) -> pa.Table:
         """The rows of these numbers, in their order and in the form of `rows`."""
         return taken(self.rows, numbers) if self._aside else self.rows.take(pa.array(numbers))

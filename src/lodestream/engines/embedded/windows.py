@@ -169,6 +169,10 @@ class OpenWindows:
         """Whether window `o` of the state is window `c` as it was before."""
         return self._same([START, *self._groups])
 
+    def refill(self, windows: pa.Table) -> None:
+        """Hold these windows instead, in the form of `table`."""
+        self._keep([windows])
+
     def close(self, evict_us: int) -> pa.Table:
         """Take out and return the windows that end at or before `evict_us`, in the form of `table`."""
         parts = [part for part, _ in filtered(self.table, lambda part: pc.less_equal(self.ends(part), evict_us))]

@@ -101,7 +101,7 @@ def _look(path: str, where: str, flows: Mapping[TableName, FlowPlan], subject: S
 
 
 def _in_state(data: bytes, path: str, where: str, flows: Mapping[TableName, FlowPlan], subject: Subject) -> str:
-    state = StateFile.from_bytes(data, path)
+    state = StateFile.read(data, path)
     table = TableName.parse(where.split(os.sep)[2])
     names = (table, *(flows[table].streams if table in flows else ()))
     tests = [test for name in names for test in subject.tests.get(name, ())]
