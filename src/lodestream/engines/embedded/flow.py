@@ -23,7 +23,14 @@ from lodestream.engines.embedded.erasure import Eraser, stage_erased
 from lodestream.engines.embedded.frames import connect, new_attempt, positions_of
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import (
-    Input, MakeSource, Planned, Readers, RefreshInput, SourceInput, Span, StreamInput,
+    Input,
+    MakeSource,
+    Planned,
+    Readers,
+    RefreshInput,
+    SourceInput,
+    Span,
+    StreamInput,
 )  # fmt: skip
 from lodestream.engines.embedded.lookups import Lookups
 from lodestream.engines.embedded.merge import DELETES, Merger
@@ -38,6 +45,7 @@ from lodestream.engines.embedded.sides import JoinState
 from lodestream.engines.embedded.stages import RowStages
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.store import FlowStore, StateFile
+from lodestream.engines.embedded.submitted import submitted
 from lodestream.engines.embedded.surroundings import Ahead, Committed, Surroundings
 from lodestream.engines.embedded.takeover import is_spark, take_over
 from lodestream.errors import ConfigError, ConflictError, CorruptionError, LodestreamError, TransientError
@@ -47,7 +55,15 @@ from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, erased_by, 
 from lodestream.lake.table import DeltaTable, Staged
 from lodestream.model.batch import BatchKind, BatchPlan, Erasing, Mend
 from lodestream.model.steps import (
-    Aggregation, ApplyChanges, Dedupe, FlowPlan, LookUp, ReadSource, ReadTable, RunQuery, Watermark,
+    Aggregation,
+    ApplyChanges,
+    Dedupe,
+    FlowPlan,
+    LookUp,
+    ReadSource,
+    ReadTable,
+    RunQuery,
+    Watermark,
 )  # fmt: skip
 from lodestream.model.types import Schema
 from lodestream.ports.source import Acknowledges, Marks, Source
@@ -231,36 +247,25 @@ class Flow:
         self, positions: list[tuple[str, int]], *, accept_late: bool,
         mends: Mapping[tuple[str, int], Mend] = MappingProxyType({}),
     ) -> Committed:  # fmt: skip
-        """Run quarantined rows through the flow again, as a batch of its own; runs a pending batch first.
-
-        Raises:
-            ConfigError: see `refuse_replay`.
-        """
+        """Run quarantined rows through the flow again, after a pending batch. Raises ConfigError: `refuse_replay`."""
         refuse_replay(self.plan, positions, mends)
-        texts = tuple((*key, mends[key].to_json()) for key in positions if key in mends)
-        return self._submit("replay", replay=tuple(positions), accept_late=accept_late, mended=texts)
+        mended = tuple((*key, mends[key].to_json()) for key in positions if key in mends)
+        return self._submit("replay", replay=tuple(positions), accept_late=accept_late, mended=mended)
 
     def submit_erasure(self, positions: Iterable[tuple[str, int]], erasing: Erasing) -> Committed:
         """Take rows out of table, quarantine and state, as a batch of its own; runs a pending batch first.
 
-        Args:
-            positions: of rows as this flow took them in; those of the other side of a join as its quarantine has them.
-            erasing: what else goes.
+        `positions` are of rows as this flow took them in; those of the other side of a join as its quarantine has them.
         """
         return self._submit("erase", replay=tuple(sorted(positions)), erasing=erasing)
 
     def _submit(self, kind: BatchKind, **what: Any) -> Committed:
         """Run a batch that takes in nothing new, once those that are planned have run."""
         while True:
-            asked_us = what["erasing"].time_us if "erasing" in what else 0
-            clock_us = max(self.around.clock(), self.state.clock_us, asked_us)
-            plan = BatchPlan(
-                epoch=self.epoch, batch=self.state.batch + 1, kind=kind, clock_us=clock_us,
-                definition=self.plan.definition, after=self.state.upto, upto=self.state.upto,
-                joined_after=self.state.joined_upto, joined_upto=self.state.joined_upto,
-                pins=self._lookups.pins(), late_us=self.state.late_us, evict_us=self.state.late_us,
+            plan = submitted(
+                kind, self.state, self.around.clock(), epoch=self.epoch, definition=self.plan.definition,
                 kept_us=self.input.kept_from_us() if isinstance(self.input, StreamInput) else 0,
-                answers=self.state.answers, **what,
+                pins=self._lookups.pins(), **what,
             )  # fmt: skip
             standing = self.store.put_plan(plan)
             committed = self._run(standing)
