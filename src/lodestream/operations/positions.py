@@ -270,3 +270,14 @@ def _avro_long(file: BinaryIO) -> int:
         shift += 7
         if byte[0] < 128:
             return (value >> 1) ^ -(value & 1)
+
+
+def repeated(keys: I64) -> I64:
+    """The keys that are there more than once."""
+    unique, counts = np.unique(keys, return_counts=True)
+    return unique[counts > 1]
+
+
+def together(aside: Mapping[str, I64]) -> I64:
+    """The keys of all kinds."""
+    return np.concatenate([np.empty(0, np.int64), *aside.values()])

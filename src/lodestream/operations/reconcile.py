@@ -41,6 +41,8 @@ from lodestream.operations.positions import (
     open_table,
     read_columns,
     read_upto,
+    repeated,
+    together,
 )
 from lodestream.operations.reconcile_changes import columns_held, columns_needed, judge
 from lodestream.operations.reconcile_joins import check_join
@@ -145,7 +147,7 @@ class Check:
             output = self.coder.encode(rows.column("_source"), rows.column("_position"))
             self.compare(given, output, aside, self.waiting(epoch, info))
         else:
-            self.compare(given, np.setdiff1d(given, _all(aside)), aside)
+            self.compare(given, np.setdiff1d(given, together(aside)), aside)
             if self.let_go or self.let_go_above:
                 report.skipped = "retention has taken rows: only what was set aside is checked, not the windows"
                 return report
@@ -215,7 +217,7 @@ class Check:
 
     def compare_changes(self, table: DeltaTable, given: I64, aside: Mapping[str, I64]) -> None:
         """The table against the changes that were not set aside: each is output, superseded or a deletion."""
-        report, kept = self.report, ~np.isin(given, _all(aside))
+        report, kept = self.report, ~np.isin(given, together(aside))
         self.compare(given, given[kept], aside)
         held = read_columns(table, columns_held(self.plan))
         report.counts = {**report.counts, "output": len(held)}
@@ -344,11 +346,11 @@ class Check:
             "output": len(output), **{kind: len(keys) for kind, keys in aside.items()}, "open": len(waiting)
         }  # fmt: skip
         unique = np.unique(output)
-        self.problem("output holds a position more than once", _repeated(output))
-        away = _all(aside)
+        self.problem("output holds a position more than once", repeated(output))
+        away = together(aside)
         given = self.still_given(given, np.union1d(unique, away)) if self.vanished else given
         self.problem("position is in output and in quarantine", np.intersect1d(unique, away))
-        self.problem("position waits more than once", _repeated(waiting))
+        self.problem("position waits more than once", repeated(waiting))
         self.problem("position waits and is settled", np.intersect1d(waiting, np.union1d(unique, away)))
         accounted = np.union1d(np.union1d(unique, away), waiting)
         lost, extra = np.setdiff1d(given, accounted), np.setdiff1d(accounted, given)
@@ -385,10 +387,10 @@ class _Windows:
             report.problems += check_completeness(read_columns(table, COLUMNS), self.watermark_us)
         groups = self.group_columns(table, upstream)
         if isinstance(self.step.window, Session):
-            self._check_sessions(table, groups, columns[0], ~np.isin(given, _all(aside)))
+            self._check_sessions(table, groups, columns[0], ~np.isin(given, together(aside)))
             return
         rows = read_columns(table, ("window_start", "_rows", "_digest", *groups))
-        kept = ~np.isin(given, _all(aside))
+        kept = ~np.isin(given, together(aside))
         left = upstream.filter(pa.array(kept))
         labels = list(zip(*(left.column(column).to_pylist() for column in groups.values()), strict=True))
         expected = self.expected(left, columns[0], given[kept], labels or [()] * len(left), _missed(notes))
@@ -495,12 +497,3 @@ def _missed(notes: pa.Table) -> set[tuple[int, int]]:
         for key, detail in zip(notes.column("key").to_pylist(), notes.column("detail").to_pylist(), strict=True)
         for start in json.loads(detail)["window_starts_us"]
     }
-
-
-def _repeated(keys: I64) -> I64:
-    unique, counts = np.unique(keys, return_counts=True)
-    return unique[counts > 1]
-
-
-def _all(aside: Mapping[str, I64]) -> I64:
-    return np.concatenate([np.empty(0, np.int64), *aside.values()])
