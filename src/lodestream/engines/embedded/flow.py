@@ -216,7 +216,6 @@ class Flow:
         return StreamInput(first.table, first.schema, self.name, self.around, first.windows, self._erasure)
 
     def _erasure(self) -> str:
-        """The last erasure that went through the table."""
         return erased_by(self.table.snapshot.metadata.configuration)[0]
 
     def _open_source(self, columns: Schema) -> Source:
