@@ -395,7 +395,7 @@ def test_doctor_looks_at_saved_queries(own_orders):
     folder.mkdir()
     (folder / "good.sql").write_text("-- parameters: {id: bigint}\nselect * from silver.orders where id = $id\n")
     told = call("doctor", "--json", project=own_orders)
-    assert {"level": "ok", "check": "queries", "text": "1 saved", "fix": ""} in told.json["findings"]
+    assert {"level": "ok", "check": "queries", "text": "1 saved", "fix": "", "code": ""} in told.json["findings"]
     (folder / "bad.sql").write_text("-- titel: x\nselect 1\n")
     (folder / "worse.sql").write_text("drop table x\n")
     told = call("doctor", "--json", project=own_orders)
@@ -413,7 +413,9 @@ def test_doctor_looks_at_dashboards(own_orders):
     (folder / "good.yaml").write_text(f"title: Good\npanels:\n{good}")
     told = call("doctor", "--json", project=own_orders)
     assert told.code == 0
-    assert {"level": "ok", "check": "dashboards", "text": "1 with 1 queries", "fix": ""} in told.json["findings"]
+    assert {"level": "ok", "check": "dashboards", "text": "1 with 1 queries", "fix": "", "code": ""} in told.json[
+        "findings"
+    ]
     (folder / "bad.yaml").write_text("title: Bad\n")
     lost = panel.format("Lost", "select * from gold.nothing") + panel.format("Wrong", "selct 1")
     (folder / "good.yaml").write_text(f"title: Good\npanels:\n{good}{lost}")

@@ -172,7 +172,7 @@ def forget_open_windows(plant: Plant) -> None:
     right = OpenWindows.fold
 
     def fold(self: OpenWindows, *given: Any) -> pa.Table:
-        self.table = self.schema.empty_table()
+        self._keep([])
         return right(self, *given)
 
     plant.setattr(OpenWindows, "fold", fold)

@@ -499,9 +499,11 @@ def compiled(session):
 
 
 def main():
-    folder, wanted = Path(sys.argv[1]), sys.argv[2:]
+    """Answer the scenarios named on stdin, one by line, until it ends."""
+    folder = Path(sys.argv[1])
     session = open_session("local[2]", settings=SMALL)
-    for name in wanted:
+    for line in sys.stdin:
+        name = line.strip()
         scenario, _, seed = name.partition(":")
         started = time.monotonic()
         try:

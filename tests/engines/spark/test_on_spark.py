@@ -4,65 +4,93 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 
 from tools.function_rows import ROOT, spark_python
 
-SEEDS = (60_003,)
-CHANGES = 70_078
-SCENARIOS = ("rounds", "replay", "lost", "stateful", "functions", "handover", "workers", f"changes:{CHANGES}",
-             *(f"stream:{seed}" for seed in SEEDS))  # fmt: skip
+SEED, CHANGES = 60_003, 70_078
 
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
 
 
-def ask(folder, scenarios, seconds):
-    """What each scenario answers; all of them in one process with one session."""
-    command = [str(spark_python()), "-m", "tests.engines.spark.scenarios", str(folder), *scenarios]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
-    )
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"scenario"')]
-    assert len(found) == len(scenarios), done.stdout[-2000:] + done.stderr[-4000:]
-    assert not [answer["raised"] for answer in found if "raised" in answer]
-    return {answer["scenario"]: answer for answer in found}
+class Spark:
+    """One session in a process of its own, which answers scenarios as they are asked for."""
+
+    def __init__(self, folder):
+        self.said = folder / "stderr"
+        self.answers = {}
+        command = [str(spark_python()), "-m", "tests.engines.spark.scenarios", str(folder)]
+        with self.said.open("wb") as said:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=said, text=True,
+            )  # fmt: skip
+
+    def ask(self, scenario, seconds=240):
+        """The answer, computed once; a scenario that takes longer ends the session."""
+        if scenario not in self.answers:
+            timer = threading.Timer(seconds, self.process.kill)
+            timer.start()
+            try:
+                self.process.stdin.write(scenario + "\n")
+                self.process.stdin.flush()
+                told = next((line for line in self.process.stdout if line.startswith('{"scenario"')), None)
+            except BrokenPipeError:
+                told = None
+            finally:
+                timer.cancel()
+            assert told is not None, (
+                f"{scenario}: ended, or took longer than {seconds} s\n{self.said.read_text()[-4000:]}"
+            )
+            self.answers[scenario] = json.loads(told)
+        answer = self.answers[scenario]
+        assert "raised" not in answer, answer["raised"]
+        return answer
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
-    return ask(tmp_path_factory.mktemp("spark"), SCENARIOS, 900)
+def spark(tmp_path_factory):
+    session = Spark(tmp_path_factory.mktemp("spark"))
+    with session.process:
+        yield session
+        session.process.stdin.close()
 
 
-def test_two_rounds_give_the_rows_of_the_embedded_engine(answers):
-    first, second = answers["rounds"]["rounds"]
+def test_two_rounds_give_the_rows_of_the_embedded_engine(spark):
+    answer = spark.ask("rounds")
+    first, second = answer["rounds"]
     assert first["differences"] == second["differences"] == []
     assert first["problems"] == second["problems"] == []
     assert second["rows"] > first["rows"] > 100
     fates = {kind: first["counts"].get(kind, 0) + second["counts"].get(kind, 0) for kind in
              ("output", "quarantine", "late", "duplicate", "dropped", "late_window", "rule:known")}  # fmt: skip
     assert min(fates.values()) > 0, fates
-    assert answers["rounds"]["corrections"] > 0
+    assert answer["corrections"] > 0
 
 
-def test_a_crash_between_any_two_effects_doubles_and_loses_nothing(answers):
-    answer = answers["replay"]
+def test_a_crash_between_any_two_effects_doubles_and_loses_nothing(spark):
+    spark.ask("rounds")  # it goes on from there
+    answer = spark.ask("replay")
     assert answer["died"] == ["killed here"] * 4
     assert answer["first"][1] == answer["second"][1] == answer["problems"] == []
     assert answer["unchanged"]
 
 
-def test_a_lost_checkpoint_is_an_error(answers):
-    said = answers["lost"]["said"]
-    assert answers["lost"]["unchanged"]
+@pytest.mark.long
+def test_a_lost_checkpoint_is_an_error(spark):
+    spark.ask("rounds")  # it goes on from there
+    answer = spark.ask("lost")
+    said = answer["said"]
+    assert answer["unchanged"]
     for how in ("all", "offsets", "another"):
         assert said[how].startswith("CorruptionError: the checkpoint of Spark is lost or another one"), said
-    assert (answers["lost"]["mended"], answers["lost"]["problems"]) == (0, [])  # by what the error says
+    assert (answer["mended"], answer["problems"]) == (0, [])  # by what the error says
 
 
-def test_sessions_chains_and_joins_on_the_same_batches(answers):
-    answer = answers["stateful"]
+def test_sessions_chains_and_joins_on_the_same_batches(spark):
+    answer = spark.ask("stateful")
     assert answer["differences"] == answer["problems"] == []
     counts = answer["counts"]
     windows, pairs = ("output", "late", "duplicate", "quarantine"), ("output", "late", "dropped", "quarantine")
@@ -71,16 +99,16 @@ def test_sessions_chains_and_joins_on_the_same_batches(answers):
     assert answer["rows"] > 300
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_random_streams_mean_the_same_on_spark(answers, seed):
-    answer = answers[f"stream:{seed}"]
+def test_random_streams_mean_the_same_on_spark(spark):
+    answer = spark.ask(f"stream:{SEED}")
     assert answer["mistakes"] == []
     assert answer["rows"] > 20
     assert answer["batches"] > 8
 
 
-def test_tables_go_from_engine_to_engine(answers):
-    in_turn(answers["handover"], 3)
+@pytest.mark.long
+def test_tables_go_from_engine_to_engine(spark):
+    in_turn(spark.ask("handover"), 3)
 
 
 def in_turn(answer, count):
@@ -93,10 +121,9 @@ def in_turn(answer, count):
 
 
 @pytest.mark.long
-def test_a_kill_in_a_handover_and_both_engines_at_once(tmp_path):
-    answers = ask(tmp_path, ["handover:4", "handover_kills"], 3600)
-    in_turn(answers["handover:4"], 4)
-    answer = answers["handover_kills"]
+def test_a_kill_in_a_handover_and_both_engines_at_once(spark):
+    in_turn(spark.ask("handover:4", 1200), 4)
+    answer = spark.ask("handover_kills", 2400)
     for side in ("embedded", "spark"):
         assert answer[side]["compared"][1] == answer[side]["problems"] == [], side
     assert answer["embedded"]["died"] > 30
@@ -111,21 +138,20 @@ def test_a_kill_in_a_handover_and_both_engines_at_once(tmp_path):
 
 
 @pytest.mark.long
-def test_random_streams_change_engines(tmp_path):
-    names = [f"handover_stream:{seed}" for seed in range(71_000, 71_024)]
-    for name, answer in ask(tmp_path, names, 7200).items():
-        assert answer["mistakes"] == [], name
+@pytest.mark.parametrize("seed", range(71_000, 71_024))
+def test_random_streams_change_engines(spark, seed):
+    assert spark.ask(f"handover_stream:{seed}", 600)["mistakes"] == []
 
 
-def test_random_changes_mean_the_same_on_spark(answers):
-    answer = answers[f"changes:{CHANGES}"]
+def test_random_changes_mean_the_same_on_spark(spark):
+    answer = spark.ask(f"changes:{CHANGES}")
     assert answer["mistakes"] == []
     assert answer["rows"] > 20
     assert answer["operators"] == 3
 
 
-def test_functions_and_enrichers_in_workers(answers):
-    answer = answers["workers"]
+def test_functions_and_enrichers_in_workers(spark):
+    answer = spark.ask("workers")
     for found in answer["rounds"]:
         assert found["differences"] == found["problems"] == []
         assert found["rows"] > 100
@@ -136,8 +162,8 @@ def test_functions_and_enrichers_in_workers(answers):
 
 
 @pytest.mark.long
-def test_changes_survive_a_crash_in_front_of_each_commit(tmp_path):
-    answer = ask(tmp_path, ["crashing:70079"], 1800)["crashing:70079"]
+def test_changes_survive_a_crash_in_front_of_each_commit(spark):
+    answer = spark.ask("crashing:70079", 1800)
     assert answer["died"] == ["killed here"] * 6
     assert answer["unchanged"]
     assert answer["mistakes"] == answer["problems"] == []
@@ -145,21 +171,22 @@ def test_changes_survive_a_crash_in_front_of_each_commit(tmp_path):
     assert answer["rows"] > 50
 
 
-def test_expressions_do_not_raise_and_say_where_spark_would(answers):
-    assert answers["functions"]["wrong"] == []
-    assert answers["functions"]["errs"] > 500
-
-
-@pytest.mark.long
-def test_nor_do_they_when_spark_compiles_them(tmp_path):
-    answer = ask(tmp_path, ["compiled_functions"], 1800)["compiled_functions"]
+def test_expressions_do_not_raise_and_say_where_spark_would(spark):
+    answer = spark.ask("functions")
     assert answer["wrong"] == []
     assert answer["errs"] > 500
 
 
 @pytest.mark.long
-def test_the_demo_runs_unchanged(tmp_path):
-    answer = ask(tmp_path, ["demo"], 3600)["demo"]
+def test_nor_do_they_when_spark_compiles_them(spark):
+    answer = spark.ask("compiled_functions", 1800)
+    assert answer["wrong"] == []
+    assert answer["errs"] > 500
+
+
+@pytest.mark.long
+def test_the_demo_runs_unchanged(spark):
+    answer = spark.ask("demo", 3600)
     assert answer["problems"] == []
     for compared, differences in answer["rounds"]:
         assert differences == []
