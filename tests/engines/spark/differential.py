@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import traceback
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -28,21 +29,27 @@ def main() -> None:
     session = open_session("local[2]", settings=SMALL)
 
     def run(seed: int) -> dict[str, object]:
-        with tempfile.TemporaryDirectory() as folder:  # queries have names, which are unique in a session
-            made = changes if seed % CHANGES_EVERY == 0 else stream
-            return made(Path(folder, "site"), session.newSession(), seed)
+        made = changes if seed % CHANGES_EVERY == 0 else stream
+        try:
+            with tempfile.TemporaryDirectory() as folder:  # queries have names, which are unique in a session
+                return made(Path(folder, "site"), session.newSession(), seed)
+        except Exception:
+            return {"batches": 0, "rows": 0, "operators": 0, "mistakes": [traceback.format_exc()]}
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = {pool.submit(run, seed): seed for seed in range(first, first + count)}
-        for done in as_completed(running):
-            seed, answer = running[done], done.result()
-            total["streams"] += 1
-            total["operators"] += answer["operators"]
-            total["rows_compared"] += answer["rows"]
-            total["mismatches"] += len(answer["mistakes"])
-            print(f"{seed}: {answer['batches']} batches, {answer['rows']} rows", file=sys.stderr, flush=True)
-            for mistake in answer["mistakes"]:
-                print(f"{seed}: {mistake}", file=sys.stderr, flush=True)
+        try:
+            for done in as_completed(running):
+                seed, answer = running[done], done.result()
+                total["streams"] += 1
+                total["operators"] += answer["operators"]
+                total["rows_compared"] += answer["rows"]
+                total["mismatches"] += len(answer["mistakes"])
+                print(f"{seed}: {answer['batches']} batches, {answer['rows']} rows", file=sys.stderr, flush=True)
+                for mistake in answer["mistakes"]:
+                    print(f"{seed}: {mistake}", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:  # what was compared so far is told, and fewer streams are in it
+            pool.shutdown(wait=False, cancel_futures=True)
     session.stop()
     print(json.dumps(total))
     sys.exit(total["mismatches"] > 0)

@@ -10,7 +10,7 @@ import pytest
 
 from tools.function_rows import ROOT, spark_python
 
-SEED, CHANGES = 60_003, 70_078
+SEED, CHANGES = 60_153, 70_078
 
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
 
@@ -89,6 +89,7 @@ def test_a_lost_checkpoint_is_an_error(spark):
     assert (answer["mended"], answer["problems"]) == (0, [])  # by what the error says
 
 
+@pytest.mark.long
 def test_sessions_chains_and_joins_on_the_same_batches(spark):
     answer = spark.ask("stateful")
     assert answer["differences"] == answer["problems"] == []
@@ -99,7 +100,8 @@ def test_sessions_chains_and_joins_on_the_same_batches(spark):
     assert answer["rows"] > 300
 
 
-def test_random_streams_mean_the_same_on_spark(spark):
+def test_a_random_stream_means_the_same_on_spark(spark):
+    """It goes through dedup, a join, sessions, and sessions of sessions."""
     answer = spark.ask(f"stream:{SEED}")
     assert answer["mistakes"] == []
     assert answer["rows"] > 20
@@ -150,6 +152,7 @@ def test_random_changes_mean_the_same_on_spark(spark):
     assert answer["operators"] == 3
 
 
+@pytest.mark.long
 def test_functions_and_enrichers_in_workers(spark):
     answer = spark.ask("workers")
     for found in answer["rounds"]:
