@@ -95,6 +95,8 @@ class Carrier:
 
     def _check(self) -> None:
         """Raise ConfigError for what cannot be done, before anything is."""
+        if self._disk.atomic:
+            raise ConfigError("a lake in an object store cannot be searched to the last file yet", lake=self._lake)
         for name, plan in self._flows.items():
             tests = self.subject.tests.get(name, ())
             inherited = self.subject.inherited.get(name, frozenset())
