@@ -20,14 +20,14 @@ TABLE = "silver.orders"
 
 
 @pytest.fixture
-def many(orders):
+def many(own_orders):
     """The project, with its silver rows in 20 files more, one row in each."""
-    table = DeltaTable.open(LocalDisk(), str(orders / "lake/silver/orders"))
+    table = DeltaTable.open(LocalDisk(), str(own_orders / "lake/silver/orders"))
     row = table.read(table.files()).slice(0, 1)
     for number in range(20):
         staged = table.stage(row.set_column(0, "order_id", pa.array([f"extra-{number}"])), name=f"0-{uuid.uuid4().hex}")
         table.commit(adds=staged.adds, clock_us=now_us())
-    return orders
+    return own_orders
 
 
 def path(project) -> str:
@@ -56,8 +56,8 @@ def test_optimize_shows_first_and_then_does(many):
         (["--z-order", "amount,amount"], "distinct"),
     ],
 )  # fmt: skip
-def test_optimize_refuses(orders, options, told):
-    refused = call("table", "optimize", TABLE, *options, project=orders)
+def test_optimize_refuses(own_orders, options, told):
+    refused = call("table", "optimize", TABLE, *options, project=own_orders)
     assert (refused.code, told in refused.err) == (3, True)
 
 
@@ -77,32 +77,35 @@ def test_vacuum_shows_first_and_then_deletes(many):
         assert call("table", "vacuum", TABLE, "--retain", text, project=many).code == 3
 
 
-def test_expire_says_what_is_kept(orders):
-    told = call("table", "expire", TABLE, "--dry-run", "--json", project=orders).json
+def test_expire_says_what_is_kept(own_orders):
+    told = call("table", "expire", TABLE, "--dry-run", "--json", project=own_orders).json
     assert (told["retention_s"], told["files"]) == (730 * 86_400, 0)
-    assert "for ever" in call("table", "expire", "gold.revenue_per_product", "--dry-run", project=orders).out
+    assert "for ever" in call("table", "expire", "gold.revenue_per_product", "--dry-run", project=own_orders).out
 
 
-def test_checkpoint_shows_first_and_then_writes(orders):
-    told = call("table", "checkpoint", TABLE, "--dry-run", "--json", project=orders).json
+def test_checkpoint_shows_first_and_then_writes(own_orders):
+    told = call("table", "checkpoint", TABLE, "--dry-run", "--json", project=own_orders).json
     assert told["last_checkpoint"] is None
-    call("table", "checkpoint", TABLE, project=orders)
-    assert call("table", "checkpoint", TABLE, "--dry-run", "--json", project=orders).json["last_checkpoint"] is not None
-    assert len(agree(path(orders), ["order_id"])) > 1000
+    call("table", "checkpoint", TABLE, project=own_orders)
+    assert (
+        call("table", "checkpoint", TABLE, "--dry-run", "--json", project=own_orders).json["last_checkpoint"]
+        is not None
+    )
+    assert len(agree(path(own_orders), ["order_id"])) > 1000
 
 
-def test_status_shows_the_policy(orders):
-    file = orders / "tables/silver/orders.yaml"
+def test_status_shows_the_policy(own_orders):
+    file = own_orders / "tables/silver/orders.yaml"
     file.write_text(
         file.read_text() + "\nmaintain: {z_order: [amount], target_file_size: 8 MB, log_retention: 2 days}\n"
     )
-    shown = call("status", project=orders).out
+    shown = call("status", project=own_orders).out
     assert "upkeep of" in shown
     assert "8.0 MiB" in shown
-    (silver,) = [t for t in call("status", "--json", project=orders).json["tables"] if t["table"] == TABLE]
+    (silver,) = [t for t in call("status", "--json", project=own_orders).json["tables"] if t["table"] == TABLE]
     assert silver["maintenance"]["z_order"] == ["amount"]
     assert silver["maintenance"]["log_retention_s"] == 2 * 86_400
-    assert "maintain.z_order" in call("plan", project=orders).out
+    assert "maintain.z_order" in call("plan", project=own_orders).out
 
 
 def test_ctrl_c_ends_after_the_files_under_way(many):
