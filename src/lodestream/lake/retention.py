@@ -27,10 +27,11 @@ def retention_id(application: str) -> str:
     return application + _SUFFIX
 
 
-def kept_from_us(table: DeltaTable, name: TableName) -> int:
-    """Rows that were committed before may have left by retention, microseconds since 1970; 0 when none has."""
+def kept_from_us(table: DeltaTable, name: TableName) -> int | None:
+    """Rows that were committed before may have left by retention, microseconds since 1970; None when none has."""
     application = app_id(name, epoch_of(table.snapshot.metadata.configuration))
-    return max(table.snapshot.txns.get(application + _REACHED, -1) + 1, 0) * 1000
+    reached = table.snapshot.txns.get(application + _REACHED)
+    return None if reached is None else (reached + 1) * 1000
 
 
 def expired(files: Iterable[AddFile], partition_columns: Iterable[str], *, before_ms: int) -> list[AddFile]:

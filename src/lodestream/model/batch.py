@@ -93,7 +93,8 @@ class BatchPlan:
         joined_after, joined_upto: the same of the stream that is joined.
         pins: versions of lookup tables and query inputs, by table name.
         late_us: W(n-1): a row at or before it is late.
-        kept_us: a closed window that begins before is not computed again: rows of it may have left by retention.
+        kept_us: a closed window that begins before is not computed again: rows of it may have left by retention; None
+            when none has.
         evict_us: W(n): windows ending at or before it close in this batch; keys expiring by then leave state.
         clock_us: the batch's time; `_ingest_time` of its rows, microseconds since 1970 UTC.
         definition: `FlowPlan.definition` it was made for.
@@ -118,7 +119,7 @@ class BatchPlan:
     pins: Mapping[str, int] = field(default_factory=dict)
     late_us: int = 0
     evict_us: int = 0
-    kept_us: int = 0
+    kept_us: int | None = None
     replay: tuple[tuple[str, int], ...] = ()
     accept_late: bool = False
     mended: tuple[tuple[str, int, str], ...] = ()

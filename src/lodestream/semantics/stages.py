@@ -99,7 +99,7 @@ class Batch:
     pins: Mapping[TableName, Sequence[Row]] = field(default_factory=dict)
     joined: Sequence[Row] = ()
     watermark_us: int | None = None
-    kept_us: int = 0
+    kept_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +357,7 @@ def _window(
     rows: list[Row],
     state: State,
     mark: Watermark,
-    kept_us: int,
+    kept_us: int | None,
     gone: dict[Position, Disposition],
     missed: dict[Position, tuple[int, ...]],
 ) -> tuple[list[Row], State, tuple[WindowKey, ...]]:
@@ -371,7 +371,7 @@ def _window(
         time_us = row[spec.event_time.column]
         starts = open_starts(time_us, spec.window, mark)
         past = tuple(start for start in starts_of(time_us, spec.window) if start not in starts)
-        again = tuple(start for start in past if spec.late == "update" and start >= kept_us)
+        again = tuple(start for start in past if spec.late == "update" and (kept_us is None or start >= kept_us))
         past = tuple(start for start in past if start not in again)
         for key in [(start, row["_group"]) for start in again]:
             corrected[key] = (*corrected.get(key, state.covered.get(key, ())), row)

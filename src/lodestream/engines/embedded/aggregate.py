@@ -24,7 +24,8 @@ def aggregate(passing: Pass, step: Aggregation) -> None:
         row, start_us = assign(rows.column(passing.event_column).cast(pa.int64()), step.window)
         on_time = start_us + step.window.span_us > passing.batch.late_us
         again = (passing.batch.accept_late or step.late == "update") and not isinstance(step.window, Session)
-        taken = on_time | (start_us >= passing.batch.kept_us) if again else on_time
+        kept_us = passing.batch.kept_us
+        taken = on_time | (kept_us is None or start_us >= kept_us) if again else on_time
         if not taken.all():
             rows, row, start_us = _reject_late_windows(passing, row, start_us, taken)
             on_time = on_time[taken]

@@ -263,7 +263,7 @@ class Flow:
         while True:
             plan = submitted(
                 kind, self.state, self.around.clock(), epoch=self.epoch, definition=self.plan.definition,
-                kept_us=self.input.kept_from_us() if isinstance(self.input, StreamInput) else 0,
+                kept_us=self.input.kept_from_us() if isinstance(self.input, StreamInput) else None,
                 pins=self._lookups.pins(), **what,
             )  # fmt: skip
             standing = self.store.put_plan(plan)
@@ -293,7 +293,7 @@ class Flow:
             joined_after=joined.after if joined else self.state.joined_upto,
             joined_upto=joined.upto if joined else self.state.joined_upto,
             pins=planned.pins or self._lookups.pins(), late_us=self.state.late_us, evict_us=evict_us,
-            kept_us=self.input.kept_from_us() if isinstance(self.input, StreamInput) else 0,
+            kept_us=self.input.kept_from_us() if isinstance(self.input, StreamInput) else None,
             **self.enrichment.counted(clock_us),
         )  # fmt: skip
 

@@ -264,10 +264,10 @@ class StreamInput:
             return self._schema.empty_table()
         return self._rows(pa.concat_tables(parts, promote_options="permissive"))
 
-    def kept_from_us(self) -> int:
+    def kept_from_us(self) -> int | None:
         """Rows committed before may have left by retention; as of the version that was looked at last."""
         table = self._upstream()
-        return 0 if table is None else kept_from_us(table, self._name)
+        return None if table is None else kept_from_us(table, self._name)
 
     def _rows(self, found: pa.Table) -> pa.Table:
         """Windows get the time and the positions that they have as rows."""

@@ -190,7 +190,8 @@ def _windows_missed(rows: DataFrame, step: Aggregation, column: str, batch: Batc
         return rows.selectExpr("*", f"{none} AS {_LATE_STARTS}", f"{none} AS {_REOPENED}")
     every, slide = step.window.every_us, step.window.step_us
     starts = f"transform(sequence(0, {-(-every // slide) - 1}), k -> {time} - pmod({time}, {slide}) - k * {slide})"
-    again = f"s >= {batch.kept_us}" if step.late == "update" else "false"
+    again = "true" if batch.kept_us is None else f"s >= {batch.kept_us}"
+    again = again if step.late == "update" else "false"
     closed = f"s + {every} > {time} AND s + {every} <= {late_us}"
     taken = f"exists({starts}, s -> s + {every} > {time} AND (s + {every} > {late_us} OR {again}))"
     rows = aside(rows, f"NOT {taken}", "'late'", "array('late')")

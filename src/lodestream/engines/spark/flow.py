@@ -407,7 +407,7 @@ class SparkFlow:
             pins=pins_of(self.plan, self._around.disk, self._around.lake),
             late_us=marks.late_us,
             evict_us=marks.evict_us,
-            kept_us=kept_from_us(self._followed[0].table, self.plan.upstream) if self.plan.upstream else 0,
+            kept_us=kept_from_us(self._followed[0].table, self.plan.upstream) if self.plan.upstream else None,
         )
 
     def _check_upstream(self, followed: Followed, after: int, upto: int) -> None:
