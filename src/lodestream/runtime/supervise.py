@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.publish import SinkFlow
 from lodestream.engines.embedded.surroundings import Committed
-from lodestream.errors import ConflictError, LodestreamError, RewrittenError, TransientError
+from lodestream.errors import ConflictError, CorruptionError, LodestreamError, RewrittenError, TransientError
 from lodestream.model.table import FlowName, TableName
 from lodestream.ports.source import Waiter
 
@@ -181,7 +181,7 @@ class Worker:
                 seen = {table: board.news.get(table, 0) for table in self._inputs}
                 quiet = all(board.idle.get(table, False) for table in self._inputs)
             started = time.perf_counter()
-            committed = self.flow.step(idle=quiet or self._refresh_due(self.flow))
+            committed = self._step(idle=quiet or self._refresh_due(self.flow))
             if committed is not None:
                 self._note(committed, time.perf_counter() - started)
                 board.committed(name)
@@ -200,6 +200,16 @@ class Worker:
             with board.changed:
                 if all(board.news.get(t, 0) == n for t, n in seen.items()) and not board.stopping.is_set():
                     board.changed.wait(self._poll_s)
+
+    def _step(self, *, idle: bool) -> Committed | None:
+        """One step; files that are gone are no damage when another process has run the batch, and took them away."""
+        flow = self.flow
+        try:
+            return flow.step(idle=idle)
+        except CorruptionError as error:
+            if isinstance(flow, Flow) and flow.table.refresh().txns.get(flow.app_id, 0) > self.status.batch:
+                raise ConflictError("another process has run this batch", table=str(flow.name)) from error
+            raise
 
     @property
     def _prompt(self) -> Waiter | None:

@@ -8,6 +8,7 @@ from lodestream.project.dashboards import Dashboards, read_dashboard, read_dashb
 from lodestream.project.mistakes import Mistakes
 from lodestream.project.nodes import from_yaml
 from tests.apis.console.conftest import BOARD, grants, order
+from tests.engines.lakes import wait_for
 
 
 def panels(served, name="owner"):
@@ -98,10 +99,7 @@ def test_what_depends_on_the_person_or_the_time_is_not_shared(served):
     )
     first = panels(served)[0]
     assert first["error"] is None
-    for _ in range(50):
-        if panels(served)[0]["rows"] != first["rows"]:
-            return
-    pytest.fail("the time stands still")
+    wait_for(lambda: panels(served)[0]["rows"] != first["rows"])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from lodestream.model.table import LAYERS
 from tests.apis.console.conftest import TABLES, People, T, grants, order, serve
-from tests.engines.lakes import Lab
+from tests.engines.lakes import Lab, wait_for
 
 FIGURES = ("rows", "files", "size_bytes", "rate_per_s", "max_event_us", "freshness_s", "watermark_us", "accounted",
            "quarantine_open", "backlog")  # fmt: skip
@@ -98,11 +98,9 @@ def test_an_error_is_told_in_full_to_who_sees_all(served):
     (log / f"{int(newest.stem) + 1:020}.json").write_text("{")
     served.people.grants = {"ana": grants("silver.orders")}
     served.people.masks["ana", "silver.orders"] = {"tenant": "'x'"}
-    for _ in range(100):
-        told = by_table(served.get("/api/overview").json())["silver.orders"]
-        if told["state"] == "damaged":
-            break
-    assert "doctor" in told["error"]
+    orders = lambda: by_table(served.get("/api/overview").json())["silver.orders"]  # noqa: E731
+    wait_for(lambda: orders()["state"] == "damaged", 30)
+    assert "doctor" in orders()["error"]
     masked = by_table(served.get("/api/overview", "ana").json())["silver.orders"]
     assert (masked["state"], masked["error"]) == ("damaged", "the table cannot be read")
     assert "silver.orders cannot be read" in served.get("/api/overview").json()["sentence"]
