@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from lodestream.app import App, open_project
+from lodestream.lake.crash import install
 from lodestream.lake.layout import quarantine_name, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
@@ -25,6 +27,13 @@ class Lab:
         (root / "events").mkdir(parents=True)
         (root / "lodestream.yaml").write_text("project: lab\nlake: lake\n")
         self.files = 0
+
+    @classmethod
+    def at(cls, root: Path) -> Lab:
+        """The lab that stands in a folder."""
+        lab = cls.__new__(cls)
+        lab.root, lab.files = root, 100
+        return lab
 
     def table(self, name: str, text: str) -> None:
         layer, short = name.split(".")
@@ -79,6 +88,39 @@ class Lab:
         for report in reports:
             assert report.ok, report.problems
         return reports
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+def points_of(work: Callable[[], object]) -> list[str]:
+    """The points at which a process that does this can be killed, in order."""
+    names: list[str] = []
+    install(names.append)
+    try:
+        work()
+    finally:
+        install(None)
+    return names
+
+
+def killed_at(step: int, work: Callable[[], object]) -> None:
+    """Do it up to the point of that number."""
+    left = step
+
+    def hook(_name: str) -> None:
+        nonlocal left
+        if not left:
+            raise KilledError
+        left -= 1
+
+    install(hook)
+    try:
+        with pytest.raises(KilledError):
+            work()
+    finally:
+        install(None)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:

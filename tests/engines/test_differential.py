@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lodestream.engines.embedded import dedup, frames, inputs, sides, state, store
+from lodestream.engines.embedded import dedup, inputs, sides, state, store
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.handover import Handover
 from lodestream.engines.embedded.inputs import StreamInput
@@ -30,6 +30,8 @@ from lodestream.testing.differential import differences
 from lodestream.testing.streams import make_stream
 
 SHORT, LONG = 80, 2_000
+
+pytestmark = pytest.mark.usefixtures("one_duckdb")
 
 
 class Unsynced(LocalDisk):
@@ -127,16 +129,6 @@ def drive(site, rng, *, handover, state_bytes_max=None, kills=0.0):
     for flow in flows.values():
         flow.close()
     return spilled
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_duckdb():
-    """Flows of these tests are connections to one DuckDB: to make one takes longer than all that a small flow does."""
-    shared = frames.connect()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lodestream.engines.embedded.flow.connect", lambda *_: shared.cursor())
-        yield
-    shared.close()
 
 
 def compare(folder, seed):

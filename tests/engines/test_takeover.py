@@ -24,15 +24,7 @@ from tests.engines.test_differential import Site
 
 SHORT, LONG = 10, 1_000
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_duckdb():
-    """Flows of these tests are connections to one DuckDB: to make one takes longer than all that a small flow does."""
-    shared = frames.connect()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lodestream.engines.embedded.flow.connect", lambda *_: shared.cursor())
-        yield
-    shared.close()
+pytestmark = pytest.mark.usefixtures("one_duckdb")
 
 
 def opened(pipeline):

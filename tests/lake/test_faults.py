@@ -171,7 +171,7 @@ def test_a_full_disk_that_is_enlarged(small_disk):
         try:
             table.commit(adds=staged.adds, txn=("app", number), clock_us=1)
         except TransientError:
-            table.discard(staged)
+            table.discard(staged.adds)
             raise
 
     def until_full() -> None:

@@ -389,12 +389,12 @@ def test_discarding_never_touches_what_was_committed(tmp_path):
     table = make(tmp_path / "t")
     lost, won = table.stage(rows(1), name="1-a"), table.stage(rows(1), name="1-b")
     DeltaTable.open(LocalDisk(), str(tmp_path / "t")).commit(adds=won.adds, clock_us=0)
-    table.discard(lost)
-    table.discard(won)
+    table.discard(lost.adds)
+    table.discard(won.adds)
     assert [p.name for p in (tmp_path / "t").glob("*.parquet")] == [won.adds[0].path]
     table.commit(removes=won.adds, clock_us=0)
-    table.discard(won)
-    table.discard(lost)
+    table.discard(won.adds)
+    table.discard(lost.adds)
     assert len(list((tmp_path / "t").glob("*.parquet"))) == 1
 
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from lodestream.errors import ConfigError
-from lodestream.lake.actions import HOT_TAG, AddFile, RemoveFile
+from lodestream.lake.actions import HOT_TAG, RETENTION, AddFile, RemoveFile
 from lodestream.lake.compaction import NEWEST_TAG, everything, rewrite
 from lodestream.lake.disk import LocalDisk
-from lodestream.lake.retention import RETENTION, expire, expired, partition_end_ms, retention_id
+from lodestream.lake.retention import expire, expired, partition_end_ms, retention_id
 from lodestream.lake.table import DeltaTable
 from lodestream.lake.vacuum import data_files, unneeded, vacuum
 from lodestream.model.arrow import from_arrow

@@ -6,16 +6,16 @@ import json
 import shutil
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lodestream.app import now_us
-from lodestream.lake.crash import install
 from lodestream.operations.erase.carry import Carrier
 from lodestream.operations.trace import trace
-from tests.engines.lakes import Lab, wait_for
+from tests.engines.lakes import Lab, killed_at, points_of, wait_for
 
 ADA, BOB, EVE = "ada@example.org", "bob@example.org", "eve@example.org"
 BRONZE = """
@@ -316,21 +316,12 @@ def test_while_the_pipeline_runs(tmp_path: Path) -> None:
     lab.reconcile()
 
 
-class KilledError(BaseException):
-    """The process ends here."""
-
-
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
 def test_broken_off_anywhere_it_is_finished_by_the_same_command(tmp_path: Path, every: int) -> None:
     lab = shop(tmp_path / "shop")
-    names: list[str] = []
     copy = tmp_path / "count"
     shutil.copytree(lab.root, copy)
-    install(names.append)
-    try:
-        erase(at(copy), f"email={ADA}")
-    finally:
-        install(None)
+    names = points_of(lambda: erase(Lab.at(copy), f"email={ADA}"))
     assert {"erase.begun", "erase.batch", "quarantine.staged", "state.after", "main.after", "erase.purged"} <= set(
         names
     )
@@ -339,21 +330,8 @@ def test_broken_off_anywhere_it_is_finished_by_the_same_command(tmp_path: Path, 
     for step in [*steps[:first:every], *steps[first :: 11 * every]]:
         copy = tmp_path / f"killed-{step}"
         shutil.copytree(lab.root, copy)
-        killed = at(copy)
-        left = step
-
-        def hook(_name: str) -> None:
-            nonlocal left
-            if not left:
-                raise KilledError
-            left -= 1
-
-        install(hook)
-        try:
-            with pytest.raises(KilledError):
-                erase(killed, f"email={ADA}")
-        finally:
-            install(None)
+        killed = Lab.at(copy)
+        killed_at(step, partial(erase, killed, f"email={ADA}"))
         if step % 2:
             killed.run()
         report = erase(killed, f"email={ADA}")
@@ -361,10 +339,3 @@ def test_broken_off_anywhere_it_is_finished_by_the_same_command(tmp_path: Path, 
         assert holders(killed, ADA) == [], names[step]
         killed.reconcile()
         shutil.rmtree(copy)
-
-
-def at(root: Path) -> Lab:
-    """The lab that stands in a folder."""
-    lab = Lab.__new__(Lab)
-    lab.root, lab.files = root, 100
-    return lab

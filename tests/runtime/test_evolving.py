@@ -12,9 +12,8 @@ import pytest
 from deltalake import DeltaTable as DeltaRs
 
 from lodestream.errors import ConfigError
-from lodestream.lake.crash import install
 from lodestream.planning.diff import accept_hash
-from tests.engines.lakes import Lab
+from tests.engines.lakes import Lab, killed_at, points_of
 
 BRONZE = """
 source: {{files: {{path: events, settle: 0}}}}
@@ -178,50 +177,21 @@ def test_what_rows_cannot_follow_is_a_rebuild(tmp_path: Path, columns: str, tabl
     assert kinds(lab)[table] == "rebuild"
 
 
-class KilledError(BaseException):
-    """The process ends here."""
-
-
 def test_killed_anywhere_the_next_run_goes_on(tmp_path: Path) -> None:
     lab = shop(tmp_path / "shop")
     lab.events([row("x", 6), row("y", 7)])
     lab.run(tables=["bronze.orders"])
     changed(lab)
-    names: list[str] = []
     copy = tmp_path / "count"
     shutil.copytree(lab.root, copy)
-    install(names.append)
-    try:
-        at(copy).app().apply()
-    finally:
-        install(None)
+    names = points_of(lambda: Lab.at(copy).app().apply())
     assert {"alter.file", "alter.done", "commit.linked", "commit.synced"} <= set(names)
     for step in range(0, len(names), 3):
         copy = tmp_path / f"killed-{step}"
         shutil.copytree(lab.root, copy)
-        left = step
-
-        def hook(_name: str) -> None:
-            nonlocal left
-            if not left:
-                raise KilledError
-            left -= 1
-
-        install(hook)
-        try:
-            with pytest.raises(KilledError):
-                at(copy).app().apply()
-        finally:
-            install(None)
-        at(copy).run()
-        assert notes(at(copy), "silver.orders") == {"a": "n-a", "c": "n-c", "x": "n-x", "y": "n-y"}, names[step]
-        assert kinds(at(copy)) == {}
-        at(copy).reconcile()
+        killed_at(step, lambda copy=copy: Lab.at(copy).app().apply())
+        Lab.at(copy).run()
+        assert notes(Lab.at(copy), "silver.orders") == {"a": "n-a", "c": "n-c", "x": "n-x", "y": "n-y"}, names[step]
+        assert kinds(Lab.at(copy)) == {}
+        Lab.at(copy).reconcile()
         shutil.rmtree(copy)
-
-
-def at(root: Path) -> Lab:
-    """The lab that stands in a folder."""
-    lab = Lab.__new__(Lab)
-    lab.root, lab.files = root, 100
-    return lab

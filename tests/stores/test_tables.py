@@ -148,8 +148,8 @@ def test_staged_files_can_be_discarded(place):
     table = make(place)
     staged, kept = (table.stage(rows(number), name=f"x-{number}") for number in (1, 2))
     table.commit(adds=kept.adds, clock_us=1)
-    table.discard(staged)
-    table.discard(kept)
+    table.discard(staged.adds)
+    table.discard(kept.adds)
     (add,) = staged.adds
     assert not table.disk.exists(table.file_path(add))
     assert ids(table) == [2]

@@ -114,6 +114,14 @@ class Protocol:
     writer: int = 2
 
 
+RETENTION = "RETENTION"
+"""Operation of a commit that lets old rows go."""
+ERASE = "ERASE"
+"""Operation of the commits that take out the rows of somebody who is to be forgotten."""
+PASSED_OVER = (RETENTION, ERASE)
+"""Operations whose rows leave a table and not what was made of them: readers go on as if they stood."""
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One version of the log.
@@ -137,6 +145,11 @@ class Commit:
     info: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
     metadata: Metadata | None = None
     protocol: Protocol | None = None
+
+    @property
+    def takes_away(self) -> bool:
+        """Whether rows left that readers of the table have taken in and would have to take back."""
+        return self.info.get("operation") not in PASSED_OVER and any(remove.data_change for remove in self.removes)
 
 
 def parse_commit(version: int, data: bytes, where: str) -> Commit:

@@ -14,10 +14,10 @@ from lodestream.errors import ConfigError, ConflictError, LodestreamError, Trans
 from lodestream.lake.actions import AddFile, RemoveFile
 from lodestream.lake.crash import point
 from lodestream.lake.disk import random_id
-from lodestream.lake.staging import Staged
 from lodestream.lake.statistics import statistics
 from lodestream.lake.table import DeltaTable
 from lodestream.lake.zorder import z_order
+from lodestream.model.maintenance import can_order
 from lodestream.model.types import Schema
 
 OPTIMIZE = "OPTIMIZE"
@@ -30,9 +30,6 @@ Z_ORDER_TAG = "lodestream.zorder"
 """The columns along whose Z-curve the rows of a file lie, as a JSON list."""
 _DAY_MS = 86_400_000
 _SORTED_AT_ONCE = 8
-_SIMPLE = frozenset({
-    "boolean", "tinyint", "smallint", "int", "bigint", "float", "double", "decimal", "string", "date", "timestamp",
-})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +95,7 @@ def check_z_order(schema: Schema, columns: Sequence[str], partitions: Sequence[s
         column = schema.get(name)
         if column is None:
             raise ConfigError("no such column to order by", column=name, columns=list(schema.names))
-        if column.type.name not in _SIMPLE:
+        if not can_order(column.type):
             fix = "name columns of simple types"
             raise ConfigError("rows cannot be ordered by this type", column=name, type=str(column.type), fix=fix)
         if name in partitions:
@@ -201,20 +198,15 @@ def rewrite(
             clock_us=clock_us, operation=OPTIMIZE,
         )  # fmt: skip
     except ConflictError:
-        _take_back(table, adds)
+        table.discard(adds)
         return None
     except (TransientError, ConfigError):
         with contextlib.suppress(LodestreamError):
-            _take_back(table, adds)
+            table.discard(adds)
         raise
     point("compact.done")
     after = sum(add.size for add in adds)
     return Rewritten(version, len(group.files), len(adds), group.bytes, after, rows.num_rows)
-
-
-def _take_back(table: DeltaTable, adds: Iterable[AddFile]) -> None:
-    """Delete new files that will not be committed; those that a version knows stay."""
-    table.discard(Staged(tuple(adds), pa.table({})))
 
 
 def _partition(add: AddFile) -> tuple[tuple[str, str | None], ...]:

@@ -56,6 +56,11 @@ def app_id(name: TableName, epoch: int) -> str:
     return f"lodestream/{name}/{epoch}"
 
 
+def present_app_id(name: TableName, configuration: Mapping[str, str]) -> str:
+    """The same in the present epoch of the flow's table, whose properties these are."""
+    return app_id(name, epoch_of(configuration))
+
+
 def component_cache(lake: str) -> str:
     """Folder in which components may keep what they can fetch again, such as schemas of a registry."""
     return os.path.join(lake, "_lodestream", "cache")

@@ -9,15 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lodestream.errors import ConflictError, CorruptionError
-from lodestream.lake.actions import AddFile, RemoveFile
+from lodestream.lake.actions import RETENTION, AddFile, RemoveFile
 from lodestream.lake.compaction import by_age, newest_ms
 from lodestream.lake.crash import point
-from lodestream.lake.layout import app_id, epoch_of
+from lodestream.lake.layout import present_app_id
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 
-RETENTION = "RETENTION"
-"""Operation of a commit that lets old rows go."""
 _SUFFIX, _REACHED = "/retention", "/retention_ms"
 _DAY = dt.timedelta(days=1)
 
@@ -29,7 +27,7 @@ def retention_id(application: str) -> str:
 
 def kept_from_us(table: DeltaTable, name: TableName) -> int | None:
     """Rows that were committed before may have left by retention, microseconds since 1970; None when none has."""
-    application = app_id(name, epoch_of(table.snapshot.metadata.configuration))
+    application = present_app_id(name, table.snapshot.metadata.configuration)
     reached = table.snapshot.txns.get(application + _REACHED)
     return None if reached is None else (reached + 1) * 1000
 

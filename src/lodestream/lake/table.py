@@ -237,14 +237,14 @@ class DeltaTable:
         point("commit.done")
         return version
 
-    def discard(self, staged: Staged) -> None:
+    def discard(self, adds: Iterable[AddFile]) -> None:
         """Delete staged files that will never be committed; those that a version knows are left alone.
 
         For after a ConflictError or a failed commit: it looks whether the commit took place after all.
         """
         with self._lock:
             snapshot = self._refresh()
-        for add in staged.adds:
+        for add in adds:
             if add.path not in snapshot.files and add.path not in snapshot.tombstones:
                 with contextlib.suppress(FileNotFoundError):
                     self.disk.unlink(self.file_path(add))

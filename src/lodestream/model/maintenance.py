@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from lodestream.model.types import DataType
+
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
 FOREVER = -1
@@ -48,3 +50,8 @@ def retention_us(layer: str, declared_us: int | None, *, changing: bool) -> int 
     if declared_us is None:
         return None if changing else RETENTION_US.get(layer)
     return None if declared_us == FOREVER else declared_us
+
+
+def can_order(kind: DataType) -> bool:
+    """Whether rows can lie along a Z-curve through a column of a type."""
+    return kind.name not in ("array", "map", "struct", "binary")

@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from lodestream.errors import CorruptionError
-from lodestream.lake.layout import ERASURE_PROPERTY, RENAMED_PROPERTY, app_id, epoch_of, flow_folder
+from lodestream.lake.layout import ERASURE_PROPERTY, RENAMED_PROPERTY, flow_folder, present_app_id
 from lodestream.model.table import TableName
 
 I64 = npt.NDArray[np.int64]
@@ -101,7 +101,7 @@ def expired_rows(table: DeltaTable, application: str) -> int:
 
 def expired_above(table: DeltaTable | None, name: TableName) -> int:
     """The same for a table by its name; 0 when it is not there."""
-    return 0 if table is None else expired_rows(table, app_id(name, epoch_of(table.metadata().configuration)))
+    return 0 if table is None else expired_rows(table, present_app_id(name, table.metadata().configuration))
 
 
 def read_upto(path: str, name: TableName, table: DeltaTable, columns: Iterable[str]) -> pa.Table:
@@ -113,7 +113,7 @@ def read_upto(path: str, name: TableName, table: DeltaTable, columns: Iterable[s
     configuration = newest.metadata().configuration
     if not {ERASURE_PROPERTY, RENAMED_PROPERTY} & set(configuration) or newest.version() == table.version():
         return read_columns(table, wanted)
-    last = last_batch(table, app_id(name, epoch_of(configuration)))
+    last = last_batch(table, present_app_id(name, configuration))
     rows = read_columns(newest, list(dict.fromkeys([*wanted, "_batch"])))
     if not len(rows):
         return rows.select(wanted)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lodestream.errors import LodestreamError
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import app_id, epoch_of, table_path
+from lodestream.lake.layout import app_id, epoch_of, present_app_id, table_path
 from lodestream.lake.retention import retention_id
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan, ReadSource
@@ -56,7 +56,7 @@ def _refusal(plan: FlowPlan, refused: Mapping[TableName, str], disk: Disk, lake:
         table = DeltaTable.open(disk, table_path(lake, above))
         if table is None:
             return f"{above} is gone"
-        application = app_id(above, epoch_of(table.snapshot.metadata.configuration))
+        application = present_app_id(above, table.snapshot.metadata.configuration)
         if above in plan.streams and table.snapshot.txns.get(retention_id(application)):
             return f"{above} has let rows go by its retention"
     return ""

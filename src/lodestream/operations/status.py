@@ -12,7 +12,7 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import CorruptionError, DataLossRefused, LodestreamError
 from lodestream.lake.actions import AddFile, Commit
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
+from lodestream.lake.layout import app_id, epoch_of, present_app_id, quarantine_name, table_path
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.retention import retention_id
 from lodestream.lake.table import DeltaTable
@@ -199,7 +199,7 @@ def read_status(
 def _maintenance(disk: Disk, table: DeltaTable, declared: Table) -> MaintenanceStatus:
     policy, snapshot = declared.maintenance, table.snapshot
     names = list_log(disk, table.path)
-    application = app_id(declared.name, epoch_of(snapshot.metadata.configuration))
+    application = present_app_id(declared.name, snapshot.metadata.configuration)
     small = sum(not add.hot and add.size < policy.target_file_size for add in snapshot.files.values())
     return MaintenanceStatus(
         None if declared.keeps_us is None else declared.keeps_us / 1e6, policy.checkpoint_interval,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from lodestream.model.expression import Expression
+from lodestream.model.maintenance import can_order
 from lodestream.model.steps import Partition
 from lodestream.model.types import DATE, INT, Column, DataType, Schema
 from lodestream.planning.scope import Scope
@@ -65,7 +66,7 @@ def check_z_columns(scope: Scope, schema: Schema, partitions: Iterable[Partition
         if column is None:
             near = nearest(name, schema.names)
             scope.mistakes.add(place, "D312", "no such column to order by", column=name, nearest=near)
-        elif column.type.name in ("array", "map", "struct", "binary"):
+        elif not can_order(column.type):
             kind = str(column.type)
             scope.mistakes.add(place, "D312", "rows cannot be ordered by this type", column=name, type=kind)
         elif name in taken:

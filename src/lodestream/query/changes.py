@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from lodestream.errors import CorruptionError, DataLossRefused
-from lodestream.lake.actions import AddFile, Commit
+from lodestream.lake.actions import PASSED_OVER, AddFile, Commit
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import RENAMED_PROPERTY, table_path
 from lodestream.lake.log import read_commit
@@ -22,8 +22,6 @@ from lodestream.model.types import Schema
 from lodestream.query.quoting import quoted
 from lodestream.query.sight import filtered
 
-_UNTOLD = ("RETENTION", "ERASE")
-"""Operations whose rows leave without being told: they are old, or must not be told again."""
 _BEGUN = ("REBUILD", "RESTORE")
 _ROWS_MAX = 200_000
 _BYTES_MAX = 64 << 20
@@ -151,7 +149,7 @@ class Changes:
             raise DataLossRefused("version is no longer in the log", version=version) from error
         schema = self._table.snapshot.metadata.schema
         came = [add for add in commit.adds if add.data_change]
-        left = [] if commit.info.get("operation") in _UNTOLD else [*_gone(commit)]
+        left = [] if commit.info.get("operation") in PASSED_OVER else [*_gone(commit)]
         if _anew(commit) or self._too_much(commit, came) or self._renamed_since(came):
             return Stored(schema, anew=True)
         try:

@@ -10,7 +10,7 @@ from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.lake import compaction, retention, vacuum
 from lodestream.lake.actions import AddFile
 from lodestream.lake.compaction import Group, Rewritten
-from lodestream.lake.layout import QUARANTINE_SUFFIX, app_id, epoch_of, table_path
+from lodestream.lake.layout import QUARANTINE_SUFFIX, present_app_id, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.lake.vacuum import Unneeded
 from lodestream.model.maintenance import MaintenancePolicy
@@ -107,7 +107,7 @@ class Care:
 
     def expire(self, table: DeltaTable, files: list[AddFile]) -> int:
         """Let the files go; the number of rows that left."""
-        application = app_id(self.owner, epoch_of(table.snapshot.metadata.configuration))
+        application = present_app_id(self.owner, table.snapshot.metadata.configuration)
         return retention.expire(table, files, application=application, clock_us=self.around.clock())
 
     def unneeded(self, table: DeltaTable, keep_us: int | None = None) -> list[Unneeded]:

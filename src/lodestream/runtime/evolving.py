@@ -12,7 +12,7 @@ from lodestream.lake.actions import AddFile, RemoveFile
 from lodestream.lake.crash import point
 from lodestream.lake.disk import random_id
 from lodestream.lake.layout import RENAMED_PROPERTY
-from lodestream.lake.table import DeltaTable, Staged
+from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan
 from lodestream.planning.evolve import Evolution
 
@@ -59,7 +59,7 @@ def evolve_table(
             blind=False,
         )  # fmt: skip
     except LodestreamError:
-        table.discard(Staged(tuple(adds), pa.table({})))
+        table.discard(adds)
         raise
     point("alter.done")
     return version

@@ -11,7 +11,7 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.errors import CorruptionError, DataLossRefused
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import app_id, epoch_of, table_path
+from lodestream.lake.layout import epoch_of, present_app_id, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
@@ -58,7 +58,7 @@ def needed_files(around: Surroundings, flows: Flows, name: TableName, table: Del
 
 def committed_batch(table: DeltaTable, owner: TableName) -> int:
     """The last batch of the table's flow in the present epoch that is committed, 0 for none."""
-    return table.snapshot.txns.get(app_id(owner, epoch_of(table.snapshot.metadata.configuration)), 0)
+    return table.snapshot.txns.get(present_app_id(owner, table.snapshot.metadata.configuration), 0)
 
 
 def _pinned(around: Surroundings, flows: Flows, name: TableName) -> Iterator[int]:

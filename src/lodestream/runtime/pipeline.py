@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.flow import Flow
@@ -14,7 +16,7 @@ from lodestream.engines.embedded.python_step import Functions
 from lodestream.engines.embedded.shared import SharedFlow, is_shared
 from lodestream.engines.embedded.spill import StateBudget
 from lodestream.engines.embedded.surroundings import Committed, Notice, Surroundings, has_state, untold
-from lodestream.errors import ConfigError
+from lodestream.errors import ConfigError, ConflictError
 from lodestream.lake.disk import Disk, write_durable
 from lodestream.lake.layout import component_cache, flow_folder
 from lodestream.model.batch import BatchLimit
@@ -32,6 +34,8 @@ from lodestream.runtime.schedule import is_due
 from lodestream.runtime.supervise import Board, FlowStatus, Worker
 
 _REFRESH_EVERY_US = 5_000_000
+_PAUSE_S = 0.05
+_T = TypeVar("_T")
 
 
 class Pipeline:
@@ -108,6 +112,39 @@ class Pipeline:
         plan = self.flows[name]
         kind = SharedFlow if is_shared(plan) else Flow
         return kind(plan, self.around, lambda schema, group, member: self._source(plan, schema, group, member))
+
+    def beside(
+        self, name: TableName, work: Callable[[Flow], _T], settled: Callable[[], bool] = lambda: False, *,
+        tries: int = 20,
+    ) -> _T | None:  # fmt: skip
+        """Have a batch made by an opened flow beside whatever process runs it; again when that process was first.
+
+        Args:
+            name: the table.
+            work: what is to be done; it begins anew each time.
+            settled: asked when another process was first; True when nothing is left to do.
+            tries: how often at most.
+
+        Returns:
+            What `work` gives; None when it was settled.
+
+        Raises:
+            ConflictError: another process was first again and again.
+        """
+        for left in reversed(range(tries)):
+            flow = self.flow(name)
+            try:
+                flow.open()
+                return work(flow)
+            except ConflictError:
+                if not left:
+                    raise
+                time.sleep(_PAUSE_S)
+            finally:
+                flow.close()
+            if settled():
+                return None
+        raise AssertionError("unreachable")
 
     def sinks(self, tables: Iterable[TableName] | None = None) -> list[SinkFlow]:
         """The sinks of the tables, or of all, to be opened and stepped by the caller."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,7 +13,7 @@ import pyarrow as pa
 from lodestream.engines.embedded.frames import positions_of
 from lodestream.engines.embedded.rejects import decode_rows
 from lodestream.engines.embedded.replay import entries_before, input_schema, open_entries
-from lodestream.errors import ConfigError, ConflictError
+from lodestream.errors import ConfigError
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import quarantine_name, table_path
 from lodestream.lake.table import DeltaTable
@@ -26,8 +25,6 @@ from lodestream.runtime.pipeline import Pipeline
 
 REPLAYABLE = ("quarantine", "late")
 """Kinds of entries that can be taken again; the latter only when late rows are accepted."""
-_TRIES = 20
-_PAUSE_S = 0.05
 Key = tuple[str, int]
 """Source and position of a row."""
 
@@ -101,23 +98,16 @@ def take_again(
     entries = standing(disk, lake, name)
     before = _batches(entries)
     _check(entries, mends, pipeline.flow(name).plan)
-    left, counts = list(keys), {}
-    for tries in reversed(range(_TRIES)):
-        flow = pipeline.flow(name)
-        try:
-            flow.open()
-            counts = dict(flow.submit_replay(left, accept_late=accept_late, mends=mends).counts)
-            break
-        except ConflictError:
-            if not tries:
-                raise
-            time.sleep(_PAUSE_S)
-        finally:
-            flow.close()
+    left = list(keys)
+
+    def settled() -> bool:
+        """Whether the plan was made, and another process has run it."""
         now = _batches(standing(disk, lake, name))
-        left = [key for key in left if now.get(key) is not None and now[key] == before.get(key)]
-        if not left:  # the plan was made, and another process has run it
-            break
+        left[:] = [key for key in left if now.get(key) is not None and now[key] == before.get(key)]
+        return not left
+
+    done = pipeline.beside(name, lambda flow: flow.submit_replay(left, accept_late=accept_late, mends=mends), settled)
+    counts = {} if done is None else dict(done.counts)
     after = _batches(standing(disk, lake, name))
     return Replayed(len(keys), sum(key not in after for key in keys), counts)
 

@@ -10,14 +10,11 @@ import pyarrow as pa
 
 from lodestream.engines.embedded.keys import hash_keys
 from lodestream.engines.embedded.leaving import Key, Positions
-from lodestream.engines.embedded.rejects import QUARANTINE_ARROW, rejected
+from lodestream.engines.embedded.rejects import QUARANTINE_ARROW, noted_as_erased
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.lake.erasures import Bar, erasures, keyed, secret
 from lodestream.model.batch import BatchPlan
 from lodestream.model.table import TableName
-
-BARRED = "erased"
-"""Kind and reason of the quarantine entry that such a record leaves: its position, and nothing else."""
 
 
 class Barred:
@@ -39,7 +36,7 @@ class Barred:
         if not gone.any():
             return aside
         out = aside.filter(pa.array(gone))
-        return pa.concat_tables([aside.filter(pa.array(~gone)), _noted(out, batch)])
+        return pa.concat_tables([aside.filter(pa.array(~gone)), noted_as_erased(out, batch)])
 
     def leave_out(self, rows: pa.Table, batch: BatchPlan) -> tuple[pa.Table, pa.Table]:
         """The rows that may come in, and quarantine rows for the others.
@@ -60,12 +57,7 @@ class Barred:
                 gone[i] |= text is not None and keyed(self._key, text) in macs
         if not gone.any():
             return rows, QUARANTINE_ARROW.empty_table()
-        return rows.filter(pa.array(~gone)), _noted(rows.filter(pa.array(gone)), batch)
-
-
-def _noted(rows: pa.Table, batch: BatchPlan) -> pa.Table:
-    reasons, places = [[BARRED]] * len(rows), rows.select(["_source", "_position"])
-    return rejected(places, BARRED, reasons, batch=batch.batch, clock_us=batch.clock_us, keep_row=False)
+        return rows.filter(pa.array(~gone)), noted_as_erased(rows.filter(pa.array(gone)), batch)
 
 
 def texts_of(values: pa.ChunkedArray) -> pa.ChunkedArray:

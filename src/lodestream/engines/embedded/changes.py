@@ -20,7 +20,6 @@ from lodestream.model.steps import Publish
 from lodestream.ports.sink import Changes
 
 _ANEW = "to go on all the same, begin anew with another transactional_id and start: all or new"
-_KEPT = ("RETENTION", "ERASE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class TableChanges:
                     yield Changes(commit.version, 0, self._added(commit, adds))
 
     def _refuse_removals(self, commit: Commit) -> None:
-        if any(r.data_change for r in commit.removes) and commit.info.get("operation") not in _KEPT:
+        if commit.takes_away:
             raise DataLossRefused(
                 f"rows were taken away (rebuild, restore or overwrite) that were published as messages; {_ANEW}",
                 sink=str(self._sink.name), version=commit.version,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.engines.embedded.frames import positions_of
+from lodestream.engines.embedded.leaving import Positions
 from lodestream.engines.embedded.replay import entries_before, open_entries
 from lodestream.engines.embedded.windows import OpenWindows, assign
 from lodestream.lake.actions import AddFile, RemoveFile
@@ -18,7 +20,12 @@ from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
 from lodestream.model.digest import position_digest
 from lodestream.model.steps import Aggregation, FlowPlan
-from lodestream.model.table import WINDOW_END, WINDOW_START
+from lodestream.model.table import WINDOW_END, WINDOW_START, Lookup
+
+if TYPE_CHECKING:
+    from lodestream.engines.embedded.inputs import Span, StreamInput
+    from lodestream.engines.embedded.lookups import LookupTable
+    from lodestream.engines.embedded.stages import RowStages
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,15 @@ def _set_aside(rejects: Iterable[pa.Table]) -> set[tuple[str, int]]:
     """Positions that a batch itself sets aside; notes on windows that a row missed are not among them."""
     tables = [table.filter(pc.not_equal(table.column("kind"), "late_window")) for table in rejects]
     return {key for table in tables for key in positions_of(table)}
+
+
+def taken_in(
+    stream: StreamInput, stages: RowStages, lookups: dict[Lookup, LookupTable], batch: BatchPlan,
+    aside: Iterable[tuple[str, int]], span: Span | None = None,
+) -> pa.Table:  # fmt: skip
+    """All upstream rows but those set aside, as they stand before event time is looked at."""
+    rows = stream.everything(batch.upto, span)
+    return stages.passing(rows.filter(pa.array(~Positions(aside).among(rows))), batch, lookups)
 
 
 def span_of(plan: FlowPlan, event: str, step: Aggregation, reopened: frozenset[int]) -> tuple[str, int, int] | None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.lake.actions import AddFile, Commit
-from lodestream.lake.layout import RENAMED_PROPERTY, app_id, epoch_of, erased_by
+from lodestream.lake.layout import RENAMED_PROPERTY, erased_by, present_app_id
 from lodestream.lake.log import Snapshot
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
@@ -78,7 +78,7 @@ def view_of(
     erasure, first = erased_by(configuration)
     if not erasure and RENAMED_PROPERTY not in configuration:
         return None
-    application = app_id(name, epoch_of(configuration))
+    application = present_app_id(name, configuration)
     if not erasure or applied >= erasure or finished(erasure):
         return ErasedView(table, table.snapshot, application)
     version = table.snapshot.version

@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from lodestream.engines.embedded.correction import not_covered
+from lodestream.engines.embedded.correction import not_covered, taken_in
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.enrich import Enrichment
 from lodestream.engines.embedded.erased_windows import ErasedWindows, erase_windows
@@ -25,23 +25,18 @@ from lodestream.engines.embedded.leaving import Erased, Key, Positions
 from lodestream.engines.embedded.lookups import LookupTable
 from lodestream.engines.embedded.outputs import Output, Prepared, WindowOutput
 from lodestream.engines.embedded.passing import Outcome
-from lodestream.engines.embedded.rejects import rejected
+from lodestream.engines.embedded.rejects import noted_as_erased
 from lodestream.engines.embedded.replay import entries_before
 from lodestream.engines.embedded.sides import MATCHED, Side
 from lodestream.engines.embedded.stages import RowStages
 from lodestream.engines.embedded.state import FlowState
-from lodestream.lake.actions import RemoveFile
+from lodestream.lake.actions import ERASE, RemoveFile
 from lodestream.lake.layout import ERASURE_PROPERTY, erased_by
 from lodestream.lake.rewrite import Mask, rewrite
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan, Erasing
 from lodestream.model.steps import Aggregation, Ask, Dedupe, FlowPlan, ReadSource
 from lodestream.model.table import JOIN_META, Lookup
-
-ERASE = "ERASE"
-"""Operation of the commits that take rows out."""
-ERASED = "erased"
-"""Kind of a quarantine entry that says no more than that the row of a position was erased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +77,7 @@ class Eraser:
             return []
         listed = sorted(keys)
         rows = pa.table({"_source": [s for s, _ in listed], "_position": pa.array([p for _, p in listed], pa.int64())})
-        reasons = [[ERASED]] * len(listed)
-        return [rejected(rows, ERASED, reasons, batch=batch.batch, clock_us=batch.clock_us, keep_row=False)]
+        return [noted_as_erased(rows, batch)]
 
     def _held(self, batch: BatchPlan, gone: Positions) -> set[Key]:
         """Those of the positions that the table or its quarantine has."""
@@ -193,10 +187,8 @@ class Eraser:
         """See `erase_windows`."""
         stream = self.stream
         assert stream is not None
-        rows = stream.between(-1, batch.upto) if batch.upto < 0 else stream.everything(batch.upto)
         aside, missed = not_covered(self.quarantine, batch)
-        rows = rows.filter(pa.array([key not in aside for key in positions_of(rows)], pa.bool_()))
-        passed = self.stages.passing(rows, replace(batch, kind="replay"), self.lookups)
+        passed = taken_in(stream, self.stages, self.lookups, replace(batch, kind="replay"), aside)
         leaving = gone.among(passed)
         found: ErasedWindows = erase_windows(
             self.connection, self.plan, step, self.state, passed, leaving, missed, batch

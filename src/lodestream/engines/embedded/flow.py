@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from lodestream.engines.embedded.barred import barred_from
-from lodestream.engines.embedded.correction import Correction, correct, not_covered, span_of
+from lodestream.engines.embedded.correction import Correction, correct, not_covered, span_of, taken_in
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.deletions import Deletions
 from lodestream.engines.embedded.drift import evolved, stored_columns
@@ -52,7 +52,7 @@ from lodestream.errors import ConfigError, ConflictError, CorruptionError, Lodes
 from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, erased_by, quarantine_name, table_path
-from lodestream.lake.table import DeltaTable, Staged
+from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchKind, BatchPlan, Erasing, Mend
 from lodestream.model.steps import (
     Aggregation,
@@ -389,7 +389,7 @@ class Flow:
         An attempt whose commit took place after all keeps its files.
         """
         with contextlib.suppress(LodestreamError):
-            self.table.discard(Staged(staged.adds, pa.table({})))
+            self.table.discard(staged.adds)
             commit = last_commit(self.table, self.app_id)
             if commit is None or commit.info.get("state") != link.name:
                 self.store.discard_state(link.name)
@@ -449,8 +449,8 @@ class Flow:
         forgotten = None
         if batch.accept_late:
             assert self.quarantine is not None
-            taken_in = self._taken_in(batch, not_covered(self.quarantine, batch)[0])
-            forgotten = taken_in.filter(taken_in.column(DELETES))
+            rows = self._taken_in(batch, not_covered(self.quarantine, batch)[0])
+            forgotten = rows.filter(rows.column(DELETES))
         outcome.merge, outcome.changes.deletions = self._merger.merge(outcome.rows, deletions, forgotten)
         deletions.forget(batch.evict_us)
         outcome.count("superseded", outcome.merge.superseded)
@@ -468,9 +468,7 @@ class Flow:
     def _taken_in(self, batch: BatchPlan, aside: set[tuple[str, int]], span: Span | None = None) -> pa.Table:
         """All upstream rows but those set aside, as they stand before event time is looked at."""
         assert isinstance(self.input, StreamInput)
-        rows = self.input.everything(batch.upto, span)
-        rows = rows.filter(pa.array([key not in aside for key in positions_of(rows)], pa.bool_()))
-        return self._stages.passing(rows, batch, self._lookups.at(batch.pins))
+        return taken_in(self.input, self._stages, self._lookups.at(batch.pins), batch, aside, span)
 
     def _commit_quarantine(self, batch: BatchPlan, attempt: str, outcome: Outcome) -> None:
         table = self.quarantine

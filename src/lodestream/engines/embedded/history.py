@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lodestream.errors import DataLossRefused
 from lodestream.lake.actions import Commit
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import app_id, epoch_of, table_path
+from lodestream.lake.layout import present_app_id, table_path
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
@@ -26,7 +27,17 @@ def last_commit(table: DeltaTable, application: str) -> Commit | None:
 
 def flow_commit(table: DeltaTable, flow: TableName) -> Commit | None:
     """The newest commit that the flow of `flow` made in the present epoch of `table`, or None."""
-    return last_commit(table, app_id(flow, epoch_of(table.snapshot.metadata.configuration)))
+    return last_commit(table, present_app_id(flow, table.snapshot.metadata.configuration))
+
+
+def check_kept(commit: Commit, upstream: str, reader: TableName) -> None:
+    """Raise DataLossRefused when a commit of the table above took rows away, so that its reader no longer fits it."""
+    if commit.takes_away:
+        raise DataLossRefused(
+            "upstream rows were taken away (rebuild, restore or overwrite); begin this table again too: "
+            f"lodestream table restore {reader} --version 0 --rewind",
+            upstream=upstream, version=commit.version,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,7 @@ def batches(disk: Disk, lake: str, flow: TableName, limit: int = 1_000) -> list[
     table = DeltaTable.open(disk, table_path(lake, flow))
     if table is None:
         return []
-    application = app_id(flow, epoch_of(table.snapshot.metadata.configuration))
+    application = present_app_id(flow, table.snapshot.metadata.configuration)
     found = []
     for version in sorted(list_log(disk, table.path).commits)[-limit:]:
         try:

@@ -14,13 +14,14 @@ from lodestream.engines.embedded.barred import Barred
 from lodestream.engines.embedded.drift import drifted
 from lodestream.engines.embedded.erased_view import ErasedView, view_of
 from lodestream.engines.embedded.frames import naive
+from lodestream.engines.embedded.history import check_kept
 from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.rebuild import REBUILD
 from lodestream.engines.embedded.rejects import rejected_raw
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused, TransientError
-from lodestream.lake.actions import AddFile, Commit
+from lodestream.lake.actions import AddFile
 from lodestream.lake.disk import Disk
 from lodestream.lake.erasures import is_finished
 from lodestream.lake.layout import epoch_of, table_path
@@ -220,7 +221,8 @@ class StreamInput:
             anything = any(add.num_records for add in table.files())
             return Planned("data", after=-1, upto=table.snapshot.version) if anything else None
         for commit in table.commits(max(after, self._looked)):
-            self._check(commit, first=commit.version == 0)
+            if commit.version:
+                check_kept(commit, str(self._name), self._reader)
             added = sum(a.num_records or 0 for a in commit.adds if a.data_change)
             if (rows or (added and not whole)) and rows + added > most:
                 break
@@ -274,7 +276,9 @@ class StreamInput:
         return found if self._windows is None else as_rows(found, self._name, self._windows)
 
     def everything(self, version: int, span: Span | None = None) -> pa.Table:
-        """All rows of the upstream table at a version; files that have none in the span may be left out."""
+        """All rows of the upstream table at a version, -1 for none; files without any in the span may be left out."""
+        if version < 0:
+            return self._schema.empty_table()
         table = self._standing()
         if (view := self._view(table)) is not None:
             return self._rows(view.upto(version, self._columns))
@@ -321,17 +325,6 @@ class StreamInput:
         if self._table is None:
             self._table = DeltaTable.open(self._around.disk, self._path)
         return self._table
-
-    def _check(self, commit: Commit, *, first: bool) -> None:
-        if first or not any(r.data_change for r in commit.removes):
-            return
-        if commit.info.get("operation") in ("RETENTION", "ERASE"):
-            return
-        raise DataLossRefused(
-            "upstream rows were taken away (rebuild, restore or overwrite); begin this table again too: "
-            f"lodestream table restore {self._reader} --version 0 --rewind",
-            upstream=str(self._name), version=commit.version,
-        )  # fmt: skip
 
     def _begin(self, table: DeltaTable) -> int | None:
         """The version after which the upstream's present epoch begins, None when the log no longer tells.

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.errors import ConflictError, LodestreamError
-from lodestream.lake.actions import AddFile, RemoveFile
+from lodestream.lake.actions import ERASE, AddFile, RemoveFile
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import flow_folder
 from lodestream.lake.rewrite import Mask, rewrite
-from lodestream.lake.table import DeltaTable, Staged
+from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 from lodestream.model.types import BIGINT, INT, STRING, TIMESTAMP, Column, Schema
 
@@ -184,12 +184,12 @@ class Ledger:
                 point("answers.before")
                 self._table.commit(adds=staged.adds, txn=(APPLICATION, group + 1), info=info, clock_us=now_us)
             except ConflictError:  # another process recorded its own group under this number
-                self._table.discard(staged)
+                self._table.discard(staged.adds)
                 attempt = uuid.uuid4().hex[:8]
                 continue
             except LodestreamError:
                 with contextlib.suppress(LodestreamError):
-                    self._table.discard(staged)
+                    self._table.discard(staged.adds)
                 raise
             point("answers.after")
             self.refresh()
@@ -209,10 +209,10 @@ class Ledger:
             adds, removes = rewrite(self._table, hit, ["question"], f"erased-{uuid.uuid4().hex[:8]}")
             try:
                 if removes:
-                    self._table.commit(adds=adds, removes=removes, clock_us=self._clock(), operation="ERASE")
+                    self._table.commit(adds=adds, removes=removes, clock_us=self._clock(), operation=ERASE)
                 return
             except ConflictError:  # files were put together meanwhile
-                self._table.discard(Staged(tuple(adds), pa.table({})))
+                self._table.discard(adds)
 
     def tidy(self) -> None:
         """Keep the ledger short: few files, few log entries. Nothing hangs on it."""
@@ -238,7 +238,7 @@ class Ledger:
                 clock_us=self._clock(), operation="OPTIMIZE",
             )  # fmt: skip
         except LodestreamError:
-            table.discard(staged)
+            table.discard(staged.adds)
             raise
         old_ms = self._clock() // 1000 - _MINUTE_MS
         for path, removed in table.snapshot.tombstones.items():

@@ -167,7 +167,7 @@ class MergeOutput(_Writer):
             put(kept, rest=True)
             put(pa.concat_tables(changed), rest=True)
         except LodestreamError:
-            self._table.discard(Staged(tuple(adds), merge.rows))
+            self._table.discard(adds)
             raise
         return Prepared(tuple(adds), [RemoveFile.of(one.file) for one in rewrites], operation="MERGE")
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from lodestream.engines.embedded.leaving import Erased
 from lodestream.errors import ConflictError, LodestreamError, TransientError
-from lodestream.lake.actions import RemoveFile
+from lodestream.lake.actions import ERASE, RemoveFile
 from lodestream.lake.crash import point
 from lodestream.lake.rewrite import rewrite
 from lodestream.lake.table import DeltaTable, Staged
@@ -23,6 +23,8 @@ from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchPlan
 from lodestream.model.types import Column, DataType, Schema, parse_type
 
+ERASED = "erased"
+"""Kind and reason of an entry that says of a position that it was erased, and nothing else."""
 _MICROS = "us"  # ending of a time that is written as microseconds since 1970
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_1_US, _YEAR_10000_US = -62_135_596_800_000_000, 253_402_300_800_000_000
@@ -105,6 +107,12 @@ def rejected_raw(rejects: pa.Table, *, batch: int, clock_us: int) -> pa.Table:
         ],
         schema=QUARANTINE_ARROW,
     )
+
+
+def noted_as_erased(rows: pa.Table, batch: BatchPlan) -> pa.Table:
+    """Quarantine rows that say of the positions of `rows` that they were erased, and no more."""
+    places, reasons = rows.select(["_source", "_position"]), [[ERASED]] * len(rows)
+    return rejected(places, ERASED, reasons, batch=batch.batch, clock_us=batch.clock_us, keep_row=False)
 
 
 def _rule(codes: list[str]) -> str | None:
@@ -204,14 +212,14 @@ def commit_rejects(
     try:
         table.commit(
             adds=staged.adds, removes=removes, txn=(application, batch.batch), info=info, clock_us=batch.clock_us,
-            operation="WRITE" if erased is None else "ERASE",
+            operation="WRITE" if erased is None else ERASE,
         )  # fmt: skip
     except TransientError:
         with contextlib.suppress(LodestreamError):
-            table.discard(staged)
+            table.discard(staged.adds)
         raise
     except ConflictError:
-        table.discard(staged)
+        table.discard(staged.adds)
         # Another process runs the same plan and was first; its rows are ours, for the plan decides them.
         if table.refresh().txns.get(application, 0) < batch.batch:
             raise

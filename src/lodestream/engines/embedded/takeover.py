@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_of
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.enrich import Enrichment
-from lodestream.engines.embedded.frames import ROW, conform, numbered
+from lodestream.engines.embedded.frames import conform, positions_of
 from lodestream.engines.embedded.inputs import Span, StreamInput
 from lodestream.engines.embedded.keys import hash_keys
+from lodestream.engines.embedded.leaving import Positions
 from lodestream.engines.embedded.replay import entries_before, open_entries
 from lodestream.engines.embedded.sessions import open_windows
 from lodestream.engines.embedded.stages import RowStages
@@ -201,14 +202,14 @@ def _candidates(
     entries = open_entries(entries_before(quarantine, at.batch + 1, _ENTRY))
     after = pa.array([bool(codes) and codes[0].startswith(_AFTER_DEDUP) for codes in entries["reasons"].to_pylist()],
                      pa.bool_())  # fmt: skip
-    before, claimed = entries.filter(pc.invert(after)), entries.filter(after)
+    before, claimed = (Positions(positions_of(entries.filter(which))) for which in (pc.invert(after), after))
     batch = BatchPlan(0, at.batch, "data", 0, plan.definition)
     for piece in upstream.pieces(at.upto, _span(plan, event, at.late_us)):
-        rows = piece.filter(pa.array(~_among(connection, piece, before)))
+        rows = piece.filter(pa.array(~before.among(piece)))
         rows = stages.passing(rows, batch, {})
         rows = rows.filter(pc.is_valid(rows.column(event)))
         if len(rows):
-            yield rows.append_column(IN_WINDOWS, pa.array(~_among(connection, rows, claimed)))
+            yield rows.append_column(IN_WINDOWS, pa.array(~claimed.among(rows)))
 
 
 def _span(plan: FlowPlan, event: str, late_us: int) -> Span | None:
@@ -218,24 +219,6 @@ def _span(plan: FlowPlan, event: str, late_us: int) -> Span | None:
     dedupe, window = plan.step(Dedupe), plan.step(Aggregation)
     reach_us = max(dedupe.expiry_us if dedupe else 0, window.window.span_us if window else 0)
     return event, late_us - reach_us, np.iinfo(np.int64).max
-
-
-def _among(connection: duckdb.DuckDBPyConnection, rows: pa.Table, entries: pa.Table) -> np.ndarray:
-    """Which rows have the position of one of the entries."""
-    found = np.zeros(len(rows), np.bool_)
-    if not len(rows) or not len(entries):
-        return found
-    connection.register("rows_here", numbered(rows.select(["_source", "_position"])))
-    connection.register("entries_here", entries.select(["_source", "_position"]))
-    try:
-        hits = connection.sql(
-            f"SELECT {ROW} FROM rows_here SEMI JOIN entries_here USING (_source, _position)"
-        ).to_arrow_table()
-    finally:
-        connection.unregister("rows_here")
-        connection.unregister("entries_here")
-    found[hits.column(ROW).to_numpy()] = True
-    return found
 
 
 def _none(plan: FlowPlan, columns: list[str]) -> pa.Table:

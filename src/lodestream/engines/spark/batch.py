@@ -83,7 +83,7 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, held:
     window = plan.step(Aggregation)
     watermark = plan.step(Watermark)
     rows = rows.selectExpr("*", f"cast(NULL AS string) AS {DETAIL}") if DETAIL not in rows.columns else rows
-    if any(isinstance(step, Dedupe) for step in plan.steps):
+    if plan.step(Dedupe) is not None:
         assert watermark is not None
         firsts = stream.where(f"{BRANCH} = {FIRSTS}").selectExpr("_source", "_position", f"true AS {_KEPT}")
         rows = rows.join(firsts, ["_source", "_position"], "left")
@@ -106,8 +106,7 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, held:
         rows = _windows_missed(rows, window, watermark.event_time.column, batch)
     if plan.join is not None:
         return _joined(rows, stream, plan, batch, held, given)
-    noted = window is not None
-    counts, max_event_us = _counts(rows, batch, rules=_rules(plan), windows=noted)
+    counts, max_event_us = _counts(rows, batch, rules=_rules(plan), windows=window is not None)
     reopened = _reopened(rows) if window is not None and window.late == "update" else frozenset[int]()
     output = None
     if window is None and counts.get("output"):
@@ -116,7 +115,7 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, held:
         output = stream.where(f"{BRANCH} = {WINDOWS} AND {WINDOW} IS NOT NULL").select(f"{WINDOW}.*")
         if window.emit == "updates" and not reopened and output.isEmpty():  # what lies open stays as it is
             output = None
-    return Batch(output, (_quarantine(rows, noted=noted),), counts, max_event_us, reopened)
+    return Batch(output, (_quarantine(rows, noted=window is not None),), counts, max_event_us, reopened)
 
 
 def _joined(rows: DataFrame, stream: DataFrame, plan: FlowPlan, batch: BatchPlan, held: ExitStack, given: int) -> Batch:
@@ -182,16 +181,16 @@ def _windows_missed(rows: DataFrame, step: Aggregation, column: str, batch: Batc
     With `late: update` they go on, with the starts of the closed windows that they open again, unless rows of all of
     those may be gone.
     """
-    late_us = batch.late_us
-    time = f"unix_micros({quoted(column)})"
+    time, late_us = f"unix_micros({quoted(column)})", batch.late_us
     if isinstance(step.window, Session):  # what counts is the session that a row would be by itself
         rows = aside(rows, f"{time} + {step.window.gap_us} <= {late_us}", "'late'", "array('late')")
         none = "cast(NULL AS array<bigint>)"
         return rows.selectExpr("*", f"{none} AS {_LATE_STARTS}", f"{none} AS {_REOPENED}")
     every, slide = step.window.every_us, step.window.step_us
     starts = f"transform(sequence(0, {-(-every // slide) - 1}), k -> {time} - pmod({time}, {slide}) - k * {slide})"
-    again = "true" if batch.kept_us is None else f"s >= {batch.kept_us}"
-    again = again if step.late == "update" else "false"
+    again = "false"
+    if step.late == "update":
+        again = "true" if batch.kept_us is None else f"s >= {batch.kept_us}"
     closed = f"s + {every} > {time} AND s + {every} <= {late_us}"
     taken = f"exists({starts}, s -> s + {every} > {time} AND (s + {every} > {late_us} OR {again}))"
     rows = aside(rows, f"NOT {taken}", "'late'", "array('late')")

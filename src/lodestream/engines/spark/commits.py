@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from lodestream.engines.embedded.correction import without_windows
 from lodestream.engines.spark.batch import Batch, encoded, stored
 from lodestream.engines.spark.files import Target, writing, written
@@ -16,7 +14,6 @@ from lodestream.engines.spark.windows import corrected, with_open
 from lodestream.errors import ConflictError
 from lodestream.lake.actions import AddFile, RemoveFile
 from lodestream.lake.disk import random_id
-from lodestream.lake.staging import Staged
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Aggregation, ApplyChanges, FlowPlan
@@ -93,5 +90,5 @@ def commit_batch(
     try:
         table.commit(adds=adds, removes=removes, txn=(app, batch.batch), info=info, clock_us=batch.clock_us)
     except ConflictError:
-        table.discard(Staged(tuple(adds), pa.table({})))
+        table.discard(adds)
         raise

@@ -136,8 +136,7 @@ def _by_heat(rows: pa.Table) -> Iterator[tuple[pa.Table, bool]]:
 
 def _stage(rows: pa.Table, target: Target, hot: bool, encodings: Encodings) -> tuple[AddFile, ...]:
     rows = without_empty_text(conform(rows, target.schema), target.partitions)
-    name = f"{target.name}-{random_id()}"
-    disk = LocalDisk()
     return stage_files(
-        disk, target.root, rows, partitions=target.partitions, name=name, hot=hot, encodings=encodings
+        LocalDisk(), target.root, rows, partitions=target.partitions, name=f"{target.name}-{random_id()}", hot=hot,
+        encodings=encodings,
     ).adds  # fmt: skip

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at, checkpoint_of
 from lodestream.engines.embedded.flow import Flow
-from lodestream.engines.embedded.history import last_commit
+from lodestream.engines.embedded.history import check_kept, last_commit
 from lodestream.engines.embedded.rebuild import REBUILD, begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.store import FlowStore
@@ -39,7 +39,6 @@ from lodestream.errors import (
     ConfigError,
     ConflictError,
     CorruptionError,
-    DataLossRefused,
     LodestreamError,
     TransientError,
 )
@@ -416,13 +415,7 @@ class SparkFlow:
             return
         followed.table.refresh()
         for commit in followed.table.commits(max(after, followed.begun), upto):
-            taken = any(remove.data_change for remove in commit.removes)
-            if taken and commit.info.get("operation") not in ("RETENTION", "ERASE"):
-                raise DataLossRefused(
-                    "upstream rows were taken away (rebuild, restore or overwrite); begin this table again too: "
-                    f"lodestream table restore {self.name} --version 0 --rewind",
-                    upstream=followed.table.path, version=commit.version,
-                )  # fmt: skip
+            check_kept(commit, followed.table.path, self.name)
 
     def _range(self, checkpoint: Checkpoint, number: int) -> tuple[Marks, Marks]:
         """What the offset log says of the query's batch before one, and of that one."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
@@ -21,7 +20,6 @@ from lodestream.engines.spark.files import Target, writing, written
 from lodestream.errors import ConfigError, ConflictError
 from lodestream.lake.disk import random_id
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, table_path
-from lodestream.lake.staging import Staged
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import FlowPlan, RunQuery
@@ -113,7 +111,7 @@ class SparkRefresh:
                 clock_us=batch.clock_us, operation="REFRESH", blind=False,
             )  # fmt: skip
         except ConflictError:
-            table.discard(Staged(adds, pa.table({})))
+            table.discard(adds)
             if table.refresh().txns.get(app, 0) >= batch.batch:  # another process has refreshed it meanwhile
                 return None
             raise

@@ -40,7 +40,7 @@ from lodestream.errors import DataLossRefused, TransientError
 from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.disk import replace_durable
-from lodestream.lake.layout import app_id, epoch_of, table_path
+from lodestream.lake.layout import present_app_id, table_path
 from lodestream.lake.log import commit_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import from_arrow_type
@@ -105,11 +105,10 @@ class Takeover:
         self._write_log(path, at.late_us, offsets)
         point("takeover.before")
         made.put(self._around.disk)
-        for old in checkpoint_folders(
-            self._around.disk, self._store.root
-        ):  # the embedded engine has gone on since they were in use
-            if os.path.join(self._store.root, old) != path:
-                shutil.rmtree(os.path.join(self._store.root, old), ignore_errors=True)
+        for name in checkpoint_folders(self._around.disk, self._store.root):
+            old = os.path.join(self._store.root, name)
+            if old != path:  # the embedded engine has gone on since it was in use
+                shutil.rmtree(old, ignore_errors=True)
         self._around.notice(self._plan.table.name, f"taken over from the embedded engine at batch {batch}")
         return made
 
@@ -137,7 +136,7 @@ class Takeover:
 
     def _after_table(self, path: str, first: ReadTable, upstream: DeltaTable, at: Point) -> Checkpoint:
         then = upstream.snapshot_at(max(at.upto, 0))
-        application = app_id(first.table, epoch_of(then.metadata.configuration))
+        application = present_app_id(first.table, then.metadata.configuration)
         return Checkpoint(path, at.batch, upto=at.upto, upstream_batch=then.txns.get(application, 0))
 
     def _seed(self, path: str, found: Remembered, at: Point) -> DeltaTable:

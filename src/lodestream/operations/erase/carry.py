@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from lodestream.engines.embedded.barred import near, texts_of
-from lodestream.engines.embedded.erasure import ERASED
+from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.history import flow_commit
 from lodestream.engines.embedded.leaving import Positions
 from lodestream.engines.embedded.locks import try_lock
+from lodestream.engines.embedded.rejects import ERASED
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.takeover import is_spark
 from lodestream.errors import ConfigError, ConflictError
@@ -32,7 +32,6 @@ from lodestream.operations.erase.subject import Subject, subject_of
 from lodestream.operations.tracing.view import Opened
 
 _TRIES = 200
-_PAUSE_S = 0.05
 _ROUNDS = 20
 
 RULES = (
@@ -260,22 +259,14 @@ class Carrier:
             fresh = Found()
             if not self._finder.add(fresh, name):
                 return  # done before it was broken off
-        pipeline = self._app.pipeline()
-        for tries in reversed(range(_TRIES)):
-            flow = pipeline.flow(name)
-            try:
-                flow.open()
-                flow.submit_erasure(found.rows[name], erasing)
-                return
-            except ConflictError:
-                if not tries:
-                    raise
-                time.sleep(_PAUSE_S)
-            finally:
-                flow.close()
-            table.refresh()
-            if erased_by(table.snapshot.metadata.configuration)[0] == one.id:
-                return  # the plan was made, and another process has run it
+
+        def settled() -> bool:
+            """Whether the plan was made, and another process has run it."""
+            return erased_by(table.refresh().metadata.configuration)[0] == one.id
+
+        self._app.pipeline().beside(
+            name, lambda flow: flow.submit_erasure(found.rows[name], erasing), settled, tries=_TRIES
+        )
 
     def _again(self, table: TableName, plan: FlowPlan) -> bool:
         """Whether a measure is made of the subject's column, so that it may show the value."""
@@ -297,21 +288,13 @@ class Carrier:
         """Run the query of a table again until it has read its inputs as they are now."""
         first = plan.steps[0]
         assert isinstance(first, RunQuery)
-        pipeline = self._app.pipeline()
-        for tries in reversed(range(_TRIES)):
-            flow = pipeline.flow(name)
-            try:
-                flow.open()
-                while flow.step(idle=True) is not None:
-                    pass
-                return Done(flow.table.snapshot.version)
-            except ConflictError:
-                if not tries:
-                    raise
-                time.sleep(_PAUSE_S)
-            finally:
-                flow.close()
-        raise AssertionError("unreachable")
+
+        def refreshed(flow: Flow) -> int:
+            while flow.step(idle=True) is not None:
+                pass
+            return flow.table.snapshot.version
+
+        return Done(self._app.pipeline().beside(name, refreshed, tries=_TRIES))
 
     def _sizes(self, name: TableName) -> tuple[int, int]:
         """Rows of a table, and entries of its quarantine that say more than that a row was erased."""

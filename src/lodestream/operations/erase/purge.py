@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lodestream.engines.embedded.erasure import ERASE
 from lodestream.engines.embedded.history import flow_commit
 from lodestream.engines.embedded.leaving import Positions
 from lodestream.engines.embedded.ledger import ledger_path
 from lodestream.engines.embedded.sink_memory import SinkMemory
 from lodestream.engines.embedded.store import FlowStore
-from lodestream.lake.actions import HOT_TAG
+from lodestream.lake.actions import ERASE, HOT_TAG
 from lodestream.lake.disk import Disk, replace_durable
 from lodestream.lake.layout import app_id, component_cache, epoch_of, flow_folder, quarantine_name, table_path
 from lodestream.lake.log import list_log, read_commit

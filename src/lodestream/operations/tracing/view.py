@@ -19,7 +19,7 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused
 from lodestream.lake.actions import AddFile, Commit, Metadata
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import app_id, epoch_of, erased_by, quarantine_name, table_path
+from lodestream.lake.layout import app_id, epoch_of, erased_by, present_app_id, quarantine_name, table_path
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
@@ -299,7 +299,7 @@ def _erased_since(table: DeltaTable, version: int) -> tuple[list[AddFile], str] 
     if then.files.keys() <= table.snapshot.files.keys():
         return None
     name = TableName(*table.path.split(os.sep)[-2:])
-    last = then.txns.get(app_id(name, epoch_of(configuration)), 0)
+    last = then.txns.get(present_app_id(name, configuration), 0)
 
     def had_come(add: AddFile) -> bool:
         batches = table.read([add], columns=["_batch"]).column("_batch")
