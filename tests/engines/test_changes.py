@@ -18,7 +18,9 @@ from lodestream.lake import crash
 from lodestream.model.table import VALID_TO
 from lodestream.operations.reconcile import reconcile
 from lodestream.testing.streams import BRONZE, HISTORY, LAST, THEN, USERS, make_changes
-from tests.engines.test_differential import Site, drive, one_duckdb  # noqa: F401
+from tests.engines.test_differential import Site, drive
+
+pytestmark = pytest.mark.usefixtures("one_duckdb")
 
 SHORT, LONG = 20, 1_000
 FLOWS = (BRONZE, USERS, LAST, HISTORY, THEN)
