@@ -93,6 +93,7 @@ class App:
         environment: the one that was chosen; None for none, which is development.
         lenient: whether a damaged table is passed over, as servers do: the others are still there to be asked.
         engine: the one that the plans are for; a table for the other one is refused.
+        checkpoints: root folder for those of Spark, of a lake in an object store; None for the declared one.
     """
 
     project: Project
@@ -102,6 +103,7 @@ class App:
     environment: str | None = None
     lenient: bool = False
     engine: Literal["embedded", "spark"] = "embedded"
+    checkpoints: str | None = None
 
     @cached_property
     def deployed(self) -> Mapping[TableName, Deployed]:
@@ -117,7 +119,7 @@ class App:
         """The compiled flows. Raises ProjectError with every mistake at once."""
         made = self.compiled_for(self.engine)
         if self.engine == "spark":
-            refuse_on_spark(self.project, made.flows)
+            refuse_on_spark(self.project, made.flows, in_store=self.disk.atomic)
         return made
 
     def compiled_for(self, engine: Literal["embedded", "spark"]) -> Plans:
@@ -185,7 +187,8 @@ class App:
         """The flows on a Spark `master`, or in a `session` with Delta; set `engine`, and call `apply` first."""
         from lodestream.runtime.on_spark import on_spark
 
-        return on_spark(self.pipeline(notice), resolved(self.project.registries), master, session)
+        checkpoints = self.checkpoints or resolved(self.project.store).get("checkpoints")
+        return on_spark(self.pipeline(notice), resolved(self.project.registries), checkpoints, master, session)
 
     def resolve(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Settings with values in the place of their references."""

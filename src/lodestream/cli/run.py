@@ -43,6 +43,10 @@ def run(
         str | None,
         typer.Option(metavar="URL", help="Where Spark runs, such as local[2] (the default) or spark://host."),
     ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Where Spark keeps how far it is, of a lake in an object store."),
+    ] = None,
 ) -> None:
     """Bring the lake in line with the declarations, then read, refine and write rows.
 
@@ -56,7 +60,8 @@ def run(
 
     app = call.app()
     app.engine = engine.value
-    _check_engine(engine, once=once, master=master)
+    app.checkpoints = checkpoints
+    _check_engine(engine, once=once, only=master or checkpoints)
     chosen = [table_named(text, app.flows) for text in tables or []] or None
     _apply(call, app, accepted(plan) if plan is not None else accept)
     pipeline: Pipeline | SparkPipeline
@@ -73,11 +78,11 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
-def _check_engine(engine: Engine, *, once: bool, master: str | None) -> None:
+def _check_engine(engine: Engine, *, once: bool, only: str | None) -> None:
     from lodestream.errors import ConfigError
 
-    if engine is Engine.EMBEDDED and master:
-        raise ConfigError("--master is for Spark; add --engine spark")
+    if engine is Engine.EMBEDDED and only:
+        raise ConfigError("--master and --checkpoints are for Spark; add --engine spark")
     if engine is Engine.SPARK and once:
         raise ConfigError("--once is for the embedded engine; on Spark use --until-idle")
 

@@ -32,7 +32,7 @@ def refusals(project: Project, plans: Plans, mistakes: Mistakes) -> None:
                 table=name, fix=f"read {' or '.join(SOURCES)}, or keep this project on one machine",
             )  # fmt: skip
         if name in plans.flows:
-            refuse_stages(project, plans.flows[name], mistakes)
+            refuse_stages(project, plans.flows[name], mistakes, in_store=True)
             _refuse_packages(project, plans.flows[name], mistakes)
         if table.engine != "embedded" or table.enrichers:
             continue

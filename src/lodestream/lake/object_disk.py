@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -39,20 +40,23 @@ class ObjectDisk:
         lake: `abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH` or `s3://BUCKET/PATH`.
         store: an obstore of the container or bucket.
         home: folder of this machine that stands for the lake's root.
-        copies_bytes_max: see `StoreSettings`.
+        settings: how the store is reached. What is pickled takes them along, credentials too.
     """
 
     atomic = True
 
-    def __init__(self, lake: str, store: ObjectStore, home: str, copies_bytes_max: int) -> None:
+    def __init__(self, lake: str, store: ObjectStore, home: str, settings: StoreSettings) -> None:
         import obstore
 
         self.settled: set[str] = set()
-        self._lake, self._store, self._home = lake, store, home
+        self._lake, self._store, self._home, self._settings = lake, store, home, settings
         scheme, _, rest = lake.partition("://")
         self._root = f"{scheme}://{rest.partition('/')[0]}/"
         self._calls = obstore
-        self._copies = Copies(home, copies_bytes_max, self._fetch)
+        self._copies = Copies(home, settings.copies_bytes_max, self._fetch)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened_once, (self._lake, self._settings, self._home)
 
     def write(self, path: str, data: Data) -> None:
         """See `Disk.write`; durable at once."""
@@ -234,7 +238,13 @@ def open_object_disk(lake: str, settings: StoreSettings, home: str) -> ObjectDis
             store = AzureStore(parts["container"], config=cast("AzureConfig", _given(_azure(settings, parts))), **more)
     except (BaseError, ValueError) as error:
         raise ConfigError("settings of the lake's store are not possible", reason=_reason(error)) from error
-    return ObjectDisk(lake, store, home, settings.copies_bytes_max)
+    return ObjectDisk(lake, store, home, settings)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened_once(lake: str, settings: StoreSettings, home: str) -> ObjectDisk:
+    """The disk in a process that it was sent to, with the connections that it has there."""
+    return open_object_disk(lake, settings, home)
 
 
 def _s3(settings: StoreSettings) -> dict[str, Any]:

@@ -56,6 +56,8 @@ class StoreSettings(Settings):
     """How long a store that is busy or away is asked again before the flow rests."""
     home: str | None = None
     """Folder of this machine for copies of files, locks, catalog and keys; without, `.lodestream` in the project."""
+    checkpoints: str | None = None
+    """Folder that Spark's driver and workers see and that stays, for its checkpoints; without, `home`."""
     copies_bytes_max: int = Field(default=10 << 30, ge=1 << 20)
     """Bytes of copies that are kept; those used within ten minutes stay whatever they take."""
 

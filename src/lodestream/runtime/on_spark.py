@@ -38,6 +38,7 @@ class SparkPipeline:
     Args:
         flows: the compiled flows in an order in which inputs come first.
         around: the flows' surroundings.
+        checkpoints: root folder of the checkpoints.
         open_session: opens the run's session.
         make_recipe: for flows that read a source.
         embedded: makes the same flows on the embedded engine, to end batches that it has begun.
@@ -51,12 +52,14 @@ class SparkPipeline:
         self,
         flows: Mapping[TableName, FlowPlan],
         around: Surroundings,
+        checkpoints: str,
         open_session: Callable[[], SparkSession],
         make_recipe: MakeRecipe,
         embedded: MakeFlow,
         poll_s: float,
     ) -> None:
         self.flows, self.around = flows, around
+        self._checkpoints = checkpoints
         self._open_session, self._make_recipe, self._embedded = open_session, make_recipe, embedded
         self._poll_s = poll_s
         self.upkeep = Upkeep()
@@ -150,7 +153,8 @@ class SparkPipeline:
                 if table in self._running:
                     self._settle_one(table)
             self._makers[name] = partial(
-                SparkFlow, plan, self.around, session, self._make_recipe, self._embedded, self._poll_s
+                SparkFlow, plan, self.around, self._checkpoints, session, self._make_recipe, self._embedded,
+                self._poll_s,
             )
             self._start(name, noted)
             if in_turn:
@@ -240,24 +244,22 @@ class SparkPipeline:
 
 
 def on_spark(
-    pipeline: Pipeline, registries: Mapping[str, Any], master: str | None, session: SparkSession | None
+    pipeline: Pipeline, registries: Mapping[str, Any], checkpoints: str | None, master: str | None,
+    session: SparkSession | None,
 ) -> SparkPipeline:
     """A pipeline's flows on Spark; pyspark is needed only when it runs.
 
     Args:
-        pipeline: the same flows on the embedded engine, not running. Its lake is on a disk that Spark sees too, its
-            clock a function that other processes can import.
+        pipeline: the same flows on the embedded engine, not running. Spark sees its lake too, its clock is a function
+            that other processes can import.
         registries: the project's schema registries, resolved.
+        checkpoints: root folder of the checkpoints of a lake in an object store; None for its home. A lake in a folder
+            holds them itself.
         master: where Spark runs; None for the session that is there, else this machine.
         session: one that is there already, instead of that.
-
-    Raises:
-        ConfigError: the lake is in an object store.
     """
     around = pipeline.around
-    if around.disk.atomic:
-        fix = "run it on the embedded engine, or keep the lake in a folder that Spark sees"
-        raise ConfigError("the Spark engine cannot use a lake in an object store", lake=around.lake, fix=fix)
+    checkpoints = (checkpoints if around.disk.atomic else None) or around.disk.beside(around.lake)
 
     def make_recipe(plan: FlowPlan, epoch: int, checkpoint: Checkpoint) -> Recipe:
         from lodestream.engines.spark.source import Recipe
@@ -269,16 +271,19 @@ def on_spark(
             replace(step, source=settled[0], format=settled[1]), pipeline.root, around.lake, plan.table.name, epoch,
             f"lodestream.{plan.table.name}.{epoch}", plan.definition,
             frozenset(name.lower() for name in plan.schema.names), registries, around.limit, around.clock,
-            replace(checkpoint, consumed=()),
+            replace(checkpoint, consumed=()), around.disk,
         )  # fmt: skip
 
     def opened() -> SparkSession:
-        from lodestream.engines.spark.session import open_session, prepare
+        from lodestream.engines.spark.session import check_folder, open_session, prepare
 
-        return open_session(master) if session is None else prepare(session)
+        opened = open_session(master) if session is None else prepare(session)
+        if around.disk.atomic:
+            check_folder(opened, checkpoints)
+        return opened
 
     flows = {name: _settled(plan, pipeline.resolve) for name, plan in pipeline.flows.items()}
-    return SparkPipeline(flows, around, opened, make_recipe, pipeline.flow, pipeline.poll_s)
+    return SparkPipeline(flows, around, checkpoints, opened, make_recipe, pipeline.flow, pipeline.poll_s)
 
 
 def _settled(plan: FlowPlan, resolve: Resolve) -> FlowPlan:

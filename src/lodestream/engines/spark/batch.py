@@ -31,7 +31,6 @@ from lodestream.engines.spark.screen import screened
 from lodestream.engines.spark.source import DETAIL, REASONS, RECORD
 from lodestream.engines.spark.stream import BRANCH, FIRSTS, OTHERS, PAIRS, ROWS, WINDOW, WINDOWS
 from lodestream.errors import ConfigError
-from lodestream.lake.layout import table_path
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Aggregation, Annotate, ApplyChanges, Dedupe, Expect, FlowPlan, LookUp, Watermark
 from lodestream.model.table import Session
@@ -39,6 +38,8 @@ from lodestream.model.types import Schema
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+    from lodestream.engines.spark.tables import Tables
 
 _KEPT, _LATE_STARTS, _REOPENED = "_first_of_key", "_late_starts", "_reopened"
 _FATES = (FATE, HITS, WARNED, FAILED)
@@ -65,14 +66,16 @@ class Batch:
     reopened: frozenset[int] = frozenset()
 
 
-def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, held: ExitStack, given: int = 0) -> Batch:
+def decide(
+    stream: DataFrame, plan: FlowPlan, batch: BatchPlan, tables: Tables, held: ExitStack, given: int = 0
+) -> Batch:
     """Decide a batch.
 
     Args:
         stream: the micro-batch of `stream_of`, kept in memory by the caller.
         plan: the flow.
         batch: the batch's plan.
-        lake: root folder of the lake.
+        tables: those of the lake.
         held: lets go of what is kept in memory.
         given: how many rows the table of a join has been given before.
 
@@ -91,7 +94,7 @@ def decide(stream: DataFrame, plan: FlowPlan, batch: BatchPlan, lake: str, held:
         rows = aside(rows, late, "'late'", "array('late')")
         rows = aside(rows, f"{_KEPT} IS NULL", "'duplicate'", "array('duplicate')")
     for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
-        rows = _looked_up(rows, step, number, batch.pins, lake)
+        rows = _looked_up(rows, step, number, batch.pins, tables)
     enrichers = [step for step in plan.steps if isinstance(step, Annotate)]
     if enrichers:
         rows = keep(annotated(rows, enrichers), held)
@@ -167,10 +170,10 @@ def stored(frame: DataFrame, schema: Schema, plan: FlowPlan, batch: int, beside:
     return frame.selectExpr(*items, *map(quoted, beside))
 
 
-def _looked_up(rows: DataFrame, step: LookUp, number: int, pins: Mapping[str, int], lake: str) -> DataFrame:
+def _looked_up(rows: DataFrame, step: LookUp, number: int, pins: Mapping[str, int], tables: Tables) -> DataFrame:
     """A left join to the pinned version; a key that stands there more than once sets the row aside."""
     table, many = step.lookup.table, f"_l{number}_many"
-    there = rows.sparkSession.read.format("delta").option("versionAsOf", pins[str(table)]).load(table_path(lake, table))
+    there = tables.at(table, pins[str(table)])
     joined = looked_up(rows, there, step, number, many)
     return aside(joined, many, "'quarantine'", f"array('lookup_ambiguous', 'lookup:{table}')").drop(many)
 

@@ -15,7 +15,7 @@ from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPart
 
 from lodestream.engines.embedded.history import flow_commit
 from lodestream.engines.spark.expressions import quoted
-from lodestream.lake.disk import LocalDisk
+from lodestream.lake.disk import Disk
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.chained import as_rows
@@ -23,7 +23,9 @@ from lodestream.model.steps import ReadTable
 from lodestream.model.table import WINDOW_TIME, TableName
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
+
+    from lodestream.engines.spark.tables import Tables
 
 MARKER = "_marker"
 """Whether a row is a watermark and no window."""
@@ -54,18 +56,17 @@ def windows_as_rows(frame: DataFrame, step: ReadTable, arrived: str) -> DataFram
     return given.mapInArrow(made, ddl)
 
 
-def watermarks_of(session: SparkSession, lake: str, table: TableName, time: str) -> DataFrame:
+def watermarks_of(tables: Tables, table: TableName, time: str) -> DataFrame:
     """The watermarks of a table as a stream of markers, which is to move the watermark of a query.
 
     Args:
-        session: the run's session.
-        lake: root folder of the lake.
+        tables: those of the lake.
         table: whose watermarks.
         time: name of the event-time column; the others are `MARKER` and a position that no row has.
     """
-    source = FollowedWatermark.named(f"lodestream_watermark_{table.layer}_{table.name}", lake, table)
-    session.dataSource.register(source)
-    markers = session.readStream.format(source.name()).load()
+    source = FollowedWatermark.named(f"lodestream_watermark_{table.layer}_{table.name}", tables.disk, tables.lake, table)
+    tables.session.dataSource.register(source)
+    markers = tables.session.readStream.format(source.name()).load()
     markers = markers.selectExpr(f"{_TIME} AS {time}", f"true AS {MARKER}", "'' AS _source", "0L AS _position")
     return markers.withWatermark(time, "0 microseconds")
 
@@ -73,14 +74,15 @@ def watermarks_of(session: SparkSession, lake: str, table: TableName, time: str)
 class FollowedWatermark(DataSource):  # type: ignore[misc]
     """The data source; `named` makes that of one table."""
 
+    disk: ClassVar[Disk]
     lake: ClassVar[str]
     table: ClassVar[TableName]
     short_name: ClassVar[str]
 
     @classmethod
-    def named(cls, name: str, lake: str, table: TableName) -> type[FollowedWatermark]:
+    def named(cls, name: str, disk: Disk, lake: str, table: TableName) -> type[FollowedWatermark]:
         """A class that Spark can register under that name."""
-        return type("FollowedWatermark", (cls,), {"lake": lake, "table": table, "short_name": name})
+        return type("FollowedWatermark", (cls,), {"disk": disk, "lake": lake, "table": table, "short_name": name})
 
     @classmethod
     def name(cls) -> str:
@@ -93,7 +95,7 @@ class FollowedWatermark(DataSource):  # type: ignore[misc]
 
     def streamReader(self, schema: object) -> WatermarkReader:  # noqa: N802 - Spark's name
         """The reader."""
-        return WatermarkReader(self.lake, self.table)
+        return WatermarkReader(self.disk, self.lake, self.table)
 
 
 @dataclass
@@ -106,8 +108,8 @@ class Reached(InputPartition):  # type: ignore[misc]
 class WatermarkReader(DataSourceStreamReader):  # type: ignore[misc]
     """An offset is the watermark that was reached, so a batch that is repeated has the same one."""
 
-    def __init__(self, lake: str, table: TableName) -> None:
-        self._lake, self._name = lake, table
+    def __init__(self, disk: Disk, lake: str, table: TableName) -> None:
+        self._disk, self._lake, self._name = disk, lake, table
         self._table: DeltaTable | None = None
 
     def initialOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
@@ -117,7 +119,7 @@ class WatermarkReader(DataSourceStreamReader):  # type: ignore[misc]
     def latestOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
         """What the newest commit of the table's flow says."""
         if self._table is None:
-            self._table = DeltaTable.open(LocalDisk(), table_path(self._lake, self._name))
+            self._table = DeltaTable.open(self._disk, table_path(self._lake, self._name))
         if self._table is None:
             return self.initialOffset()
         self._table.refresh()

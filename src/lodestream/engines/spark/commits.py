@@ -21,6 +21,8 @@ from lodestream.model.steps import Aggregation, ApplyChanges, FlowPlan
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+    from lodestream.engines.spark.tables import Tables
+
 _SET_ASIDE = ("quarantine", "late", "duplicate", "dropped", "late_window")
 """What is counted of rows that the quarantine gets."""
 
@@ -41,7 +43,7 @@ class Written:
 
 
 def write_files(
-    decided: Batch, batch: BatchPlan, plan: FlowPlan, lake: str, table: DeltaTable, quarantine: DeltaTable, app: str
+    decided: Batch, batch: BatchPlan, plan: FlowPlan, tables: Tables, table: DeltaTable, quarantine: DeltaTable, app: str
 ) -> Written:
     """Write the data files of a batch in one job; they are durable when this returns.
 
@@ -49,7 +51,7 @@ def write_files(
         decided: its rows.
         batch: its plan.
         plan: the flow.
-        lake: root folder of the lake.
+        tables: those of the lake.
         table: the flow's table, at its newest version.
         quarantine: its quarantine; when that has reached the batch nothing is written for it.
         app: the flow's application id.
@@ -64,7 +66,7 @@ def write_files(
         frames += [writing(frame, Target.of(quarantine, name), prepare) for frame in decided.aside]
     window, reopened = plan.step(Aggregation), decided.reopened
     if reopened:
-        made = corrected(decided.aside[0].sparkSession, plan, batch, lake, reopened)
+        made = corrected(tables, plan, batch, reopened)
         frames.append(writing(stored(made, table.snapshot.metadata.schema, plan, batch.batch), Target.of(table, name)))
         adds, taken = without_windows(table, reopened, f"kept-{name}")
         removes += taken

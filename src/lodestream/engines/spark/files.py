@@ -7,7 +7,7 @@ batch costs Spark one job, and the log of a table is written by `lake` alone.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestream.engines.spark.expressions import quoted
 from lodestream.lake.actions import AddFile
 from lodestream.lake.data import Encodings, conform, read_files
-from lodestream.lake.disk import LocalDisk, random_id
+from lodestream.lake.disk import Disk, random_id
 from lodestream.lake.partitions import without_empty_text
 from lodestream.lake.staging import stage_files
 from lodestream.lake.table import DeltaTable
@@ -32,6 +33,8 @@ HOT = "_hot"
 _FILE_BYTES = 256 << 20
 """Rows of one file in memory: as many as a task holds at once."""
 _STAGED = "target string, add binary"
+_TASK_BYTES = 32 << 20
+"""Stored bytes of one task that reads."""
 
 Prepare = Callable[[pa.Table], pa.Table]
 
@@ -41,12 +44,14 @@ class Target:
     """A table that rows are written for.
 
     Attributes:
+        disk: where the table is; sent to the tasks, with the credentials that it has.
         root: folder of the table.
         schema: its columns.
         partitions: its partition columns.
         name: part of the file names.
     """
 
+    disk: Disk
     root: str
     schema: Schema
     partitions: tuple[str, ...]
@@ -56,7 +61,7 @@ class Target:
     def of(cls, table: DeltaTable, name: str) -> Target:
         """A table as it is known now."""
         metadata = table.snapshot.metadata
-        return cls(table.path, metadata.schema, tuple(metadata.partition_columns), name)
+        return cls(table.disk, table.path, metadata.schema, tuple(metadata.partition_columns), name)
 
 
 def writing(frame: DataFrame, target: Target, prepare: Prepare | None = None) -> DataFrame:
@@ -88,21 +93,30 @@ def written(frames: list[DataFrame]) -> Mapping[str, tuple[AddFile, ...]]:
     return found
 
 
-def reading(session: SparkSession, root: str, adds: list[AddFile], schema: Schema) -> DataFrame:
+def reading(session: SparkSession, disk: Disk, root: str, adds: Sequence[AddFile], schema: Schema) -> DataFrame:
     """The rows of files that the driver names, in the columns of `schema`."""
-    ddl = ", ".join(f"`{column.name}` {column.type}" for column in schema)
 
     def read(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for piece in pieces:
-            wanted = [pickle.loads(add) for add in piece.column(0).to_pylist()]
-            for add in wanted:
-                yield from read_files(LocalDisk(), root, [add], schema).to_batches()
+            for add in piece.column(0).to_pylist():
+                yield from read_files(disk, root, [pickle.loads(add)], schema).to_batches()
 
-    named = session.createDataFrame([(pickle.dumps(_plain(add)),) for add in adds], "add binary")
-    return named.repartition(len(adds)).mapInArrow(read, ddl)
+    named = session.createDataFrame([(pickle.dumps(sendable(add)),) for add in adds], "add binary")
+    return named.repartition(len(shares(adds)) or 1).mapInArrow(read, ddl_of(schema))
 
 
-def _plain(add: AddFile) -> AddFile:
+def ddl_of(schema: Schema) -> str:
+    """The columns as Spark wants them said; all may be NULL."""
+    return ", ".join(f"{quoted(column.name)} {column.type}" for column in schema)
+
+
+def shares(adds: Sequence[AddFile]) -> list[list[AddFile]]:
+    """Files spread over tasks, so that each has enough to do; none for none."""
+    count = min(-(-sum(add.size for add in adds) // _TASK_BYTES), len(adds))
+    return [list(adds[number::count]) for number in range(count)]
+
+
+def sendable(add: AddFile) -> AddFile:
     """The file without what cannot be sent to another process."""
     return AddFile(add.path, dict(add.partition_values), add.size, file=add.file, tags={})
 
@@ -137,6 +151,6 @@ def _by_heat(rows: pa.Table) -> Iterator[tuple[pa.Table, bool]]:
 def _stage(rows: pa.Table, target: Target, hot: bool, encodings: Encodings) -> tuple[AddFile, ...]:
     rows = without_empty_text(conform(rows, target.schema), target.partitions)
     return stage_files(
-        LocalDisk(), target.root, rows, partitions=target.partitions, name=f"{target.name}-{random_id()}", hot=hot,
+        target.disk, target.root, rows, partitions=target.partitions, name=f"{target.name}-{random_id()}", hot=hot,
         encodings=encodings,
     ).adds  # fmt: skip

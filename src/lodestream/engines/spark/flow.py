@@ -34,6 +34,7 @@ from lodestream.engines.spark.python_step import called
 from lodestream.engines.spark.rows import given_columns
 from lodestream.engines.spark.source import PlannedSource, Recipe, version_of
 from lodestream.engines.spark.stream import ARRIVED, TIME, Beside, stream_of
+from lodestream.engines.spark.tables import Tables
 from lodestream.engines.spark.takeover import Takeover, seed_rows
 from lodestream.errors import (
     ConfigError,
@@ -42,7 +43,9 @@ from lodestream.errors import (
     LodestreamError,
     TransientError,
 )
-from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, quarantine_name, table_path
+from lodestream.lake.actions import Commit
+from lodestream.lake.disk import LocalDisk
+from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, flow_folder, quarantine_name, table_path
 from lodestream.lake.log import commit_path
 from lodestream.lake.retention import kept_from_us
 from lodestream.lake.table import DeltaTable
@@ -62,9 +65,6 @@ from lodestream.model.table import TableName
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
-
-_FILES_MAX = 1_000_000
-"""Files of one micro-batch: more than any has, so that no version of the upstream table is cut in two."""
 
 Listener = Callable[[Committed], None]
 MakeRecipe = Callable[[FlowPlan, int, Checkpoint], Recipe]
@@ -100,7 +100,8 @@ class SparkFlow:
 
     Args:
         plan: the flow.
-        around: the flow's surroundings; the lake's disk must be one that Spark sees too.
+        around: the flow's surroundings; a lake in a folder must be one that Spark sees too.
+        checkpoints: root folder of the checkpoints, that of the lake or another one that Spark sees.
         session: the run's session.
         make_recipe: for a flow that reads a source.
         embedded: ends a batch that the embedded engine has begun.
@@ -108,14 +109,15 @@ class SparkFlow:
     """
 
     def __init__(
-        self, plan: FlowPlan, around: Surroundings, session: SparkSession, make_recipe: MakeRecipe, embedded: MakeFlow,
-        poll_s: float,
+        self, plan: FlowPlan, around: Surroundings, checkpoints: str, session: SparkSession, make_recipe: MakeRecipe,
+        embedded: MakeFlow, poll_s: float,
     ) -> None:  # fmt: skip
         self.plan, self.name = plan, plan.table.name
         self.query: StreamingQuery | None = None
         self.error: Exception | None = None
         self._followed: list[Followed] = []
-        self._around, self._session = around, session
+        self._around, self._session, self._checkpoints = around, session, checkpoints
+        self._tables = Tables(session, around.disk, around.lake)
         self._make_recipe, self._embedded, self._poll_s = make_recipe, embedded, poll_s
         self._window = plan.step(Aggregation)
         self._watermark = plan.step(Watermark)
@@ -147,6 +149,7 @@ class SparkFlow:
             begin_epoch(self.quarantine, self.epoch, clock_us=around.clock())
         self.app_id = app_id(self.name, self.epoch)
         self.store = FlowStore(around.disk, around.lake, self.name, self.epoch)
+        self._kept = os.path.join(flow_folder(self._checkpoints, self.name), str(self.epoch))
         if (step := self.plan.step(RunPython)) is not None:
             around.functions(step.step.function)  # what is not there is told here, not by a worker
         takeover = Takeover(self.plan, around, self._session, self.store, self.table, self.quarantine)
@@ -171,7 +174,7 @@ class SparkFlow:
 
         Without its checkpoint Spark would begin again, and every batch would be passed over as done already.
         """
-        disk, root = self._around.disk, self.store.root
+        disk, root = LocalDisk(), self._kept
         batch = self.table.snapshot.txns.get(self.app_id, 0)
         commit = last_commit(self.table, self.app_id)
         self._info: Mapping[str, Any] = commit.info if commit is not None else {}
@@ -179,12 +182,21 @@ class SparkFlow:
         if commit is not None and not is_spark(commit):
             made = checkpoint_at(disk, root, batch)
             if pending is None or self._fits(pending, made):
-                return made or takeover.checkpoint(commit, batch, self._stream)
+                return made or self._taken_over(takeover, commit, batch)
             return None
         made = checkpoint_of(disk, root, self._info["query"]) if batch else checkpoint_at(disk, root, 0)
         if made is None or made.started < max(batch, self.store.last_planned() - 1):
             raise self._lost(batch)
         return made if pending is None or self._fits(pending, made) else None
+
+    def _taken_over(self, takeover: Takeover, commit: Commit, batch: int) -> Checkpoint:
+        if self._around.disk.atomic:
+            raise ConfigError(
+                "the embedded engine has filled this table, and in an object store it cannot be handed over; go on with"
+                f" that engine, or begin the table again: lodestream table restore {self.name} --version 0 --rewind",
+                table=str(self.name),
+            )  # fmt: skip
+        return takeover.checkpoint(commit, batch, self._stream)
 
     def _fits(self, plan: BatchPlan, checkpoint: Checkpoint | None) -> bool:
         """Whether the query would make the same plan: that of a source is followed, whoever made it."""
@@ -212,7 +224,7 @@ class SparkFlow:
         return CorruptionError(
             "the checkpoint of Spark is lost or another one; put it back, go on with the embedded engine, or begin the "
             f"table again: lodestream table restore {self.name} --version 0 --rewind",
-            table=str(self.name), batch=batch, folder=self.store.root,
+            table=str(self.name), batch=batch, folder=self._kept,
         )  # fmt: skip
 
     # --- running -----------------------------------------------------------------------------------------------------
@@ -231,7 +243,7 @@ class SparkFlow:
         frame, step = self._input(checkpoint), self.plan.step(RunPython)
         if step is not None:
             frame = called(frame, self.plan, step, self._around.functions)
-        return stream_of(frame, self.plan, Beside(self._markers(), self._joined(), self._lookups(checkpoint), seed))
+        return stream_of(frame, self.plan, Beside(self._markers(), self._joined(checkpoint), self._lookups(checkpoint), seed))
 
     def settle(self) -> None:
         """Wait until all rows that are there are taken in, and the batches that only move the watermark are done.
@@ -278,44 +290,43 @@ class SparkFlow:
             return self._session.readStream.format(format_name).load()
         assert isinstance(first, ReadTable)
         if first.windows is not None:
-            return windows_as_rows(self._new_rows(first.table), first, ARRIVED)
+            return windows_as_rows(self._new_rows(first.table, checkpoint), first, ARRIVED)
         rows = self._new_rows(first.table, checkpoint)
         return rows.selectExpr(*map(quoted, columns), f"_batch AS {ARRIVED}")
 
-    def _joined(self) -> DataFrame | None:
+    def _joined(self, checkpoint: Checkpoint) -> DataFrame | None:
         """The other stream of a join."""
         if self.plan.join is None:
             return None
-        return self._new_rows(self.plan.join.join.table).select(*map(quoted, self.plan.join.reads.names))
+        rows = self._new_rows(self.plan.join.join.table, checkpoint, joined=True)
+        return rows.select(*map(quoted, self.plan.join.reads.names))
 
     def _markers(self) -> DataFrame | None:
         """The watermarks of the table above, when its watermark is this one's."""
         if self._watermark is None or self._watermark.follows is None:
             return None
-        return watermarks_of(self._session, self._around.lake, self._watermark.follows, TIME)
+        return watermarks_of(self._tables, self._watermark.follows, TIME)
 
     def _lookups(self, checkpoint: Checkpoint) -> tuple[DataFrame, ...]:
         """The tables looked up, where what is looked up is counted or joined."""
         if self._window is None and self.plan.join is None:
             return ()
-        return pinned_tables(self._session, self.plan, self._around.lake, self.epoch, checkpoint)
+        return pinned_tables(self._tables, self.plan, self.epoch, checkpoint)
 
-    def _new_rows(self, name: TableName, checkpoint: Checkpoint | None = None) -> DataFrame:
+    def _new_rows(self, name: TableName, checkpoint: Checkpoint, *, joined: bool = False) -> DataFrame:
         """The rows that a table's commits add; after a take-over only those that were not taken in before it."""
         path = table_path(self._around.lake, name)
         upstream = DeltaTable.open(self._around.disk, path)
         if upstream is None:
             raise TransientError("upstream table is not there yet", table=path)
+        label = f"{self.name.layer}_{self.name.name}_{len(self._followed)}"
         self._followed.append(Followed(upstream))
-        reader = self._session.readStream.format("delta").option("maxFilesPerTrigger", _FILES_MAX)
-        reader = reader.option("ignoreDeletes", "true")
-        if checkpoint is not None and checkpoint.batch:  # Delta reads this version too, in the batch that gives nothing
-            reader = reader.option("startingVersion", max(checkpoint.upto, 0))
-            return reader.load(path).where(f"_batch > {checkpoint.upstream_batch}")
-        begin = self._begin(path, upstream)
-        if begin is not None:
-            reader = reader.option("startingVersion", begin)
-        return reader.load(path)
+        told = self._range(checkpoint, checkpoint.number_of(checkpoint.started))[1]
+        known = told.joined_upto if joined else told.upto
+        if checkpoint.batch:  # Delta reads this version too, in the batch that gives nothing
+            rows = self._tables.following(name, label, max(checkpoint.upto, 0), known)
+            return rows.where(f"_batch > {checkpoint.upstream_batch}")
+        return self._tables.following(name, label, self._begin(path, upstream), known)
 
     def _begin(self, path: str, upstream: DeltaTable) -> int | None:
         """The first upstream version of its present epoch; None when the log no longer tells."""
@@ -345,13 +356,12 @@ class SparkFlow:
         batch = self._planned(number)
         with ExitStack() as held:
             given = self._info.get("given") or 0
-            decided = decide(keep(stream, held), self.plan, batch, self._around.lake, held, given)
+            decided = decide(keep(stream, held), self.plan, batch, self._tables, held, given)
             merged = None
             if self._merger is not None and decided.output is not None:
                 merged = self._merger.merge(decided.output, batch, held)
                 decided.counts |= merged.counted
-            lake = self._around.lake
-            files = write_files(decided, batch, self.plan, lake, self.table, self.quarantine, self.app_id)
+            files = write_files(decided, batch, self.plan, self._tables, self.table, self.quarantine, self.app_id)
             self._commit_quarantine(files, batch)
             self._commit_deletions(merged, batch)
             self._commit_main(files, decided, batch, merged)

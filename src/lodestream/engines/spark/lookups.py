@@ -20,7 +20,7 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.spark.as_of import met_then, unsent
 from lodestream.engines.spark.expressions import quoted
 from lodestream.errors import ConfigError, DataLossRefused
-from lodestream.lake.disk import Disk, LocalDisk
+from lodestream.lake.disk import Disk
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
@@ -29,7 +29,9 @@ from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
+
+    from lodestream.engines.spark.tables import Tables
 
 AMBIGUOUS = "_ambiguous"
 """Whether a row's key stands more than once in a table that was looked up."""
@@ -42,11 +44,13 @@ class Pinned:
     """All that a task needs to find the version.
 
     Attributes:
+        disk, lake: where the tables are.
         columns: of the table looked up, those that are read.
         flow, epoch: whose plans say which version.
         checkpoint: the query's checkpoint, which tells the batch that is under way.
     """
 
+    disk: Disk
     lake: str
     table: TableName
     columns: Schema
@@ -56,7 +60,7 @@ class Pinned:
 
     def open(self) -> DeltaTable:
         """The table looked up."""
-        table = DeltaTable.open(LocalDisk(), table_path(self.lake, self.table))
+        table = DeltaTable.open(self.disk, table_path(self.lake, self.table))
         if table is None:
             raise DataLossRefused("lookup table is gone", table=str(self.table))
         return table
@@ -64,7 +68,7 @@ class Pinned:
     def version(self) -> int:
         """The version that the batch under way is to see; its plan stands before anything of it is read."""
         number = self.checkpoint.started
-        plan = FlowStore(LocalDisk(), self.lake, self.flow, self.epoch).plan(number)
+        plan = FlowStore(self.disk, self.lake, self.flow, self.epoch).plan(number)
         if plan is None:
             raise DataLossRefused("a plan is gone", table=str(self.flow), batch=number)
         return plan.pins[str(self.table)]
@@ -140,17 +144,17 @@ def _looked_up_in(disk: Disk, lake: str, step: LookUp) -> DeltaTable:
 
 
 def pinned_tables(
-    session: SparkSession, plan: FlowPlan, lake: str, epoch: int, checkpoint: Checkpoint
+    tables: Tables, plan: FlowPlan, epoch: int, checkpoint: Checkpoint
 ) -> tuple[DataFrame, ...]:
     """For each lookup of a flow the table, as every batch is to see it. Raises ConfigError when there is none yet."""
     found = []
     for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
-        schema = _looked_up_in(LocalDisk(), lake, step).snapshot.metadata.schema
+        schema = _looked_up_in(tables.disk, tables.lake, step).snapshot.metadata.schema
         columns = Schema(tuple(column for column in schema if column.name in step.lookup.reads))
         name = f"lodestream_lookup_{plan.table.name.layer}_{plan.table.name.name}_{number}"
-        pinned = Pinned(lake, step.lookup.table, columns, plan.table.name, epoch, checkpoint)
-        session.dataSource.register(PinnedTable.named(name, pinned))
-        found.append(session.read.format(name).load())
+        pinned = Pinned(tables.disk, tables.lake, step.lookup.table, columns, plan.table.name, epoch, checkpoint)
+        tables.session.dataSource.register(PinnedTable.named(name, pinned))
+        found.append(tables.session.read.format(name).load())
     return tuple(found)
 
 

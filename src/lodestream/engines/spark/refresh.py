@@ -17,6 +17,7 @@ from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.engines.embedded.takeover import is_spark
 from lodestream.engines.spark.batch import stored
 from lodestream.engines.spark.files import Target, writing, written
+from lodestream.engines.spark.tables import Tables
 from lodestream.errors import ConfigError, ConflictError
 from lodestream.lake.disk import random_id
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, table_path
@@ -122,10 +123,9 @@ class SparkRefresh:
 
     def _result(self, batch: BatchPlan):  # type: ignore[no-untyped-def]
         """The query over views of the pinned versions; a view's name has no dot."""
+        tables = Tables(self._session, self._around.disk, self._around.lake)
         for text, version in batch.pins.items():
-            path = table_path(self._around.lake, TableName.parse(text))
-            there = self._session.read.format("delta").option("versionAsOf", version).load(path)
-            there.createOrReplaceTempView(_view(text))
+            tables.at(TableName.parse(text), version).createOrReplaceTempView(_view(text))
         return self._session.sql(over_views(self._step.text, batch.pins))
 
     def _versions(self) -> dict[str, int] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
+import os
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from lodestream.engines.spark.jars import JARS, jar_files, java
 from lodestream.errors import ConfigError, MissingDriverError, TransientError
+from lodestream.lake.disk import random_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +32,8 @@ CACHE = Path.home() / ".cache" / "lodestream" / "spark"
 
 _REACH_S = 10.0
 _PORT = 7077
+_CLUSTER, _VOLUMES = "spark.databricks.clusterUsageTags.clusterId", "/Volumes/"
+"""Of a session on Databricks; where folders are there that outlive a cluster."""
 _CHECKPOINTING = "org.apache.spark.sql.execution.streaming.checkpointing"
 _STATIC = ("spark.sql.extensions", "spark.sql.catalog.spark_catalog")
 _SETTINGS = {
@@ -155,6 +159,34 @@ def _reach(address: str) -> None:
             pass
     except OSError as error:
         raise TransientError("Spark does not answer there", address=address, reason=str(error)) from error
+
+
+def check_folder(session: SparkSession, folder: str) -> None:
+    """See that a folder for checkpoints stays, and that Spark's tasks see there what this process writes.
+
+    Raises:
+        ConfigError: it is not so.
+    """
+    from pyspark.errors import PySparkException
+
+    fix = "name a folder that all machines of the cluster see: --checkpoints DIR, or checkpoints: under lake:"
+    if session.conf.get(_CLUSTER, None) is not None and not folder.startswith(_VOLUMES):
+        fix = f"--checkpoints {_VOLUMES}CATALOG/SCHEMA/VOLUME/FOLDER"
+        raise ConfigError("a cluster's disk goes with it, checkpoints need a volume", checkpoints=folder, fix=fix)
+    path = os.path.join(folder, f"check-{random_id()}")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(path)
+        found = [row[0] for row in session.read.text(path).collect()]
+    except (OSError, PySparkException) as error:
+        reason = str(error).partition("\n")[0][:300]
+        raise ConfigError("Spark cannot keep checkpoints there", checkpoints=folder, reason=reason, fix=fix) from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    if found != [path]:
+        raise ConfigError("Spark sees another folder of that name", checkpoints=folder, fix=fix)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ and decode; the driver's part only plans.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import time
 from base64 import b64decode, b64encode
@@ -22,7 +23,7 @@ from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at
 from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import DataLossRefused
-from lodestream.lake.disk import LocalDisk
+from lodestream.lake.disk import Disk, LocalDisk
 from lodestream.lake.layout import component_cache
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchLimit, BatchPlan, SourceRange
@@ -48,6 +49,7 @@ class Recipe:
         reserved: names that the table's own columns have.
         clock: gives microseconds since 1970 UTC.
         checkpoint: the query's checkpoint.
+        disk: where the lake is.
     """
 
     step: ReadSource
@@ -62,6 +64,7 @@ class Recipe:
     limit: BatchLimit
     clock: Callable[[], int]
     checkpoint: Checkpoint
+    disk: Disk
 
     @property
     def schema(self) -> Schema:
@@ -75,14 +78,15 @@ class Recipe:
     @property
     def store(self) -> FlowStore:
         """Where the plans are."""
-        return FlowStore(LocalDisk(), self.lake, self.table, self.epoch)
+        return FlowStore(self.disk, self.lake, self.table, self.epoch)
 
     def source(self) -> Source:
         """The source, opened; close it."""
-        cache = component_cache(self.lake)
+        home = self.disk.beside(self.lake)
+        cache = component_cache(home)
         reading = Reading(
             self.step.schema, self.step.keep_raw, self.step.drift, self.root, self.reserved,
-            registries(self.registries, cache), self.group, "", self.lake, str(self.table),
+            registries(self.registries, cache), self.group, "", home, str(self.table),
         )  # fmt: skip
         return make_source(self.step.source, self.step.format, reading)
 
@@ -159,7 +163,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
             return {"batch": started + 1}
         if self._source is None:
             self._source = self._recipe.source()
-            self._begin(store)
+            self._begin()
         self._take_in(store, planned)
         now_us, ranges = self._ranges(self._source)
         if not ranges:
@@ -184,9 +188,10 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
             else:
                 time.sleep(_LOOK_S)
 
-    def _begin(self, store: FlowStore) -> None:
+    def _begin(self) -> None:
         """Where the query began; too much to be sent to every task."""
-        began = checkpoint_at(store.disk, store.root, self._recipe.checkpoint.batch)
+        checkpoint = self._recipe.checkpoint
+        began = checkpoint_at(LocalDisk(), os.path.dirname(checkpoint.path), checkpoint.batch)
         if began is not None:
             self._consumed, self._folded = {planned.unit: planned for planned in began.consumed}, began.batch
 
@@ -233,10 +238,10 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
 
 
 def version_of(offset: str) -> int:
-    """The last version that is in: those before the offset's; of the table as it was at the start, that too."""
-    if '"reservoirVersion"' not in offset:
-        return -1
-    told = json.loads(offset)
+    """The last version that is in: those before Delta's offset; of the table as it was at the start, that too."""
+    told = json.loads(offset) if offset.startswith("{") else {}
+    if "reservoirVersion" not in told:
+        return int(told.get("upto", -1))
     return int(told["reservoirVersion"]) - (0 if told.get("isStartingVersion") else 1)
 
 

@@ -10,14 +10,16 @@ from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.files import HOT, reading
 from lodestream.engines.spark.rows import FATE, given_columns, judged
 from lodestream.engines.spark.stream import ARRIVED, TIME, WINDOW, windows_made
-from lodestream.lake.layout import quarantine_name, table_path
+from lodestream.lake.layout import quarantine_name
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import Aggregation, FlowPlan, ReadTable, Watermark
 from lodestream.model.table import WINDOW_END, WINDOW_START
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
+
+    from lodestream.engines.spark.tables import Tables
 
 
 def with_open(
@@ -37,7 +39,7 @@ def with_open(
     standing = table.hot_files()
     if standing:
         keys = [quoted(name) for name in (WINDOW_START, *(name for name, _ in step.group_by))]
-        before = reading(changed.sparkSession, table.path, standing, table.snapshot.metadata.schema)
+        before = reading(changed.sparkSession, table.disk, table.path, standing, table.snapshot.metadata.schema)
         if reopened:
             before = before.where(f"NOT {_begins_in(reopened)}")
         both = before.selectExpr("*", "0 AS _age").unionByName(changed.selectExpr("*", "1 AS _age"))
@@ -47,23 +49,20 @@ def with_open(
     return changed.selectExpr("*", f"unix_micros({quoted(WINDOW_END)}) > {evict_us} AS {HOT}")
 
 
-def corrected(
-    session: SparkSession, plan: FlowPlan, batch: BatchPlan, lake: str, reopened: Collection[int]
-) -> DataFrame:
+def corrected(tables: Tables, plan: FlowPlan, batch: BatchPlan, reopened: Collection[int]) -> DataFrame:
     """Closed windows computed again from all rows of the table above that belong to them, those of the batch included.
 
     Args:
-        session: the run's session.
+        tables: those of the lake.
         plan: a flow with `late: update`.
         batch: the batch whose late rows open them again.
-        lake: root folder of the lake.
         reopened: their starts, microseconds.
     """
     first, step, watermark = plan.steps[0], plan.step(Aggregation), plan.step(Watermark)
     assert isinstance(first, ReadTable)
     assert step is not None
     assert watermark is not None
-    above = session.read.format("delta").option("versionAsOf", batch.upto).load(table_path(lake, first.table))
+    above = tables.at(first.table, batch.upto)
     if first.windows is not None:
         given = windows_as_rows(above, first, ARRIVED)
     else:
@@ -71,16 +70,16 @@ def corrected(
     rows = judged(given, plan).where(f"{FATE} IS NULL")
     rows = rows.selectExpr("*", f"{quoted(watermark.event_time.column)} AS {TIME}")
     span = f"unix_micros({TIME}) >= {min(reopened)} AND unix_micros({TIME}) < {max(reopened) + step.window.span_us}"
-    rows = rows.where(span).join(_set_aside(session, plan, batch, lake), ["_source", "_position"], "left_anti")
+    rows = rows.where(span).join(_set_aside(tables, plan, batch), ["_source", "_position"], "left_anti")
     windows = windows_made(rows, step).where(f"{WINDOW} IS NOT NULL").selectExpr(f"{WINDOW}.*")
     return windows.where(_begins_in(reopened))
 
 
-def _set_aside(session: SparkSession, plan: FlowPlan, batch: BatchPlan, lake: str) -> DataFrame:
+def _set_aside(tables: Tables, plan: FlowPlan, batch: BatchPlan) -> DataFrame:
     """Positions of the rows that batches before have set aside and that nobody has taken in since."""
     from pyspark.sql import functions as fn
 
-    entries = session.read.format("delta").load(table_path(lake, quarantine_name(plan.table.name)))
+    entries = tables.at(quarantine_name(plan.table.name))
     entries = entries.where(f"_batch < {batch.batch} AND kind <> 'late_window'")
     last = entries.groupBy("_source", "_position").agg(fn.expr("max_by(kind, _batch)").alias("kind"))
     return last.where("kind <> 'resolved'").select("_source", "_position")

@@ -1,0 +1,190 @@
+"""Tables of the lake as Spark reads them: with Delta's own reader in a folder, with the lake's reader in a store.
+
+Where the lake is in an object store its settings say how to reach it, to Spark's tasks too. So Spark needs no connector
+and no credentials of its own, and what it reads is what every other part of the lake reads.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
+
+from lodestream.engines.embedded.frames import conform
+from lodestream.engines.spark.files import ddl_of, reading, sendable, shares
+from lodestream.errors import CorruptionError, DataLossRefused
+from lodestream.lake.actions import AddFile
+from lodestream.lake.data import read_files
+from lodestream.lake.disk import Disk
+from lodestream.lake.layout import table_path
+from lodestream.lake.log import commit_path
+from lodestream.lake.table import DeltaTable
+from lodestream.model.arrow import to_arrow
+from lodestream.model.table import TableName
+from lodestream.model.types import Schema
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_FILES_MAX = 1_000_000
+"""Files of one micro-batch: more than any has, so that no version of the upstream table is cut in two."""
+_UPTO = "upto"
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of a lake, as frames of a session."""
+
+    session: SparkSession
+    disk: Disk
+    lake: str
+
+    def at(self, name: TableName, version: int | None = None) -> DataFrame:
+        """The rows of a table at a version, or as it is now."""
+        path = table_path(self.lake, name)
+        if not self.disk.atomic:
+            reader: Any = self.session.read.format("delta")
+            rows: DataFrame = (reader if version is None else reader.option("versionAsOf", version)).load(path)
+            return rows
+        table = DeltaTable.open(self.disk, path)
+        if table is None:
+            raise DataLossRefused("table is gone", table=str(name))
+        files = table.files() if version is None else table.read_version(version)
+        return reading(self.session, self.disk, path, files, table.snapshot.metadata.schema)
+
+    def following(self, name: TableName, label: str, begin: int | None, known: int) -> DataFrame:
+        """The rows that the commits of a table add, as a stream.
+
+        Args:
+            name: the table.
+            label: tells this stream from others of the session.
+            begin: the first version that is read; None when the log no longer tells, and all rows are new.
+            known: the last version that the query has been told of, -1 for none.
+        """
+        path = table_path(self.lake, name)
+        if not self.disk.atomic:
+            delta = self.session.readStream.format("delta").option("maxFilesPerTrigger", _FILES_MAX)
+            delta = delta.option("ignoreDeletes", "true")
+            return (delta if begin is None else delta.option("startingVersion", begin)).load(path)
+        table = DeltaTable.open(self.disk, path)
+        if table is None:
+            raise DataLossRefused("table is gone", table=str(name))
+        followed = Followed(self.disk, path, table.snapshot.metadata.schema, (begin or 0) - 1, known)
+        source = CommittedRows.named(f"lodestream_rows_{label}", followed)
+        self.session.dataSource.register(source)
+        return self.session.readStream.format(source.name()).load()
+
+
+@dataclass(frozen=True)
+class Followed:
+    """All that is needed to read a table's new rows, in a form that can be sent to other processes.
+
+    Attributes:
+        disk: where the table is.
+        path: its folder.
+        schema: its columns.
+        after: the version after which reading begins.
+        known: the last version that the query has been told of, -1 for none.
+    """
+
+    disk: Disk
+    path: str
+    schema: Schema
+    after: int
+    known: int
+
+
+class CommittedRows(DataSource):  # type: ignore[misc]
+    """The data source; `named` makes that of one table and one query."""
+
+    followed: ClassVar[Followed]
+    short_name: ClassVar[str]
+
+    @classmethod
+    def named(cls, name: str, followed: Followed) -> type[CommittedRows]:
+        """A class that Spark can register under that name."""
+        return type("CommittedRows", (cls,), {"followed": followed, "short_name": name})
+
+    @classmethod
+    def name(cls) -> str:
+        """What `format` takes."""
+        return cls.short_name
+
+    def schema(self) -> str:
+        """Columns as DDL."""
+        return ddl_of(self.followed.schema)
+
+    def streamReader(self, schema: object) -> CommittedRowsReader:  # noqa: N802 - Spark's name
+        """The reader."""
+        return CommittedRowsReader(self.followed)
+
+
+@dataclass
+class Files(InputPartition):  # type: ignore[misc]
+    """What one task reads: data files, pickled."""
+
+    adds: tuple[bytes, ...]
+
+
+class CommittedRowsReader(DataSourceStreamReader):  # type: ignore[misc]
+    """An offset is the last version that is in; only versions that add rows are offsets."""
+
+    def __init__(self, followed: Followed) -> None:
+        self._followed = followed
+        self._newest = max(followed.known, followed.after)
+        self._looked = self._newest
+        self._table: DeltaTable | None = None
+
+    def initialOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
+        """Before the first version that is read."""
+        return {_UPTO: self._followed.after}
+
+    def latestOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
+        """The newest version that adds rows."""
+        table = self._opened()
+        table.refresh()
+        if self._newest < 0 and not self._tells(0):
+            self._newest = self._looked = table.snapshot.version
+        for commit in table.commits(self._looked):
+            self._looked = commit.version
+            if any(add.data_change for add in commit.adds):
+                self._newest = commit.version
+        return {_UPTO: self._newest}
+
+    def partitions(self, start: dict[str, int], end: dict[str, int]) -> Sequence[Files]:
+        """The files of the versions after `start`; where the log no longer tells the first ones, all live files."""
+        table, after, upto = self._opened(), start[_UPTO], end[_UPTO]
+        adds: list[AddFile] = []
+        if after < 0 and upto >= 0 and not self._tells(0):
+            adds = table.read_version(upto)
+        elif upto > after:
+            adds = [add for commit in table.commits(after, upto) for add in commit.adds if add.data_change]
+        return [Files(tuple(pickle.dumps(sendable(add)) for add in share)) for share in shares(adds)]
+
+    def read(self, partition: Files) -> Iterator[pa.RecordBatch]:
+        """The rows of some files."""
+        followed = self._followed
+        target = pa.schema([field.with_nullable(True) for field in to_arrow(followed.schema)])
+        for add in partition.adds:
+            rows = read_files(followed.disk, followed.path, [pickle.loads(add)], followed.schema)
+            yield from conform(rows, target).to_batches()
+
+    def commit(self, end: dict[str, int]) -> None:
+        """Nothing: what is durable is told by the table."""
+
+    def stop(self) -> None:
+        """Nothing to let go of."""
+
+    def _opened(self) -> DeltaTable:
+        self._table = self._table or DeltaTable.open(self._followed.disk, self._followed.path)
+        if self._table is None:
+            raise CorruptionError("upstream table is gone", table=self._followed.path)
+        return self._table
+
+    def _tells(self, version: int) -> bool:
+        """Whether the log still has a version."""
+        return self._followed.disk.exists(commit_path(self._followed.path, version))
