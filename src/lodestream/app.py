@@ -187,7 +187,9 @@ class App:
         """The flows on a Spark `master`, or in a `session` with Delta; set `engine`, and call `apply` first."""
         from lodestream.runtime.on_spark import on_spark
 
-        checkpoints = self.checkpoints or resolved(self.project.store).get("checkpoints")
+        checkpoints = self.checkpoints or (resolved(self.project.store).get("checkpoints") if self.disk.atomic else None)
+        if checkpoints is not None:
+            checkpoints = os.path.abspath(os.path.join(self.project.root, checkpoints))
         return on_spark(self.pipeline(notice), resolved(self.project.registries), checkpoints, master, session)
 
     def resolve(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -257,9 +257,14 @@ def on_spark(
             holds them itself.
         master: where Spark runs; None for the session that is there, else this machine.
         session: one that is there already, instead of that.
+
+    Raises:
+        ConfigError: checkpoints have no place beside a lake in a folder.
     """
     around = pipeline.around
-    checkpoints = (checkpoints if around.disk.atomic else None) or around.disk.beside(around.lake)
+    if checkpoints is not None and not around.disk.atomic:
+        raise ConfigError("a lake in a folder keeps Spark's checkpoints itself; leave --checkpoints out")
+    checkpoints = checkpoints or around.disk.beside(around.lake)
 
     def make_recipe(plan: FlowPlan, epoch: int, checkpoint: Checkpoint) -> Recipe:
         from lodestream.engines.spark.source import Recipe

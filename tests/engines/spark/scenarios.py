@@ -29,6 +29,7 @@ from lodestream.model.table import TableName
 from lodestream.testing.streams import make_changes, make_stream
 from tests.engines.spark.handover import at_once, killed_on_embedded, killed_on_spark, switched, there_and_back
 from tests.engines.spark.sites import Site, StreamSite
+from tests.engines.spark.stores_site import in_store
 from tests.engines.spark.workers_site import NOTES, notes
 from tests.expressions.spark_rows import load, table
 
@@ -436,6 +437,11 @@ def workers(root, session):
     return {"rounds": found, "counts": counts, "said": said}
 
 
+def stores(root, session, **given):
+    """A lake in an object store; what follows the colon only tells one place from another."""
+    return in_store(root, session, killed, **given)
+
+
 def demo(root, session):
     """The demo's project as it is: a year of flights, then the late rows of the feed."""
     site = Site(root, session)
@@ -503,11 +509,14 @@ def main():
     folder = Path(sys.argv[1])
     session = open_session("local[2]", settings=SMALL)
     for line in sys.stdin:
-        name = line.strip()
+        name, _, given = line.strip().partition(" ")
         scenario, _, seed = name.partition(":")
         started = time.monotonic()
         try:
-            answer = globals()[scenario](folder / name.replace(":", "-"), session, *([int(seed)] if seed else []))
+            place = folder / name.replace(":", "-")
+            answer = globals()[scenario](
+                place, session, *([int(seed)] if seed.isdigit() else []), **json.loads(given or "{}")
+            )
         except Exception:
             answer = {"raised": traceback.format_exc()}
         answer["seconds"] = round(time.monotonic() - started)

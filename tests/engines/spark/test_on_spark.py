@@ -28,13 +28,13 @@ class Spark:
                 stdout=subprocess.PIPE, stderr=said, text=True,
             )  # fmt: skip
 
-    def ask(self, scenario, seconds=240):
+    def ask(self, scenario, seconds=240, **given):
         """The answer, computed once; a scenario that takes longer ends the session."""
         if scenario not in self.answers:
             timer = threading.Timer(seconds, self.process.kill)
             timer.start()
             try:
-                self.process.stdin.write(scenario + "\n")
+                self.process.stdin.write(f"{scenario} {json.dumps(given)}\n")
                 self.process.stdin.flush()
                 told = next((line for line in self.process.stdout if line.startswith('{"scenario"')), None)
             except BrokenPipeError:

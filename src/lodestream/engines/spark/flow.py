@@ -149,7 +149,9 @@ class SparkFlow:
             begin_epoch(self.quarantine, self.epoch, clock_us=around.clock())
         self.app_id = app_id(self.name, self.epoch)
         self.store = FlowStore(around.disk, around.lake, self.name, self.epoch)
-        self._kept = os.path.join(flow_folder(self._checkpoints, self.name), str(self.epoch))
+        self._kept = self.store.root if not around.disk.atomic else os.path.join(
+            flow_folder(self._checkpoints, self.name), self.table.snapshot.metadata.id, str(self.epoch)
+        )  # fmt: skip
         if (step := self.plan.step(RunPython)) is not None:
             around.functions(step.step.function)  # what is not there is told here, not by a worker
         takeover = Takeover(self.plan, around, self._session, self.store, self.table, self.quarantine)
@@ -185,7 +187,7 @@ class SparkFlow:
                 return made or self._taken_over(takeover, commit, batch)
             return None
         made = checkpoint_of(disk, root, self._info["query"]) if batch else checkpoint_at(disk, root, 0)
-        if made is None or made.started < max(batch, self.store.last_planned() - 1):
+        if made is None or not max(batch, self.store.last_planned() - 1) <= made.started <= batch + 1:
             raise self._lost(batch)
         return made if pending is None or self._fits(pending, made) else None
 
