@@ -93,7 +93,6 @@ class App:
         environment: the one that was chosen; None for none, which is development.
         lenient: whether a damaged table is passed over, as servers do: the others are still there to be asked.
         engine: the one that the plans are for; a table for the other one is refused.
-        checkpoints: root folder for those of Spark, of a lake in an object store; None for the declared one.
     """
 
     project: Project
@@ -103,7 +102,6 @@ class App:
     environment: str | None = None
     lenient: bool = False
     engine: Literal["embedded", "spark"] = "embedded"
-    checkpoints: str | None = None
 
     @cached_property
     def deployed(self) -> Mapping[TableName, Deployed]:
@@ -179,17 +177,15 @@ class App:
         return Pipeline(
             self.project.root, self.flows, lake=self.lake, disk=self.disk, clock=now_us, handover=self.handover,
             limit=batch.limit, poll_s=(batch.interval_us or _POLL_US) / 1e6, code=VERSION, resolve=resolved,
-            registry=self.registry,
-            notice=notice, state_bytes_max=self.project.state_bytes_max or memory_bytes() // 4,
+            registry=self.registry, notice=notice, state_bytes_max=self.project.state_bytes_max or memory_bytes() // 4,
         )  # fmt: skip
 
-    def on_spark(self, master: str | None = None, *, session: Any = None, notice: Notice = untold) -> SparkPipeline:
+    def on_spark(
+        self, master: str | None = None, *, session: Any = None, checkpoints: str | None = None, notice: Notice = untold
+    ) -> SparkPipeline:
         """The flows on a Spark `master`, or in a `session` with Delta; set `engine`, and call `apply` first."""
         from lodestream.runtime.on_spark import on_spark
 
-        checkpoints = self.checkpoints or (resolved(self.project.store).get("checkpoints") if self.disk.atomic else None)
-        if checkpoints is not None:
-            checkpoints = os.path.abspath(os.path.join(self.project.root, checkpoints))
         return on_spark(self.pipeline(notice), resolved(self.project.registries), checkpoints, master, session)
 
     def resolve(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -501,4 +497,4 @@ def open_project(root: str, *, lake: str | None = None, environment: str | None 
     if astray := [mistake for mistake in project.mistakes if mistake.code == _NO_ENVIRONMENT]:
         raise ProjectError(astray)  # at once: another lake than the one that was meant would be opened
     chosen = resolved(lake or os.environ.get("LODESTREAM_LAKE") or project.lake)
-    return App(project, *open_lake(chosen, project.root, resolved(project.store)), environment=environment)
+    return App(project, *open_lake(chosen, project.root, resolved(project.store), os.environ), environment=environment)

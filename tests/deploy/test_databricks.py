@@ -2,11 +2,17 @@
 
 import json
 import shutil
+import tomllib
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from lodestream.app import open_project
 from lodestream.demo.run import write_project
 from lodestream.deploy.check import check_bundle
+from lodestream.deploy.databricks import make_bundle
+from lodestream.deploy.jobs import PACKAGES
 from lodestream.project.mistakes import ProjectError
 from tests.deploy.conftest import bundle_of, parsed
 
@@ -48,18 +54,19 @@ def test_the_demo_needs_no_settings(demo):
             "spark.sql.ansi.enabled": "true",
             "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         },
+        "spark_env_vars": {"LODESTREAM_HOME": "/tmp/lodestream"},
         "custom_tags": {"lodestream": "flights"},
     }
     assert main["targets"] == {
         "dev": {
             "mode": "development",
             "default": True,
-            "variables": {"catalog": "flights_dev", "pause_status": "PAUSED"},
+            "variables": {"catalog": "flights_dev", "environment": "", "pause_status": "PAUSED"},
         },
         "prod": {
             "mode": "production",
             "workspace": {"root_path": "/Workspace/Shared/.bundle/${bundle.name}/${bundle.target}"},
-            "variables": {"catalog": "flights", "pause_status": "UNPAUSED"},
+            "variables": {"catalog": "flights", "environment": "", "pause_status": "UNPAUSED"},
         },
     }
 
@@ -69,7 +76,9 @@ def test_the_demos_stream(demo):
     assert made["continuous"] == {"pause_status": "${var.pause_status}"}
     assert "schedule" not in made
     (task,) = made["tasks"]
-    assert task["libraries"] == [{"whl": "../wheels/lodestream-0.1.0-py3-none-any.whl"}]
+    wheel, *packages = task["libraries"]
+    assert wheel == {"whl": "../wheels/lodestream-0.1.0-py3-none-any.whl"}
+    assert {"pypi": {"package": "obstore==0.12.1"}} in packages
     wheel = task["python_wheel_task"]
     assert (wheel["package_name"], wheel["entry_point"]) == ("lodestream", "lodestream")
     assert wheel["parameters"][:3] == ["run", "--engine", "spark"]
@@ -77,6 +86,11 @@ def test_the_demos_stream(demo):
     assert after(wheel["parameters"], "--project") == ["${workspace.file_path}/project"]
     assert after(wheel["parameters"], "--lake") == ["${var.lake}"]
     assert sorted(after(wheel["parameters"], "--table")) == STREAMED
+    (folder,) = after(wheel["parameters"], "--checkpoints")
+    unity = parsed(demo.files)["resources/schemas.yml"]["resources"]
+    assert folder.startswith("/Volumes/${var.catalog}/${resources.schemas.lodestream.name}/${resources.volumes.")
+    assert unity["volumes"]["checkpoints"]["volume_type"] == "MANAGED"
+    assert sorted(unity["schemas"]) == ["bronze", "gold", "lodestream", "silver"]
 
 
 def test_the_demos_batch_jobs(demo):
@@ -217,12 +231,16 @@ def test_settings_are_in_the_bundle(shop):
     assert main["targets"]["dev"]["variables"]["lake"] == lake + "_dev"
     assert "host" not in main["targets"]["prod"]["workspace"], "the CLI reads it from the environment"
     assert main["targets"]["prod"]["run_as"] == {"service_principal_name": "11-22"}
-    assert main["targets"]["prod"]["variables"] == {"catalog": "main", "pause_status": "UNPAUSED", "lake": lake}
+    assert main["targets"]["prod"]["variables"] == {
+        "catalog": "main", "environment": "", "pause_status": "UNPAUSED", "lake": lake,
+    }  # fmt: skip
     assert job(bundle, "daily")["schedule"]["quartz_cron_expression"] == "0 0 3 * * ?"
     optimized = tasks(bundle, "daily")["optimize"]["spark_python_task"]["parameters"]
     assert {"silver.orders:country", "bronze.orders"} <= set(optimized)
     assert after(tasks(bundle, "weekly")["vacuum"]["spark_python_task"]["parameters"], "--hours") == ["240"]
-    assert not [note for note in bundle.notes if "lake" in note.message]
+    assert [note.message for note in bundle.notes if "lake" in note.message] == [
+        "no credentials for the lake of dev", "no credentials for the lake of prod",
+    ]  # fmt: skip
 
 
 def test_the_lake_of_an_environment_is_that_of_its_target(shop):
@@ -233,7 +251,44 @@ def test_the_lake_of_an_environment_is_that_of_its_target(shop):
     targets = parsed(bundle.files)["databricks.yml"]["targets"]
     assert targets["prod"]["variables"]["lake"] == lake
     assert "lake" not in targets["dev"]["variables"]
-    assert [(one.code, one.message) for one in bundle.notes] == [("N106", "no URL of a lake for dev")]
+    assert targets["prod"]["variables"]["environment"] == "prod"
+    assert [(one.code, one.message) for one in bundle.notes] == [
+        ("N106", "no URL of a lake for dev"),
+        ("N106", "no credentials for the lake of dev"),
+        ("N106", "no credentials for the lake of prod"),
+    ]
+
+
+def test_the_jobs_have_the_credentials_of_their_lake(shop, monkeypatch):
+    declared = """
+project: shop
+lake: {url: "abfss://lake@acme.dfs.core.windows.net/shop", account_key: "${env:KEY}"}
+environments:
+  dev: {lake: here}
+  prod: {lake: {url: "abfss://p@acme.dfs.core.windows.net/p", sas_token: "${env:SAS}"}}
+  other: {lake: {url: "s3://b/p", access_key_id: "${env:A}", secret_access_key: "${env:B}"}}
+"""
+    monkeypatch.setenv("KEY", "a2V5")
+    with open_project(str(shop({"lodestream.yaml": declared})), lake="here") as app:
+        bundle = make_bundle(app.project, app.compiled_for("spark"))
+    main = parsed(bundle.files)["databricks.yml"]
+    assert bundle.secrets == ("KEY", "SAS")
+    assert set(main["variables"]["cluster"]["default"]["spark_env_vars"]) == {"LODESTREAM_HOME", "KEY", "SAS"}
+    told = {key: target["variables"] for key, target in main["targets"].items()}
+    assert (told["dev"]["environment"], told["prod"]["environment"]) == ("", "prod")
+    assert told["dev"]["lake"] == "abfss://lake@acme.dfs.core.windows.net/shop"
+    assert bundle.notes == ()
+
+
+def test_packages_beside_the_wheel_are_those_that_the_package_asks_for():
+    with open(Path(__file__).parents[2] / "pyproject.toml", "rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    for extra, packages in PACKAGES.items():
+        asked = {one.name: one.specifier for one in map(Requirement, extras[extra])}
+        for package in map(Requirement, packages):
+            (pinned,) = package.specifier
+            assert asked[package.name].contains(pinned.version), package
+        assert {Requirement(one).name for one in packages} == set(asked)
 
 
 def test_references_become_secrets_and_what_else_is_to_be_done_is_said(shop):
@@ -249,7 +304,7 @@ def test_references_become_secrets_and_what_else_is_to_be_done_is_said(shop):
     )
     bundle = bundle_of(folder)
     cluster = parsed(bundle.files)["databricks.yml"]["variables"]["cluster"]["default"]
-    assert cluster["spark_env_vars"] == {"BROKERS": "{{secrets/shop/BROKERS}}"}
+    assert cluster["spark_env_vars"] == {"LODESTREAM_HOME": "/tmp/lodestream", "BROKERS": "{{secrets/shop/BROKERS}}"}
     assert bundle.secrets == ("BROKERS",), "and not the server's"
     said = {(one.file, one.line, one.message.split(":")[0]) for one in bundle.notes}
     assert {

@@ -2,11 +2,13 @@
 
 import builtins
 import os
+import pickle
 
+import obstore
 import pytest
 
 from lodestream.app import open_project
-from lodestream.errors import ConfigError, MissingDriverError
+from lodestream.errors import ConfigError, MissingDriverError, TransientError
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.object_disk import ObjectDisk
 from tests.cli.conftest import call
@@ -63,10 +65,67 @@ def test_without_its_package_the_message_says_how_to_get_it(tmp_path, monkeypatc
         open_project(project(tmp_path / "p", {"url": URL}))
 
 
-def test_what_needs_a_folder_says_so(tmp_path):
+def test_what_has_no_store_says_so(tmp_path):
     root = project(tmp_path / "p", {"url": URL, "patience": "100 ms", "endpoint": "http://127.0.0.1:9"})
-    app = open_project(root)
-    app.deployed = {}
-    with pytest.raises(ConfigError, match="Spark engine cannot use a lake in an object store"):
-        app.on_spark()
     assert call("doctor", project=root).code != 0
+    with open_project(root, lake="here") as app, pytest.raises(ConfigError, match="leave --checkpoints out"):
+        app.on_spark(checkpoints="there")
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+
+@pytest.mark.parametrize(
+    ("store", "variables", "who"),
+    [
+        ({}, KEYS, ("id", "secret", None)),
+        ({}, KEYS | {"AWS_SESSION_TOKEN": "token"}, ("id", "secret", "token")),
+        ({"access_key_id": "a", "secret_access_key": "b"}, KEYS, ("a", "b", None)),
+    ],
+)
+def test_variables_say_who_we_are_to_other_processes_too(tmp_path, monkeypatch, store, variables, who):
+    for name in (*KEYS, "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LODESTREAM_HOME", str(tmp_path / "homes"))
+    disk = open_project(project(tmp_path / "p", {"url": URL, **store})).disk
+    sent = pickle.dumps(disk)
+    assert "secret" not in repr(disk)
+    for name in variables:
+        monkeypatch.delenv(name)
+    there = pickle.loads(sent)
+    assert (there.settings.access_key_id, there.settings.secret_access_key, there.settings.session_token) == who
+    assert there.beside(URL) == disk.beside(URL)
+    assert disk.beside(URL).startswith(f"{tmp_path}/homes/")
+
+
+def test_an_azure_key_may_be_a_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
+    lake = "abfss://c@account.dfs.core.windows.net/x"
+    assert open_project(project(tmp_path / "p", lake)).disk.settings.account_key == "a2V5"
+    assert open_project(project(tmp_path / "q", {"url": lake, "sas_token": "x=y"})).disk.settings.account_key is None
+
+
+@pytest.mark.parametrize(
+    ("lake", "fix"),
+    [
+        (URL, "set access_key_id and secret_access_key under lake:, or the variables AWS_ACCESS_KEY_ID and"),
+        ("abfss://c@account.dfs.core.windows.net/x", "set account_key, sas_token, or tenant_id, client_id"),
+    ],
+)
+@pytest.mark.parametrize(("status", "kind"), [("403 Forbidden", ConfigError), ("", TransientError)])
+def test_without_credentials_the_message_names_them(tmp_path, monkeypatch, lake, fix, status, kind):
+    """What obstore says when it asks the machine, which is none of a cloud."""
+    monkeypatch.setattr(os, "environ", {key: value for key, value in os.environ.items() if key[:3] not in ("AWS", "AZU")})
+    disk = open_project(project(tmp_path / "p", {"url": lake, "patience": "100 ms"})).disk
+    answered = f"Server returned non-2xx status code: {status}: denied" if status else "operation timed out"
+    said = f"Error performing PUT http://169.254.169.254/latest/api/token in 5ms - {answered}"
+
+    def refuse(*_given, **_named):
+        raise obstore.exceptions.GenericError(said)
+
+    monkeypatch.setattr(obstore, "get", refuse)
+    with pytest.raises(kind, match="no credentials for the store") as refused:
+        disk.read(f"{lake}/x")
+    assert refused.value.facts["fix"].startswith(fix)

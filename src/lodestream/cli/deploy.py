@@ -94,7 +94,6 @@ def _show(call: Call, folder: Path, bundle: Bundle, written: Written) -> None:
         call.print(f"secret: {bundle.scope}/{name}")
     call.print(f"wheel: put it at {folder / WHEEL}")
     call.print(f"note: {NEVER_DEPLOYED}")
-    call.print("note: the Spark engine does not take a lake at abfss:// yet, so the jobs end with that message")
     call.say(f"next: lodestream deploy databricks --check --out {folder}, then databricks bundle validate in it")
 
 

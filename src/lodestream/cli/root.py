@@ -148,14 +148,14 @@ for _verbs in VERBS.values():
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code; of a success it just ends, as callers may take any exit for a failure."""
     sys.excepthook = _unexpected
     if isinstance(sys.stdout, io.TextIOWrapper):  # whoever reads a pipe waits for the line of a server's address
         sys.stdout.reconfigure(line_buffering=True)
     code = _run(arguments)
     if code:  # an exception has left frames behind, and DuckDB complains of connections that live until the very end
         gc.collect()
-    sys.exit(code)
+        sys.exit(code)
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -60,7 +60,6 @@ def run(
 
     app = call.app()
     app.engine = engine.value
-    app.checkpoints = checkpoints
     _check_engine(engine, once=once, only=master or checkpoints)
     chosen = [table_named(text, app.flows) for text in tables or []] or None
     _apply(call, app, accepted(plan) if plan is not None else accept)
@@ -69,7 +68,10 @@ def run(
     def notice(table: TableName, text: str) -> None:
         call.say(f"{table}: {text}")
 
-    pipeline = app.pipeline(notice) if engine is Engine.EMBEDDED else app.on_spark(master, notice=notice)
+    if engine is Engine.EMBEDDED:
+        pipeline = app.pipeline(notice)
+    else:
+        pipeline = app.on_spark(master, checkpoints=checkpoints, notice=notice)
     port = metrics_port if metrics_port is not None else app.project.server.get("metrics_port")
     with Interrupt(call, pipeline.stop) as interrupt, Progress(call, list(chosen or app.flows), pipeline) as progress:
         _run(call, pipeline, chosen, progress, port, once=once, until_idle=until_idle)

@@ -75,10 +75,23 @@ class Cluster(NewCluster):
         return minutes
 
 
-class Library(Part):
-    """A wheel to install on the cluster."""
+class PypiPackage(Part):
+    """A package of a Python index, with its version."""
 
-    whl: str
+    package: str = Field(pattern=r"^[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9.]+$")
+
+
+class Library(Part):
+    """What is installed on the cluster: a wheel or a package."""
+
+    whl: str | None = None
+    pypi: PypiPackage | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Library:
+        if (self.whl is None) == (self.pypi is None):
+            raise PydanticCustomError("D105", "a library is one of whl and pypi")
+        return self
 
 
 class PythonWheelTask(Part):
@@ -197,11 +210,22 @@ class UnitySchema(Part):
     comment: str | None = None
 
 
+class Volume(Part):
+    """A volume of Unity Catalog: files that outlive clusters."""
+
+    catalog_name: str
+    schema_name: str
+    name: str
+    volume_type: Literal["MANAGED"]
+    comment: str | None = None
+
+
 class Resources(Part):
     """What the bundle makes in a workspace."""
 
     jobs: dict[str, Job] | None = None
     schemas: dict[str, UnitySchema] | None = None
+    volumes: dict[str, Volume] | None = None
     sql_warehouses: dict[str, SqlWarehouse] | None = None
     clusters: dict[str, Cluster] | None = None
 

@@ -43,6 +43,9 @@ _SPARK = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
 }
 
+_TARGETS = {"dev": "development", "prod": "production"}
+_CREDENTIALS = ("account_key", "sas_token", "client_id")
+_HOME = "/tmp/lodestream"  # noqa: S108 - a folder that every machine of a cluster can make
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 _NAME = re.compile(r"[^A-Za-z0-9_]+")
 _URL = re.compile(r"abfss://")
@@ -102,7 +105,7 @@ def make_bundle(project: Project, plans: Plans) -> Bundle:
     files = {MAIN: head + _yaml(_main(project, settings, name, [f"{scope}/{one}" for one in secrets], notes))}
     for key, job in jobs.items():
         files[f"resources/{key}.yml"] = head + _yaml({"resources": {"jobs": {key: job}}})
-    files["resources/schemas.yml"] = head + _yaml({"resources": {"schemas": _schemas(project)}})
+    files["resources/schemas.yml"] = head + _yaml({"resources": _unity(project)})
     files["resources/compute.yml"] = head + _yaml({"resources": _compute(project, settings)})
     files["maintenance.py"] = inspect.getsource(maintenance)
     for one, plan in plans.flows.items():
@@ -140,10 +143,11 @@ def _main(
 ) -> dict[str, Any]:
     lake: dict[str, Any] = {"description": "URL of the lake, abfss://container@account.dfs.core.windows.net/folder"}
     targets = {}
-    for key, mode in (("dev", "development"), ("prod", "production")):
+    for key, mode in _TARGETS.items():
         chosen: TargetSettings = getattr(settings.targets, key)
         variables = {
             "catalog": chosen.catalog or _NAME.sub("_", project.name) + ("_dev" if key == "dev" else ""),
+            "environment": _environment(project, key),
             "pause_status": "PAUSED" if key == "dev" else "UNPAUSED",
         }
         if (url := _lake(project, key, chosen)) is not None:
@@ -151,6 +155,9 @@ def _main(
         else:
             fix = f'deploy with --var="lake=abfss://…", or set deploy.databricks.targets.{key}.lake'
             notes.add(Place(CONFIG_FILE, 1), "N106", f"no URL of a lake for {key}", fix=fix)
+        if not any(name in _store(project, key) for name in _CREDENTIALS):
+            fix = "put tenant_id, client_id and client_secret under lake:, each as ${env:NAME}; Unity Catalog lends none"
+            notes.add(Place(CONFIG_FILE, 1), "N106", f"no credentials for the lake of {key}", fix=fix)
         targets[key] = _target(key, mode, chosen) | {"variables": variables}
     return {
         "bundle": {"name": name},
@@ -158,6 +165,7 @@ def _main(
         "variables": {
             "catalog": {"description": "Catalog of Unity Catalog; it must be there."},
             "lake": lake,
+            "environment": {"description": "Which of the project's environments the jobs run in; empty for none."},
             "pause_status": {"description": "PAUSED or UNPAUSED: whether jobs start by themselves."},
             "cluster": {
                 "description": "The cluster of every job; it ends with its run, so it has no auto-stop.",
@@ -188,6 +196,18 @@ def _lake(project: Project, target: str, chosen: TargetSettings) -> str | None:
     return None
 
 
+def _environment(project: Project, target: str) -> str:
+    """The environment that a target runs in: that of its name, if its lake is in a store; empty for none."""
+    found = project.environments.get(target)
+    return target if found is not None and (found.store or _URL.match(found.lake)) else ""
+
+
+def _store(project: Project, target: str) -> Mapping[str, Any]:
+    """How the lake of a target is reached."""
+    name = _environment(project, target)
+    return project.environments[name].store if name else project.store
+
+
 def _cluster(project: Project, settings: DatabricksSettings, secrets: list[str]) -> dict[str, Any]:
     on_demand = first_on_demand(settings.workers_max, settings.spot_ratio)
     azure: dict[str, Any] = {"availability": "ON_DEMAND_AZURE"}
@@ -203,14 +223,14 @@ def _cluster(project: Project, settings: DatabricksSettings, secrets: list[str])
         "data_security_mode": "SINGLE_USER",
         "spark_conf": dict(_SPARK),
     }
-    if secrets:
-        cluster["spark_env_vars"] = {one.rpartition("/")[2]: f"{{{{secrets/{one}}}}}" for one in secrets}
+    variables = {one.rpartition("/")[2]: f"{{{{secrets/{one}}}}}" for one in secrets}
+    cluster["spark_env_vars"] = {"LODESTREAM_HOME": _HOME} | variables
     return cluster | {"custom_tags": {"lodestream": project.name}}
 
 
 def _looked_up(project: Project) -> list[object]:
-    """The settings that a run resolves: of what it reads with, not of servers and sinks."""
-    found: list[object] = [project.registries, project.catalog]
+    """The settings that a run resolves: of the lake and of what it reads with, not of servers and sinks."""
+    found: list[object] = [project.registries, project.catalog, *(_store(project, target) for target in _TARGETS)]
     for table in project.tables.values():
         found += [one.settings for one in (table.source, table.format) if one is not None]
     return found
@@ -233,13 +253,18 @@ def _files_of_this_machine(copied: Mapping[str, bytes], names: Set[str], notes: 
                     notes.add(Place(path, i), "N106", f"reads a file that clusters do not have: {name}", fix=fix)
 
 
-def _schemas(project: Project) -> dict[str, Any]:
-    return {
-        layer: {
-            "catalog_name": "${var.catalog}", "name": layer, "comment": f"The {layer} tables of {project.name}.",
-        }
-        for layer in LAYERS
+def _unity(project: Project) -> dict[str, Any]:
+    """A schema for each layer, and one with the volume in which streams keep how far they are."""
+    comments: dict[str, str] = {layer: f"The {layer} tables of {project.name}." for layer in LAYERS}
+    comments["lodestream"] = f"What runs {project.name}, no tables."
+    schemas = {
+        name: {"catalog_name": "${var.catalog}", "name": name, "comment": text} for name, text in comments.items()
+    }
+    volume = {
+        "catalog_name": "${var.catalog}", "schema_name": "${resources.schemas.lodestream.name}", "name": "checkpoints",
+        "volume_type": "MANAGED", "comment": "How far each stream is. Without it no table goes on: keep it.",
     }  # fmt: skip
+    return {"schemas": schemas, "volumes": {"checkpoints": volume}}
 
 
 def _compute(project: Project, settings: DatabricksSettings) -> dict[str, Any]:

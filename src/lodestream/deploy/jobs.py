@@ -21,6 +21,16 @@ CLUSTER = "lodestream"
 WHEEL = f"wheels/lodestream-{VERSION}-py3-none-any.whl"
 """Where the bundle expects the package; whoever deploys puts it there."""
 
+PACKAGES = {
+    "stores": ("obstore==0.12.1",),
+    "kafka": ("confluent-kafka==2.16.1", "httpx==0.28.1"),
+    "avro": ("fastavro==1.13.1",),
+    "protobuf": ("protobuf==7.36.2", "grpcio-tools==1.85.1", "httpx==0.28.1"),
+    "catalog": ("psycopg[binary]==3.3.9",),
+}
+"""What parts of the package need beside it, which a wheel alone does not bring."""
+CHECKPOINTS = "/Volumes/${var.catalog}/${resources.schemas.lodestream.name}/${resources.volumes.checkpoints.name}"
+
 _BATCH = {"@hourly": "hourly", "@daily": "daily", "@weekly": "weekly"}
 _TIMEOUTS_S = {"hourly": 3_600, "daily": 7_200, "weekly": 14_400}
 _ZORDER_MAX = 3
@@ -120,7 +130,7 @@ def stream_job(project: Project, tables: Sequence[TableName]) -> dict[str, Any]:
         "continuous": {"pause_status": "${var.pause_status}"},
         "max_concurrent_runs": 1,
         "job_clusters": _clusters(),
-        "tasks": [_run(STREAM, tables, until_idle=False)],
+        "tasks": [_run(project, STREAM, tables, until_idle=False)],
     }
 
 
@@ -129,7 +139,7 @@ def batch_job(
     ordered: Mapping[TableName, tuple[str, ...]],
 ) -> dict[str, Any] | None:  # fmt: skip
     """A job with a schedule; None when it has nothing to do."""
-    tasks = [_run("refresh", batch.tables, until_idle=True)] if batch.tables else []
+    tasks = [_run(project, "refresh", batch.tables, until_idle=True)] if batch.tables else []
     if batch.name == "daily":
         tasks += [_maintain("register", [str(name) for name in flows], settings, tasks)]
         tasks += [_maintain("optimize", _optimized(flows, ordered), settings, tasks)]
@@ -172,16 +182,28 @@ def _clusters() -> list[dict[str, Any]]:
     return [{"job_cluster_key": CLUSTER, "new_cluster": "${var.cluster}"}]
 
 
-def _run(key: str, tables: Sequence[TableName], *, until_idle: bool) -> dict[str, Any]:
+def packages(project: Project) -> list[str]:
+    """What is installed beside the wheel, for what the project reads."""
+    extras = ["stores"]
+    if project.registries or any(table.source and table.source.name == "kafka" for table in project.tables.values()):
+        extras.append("kafka")
+    formats = {table.format.name for table in project.tables.values() if table.format is not None}
+    extras += [name for name in ("avro", "protobuf") if name in formats]
+    extras += ["catalog"] if project.catalog.get("url") else []
+    return list(dict.fromkeys(package for extra in extras for package in PACKAGES[extra]))
+
+
+def _run(project: Project, key: str, tables: Sequence[TableName], *, until_idle: bool) -> dict[str, Any]:
     """`lodestream run --engine spark` over some tables, as an entry point of the wheel."""
     parameters = ["run", "--engine", "spark", "--project", "${workspace.file_path}/project", "--lake", "${var.lake}"]
+    parameters += ["--env", "${var.environment}", "--checkpoints", CHECKPOINTS]
     parameters += ["--until-idle"] if until_idle else []
     for name in tables:
         parameters += ["--table", str(name)]
     task: dict[str, Any] = {
         "task_key": key,
         "job_cluster_key": CLUSTER,
-        "libraries": [{"whl": f"../{WHEEL}"}],
+        "libraries": [{"whl": f"../{WHEEL}"}, *({"pypi": {"package": one}} for one in packages(project))],
         "python_wheel_task": {"package_name": "lodestream", "entry_point": "lodestream", "parameters": parameters},
     }
     return task | ({"max_retries": 2, "min_retry_interval_millis": 60_000} if until_idle else {})

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from lodestream.errors import ConfigError, MissingDriverError, TransientError
+from lodestream.errors import ConfigError, LodestreamError, MissingDriverError, TransientError
 from lodestream.lake.copies import Copies
 from lodestream.lake.disk import Data
 from lodestream.project.lakes import StoreSettings, parts_of
@@ -30,6 +30,14 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _QUERY = re.compile(r"\?[^\s\"']*")
 _PASSING = (408, 409, 425, 429)
 """Answers that another try may change, of those that blame the request."""
+_MACHINE = re.compile(r"https?://169\.254\.")
+"""Where a machine of a cloud says who it is, which is asked when nothing else does."""
+_CREDENTIALS = {
+    "s3": "set access_key_id and secret_access_key under lake:, or the variables AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY; a machine of AWS needs a role",
+    "abfss": "set account_key, sas_token, or tenant_id, client_id and client_secret under lake:, or the variable "
+    "AZURE_STORAGE_ACCOUNT_KEY; a machine of Azure needs a managed identity",
+}
 _MISSING_STORE = ("NoSuchBucket", "ContainerNotFound", "FilesystemNotFound")
 
 
@@ -49,14 +57,15 @@ class ObjectDisk:
         import obstore
 
         self.settled: set[str] = set()
-        self._lake, self._store, self._home, self._settings = lake, store, home, settings
+        self.settings = settings
+        self._lake, self._store, self._home = lake, store, home
         scheme, _, rest = lake.partition("://")
         self._root = f"{scheme}://{rest.partition('/')[0]}/"
         self._calls = obstore
         self._copies = Copies(home, settings.copies_bytes_max, self._fetch)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened_once, (self._lake, self._settings, self._home)
+        return _opened_once, (self._lake, self.settings, self._home)
 
     def write(self, path: str, data: Data) -> None:
         """See `Disk.write`; durable at once."""
@@ -289,9 +298,19 @@ def _translated(path: str) -> Iterator[None]:
         raise ConfigError("store refuses us", path=path, reason=_reason(error), fix=fix) from None
     except told.BaseError as error:
         status = int(found[1]) if (found := _STATUS.search(str(error))) else 0
+        if _MACHINE.search(str(error)):
+            raise _nobody(path, status, error) from None
         if (400 <= status < 500 and status not in _PASSING) or isinstance(error, told.NotSupportedError):
             raise ConfigError("store refuses the request", path=path, reason=_reason(error)) from None
         raise TransientError("store does not answer", retry_after_s=5.0, path=path, reason=_reason(error)) from None
+
+
+def _nobody(path: str, status: int, error: Exception) -> LodestreamError:
+    """Of a request that was never made, as nothing says who we are. Where a machine can say it, it may later."""
+    told: dict[str, Any] = {"path": path, "fix": _CREDENTIALS[path.partition("://")[0]], "reason": _reason(error)}
+    if 400 <= status < 500 and status not in _PASSING:
+        return ConfigError("no credentials for the store", **told)
+    return TransientError("no credentials for the store", retry_after_s=5.0, **told)
 
 
 def _reason(error: Exception) -> str:

@@ -23,6 +23,19 @@ _FORMS = (
     re.compile(r"abfss://(?P<container>[^@/]+)@(?P<account>[^@/.]+)\.dfs\.(?P<suffix>[^@/:]+)(?:/(?P<path>.*))?\Z"),
     re.compile(r"s3://(?P<bucket>[^@/:]+)(?:/(?P<path>.*))?\Z"),
 )
+_VARIABLES = {
+    "s3": (
+        {"access_key_id": "AWS_ACCESS_KEY_ID", "secret_access_key": "AWS_SECRET_ACCESS_KEY",
+         "session_token": "AWS_SESSION_TOKEN"},
+        {"access_key_id": "AWS_ACCESS_KEY_ID", "secret_access_key": "AWS_SECRET_ACCESS_KEY"},
+    ),
+    "abfss": (
+        {"account_key": "AZURE_STORAGE_ACCOUNT_KEY"},
+        {"tenant_id": "AZURE_TENANT_ID", "client_id": "AZURE_CLIENT_ID", "client_secret": "AZURE_CLIENT_SECRET"},
+        {"sas_token": "AZURE_STORAGE_SAS_TOKEN"},
+    ),
+}  # fmt: skip
+"""Variables that say who we are, by kind of store: the first set of which all are there counts."""
 _AZURE = ("account_key", "sas_token", "tenant_id", "client_id", "client_secret")
 _S3 = ("region", "access_key_id", "secret_access_key", "session_token")
 
@@ -92,6 +105,19 @@ def parts_of(url: str) -> dict[str, str] | None:
 def is_url(lake: str) -> bool:
     """Whether a lake is named by URL, not by folder."""
     return _URL.match(lake) is not None
+
+
+def with_variables(url: str, store: Mapping[str, Any], environment: Mapping[str, str]) -> Mapping[str, Any]:
+    """The settings of a store with the credentials that variables hold, where the settings have none.
+
+    Other machines of a run are sent the settings, and may not have the variables.
+    """
+    if any(store.get(name) is not None for name in (*_AZURE, *_S3[1:])):
+        return store
+    for names in _VARIABLES.get(url.partition("://")[0], ()):
+        if all(environment.get(variable) for variable in names.values()):
+            return {**store, **{name: environment[variable] for name, variable in names.items()}}
+    return store
 
 
 def resolve(folder: FilePath, lake: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lodestream.engines.embedded.checkpoints import Checkpoint
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.errors import ConfigError, LodestreamError, TransientError
+from lodestream.lake.object_disk import ObjectDisk
 from lodestream.model.steps import Annotate, FlowPlan, ReadSource, RunQuery
 from lodestream.model.table import Component, FlowName, TableName
 from lodestream.ports.plugins import Resolve
@@ -253,8 +255,8 @@ def on_spark(
         pipeline: the same flows on the embedded engine, not running. Spark sees its lake too, its clock is a function
             that other processes can import.
         registries: the project's schema registries, resolved.
-        checkpoints: root folder of the checkpoints of a lake in an object store; None for its home. A lake in a folder
-            holds them itself.
+        checkpoints: root folder of the checkpoints of a lake in an object store; None for the declared one, else its
+            home. A lake in a folder holds them itself.
         master: where Spark runs; None for the session that is there, else this machine.
         session: one that is there already, instead of that.
 
@@ -262,9 +264,7 @@ def on_spark(
         ConfigError: checkpoints have no place beside a lake in a folder.
     """
     around = pipeline.around
-    if checkpoints is not None and not around.disk.atomic:
-        raise ConfigError("a lake in a folder keeps Spark's checkpoints itself; leave --checkpoints out")
-    checkpoints = checkpoints or around.disk.beside(around.lake)
+    folder = _checkpoints(pipeline, checkpoints)
 
     def make_recipe(plan: FlowPlan, epoch: int, checkpoint: Checkpoint) -> Recipe:
         from lodestream.engines.spark.source import Recipe
@@ -284,11 +284,21 @@ def on_spark(
 
         opened = open_session(master) if session is None else prepare(session)
         if around.disk.atomic:
-            check_folder(opened, checkpoints)
+            check_folder(opened, folder)
         return opened
 
     flows = {name: _settled(plan, pipeline.resolve) for name, plan in pipeline.flows.items()}
-    return SparkPipeline(flows, around, checkpoints, opened, make_recipe, pipeline.flow, pipeline.poll_s)
+    return SparkPipeline(flows, around, folder, opened, make_recipe, pipeline.flow, pipeline.poll_s)
+
+
+def _checkpoints(pipeline: Pipeline, named: str | None) -> str:
+    disk, lake = pipeline.around.disk, pipeline.around.lake
+    if not isinstance(disk, ObjectDisk):
+        if named is not None:
+            raise ConfigError("a lake in a folder keeps Spark's checkpoints itself; leave --checkpoints out")
+        return lake
+    chosen = named or disk.settings.checkpoints
+    return os.path.abspath(os.path.join(pipeline.root, chosen)) if chosen else disk.beside(lake)
 
 
 def _settled(plan: FlowPlan, resolve: Resolve) -> FlowPlan:
