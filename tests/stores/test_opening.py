@@ -117,7 +117,9 @@ def test_an_azure_key_may_be_a_variable(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("status", "kind"), [("403 Forbidden", ConfigError), ("", TransientError)])
 def test_without_credentials_the_message_names_them(tmp_path, monkeypatch, lake, fix, status, kind):
     """What obstore says when it asks the machine, which is none of a cloud."""
-    monkeypatch.setattr(os, "environ", {key: value for key, value in os.environ.items() if key[:3] not in ("AWS", "AZU")})
+    monkeypatch.setattr(
+        os, "environ", {key: value for key, value in os.environ.items() if key[:3] not in ("AWS", "AZU")}
+    )
     disk = open_project(project(tmp_path / "p", {"url": lake, "patience": "100 ms"})).disk
     answered = f"Server returned non-2xx status code: {status}: denied" if status else "operation timed out"
     said = f"Error performing PUT http://169.254.169.254/latest/api/token in 5ms - {answered}"

@@ -156,7 +156,9 @@ def _main(
             fix = f'deploy with --var="lake=abfss://…", or set deploy.databricks.targets.{key}.lake'
             notes.add(Place(CONFIG_FILE, 1), "N106", f"no URL of a lake for {key}", fix=fix)
         if not any(name in _store(project, key) for name in _CREDENTIALS):
-            fix = "put tenant_id, client_id and client_secret under lake:, each as ${env:NAME}; Unity Catalog lends none"
+            fix = (
+                "put tenant_id, client_id and client_secret under lake:, each as ${env:NAME}; Unity Catalog lends none"
+            )
             notes.add(Place(CONFIG_FILE, 1), "N106", f"no credentials for the lake of {key}", fix=fix)
         targets[key] = _target(key, mode, chosen) | {"variables": variables}
     return {

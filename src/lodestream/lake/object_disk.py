@@ -38,6 +38,7 @@ _CREDENTIALS = {
     "abfss": "set account_key, sas_token, or tenant_id, client_id and client_secret under lake:, or the variable "
     "AZURE_STORAGE_ACCOUNT_KEY; a machine of Azure needs a managed identity",
 }
+_UNWELCOME = (401, 403)
 _MISSING_STORE = ("NoSuchBucket", "ContainerNotFound", "FilesystemNotFound")
 
 
@@ -293,13 +294,13 @@ def _translated(path: str) -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
     except (told.AlreadyExistsError, told.PreconditionError) as error:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
-    except (told.PermissionDeniedError, told.UnauthenticatedError) as error:
-        fix = "check the credentials under `lake:`, and the rights that they have on the container or bucket"
-        raise ConfigError("store refuses us", path=path, reason=_reason(error), fix=fix) from None
     except told.BaseError as error:
         status = int(found[1]) if (found := _STATUS.search(str(error))) else 0
         if _MACHINE.search(str(error)):
             raise _nobody(path, status, error) from None
+        if status in _UNWELCOME or isinstance(error, told.PermissionDeniedError | told.UnauthenticatedError):
+            fix = "check the credentials under `lake:`, and the rights that they have on the container or bucket"
+            raise ConfigError("store refuses us", path=path, reason=_reason(error), fix=fix) from None
         if (400 <= status < 500 and status not in _PASSING) or isinstance(error, told.NotSupportedError):
             raise ConfigError("store refuses the request", path=path, reason=_reason(error)) from None
         raise TransientError("store does not answer", retry_after_s=5.0, path=path, reason=_reason(error)) from None

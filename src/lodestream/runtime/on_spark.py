@@ -155,7 +155,13 @@ class SparkPipeline:
                 if table in self._running:
                     self._settle_one(table)
             self._makers[name] = partial(
-                SparkFlow, plan, self.around, self._checkpoints, session, self._make_recipe, self._embedded,
+                SparkFlow,
+                plan,
+                self.around,
+                self._checkpoints,
+                session,
+                self._make_recipe,
+                self._embedded,
                 self._poll_s,
             )
             self._start(name, noted)
@@ -246,7 +252,10 @@ class SparkPipeline:
 
 
 def on_spark(
-    pipeline: Pipeline, registries: Mapping[str, Any], checkpoints: str | None, master: str | None,
+    pipeline: Pipeline,
+    registries: Mapping[str, Any],
+    checkpoints: str | None,
+    master: str | None,
     session: SparkSession | None,
 ) -> SparkPipeline:
     """A pipeline's flows on Spark; pyspark is needed only when it runs.

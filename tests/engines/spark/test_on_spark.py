@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from tests.stores.conftest import on_azurite, remote_place
 from tools.function_rows import ROOT, spark_python
 
 SEED, CHANGES = 60_153, 70_078
@@ -194,3 +195,30 @@ def test_the_demo_runs_unchanged(spark):
     for compared, differences in answer["rounds"]:
         assert differences == []
         assert compared > 700_000
+
+
+def test_a_lake_in_a_store_has_the_same_rows(spark, azurite_url, tmp_path):
+    """The first round runs as on Databricks; the second is killed between its two commits."""
+    place = on_azurite(azurite_url, tmp_path)
+    answer = spark.ask("stores:azurite", lake=place.lake, store=place.store)
+    assert answer["words"][:7] == [
+        "run", "--engine", "spark", "--project", answer["words"][4], "--lake", place.lake
+    ]  # fmt: skip
+    assert answer["folder"].startswith("volume/_lodestream/flows/silver.orders/"), "where the bundle says"
+    assert answer["died"] == ["killed here"]
+    first, second = answer["compared"]
+    assert first[1] == second[1] == []
+    assert second[0] > first[0] > 50
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["azurite", "moto"])
+def test_every_stage_in_a_store(spark, kind, request, tmp_path):
+    place = remote_place(request, tmp_path, kind)
+    answer = spark.ask(f"stores:{kind}-wide", 1200, lake=place.lake, store=place.store, wide=True)
+    first, second = answer["compared"]
+    assert first[1] == second[1] == []
+    assert second[0] > first[0] > 200
+    assert answer["unchanged"]
+    assert answer["lost"]["kind"] == "CorruptionError"
+    assert answer["lost"]["message"].startswith("the checkpoint of Spark is lost or another one")

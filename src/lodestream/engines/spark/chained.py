@@ -64,7 +64,9 @@ def watermarks_of(tables: Tables, table: TableName, time: str) -> DataFrame:
         table: whose watermarks.
         time: name of the event-time column; the others are `MARKER` and a position that no row has.
     """
-    source = FollowedWatermark.named(f"lodestream_watermark_{table.layer}_{table.name}", tables.disk, tables.lake, table)
+    source = FollowedWatermark.named(
+        f"lodestream_watermark_{table.layer}_{table.name}", tables.disk, tables.lake, table
+    )
     tables.session.dataSource.register(source)
     markers = tables.session.readStream.format(source.name()).load()
     markers = markers.selectExpr(f"{_TIME} AS {time}", f"true AS {MARKER}", "'' AS _source", "0L AS _position")

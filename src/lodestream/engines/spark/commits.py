@@ -43,7 +43,13 @@ class Written:
 
 
 def write_files(
-    decided: Batch, batch: BatchPlan, plan: FlowPlan, tables: Tables, table: DeltaTable, quarantine: DeltaTable, app: str
+    decided: Batch,
+    batch: BatchPlan,
+    plan: FlowPlan,
+    tables: Tables,
+    table: DeltaTable,
+    quarantine: DeltaTable,
+    app: str,
 ) -> Written:
     """Write the data files of a batch in one job; they are durable when this returns.
 

@@ -245,7 +245,9 @@ class SparkFlow:
         frame, step = self._input(checkpoint), self.plan.step(RunPython)
         if step is not None:
             frame = called(frame, self.plan, step, self._around.functions)
-        return stream_of(frame, self.plan, Beside(self._markers(), self._joined(checkpoint), self._lookups(checkpoint), seed))
+        return stream_of(
+            frame, self.plan, Beside(self._markers(), self._joined(checkpoint), self._lookups(checkpoint), seed)
+        )
 
     def settle(self) -> None:
         """Wait until all rows that are there are taken in, and the batches that only move the watermark are done.

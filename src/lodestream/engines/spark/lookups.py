@@ -143,9 +143,7 @@ def _looked_up_in(disk: Disk, lake: str, step: LookUp) -> DeltaTable:
     return table
 
 
-def pinned_tables(
-    tables: Tables, plan: FlowPlan, epoch: int, checkpoint: Checkpoint
-) -> tuple[DataFrame, ...]:
+def pinned_tables(tables: Tables, plan: FlowPlan, epoch: int, checkpoint: Checkpoint) -> tuple[DataFrame, ...]:
     """For each lookup of a flow the table, as every batch is to see it. Raises ConfigError when there is none yet."""
     found = []
     for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
