@@ -148,7 +148,7 @@ for _verbs in VERBS.values():
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code; of a success it just ends, as callers may take any exit for a failure."""
+    """Run the command line and exit with its code; a success just ends, as callers may take any exit for a failure."""
     sys.excepthook = _unexpected
     if isinstance(sys.stdout, io.TextIOWrapper):  # whoever reads a pipe waits for the line of a server's address
         sys.stdout.reconfigure(line_buffering=True)

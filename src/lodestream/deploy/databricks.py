@@ -45,7 +45,7 @@ _SPARK = {
 
 _TARGETS = {"dev": "development", "prod": "production"}
 _CREDENTIALS = ("account_key", "sas_token", "client_id")
-_HOME = "/tmp/lodestream"  # noqa: S108 - a folder that every machine of a cluster can make
+_HOME = "/tmp/lodestream"
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 _NAME = re.compile(r"[^A-Za-z0-9_]+")
 _URL = re.compile(r"abfss://")

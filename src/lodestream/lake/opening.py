@@ -26,7 +26,7 @@ def open_lake(
         lake: folder, relative to the project, or URL.
         root: the project's folder.
         store: settings of the lake's store, with values in the place of references.
-        environment: variables: `LODESTREAM_HOME` is the folder of all homes, others say who we are where settings do not.
+        environment: `LODESTREAM_HOME` is the folder of all homes; others say who we are where settings do not.
 
     Raises:
         ConfigError: no lake can be there, or a setting is not possible.

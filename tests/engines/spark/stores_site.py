@@ -16,7 +16,6 @@ from lodestream.deploy.jobs import CHECKPOINTS
 from lodestream.errors import LodestreamError
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
-from lodestream.model.table import TableName
 from tests.engines.spark.sites import Site
 
 VOLUME = "volume"
@@ -138,7 +137,8 @@ def orders(seed, start_s, count):
         at = start_s + i - rng.randint(0, 8)
         row = {
             "id": None if rng.random() < 0.1 else f"o{seed}-{i}", "user": rng.choice([1, 2, 3, 9]),
-            "amount": rng.choice(["5.25", "120.00"]), "at": f"2026-01-01T{at // 3600:02}:{at // 60 % 60:02}:{at % 60:02}Z",
+            "amount": rng.choice(["5.25", "120.00"]),
+            "at": f"2026-01-01T{at // 3600:02}:{at // 60 % 60:02}:{at % 60:02}Z",
         }  # fmt: skip
         lines += [json.dumps(row)] * rng.choice([1, 1, 2])
     return "".join(line + "\n" for line in lines)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at, checkpoint_of
 from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.history import check_kept, last_commit
-from lodestream.engines.embedded.rebuild import REBUILD, begin_epoch, table_properties
+from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
@@ -34,7 +34,7 @@ from lodestream.engines.spark.python_step import called
 from lodestream.engines.spark.rows import given_columns
 from lodestream.engines.spark.source import PlannedSource, Recipe, version_of
 from lodestream.engines.spark.stream import ARRIVED, TIME, Beside, stream_of
-from lodestream.engines.spark.tables import Tables
+from lodestream.engines.spark.tables import Tables, first_version
 from lodestream.engines.spark.takeover import Takeover, seed_rows
 from lodestream.errors import (
     ConfigError,
@@ -43,10 +43,8 @@ from lodestream.errors import (
     LodestreamError,
     TransientError,
 )
-from lodestream.lake.actions import Commit
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, flow_folder, quarantine_name, table_path
-from lodestream.lake.log import commit_path
 from lodestream.lake.retention import kept_from_us
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
@@ -154,7 +152,7 @@ class SparkFlow:
         )  # fmt: skip
         if (step := self.plan.step(RunPython)) is not None:
             around.functions(step.step.function)  # what is not there is told here, not by a worker
-        takeover = Takeover(self.plan, around, self._session, self.store, self.table, self.quarantine)
+        takeover = Takeover(self.plan, around, self._session, self.store, self._kept, self.table, self.quarantine)
         while (checkpoint := self._checkpoint(takeover)) is None:
             self._finish_embedded()
         self.checkpoint = checkpoint
@@ -184,21 +182,12 @@ class SparkFlow:
         if commit is not None and not is_spark(commit):
             made = checkpoint_at(disk, root, batch)
             if pending is None or self._fits(pending, made):
-                return made or self._taken_over(takeover, commit, batch)
+                return made or takeover.checkpoint(commit, batch, self._stream)
             return None
         made = checkpoint_of(disk, root, self._info["query"]) if batch else checkpoint_at(disk, root, 0)
         if made is None or not max(batch, self.store.last_planned() - 1) <= made.started <= batch + 1:
             raise self._lost(batch)
         return made if pending is None or self._fits(pending, made) else None
-
-    def _taken_over(self, takeover: Takeover, commit: Commit, batch: int) -> Checkpoint:
-        if self._around.disk.atomic:
-            raise ConfigError(
-                "the embedded engine has filled this table, and in an object store it cannot be handed over; go on with"
-                f" that engine, or begin the table again: lodestream table restore {self.name} --version 0 --rewind",
-                table=str(self.name),
-            )  # fmt: skip
-        return takeover.checkpoint(commit, batch, self._stream)
 
     def _fits(self, plan: BatchPlan, checkpoint: Checkpoint | None) -> bool:
         """Whether the query would make the same plan: that of a source is followed, whoever made it."""
@@ -324,24 +313,13 @@ class SparkFlow:
         if upstream is None:
             raise TransientError("upstream table is not there yet", table=path)
         label = f"{self.name.layer}_{self.name.name}_{len(self._followed)}"
-        self._followed.append(Followed(upstream))
+        # After a take-over Delta reads the last version again, in the batch that gives nothing.
+        begin, begun = (max(checkpoint.upto, 0), 0) if checkpoint.batch else first_version(upstream)
+        self._followed.append(Followed(upstream, begun))
         told = self._range(checkpoint, checkpoint.number_of(checkpoint.started))[1]
         known = told.joined_upto if joined else told.upto
-        if checkpoint.batch:  # Delta reads this version too, in the batch that gives nothing
-            rows = self._tables.following(name, label, max(checkpoint.upto, 0), known)
-            return rows.where(f"_batch > {checkpoint.upstream_batch}")
-        return self._tables.following(name, label, self._begin(path, upstream), known)
-
-    def _begin(self, path: str, upstream: DeltaTable) -> int | None:
-        """The first upstream version of its present epoch; None when the log no longer tells."""
-        if epoch_of(upstream.snapshot.metadata.configuration) == 1:
-            return 0 if self._around.disk.exists(commit_path(path, 0)) else None
-        for version in range(upstream.snapshot.version, 0, -1):
-            for commit in upstream.commits(version - 1, version):
-                if commit.info.get("operation") == REBUILD:
-                    self._followed[-1].begun = version
-                    return version
-        return None
+        rows = self._tables.following(name, label, begin, known)
+        return rows.where(f"_batch > {checkpoint.upstream_batch}") if checkpoint.batch else rows
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 

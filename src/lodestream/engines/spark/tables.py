@@ -15,12 +15,13 @@ import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
 from lodestream.engines.embedded.frames import conform
+from lodestream.engines.embedded.rebuild import REBUILD
 from lodestream.engines.spark.files import ddl_of, reading, sendable, shares
 from lodestream.errors import CorruptionError, DataLossRefused
 from lodestream.lake.actions import AddFile
 from lodestream.lake.data import read_files
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import table_path
+from lodestream.lake.layout import epoch_of, table_path
 from lodestream.lake.log import commit_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
@@ -73,14 +74,25 @@ class Tables:
         table = DeltaTable.open(self.disk, path)
         if table is None:
             raise DataLossRefused("table is gone", table=str(name))
-        followed = Followed(self.disk, path, table.snapshot.metadata.schema, (begin or 0) - 1, known)
-        source = CommittedRows.named(f"lodestream_rows_{label}", followed)
+        upstream = Upstream(self.disk, path, table.snapshot.metadata.schema, (begin or 0) - 1, known)
+        source = CommittedRows.named(f"lodestream_rows_{label}", upstream)
         self.session.dataSource.register(source)
         return self.session.readStream.format(source.name()).load()
 
 
+def first_version(table: DeltaTable) -> tuple[int | None, int]:
+    """The first version of a table's present epoch, None when the log no longer tells; and where a rebuild began it."""
+    if epoch_of(table.snapshot.metadata.configuration) == 1:
+        return 0 if table.disk.exists(commit_path(table.path, 0)) else None, 0
+    for version in range(table.snapshot.version, 0, -1):
+        for commit in table.commits(version - 1, version):
+            if commit.info.get("operation") == REBUILD:
+                return version, version
+    return None, 0
+
+
 @dataclass(frozen=True)
-class Followed:
+class Upstream:
     """All that is needed to read a table's new rows, in a form that can be sent to other processes.
 
     Attributes:
@@ -101,13 +113,13 @@ class Followed:
 class CommittedRows(DataSource):  # type: ignore[misc]
     """The data source; `named` makes that of one table and one query."""
 
-    followed: ClassVar[Followed]
+    upstream: ClassVar[Upstream]
     short_name: ClassVar[str]
 
     @classmethod
-    def named(cls, name: str, followed: Followed) -> type[CommittedRows]:
+    def named(cls, name: str, upstream: Upstream) -> type[CommittedRows]:
         """A class that Spark can register under that name."""
-        return type("CommittedRows", (cls,), {"followed": followed, "short_name": name})
+        return type("CommittedRows", (cls,), {"upstream": upstream, "short_name": name})
 
     @classmethod
     def name(cls) -> str:
@@ -116,11 +128,11 @@ class CommittedRows(DataSource):  # type: ignore[misc]
 
     def schema(self) -> str:
         """Columns as DDL."""
-        return ddl_of(self.followed.schema)
+        return ddl_of(self.upstream.schema)
 
     def streamReader(self, schema: object) -> CommittedRowsReader:  # noqa: N802 - Spark's name
         """The reader."""
-        return CommittedRowsReader(self.followed)
+        return CommittedRowsReader(self.upstream)
 
 
 @dataclass
@@ -133,15 +145,15 @@ class Files(InputPartition):  # type: ignore[misc]
 class CommittedRowsReader(DataSourceStreamReader):  # type: ignore[misc]
     """An offset is the last version that is in; only versions that add rows are offsets."""
 
-    def __init__(self, followed: Followed) -> None:
-        self._followed = followed
-        self._newest = max(followed.known, followed.after)
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._newest = max(upstream.known, upstream.after)
         self._looked = self._newest
         self._table: DeltaTable | None = None
 
     def initialOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
         """Before the first version that is read."""
-        return {_UPTO: self._followed.after}
+        return {_UPTO: self._upstream.after}
 
     def latestOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
         """The newest version that adds rows."""
@@ -167,10 +179,10 @@ class CommittedRowsReader(DataSourceStreamReader):  # type: ignore[misc]
 
     def read(self, partition: Files) -> Iterator[pa.RecordBatch]:
         """The rows of some files."""
-        followed = self._followed
-        target = pa.schema([field.with_nullable(True) for field in to_arrow(followed.schema)])
+        upstream = self._upstream
+        target = pa.schema([field.with_nullable(True) for field in to_arrow(upstream.schema)])
         for add in partition.adds:
-            rows = read_files(followed.disk, followed.path, [pickle.loads(add)], followed.schema)
+            rows = read_files(upstream.disk, upstream.path, [pickle.loads(add)], upstream.schema)
             yield from conform(rows, target).to_batches()
 
     def commit(self, end: dict[str, int]) -> None:
@@ -180,11 +192,11 @@ class CommittedRowsReader(DataSourceStreamReader):  # type: ignore[misc]
         """Nothing to let go of."""
 
     def _opened(self) -> DeltaTable:
-        self._table = self._table or DeltaTable.open(self._followed.disk, self._followed.path)
+        self._table = self._table or DeltaTable.open(self._upstream.disk, self._upstream.path)
         if self._table is None:
-            raise CorruptionError("upstream table is gone", table=self._followed.path)
+            raise CorruptionError("upstream table is gone", table=self._upstream.path)
         return self._table
 
     def _tells(self, version: int) -> bool:
         """Whether the log still has a version."""
-        return self._followed.disk.exists(commit_path(self._followed.path, version))
+        return self._upstream.disk.exists(commit_path(self._upstream.path, version))

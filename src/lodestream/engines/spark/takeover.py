@@ -39,7 +39,7 @@ from lodestream.engines.spark.stream import ALONE
 from lodestream.errors import DataLossRefused, TransientError
 from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
-from lodestream.lake.disk import replace_durable
+from lodestream.lake.disk import LocalDisk, replace_durable
 from lodestream.lake.layout import present_app_id, table_path
 from lodestream.lake.log import commit_path
 from lodestream.lake.table import DeltaTable
@@ -64,16 +64,18 @@ class Takeover:
         around: its surroundings.
         session: the run's session.
         store: the flow's plans and states.
+        kept: folder of the flow's checkpoints.
         table: the flow's table.
         quarantine: its quarantine.
     """
 
     def __init__(
-        self, plan: FlowPlan, around: Surroundings, session: SparkSession, store: FlowStore, table: DeltaTable,
-        quarantine: DeltaTable,
+        self, plan: FlowPlan, around: Surroundings, session: SparkSession, store: FlowStore, kept: str,
+        table: DeltaTable, quarantine: DeltaTable,
     ) -> None:  # fmt: skip
         self._plan, self._around, self._session = plan, around, session
-        self._store, self._table, self._quarantine = store, table, quarantine
+        self._store, self._kept, self._table, self._quarantine = store, kept, table, quarantine
+        self._offset = _version if around.disk.atomic else _offset
 
     def checkpoint(self, commit: Commit, batch: int, stream: Callable[[Checkpoint], DataFrame]) -> Checkpoint:
         """The checkpoint after the embedded engine's last batch, made now.
@@ -86,7 +88,7 @@ class Takeover:
             DataLossRefused: the upstream's log no longer reaches back to what was taken in last.
         """
         check_handover(self._plan)
-        path, at, first = folder_at(self._store.root, batch), Point.of(commit, batch), self._plan.steps[0]
+        path, at, first = folder_at(self._kept, batch), Point.of(commit, batch), self._plan.steps[0]
         seed: DeltaTable | None = None
         with connect() as connection:
             state = self._state(connection, commit, batch)
@@ -94,7 +96,7 @@ class Takeover:
                 found = remembered(self._plan, self._around, connection, self._quarantine, at)
                 check_same(found, state, self._plan.table.name)
                 upstream = self._upstream(first, at)
-                made, offset = self._after_table(path, first, upstream, at), _offset(upstream, at.upto + 1)
+                made, offset = self._after_table(path, first, upstream, at), self._offset(upstream, at.upto + 1)
                 if found.dedup is not None or found.windows is not None:
                     seed = self._seed(os.path.join(path, name := f"seed-{new_attempt()}"), found, at)
                     made = replace(made, seed=name)
@@ -104,9 +106,9 @@ class Takeover:
         offsets = [_offset(seed, 2) if is_seed and seed is not None else offset for is_seed in sources]
         self._write_log(path, at.late_us, offsets)
         point("takeover.before")
-        made.put(self._around.disk)
-        for name in checkpoint_folders(self._around.disk, self._store.root):
-            old = os.path.join(self._store.root, name)
+        made.put(LocalDisk())
+        for name in checkpoint_folders(LocalDisk(), self._kept):
+            old = os.path.join(self._kept, name)
             if old != path:  # the embedded engine has gone on since it was in use
                 shutil.rmtree(old, ignore_errors=True)
         self._around.notice(self._plan.table.name, f"taken over from the embedded engine at batch {batch}")
@@ -153,16 +155,14 @@ class Takeover:
             marker = [pa.array([values.get(field.name)], field.type) for field in rows.schema]
             rows = pa.concat_tables([rows, pa.Table.from_arrays(marker, schema=rows.schema)])
         schema = Schema(tuple(Column(field.name, from_arrow_type(field.type)) for field in rows.schema))
-        table = DeltaTable.create(
-            self._around.disk, path, schema, table_id=str(uuid.uuid4()), clock_us=self._around.clock()
-        )
+        table = DeltaTable.create(LocalDisk(), path, schema, table_id=str(uuid.uuid4()), clock_us=self._around.clock())
         adds = table.stage(rows, name="seed").adds if len(rows) else ()
         table.commit(adds=adds, clock_us=self._around.clock())
         return table
 
     def _write_log(self, path: str, late_us: int, offsets: list[Mapping[str, Any]]) -> None:
         """The query's id, and entry 0 of its offset log, as Spark would have written them before it ran the batch."""
-        disk, query = self._around.disk, json.dumps({"id": str(uuid.uuid4())}).encode()
+        disk, query = LocalDisk(), json.dumps({"id": str(uuid.uuid4())}).encode()
         replace_durable(disk, os.path.join(path, "metadata"), query)
         jvm: Any = self._session._jvm
         metadata = jvm.org.apache.spark.sql.execution.streaming.checkpointing.OffsetSeqMetadata
@@ -196,3 +196,8 @@ def _offset(table: DeltaTable, version: int) -> Mapping[str, Any]:
         "sourceVersion": 1, "reservoirId": table.snapshot.metadata.id, "reservoirVersion": version, "index": -1,
         "isStartingVersion": False,
     }  # fmt: skip
+
+
+def _version(_table: DeltaTable, version: int) -> Mapping[str, Any]:
+    """The offset of `tables.CommittedRows` after everything before a version."""
+    return {"upto": version - 1}
