@@ -36,6 +36,9 @@ ELSEWHERE = {
     ),
     "lodestream run --engine spark --until-idle": "tests/engines/spark/test_on_spark.py",
     "lodestream run --engine spark --master spark://head:7077": "tests/engines/spark/test_refusals.py",
+    "lodestream run --engine spark --checkpoints /Volumes/shop/lodestream/checkpoints": (
+        "tests/engines/spark/test_on_spark.py"
+    ),
     "lodestream tail silver.orders -f": "tests/cli/test_run.py",
     "lodestream serve": "tests/cli/test_serve.py",
     "lodestream up": "tests/cli/test_up.py",

@@ -134,9 +134,18 @@ def run(folder, *options):
     return CliRunner().invoke(app, ["-C", folder, "run", "--until-idle", *options], prog_name="lodestream")
 
 
+def test_changes_in_a_store(project):
+    opened = open_project(project(silver=SILVER + CHANGES), lake="s3://lakes/x")
+    opened.engine, opened.deployed = "spark", {}
+    with pytest.raises(ProjectError, match=r"tables/silver/orders\.yaml:2:1 P210 changes in an object store"):
+        _ = opened.plans
+
+
 def test_options_that_do_not_go_together(project):
     folder = project()
     assert "add --engine spark" in run(folder, "--master", "local[1]").output
+    assert "add --engine spark" in run(folder, "--checkpoints", "there").output
+    assert "leave --checkpoints out" in run(folder, "--engine", "spark", "--checkpoints", "there").output
     assert "--until-idle" in run(folder, "--engine", "spark", "--once").output
 
 
@@ -150,6 +159,8 @@ def test_without_pyspark_the_extra_is_named(project):
 def pyspark(monkeypatch):
     """As far as it is looked at before there is a session."""
     pretended = {"pyspark": types.ModuleType("pyspark"), "pyspark.sql": types.ModuleType("pyspark.sql")}
+    pretended["pyspark.errors"] = types.ModuleType("pyspark.errors")
+    pretended["pyspark.errors"].PySparkException = type("PySparkException", (Exception,), {})
     pretended["pyspark"].__spec__ = importlib.machinery.ModuleSpec("pyspark", None)
     pretended["pyspark.sql"].SparkSession = types.SimpleNamespace(getActiveSession=lambda: None)
     for name, module in pretended.items():
@@ -163,6 +174,48 @@ def nobody():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+class Session:
+    """As far as a folder is tried; what Spark finds in a file is `found`, by default what is there."""
+
+    def __init__(self, found=None, **conf):
+        self.conf, self.found = conf, found
+
+    @property
+    def read(self):
+        return self
+
+    def text(self, path):
+        rows = [(Path(path).read_text(),)] if self.found is None else self.found
+        return types.SimpleNamespace(collect=lambda: rows)
+
+
+DATABRICKS = {"spark.databricks.clusterUsageTags.clusterId": "1"}
+
+
+@pytest.mark.parametrize(
+    ("opened", "said"),
+    [
+        (Session([]), "Spark sees another folder of that name"),
+        (Session(**DATABRICKS), "checkpoints need a volume.*--checkpoints /Volumes/"),
+    ],
+)
+def test_a_folder_that_cannot_hold_checkpoints(pyspark, tmp_path, opened, said):
+    with pytest.raises(ConfigError, match=said):
+        session.check_folder(opened, str(tmp_path / "kept"))
+    assert list(tmp_path.rglob("check-*")) == []
+
+
+def test_a_folder_that_spark_sees_too(pyspark, tmp_path):
+    session.check_folder(Session(), str(tmp_path / "kept"))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
+
+
+def test_a_folder_that_is_a_file(pyspark, tmp_path):
+    (tmp_path / "kept").write_text("")
+    with pytest.raises(ConfigError, match="Spark cannot keep checkpoints there"):
+        session.check_folder(Session(), str(tmp_path / "kept"))
 
 
 def test_a_cluster_that_does_not_answer(pyspark, nobody, tmp_path):
