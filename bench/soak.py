@@ -107,7 +107,7 @@ def run(root: Path, args: argparse.Namespace) -> tuple[dict[str, Points], dict[s
     out = root / "notes.jsonl"
     command = [sys.executable, "-m", "bench.soak_job", "--project", root, "--out", out, "--kept-seconds",
                args.kept_seconds, "--every-seconds", args.every_seconds]  # fmt: skip
-    started, seen = time.time(), []
+    seen: list[tuple[float, dict[str, float]]] = []
     with subprocess.Popen([str(word) for word in command], cwd=ROOT) as job:
         looker = _Looker(root / "lake", job.pid)
         try:
@@ -120,12 +120,13 @@ def run(root: Path, args: argparse.Namespace) -> tuple[dict[str, Points], dict[s
     if job.returncode:
         raise SystemExit(f"the pipeline ended with {job.returncode}")
     *notes, ended = map(json.loads, out.read_text().splitlines())
+    started = seen[0][0] if seen else ended["at"]  # the tables are there, and events come
     seen += [(note["at"], _noted(note)) for note in notes]
     series: dict[str, list[tuple[float, float]]] = {name: [] for names in _PANELS.values() for name in names}
     end = started + args.minutes * 60
     for at, values in sorted(seen, key=lambda one: one[0]):
         for name, value in values.items():
-            if at <= end:
+            if started <= at <= end:
                 series[name].append(((at - started) / 60, value))
     return dict(series), {"counts": ended["counts"], "behind_s": round(ended["at"] - end, 1)}
 

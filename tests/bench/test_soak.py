@@ -17,7 +17,7 @@ COUNTS = {
 def test_a_few_seconds(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     plot = tmp_path / "images" / "soak.svg"
-    soak.main(["--minutes", "0.08", "--rate", "500", "--every-seconds", "0.5", "--plot", str(plot)])
+    soak.main(["--minutes", "0.08", "--rate", "500", "--every-seconds", "0.25", "--plot", str(plot)])
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert not [
         line for line in told["wrong"] if "was given" in line
