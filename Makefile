@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 NATIVE := $(VENV)/.native
 NATIVE_SOURCE := native/Cargo.toml native/pyproject.toml $(wildcard native/src/*.rs)
 
-.PHONY: setup native console demo test test-long test-faults test-spark lint bench bench-ingest bench-kafka bench-serve bench-state kafka function-rows lock clean
+.PHONY: setup native console demo test test-long test-faults test-spark lint bench bench-ingest bench-kafka bench-serve bench-state bench-lake soak kafka function-rows lock clean
 
 setup: $(STAMP)    ## a virtual environment with everything in it; the native kernels too where cargo is
 	@if command -v cargo > /dev/null; then $(MAKE) -s $(NATIVE); \
@@ -75,6 +75,12 @@ bench-serve: setup ## 10 million gold rows through REST and the PostgreSQL proto
 
 bench-state: setup ## dedup over 50 million keys (KEYS=), in memory, with a bound and next to PySpark; sessions and a join (EVENTS=)
 	@$(BIN)/python -m bench.state $(if $(KEYS),--keys $(KEYS)) $(if $(EVENTS),--events $(EVENTS))
+
+bench-lake: setup  ## commits, opening, bytes and merges of old tables, next to delta-rs
+	@$(BIN)/python -m bench.lake
+
+soak: setup        ## a pipeline at RATE=20000 events/s for MINUTES=30: is anything growing? PLOT= renews the picture of the docs
+	@$(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE)) $(if $(PLOT),--plot $(PLOT))
 
 function-rows: setup  ## regenerate the expected values of every function with Spark (needs Java)
 	@$(BIN)/python -m tools.function_rows

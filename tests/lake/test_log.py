@@ -221,6 +221,45 @@ def test_repair_keeps_a_damaged_checkpoint_that_nothing_replaces(table):
     assert path.exists()
 
 
+class SlowlyListed(LocalDisk):
+    """Others commit while a folder is listed: names that join meanwhile may or may not be among those given."""
+
+    def __init__(self, unseen, then=lambda: None):
+        super().__init__()
+        self.unseen, self.then, self.listings = unseen, then, 0
+
+    def list(self, path):
+        self.listings += 1
+        found = super().list(path)
+        if self.listings > 1 or not path.endswith("_delta_log"):
+            return found
+        self.then()
+        return [name for name in found if not any(name.startswith(f"{version:020d}.") for version in self.unseen)]
+
+
+def test_entries_that_join_during_a_listing_are_no_hole(table):
+    disk = SlowlyListed((5, 6, 7))
+    found = load(disk, table.path)
+    assert found is not None
+    assert (found.version, disk.listings) == (8, 1)
+    assert set(found.files) == set(table.snapshot.files)
+    assert list_log(SlowlyListed((3, 5, 7)), table.path).commits == set(range(9)) - {3} | {3}
+
+
+def test_cleaning_up_during_a_listing_makes_no_hole(table):
+    def cleaned():
+        table.checkpoint(10**9)
+        table.clean_log(keep_versions=1, needed_from=8)
+
+    for version in (4, 6):
+        (log(table) / f"{version:020d}.checkpoint.parquet").unlink()
+    table.checkpoint(10**9)  # at 8, and not seen either
+    (log(table) / f"{3:020d}.json").unlink()
+    found = load(SlowlyListed((8,), cleaned), table.path)
+    assert found is not None
+    assert found.version == 8
+
+
 def test_a_hole_in_the_log_is_corruption(table):
     (log(table) / f"{7:020d}.json").unlink()
     with pytest.raises(CorruptionError, match=r"hole.*missing=7"):

@@ -18,50 +18,10 @@ from lodestream.lake.disk import LocalDisk
 from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import from_arrow, to_arrow
 from lodestream.query.scan import scan
+from tests.lake.outside import agree
+from tests.lake.variants import ROWS, TYPES, VALUES, VARIANTS
 
 UTC = dt.UTC
-TYPES = pa.schema(
-    [
-        ("id", pa.int64()),
-        ("flag", pa.bool_()),
-        ("tiny", pa.int8()),
-        ("small", pa.int16()),
-        ("whole", pa.int32()),
-        ("big", pa.int64()),
-        ("real", pa.float32()),
-        ("double", pa.float64()),
-        ("text", pa.string()),
-        ("raw", pa.binary()),
-        ("day", pa.date32()),
-        ("time", pa.timestamp("us", tz="UTC")),
-        ("money", pa.decimal128(38, 9)),
-        ("cents", pa.decimal128(9, 2)),
-        ("tags", pa.list_(pa.string())),
-        ("place", pa.struct([("x", pa.float64()), ("names", pa.list_(pa.string()))])),
-        ("facts", pa.map_(pa.string(), pa.int64())),
-    ]
-)
-ROWS = [
-    {
-        "id": 1, "flag": True, "tiny": -128, "small": -32768, "whole": -(2**31), "big": -(2**63), "real": 1.5,
-        "double": -0.0,
-        "text": "", "raw": b"", "day": dt.date(1, 1, 1), "time": dt.datetime(1, 1, 1, tzinfo=UTC),
-        "money": Decimal("-99999999999999999999999999999.999999999"), "cents": Decimal("0.01"), "tags": [],
-        "place": {"x": None, "names": None}, "facts": [],
-    },
-    {
-        "id": 2, "flag": False, "tiny": 127, "small": 32767, "whole": 2**31 - 1, "big": 2**63 - 1, "real": float("inf"),
-        "double": 5e-324, "text": "zażółć 日本 \U0001f680 \x00 \n", "raw": b"\x00\xff", "day": dt.date(9999, 12, 31),
-        "time": dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "money": Decimal("1e-9"),
-        "cents": Decimal("-9999999.99"), "tags": ["a", None, ""], "place": {"x": 1.0, "names": ["n", None]},
-        "facts": [("k", 1), ("l", None)],
-    },
-    {"id": 3} | {name: None for name in TYPES.names if name != "id"},
-]  # fmt: skip
-VALUES = [
-    "plain", "a b", "a/b", "a:b", "a%b", "%2F", "ä", "日本", "a=b", "it's \"q\"", "..", ".", "a\\b", "a\nb", None,
-    "x" * 300, "#?&", "[]{}^~", "+", "\x7f", "\U0001f680", " lead", "trail ", "*", "<>|", "a,b", "é/../é",
-]  # fmt: skip
 
 
 def make(path, schema: pa.Schema, partitions=()) -> DeltaTable:
@@ -127,6 +87,14 @@ def test_others_read_every_type(tmp_path, reader):
         "duckdb": lambda: with_duckdb(table),
     }[reader]()
     assert [plain(row) for row in by_id(read.select(columns))] == rows.select(columns).to_pylist()
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_readers_agree_on_every_kind_of_table(tmp_path, kind):
+    path = str(tmp_path / kind)
+    VARIANTS[kind](path)
+    table = DeltaTable.open(LocalDisk(), path)
+    assert bool(agree(path, list(table.snapshot.metadata.schema.names))) == (kind != "no_rows")
 
 
 def test_others_read_every_partition_value(tmp_path):

@@ -86,7 +86,11 @@ def commit_path(path: str, version: int) -> str:
 
 
 def list_log(disk: Disk, path: str) -> LogNames:
-    """Look at the log folder of the table at `path`."""
+    """Look at the log folder of the table at `path`.
+
+    Listing a large folder takes a while, and of the entries that join it meanwhile a file system may give some and
+    leave out others, whatever their order; those that must be there because a later one is are looked up.
+    """
     commits: set[int] = set()
     parts: dict[tuple[int, int], list[str]] = {}
     for name in disk.list(log_folder(path)):
@@ -95,6 +99,12 @@ def list_log(disk: Disk, path: str) -> LogNames:
         elif match := _CHECKPOINT.match(name):
             parts.setdefault((int(match[1]), int(match[3] or 1)), []).append(name)
     whole = {version: tuple(sorted(names)) for (version, count), names in sorted(parts.items()) if len(names) == count}
+    if commits and len(commits) <= (last := max(commits)) - (first := min(commits)):
+        for version in range(last - 1, first, -1):
+            if version not in commits:
+                if not disk.exists(commit_path(path, version)):
+                    break  # what was there when the listing began is in it, so all further gaps are real
+                commits.add(version)
     return LogNames(frozenset(commits), whole)
 
 
@@ -162,6 +172,8 @@ def _load(disk: Disk, path: str, names: LogNames, version: int) -> Snapshot:
     if version < names.last and min(names.commits, default=version) > missing:
         fix = "read a version that is still kept, or keep more (retention)"
         raise DataLossRefused("version is no longer kept", table=path, version=version, fix=fix)
+    if list_log(disk, path).checkpoints.keys() != names.checkpoints.keys():
+        raise FileNotFoundError(commit_path(path, missing))  # checkpoints came, and cleaning up went by them
     raise CorruptionError("log has a hole; restore the file from a copy", table=path, missing=missing)
 
 

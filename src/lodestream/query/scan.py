@@ -95,7 +95,7 @@ def seen(
 def _by_folder(files: str, schema: Schema, partitions: Sequence[str]) -> str:
     """Partition values from folder names, which lets DuckDB leave out files that a filter rules out."""
     nothing = ", ".join(f"CAST(NULL AS {duckdb_type(c.type)}) AS {quoted(c.name)}" for c in schema)
-    kinds = ", ".join(f"{quoted(name)}: {duckdb_type(schema[name].type)}" for name in partitions)
+    kinds = ", ".join(f"{quoted(name)}: {literal(duckdb_type(schema[name].type))}" for name in partitions)
     listed = ", ".join(
         quoted(c.name)
         if c.name in partitions
