@@ -180,8 +180,11 @@ def as_on_databricks(site):
     return words
 
 
-def in_store(root, session, killed, lake, store, *, wide=False):
-    """Rounds over a growing source: as on Databricks, killed before a commit, and with `wide` killed after one."""
+def in_store(root, session, killed, lake, store, *, wide=False, switched=False):
+    """Rounds over a growing source: as on Databricks, then killed before a commit.
+
+    With `wide` more tables, and killed after a commit; with `switched` the embedded engine goes on, then Spark again.
+    """
     site = StoreSite(root, session, TABLES | (WIDER if wide else {}), lake, store)
     site.write({"data/users/a.csv": "id,tier\n1,gold\n2,silver\n3,\n"})
     answer = {"compared": [], "died": []}
@@ -204,7 +207,25 @@ def in_store(root, session, killed, lake, store, *, wide=False):
     answer["folder"] = str(folder.relative_to(site.root))
     if wide:
         answer |= again(site, folder)
+    if switched:
+        answer |= there_and_back(site)
     return answer
+
+
+def there_and_back(site):
+    """A round on the embedded engine, and one on Spark."""
+    told, turns = [], []
+    for number, start_s in ((2, 40_100), (3, 40_150)):
+        site.write({f"data/orders/{number}.jsonl": orders(number, start_s, 40)})
+        site.on_embedded()
+        if number == 2:
+            with open_project(str(site.root)) as app:
+                app.apply()
+                app.pipeline(notice=lambda name, text: told.append(f"{name}: {text}")).run(until_idle=True)
+        else:
+            site.on_spark()
+        turns.append(site.compare())
+    return {"told": told, "turns": turns}
 
 
 def again(site, folder):

@@ -212,6 +212,17 @@ def test_a_lake_in_a_store_has_the_same_rows(spark, azurite_url, tmp_path):
 
 
 @pytest.mark.long
+def test_tables_in_a_store_go_from_engine_to_engine(spark, azurite_url, tmp_path):
+    place = on_azurite(azurite_url, tmp_path)
+    answer = spark.ask("stores:switched", 1200, lake=place.lake, store=place.store, switched=True)
+    assert [text.partition(" at batch")[0] for text in sorted(answer["told"])] == [
+        f"{table}: taken over from Spark" for table in ("bronze.orders", "gold.per_minute", "silver.orders")
+    ]
+    assert [differences for _, differences in answer["turns"]] == [[], []]
+    assert answer["turns"][1][0] > answer["turns"][0][0] > answer["compared"][1][0]
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["azurite", "moto"])
 def test_every_stage_in_a_store(spark, kind, request, tmp_path):
     place = remote_place(request, tmp_path, kind)

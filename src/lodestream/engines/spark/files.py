@@ -112,7 +112,7 @@ def ddl_of(schema: Schema) -> str:
 
 def shares(adds: Sequence[AddFile]) -> list[list[AddFile]]:
     """Files spread over tasks, so that each has enough to do; none for none."""
-    count = min(-(-sum(add.size for add in adds) // _TASK_BYTES), len(adds))
+    count = min(max(-(-sum(add.size for add in adds) // _TASK_BYTES), 1), len(adds))
     return [list(adds[number::count]) for number in range(count)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -63,6 +64,8 @@ from lodestream.model.table import TableName
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
+
+_PATIENCE_S, _LOOK_S = 10.0, 0.05
 
 Listener = Callable[[Committed], None]
 MakeRecipe = Callable[[FlowPlan, int, Checkpoint], Recipe]
@@ -469,7 +472,11 @@ class SparkFlow:
 
 
 def _offset_log(checkpoint: Checkpoint, number: int) -> list[str]:
-    with open(os.path.join(checkpoint.path, "offsets", str(number)), encoding="utf-8") as file:
+    """What Spark has written of a batch; a folder that is not of this machine may show it a moment later."""
+    path, deadline = os.path.join(checkpoint.path, "offsets", str(number)), time.monotonic() + _PATIENCE_S
+    while not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+    with open(path, encoding="utf-8") as file:
         return file.read().split("\n")
 
 

@@ -66,11 +66,16 @@ class Pinned:
         return table
 
     def version(self) -> int:
-        """The version that the batch under way is to see; its plan stands before anything of it is read."""
-        number = self.checkpoint.started
-        plan = FlowStore(self.disk, self.lake, self.flow, self.epoch).plan(number)
+        """The version that the batch under way is to see; its plan, the newest, stands before anything of it is read.
+
+        Other machines may be shown the folder of the checkpoint as it was a moment ago.
+        """
+        store, number = FlowStore(self.disk, self.lake, self.flow, self.epoch), self.checkpoint.started
+        plan = store.plan(number)
         if plan is None:
             raise DataLossRefused("a plan is gone", table=str(self.flow), batch=number)
+        while (later := store.plan(plan.batch + 1)) is not None:
+            plan = later
         return plan.pins[str(self.table)]
 
 
