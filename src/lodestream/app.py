@@ -183,7 +183,7 @@ class App:
     def on_spark(
         self, master: str | None = None, *, session: Any = None, checkpoints: str | None = None, notice: Notice = untold
     ) -> SparkPipeline:
-        """The flows on a Spark `master`, or in a `session` with Delta; set `engine`, and call `apply` first."""
+        """The flows on a Spark `master` (or `sc://` server), or in a `session` with Delta; set `engine` first."""
         from lodestream.runtime.on_spark import on_spark
 
         return on_spark(self.pipeline(notice), resolved(self.project.registries), checkpoints, master, session)

@@ -43,6 +43,9 @@ def run(
         str | None,
         typer.Option(metavar="URL", help="Where Spark runs, such as local[2] (the default) or spark://host."),
     ] = None,
+    remote: Annotated[
+        str | None, typer.Option(metavar="URL", help="A server of Spark Connect instead, such as sc://host:15002.")
+    ] = None,
     checkpoints: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Where Spark keeps how far it is, of a lake in an object store."),
@@ -60,7 +63,7 @@ def run(
 
     app = call.app()
     app.engine = engine.value
-    _check_engine(engine, once=once, only=master or checkpoints)
+    _check_engine(engine, once=once, master=master, remote=remote, checkpoints=checkpoints)
     chosen = [table_named(text, app.flows) for text in tables or []] or None
     _apply(call, app, accepted(plan) if plan is not None else accept)
     pipeline: Pipeline | SparkPipeline
@@ -71,7 +74,7 @@ def run(
     if engine is Engine.EMBEDDED:
         pipeline = app.pipeline(notice)
     else:
-        pipeline = app.on_spark(master, checkpoints=checkpoints, notice=notice)
+        pipeline = app.on_spark(remote or master, checkpoints=checkpoints, notice=notice)
     port = metrics_port if metrics_port is not None else app.project.server.get("metrics_port")
     with Interrupt(call, pipeline.stop) as interrupt, Progress(call, list(chosen or app.flows), pipeline) as progress:
         _run(call, pipeline, chosen, progress, port, once=once, until_idle=until_idle)
@@ -80,11 +83,17 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
-def _check_engine(engine: Engine, *, once: bool, only: str | None) -> None:
+def _check_engine(
+    engine: Engine, *, once: bool, master: str | None, remote: str | None, checkpoints: str | None
+) -> None:
     from lodestream.errors import ConfigError
 
-    if engine is Engine.EMBEDDED and only:
-        raise ConfigError("--master and --checkpoints are for Spark; add --engine spark")
+    if engine is Engine.EMBEDDED and (master or remote or checkpoints):
+        raise ConfigError("--master, --remote and --checkpoints are for Spark; add --engine spark")
+    if master and remote:
+        raise ConfigError("Spark runs in one place: give --master or --remote")
+    if remote and not remote.startswith("sc://"):
+        raise ConfigError("not an address of Spark Connect; write sc://host:port", address=remote)
     if engine is Engine.SPARK and once:
         raise ConfigError("--once is for the embedded engine; on Spark use --until-idle")
 

@@ -180,7 +180,9 @@ class KafkaReader:
                         "the Kafka cluster does not let us in; check tls, user and password", cause=reason.str()
                     ) from error
                 if time.monotonic() > deadline or self._connected:
-                    raise TransientError("no Kafka broker answers", cause=reason.str()) from error
+                    raise TransientError(
+                        "no Kafka broker answers; see that it runs, and that servers names it", cause=reason.str()
+                    ) from error
 
     def read(self, partitions: Sequence[Partition]) -> None:
         """Read these partitions too, each from where `start` says."""

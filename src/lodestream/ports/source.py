@@ -129,6 +129,20 @@ class ReadsTogether(Protocol):
 
 
 @runtime_checkable
+class PlansUnread(Protocol):
+    """A source whose batches can be planned without their rows, and read in parts by several processes at once."""
+
+    def plan_unread(self, consumed: Mapping[str, SourceRange], limit: BatchLimit, now_us: int) -> Sequence[SourceRange]:
+        """What `plan` gives, as far as it can be told without reading: ranges may have fewer rows, or none.
+
+        Empty means that nothing more will come unless somebody adds to it.
+        """
+
+    def parts(self, planned: SourceRange, rows_max: int) -> Sequence[SourceRange]:
+        """The range in parts of at most about `rows_max` rows; `read` gives for all what it gives for the range."""
+
+
+@runtime_checkable
 class Acknowledges(Protocol):
     """A source that is told what is durable, so that others can see how far the flow is; nothing hangs on it."""
 

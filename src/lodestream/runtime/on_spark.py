@@ -139,9 +139,10 @@ class SparkPipeline:
 
         With `in_turn` each begins when those before it have nothing to do, so that it finds all rows in few batches.
         """
-        from lodestream.engines.spark.flow import SparkFlow
         from lodestream.engines.spark.refresh import SparkRefresh
+        from lodestream.engines.spark.remote import flow_class
 
+        kind = flow_class(session)
         self._running, self._refreshes, self._makers = {}, [], {}
         for name in chosen:
             if self._stopping.is_set():
@@ -155,7 +156,7 @@ class SparkPipeline:
                 if table in self._running:
                     self._settle_one(table)
             self._makers[name] = partial(
-                SparkFlow,
+                kind,
                 plan,
                 self.around,
                 self._checkpoints,
@@ -266,7 +267,8 @@ def on_spark(
         registries: the project's schema registries, resolved.
         checkpoints: root folder of the checkpoints of a lake in an object store; None for the declared one, else its
             home. A lake in a folder holds them itself.
-        master: where Spark runs; None for the session that is there, else this machine.
+        master: where Spark runs, `sc://host:port` for a server of Spark Connect; None for the session that is there,
+            else this machine.
         session: one that is there already, instead of that.
 
     Raises:
@@ -275,7 +277,7 @@ def on_spark(
     around = pipeline.around
     folder = _checkpoints(pipeline, checkpoints)
 
-    def make_recipe(plan: FlowPlan, epoch: int, checkpoint: Checkpoint) -> Recipe:
+    def make_recipe(plan: FlowPlan, epoch: int, group: str, checkpoint: Checkpoint) -> Recipe:
         from lodestream.engines.spark.source import Recipe
 
         step = plan.steps[0]
@@ -283,15 +285,21 @@ def on_spark(
         settled = [Component(part.name, dict(pipeline.resolve(part.settings))) for part in (step.source, step.format)]
         return Recipe(
             replace(step, source=settled[0], format=settled[1]), pipeline.root, around.lake, plan.table.name, epoch,
-            f"lodestream.{plan.table.name}.{epoch}", plan.definition,
+            group, plan.definition,
             frozenset(name.lower() for name in plan.schema.names), registries, around.limit, around.clock,
             replace(checkpoint, consumed=()), around.disk,
         )  # fmt: skip
 
     def opened() -> SparkSession:
+        from lodestream.engines.spark.remote import connect
         from lodestream.engines.spark.session import check_folder, open_session, prepare
 
-        opened = open_session(master) if session is None else prepare(session)
+        if session is not None:
+            opened = prepare(session)
+        elif master is not None and master.startswith("sc:"):
+            opened = connect(master, folder)
+        else:
+            opened = open_session(master)
         if around.disk.atomic:
             check_folder(opened, folder)
         return opened

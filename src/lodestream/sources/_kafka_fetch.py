@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lodestream.drivers.kafka_reader import KafkaReader, Messages, Partition
 from lodestream.drivers.kafka_topics import TopicIds
 from lodestream.errors import DataLossRefused, TransientError
 from lodestream.model.batch import SourceRange
-from lodestream.sources._kafka_buffer import Buffer
 from lodestream.sources._kafka_units import parse
 
 _PATIENCE_S = 60.0
@@ -19,8 +18,8 @@ _ROWS = 500_000
 
 def fetch(
     planned: SourceRange, librdkafka: Mapping[str, Any], *, group: str, ids: TopicIds, headers: bool, committed: bool
-) -> list[Messages]:
-    """The messages of a range, with a consumer for this alone.
+) -> Iterator[Messages]:
+    """The messages of a range as they come, with a consumer for this alone.
 
     Args:
         planned: the range.
@@ -39,8 +38,6 @@ def fetch(
     now, wanted = ids.of([topic]), planned.facts.get("topic_id")
     if topic not in now or (wanted is not None and now[topic] is not None and now[topic] != wanted):
         raise DataLossRefused("a planned batch cannot be read again: its topic is gone", topic=topic)
-    buffer = Buffer()
-    buffer.begin(where, planned.start)
     reader = KafkaReader(
         librdkafka, group=group, start=lambda _: {where: planned.start}, keys=True, headers=headers, committed=committed
     )
@@ -52,18 +49,21 @@ def fetch(
                 partition=number, planned=f"{planned.start}-{planned.end}", there=f"{low}-{high}",
             )  # fmt: skip
         reader.read([where])
-        deadline, done = time.monotonic() + _PATIENCE_S, False
+        deadline, reached, done = time.monotonic() + _PATIENCE_S, planned.start, False
         while not done:
             polled = reader.poll(_ROWS, 0.2)
             for piece in polled.messages:
-                buffer.add(piece)
-                done |= int(piece.offsets[-1]) + 1 >= planned.end
+                first, stop = piece.offsets.searchsorted([reached, planned.end]).tolist()
+                reached = max(reached, int(piece.offsets[-1]) + 1)
+                done |= reached >= planned.end
+                if first < stop:
+                    yield piece.cut(first, stop)
+                deadline = time.monotonic() + _PATIENCE_S
             done |= where in polled.ends
             if not done and time.monotonic() > deadline:
                 raise TransientError("the broker does not give the records of a planned batch", topic=topic)
     finally:
         reader.close()
-    return [piece.cut(0, int(piece.offsets.searchsorted(planned.end))) for piece in buffer.pieces(where)]
 
 
 def holds_messages(librdkafka: Mapping[str, Any], where: Partition, start: int, *, group: str, committed: bool) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from lodestream.sources._kafka_buffer import Buffer
 from lodestream.sources._kafka_columns import COLUMNS, decode, decode_one, gap
 from lodestream.sources._kafka_fetch import fetch, holds_messages
 from lodestream.sources._kafka_settings import KafkaSettings
+from lodestream.sources._kafka_survey import cut_evenly, shares
 from lodestream.sources._kafka_units import (
     Units,
     all_partitions,
@@ -77,6 +78,7 @@ class KafkaSource:
         self._held_since: float | None = None
         self._waived: set[Partition] = set()
         self._renewed = False
+        self._known: list[Partition] = []
         self._opened: _Open | None = None
 
     @classmethod
@@ -108,12 +110,34 @@ class KafkaSource:
         self._look_around(reader)
         self._line_up(reader)
         self._gather(limit, wait_s=_WAIT_S)
-        ranges = self._losses(reader) or self._beginnings() or self._cut(limit, now_us)
+        ranges = self._losses(reader) or self._beginnings(self._buffer.partitions) or self._cut(limit, now_us)
         if ranges:
             self._planned = time.monotonic()
             # Only now: an id that still stands vouches for all that came before it was asked.
             self._check_ids(sorted({parse(planned.unit)[0] for planned in ranges}))
         return ranges
+
+    def plan_unread(self, consumed: Mapping[str, SourceRange], limit: BatchLimit, now_us: int) -> Sequence[SourceRange]:
+        """Ranges over what the cluster has beyond `consumed`, by offsets and times alone, without `bytes_max`."""
+        self._learn(consumed)
+        reader = self._reader(read_all=False)
+        if self._is_time_to_look() or not self._known:
+            self._known = all_partitions(self._wanted(reader.connect()))
+        bounds = self._bounds(reader, self._known)
+        self._lost = {p for p, (low, high) in bounds.items() if not low <= self._position(p) <= high}
+        ranges = self._losses(reader) or self._beginnings(self._known)
+        if not ranges:
+            positions = {partition: self._position(partition) for partition in bounds}
+            ends = {partition: high for partition, (_, high) in bounds.items()}
+            found = shares(positions, ends, limit.rows_max, now_us // 1000, reader.since)
+            ranges = [self._range(partition, positions[partition], end) for partition, end in found.items()]
+        if ranges:
+            self._check_ids(sorted({parse(planned.unit)[0] for planned in ranges}))
+        return ranges
+
+    def parts(self, planned: SourceRange, rows_max: int) -> Sequence[SourceRange]:
+        """The range cut by offsets."""
+        return [planned] if planned.facts.get("gap") else cut_evenly(planned, rows_max)
 
     def wait(self, timeout_s: float) -> None:
         """Until a message comes, at most so long."""
@@ -159,11 +183,11 @@ class KafkaSource:
         waived = self._waived | self._ends.keys() if self._settings.align else self._buffer.partitions
         return self._buffer.share(limit.rows_max, limit.bytes_max, waived, now_us // 1000)
 
-    def _beginnings(self) -> list[SourceRange]:
+    def _beginnings(self, partitions: Container[Partition]) -> list[SourceRange]:
         """Empty ranges that remember where partitions begin whose first message may come much later."""
         if self._settings.start == "earliest":
             return []
-        fresh = [p for p in self._starts if self._buffer.begun(p) is not None and self._unit(p) not in self._consumed]
+        fresh = [p for p in self._starts if p in partitions and self._unit(p) not in self._consumed]
         return [self._range(partition, self._starts[partition], self._starts[partition]) for partition in fresh]
 
     def _range(self, partition: Partition, start: int, end: int, **facts: object) -> SourceRange:
@@ -198,7 +222,8 @@ class KafkaSource:
     def _begin(self, reader: KafkaReader, partition: Partition, position: int) -> None:
         self._ends.pop(partition, None)
         self._waived.discard(partition)
-        reader.seek(partition, position)
+        if partition in reader.assigned:
+            reader.seek(partition, position)
         self._buffer.begin(partition, position)
 
     def _gather(self, limit: BatchLimit, wait_s: float) -> None:
@@ -243,7 +268,7 @@ class KafkaSource:
             DataLossRefused: records are gone that were never read.
         """
         ranges = []
-        lost, self._lost = [p for p in self._lost if p in reader.assigned], set()
+        lost, self._lost = [p for p in self._lost if p in reader.assigned or p in self._known], set()
         for partition, (low, high) in (reader.beginnings(lost) if lost else {}).items():
             self._check_ids([partition[0]])
             position = self._position(partition)
@@ -281,21 +306,25 @@ class KafkaSource:
                 raise TransientError("the topic was made anew while it was read; reading it again", topic=topic)
 
     def _look_around(self, reader: KafkaReader) -> None:
-        """Now and then: new partitions, new topics, renewed certificates."""
+        """Now and then: new partitions and new topics."""
+        if self._is_time_to_look() and not reader.is_shared:
+            fresh = [p for p in all_partitions(self._wanted(reader.connect())) if p not in reader.assigned]
+            if fresh:
+                reader.read(fresh)
+
+    def _is_time_to_look(self) -> bool:
+        """Whether it is time to see what has changed on the cluster; renewed certificates are seen here."""
         opened = self._opened
         assert opened is not None
         now = time.monotonic()
         if now - opened.looked < _LOOK_AROUND_S:
-            return
+            return False
         opened.looked = now
         if self._settings.stamps(self._reading.root) != opened.stamps:
             self.close()
             self._renewed = True
             raise TransientError("certificates were renewed; connecting with the new ones", retry_after_s=0.0)
-        if not reader.is_shared:
-            fresh = [p for p in all_partitions(self._wanted(reader.connect())) if p not in reader.assigned]
-            if fresh:
-                reader.read(fresh)
+        return True
 
     def _reader(self, *, read_all: bool = True) -> KafkaReader:
         """The consumer, connected and told what to read."""
@@ -343,15 +372,8 @@ class KafkaSource:
 
     def _begin_at(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Where reading of newly assigned partitions begins; what retention took before that is noted as lost."""
-        opened = self._opened
-        assert opened is not None
-        unknown = sorted({topic for topic, _ in partitions} - self._ids.keys())
-        if unknown:
-            self._ids.update(opened.ids.of(unknown))
-        bounds = opened.reader.beginnings(partitions)
-        fresh = [p for p in partitions if self._unit(p) not in self._consumed]
-        for partition, offset in self._first(fresh, bounds).items():
-            self._starts.setdefault(partition, offset)
+        assert self._opened is not None
+        bounds = self._bounds(self._opened.reader, partitions)
         found = {}
         for partition in partitions:
             position = self._position(partition)
@@ -365,14 +387,30 @@ class KafkaSource:
             found[partition] = position
         return found
 
+    def _bounds(self, reader: KafkaReader, partitions: Sequence[Partition]) -> Mapping[Partition, tuple[int, int]]:
+        """First offset and end of each; of those never read, where they begin is known after this."""
+        assert self._opened is not None
+        unknown = sorted({topic for topic, _ in partitions} - self._ids.keys())
+        if unknown:
+            self._ids.update(self._opened.ids.of(unknown))
+        bounds = reader.beginnings(partitions)
+        fresh = [p for p in partitions if self._unit(p) not in self._consumed]
+        for partition, offset in self._first(fresh, bounds).items():
+            self._starts.setdefault(partition, offset)
+        return bounds
+
     def _first(self, fresh: Sequence[Partition], bounds: Mapping[Partition, tuple[int, int]]) -> dict[Partition, int]:
         """Where partitions begin that were never read."""
         assert self._opened is not None
         return first_offsets(self._settings.start, fresh, bounds, self._opened.reader.since)
 
     def read(self, planned: SourceRange) -> Iterator[Decoded]:
-        """Rows of a planned range, from memory when they are still there, else from the broker."""
-        return self.read_together([planned])
+        """Rows of a planned range: one piece when they are still in memory, else as they come from the broker."""
+        topic, _, number = parse(planned.unit)
+        if planned.facts.get("gap") or self._buffer.take((topic, number), planned.start, planned.end) is not None:
+            yield from self.read_together([planned])
+        elif planned.end > planned.start:
+            yield from (self._decode([(planned.unit, piece)]) for piece in self._fetch(planned))
 
     def read_together(self, planned: Sequence[SourceRange]) -> Iterator[Decoded]:
         """Rows of all planned ranges in one piece."""
@@ -383,8 +421,7 @@ class KafkaSource:
             elif one.end > one.start:
                 topic, _, number = parse(one.unit)
                 found = self._buffer.take((topic, number), one.start, one.end)
-                pieces = self._fetch(one) if found is None else found
-                parts += [(one.unit, piece) for piece in pieces]
+                parts += [(one.unit, piece) for piece in (self._fetch(one) if found is None else found)]
         if parts:
             yield self._decode(parts)
         elif not any(one.facts.get("gap") for one in planned):
@@ -398,7 +435,7 @@ class KafkaSource:
     def _included(self) -> list[str]:
         return [name for name in COLUMNS if name in self._settings.include]
 
-    def _fetch(self, planned: SourceRange) -> list[Messages]:
+    def _fetch(self, planned: SourceRange) -> Iterator[Messages]:
         """The messages of a range, from the broker."""
         ids = self._opened.ids if self._opened else TopicIds(self._librdkafka)
         return fetch(planned, self._librdkafka, ids=ids, headers="headers" in self._settings.include, **self._how)
@@ -431,7 +468,8 @@ class KafkaSource:
         self._publish(self._opened.reader, consumed)
 
     def _publish(self, reader: KafkaReader, consumed: Mapping[str, SourceRange]) -> None:
-        reader.publish({p: consumed[unit].end for p in reader.assigned if (unit := self._unit(p)) in consumed})
+        mine = reader.assigned or self._known
+        reader.publish({p: consumed[unit].end for p in mine if (unit := self._unit(p)) in consumed})
 
     def close(self) -> None:
         """Leave the cluster; twice is harmless."""
@@ -441,7 +479,7 @@ class KafkaSource:
                 self._publish(opened.reader, self._consumed)
             opened.reader.close()
             opened.ids.close()
-        self._buffer, self._ends, self._lost = Buffer(), {}, set()
+        self._buffer, self._ends, self._lost, self._known = Buffer(), {}, set(), []
         self._waived, self._held_since = set(), None  # a new connection gets its own time to show what is there
 
 

@@ -30,6 +30,8 @@ from lodestream.testing.streams import make_changes, make_stream
 from tests.engines.spark.handover import at_once, killed_on_embedded, killed_on_spark, switched, there_and_back
 from tests.engines.spark.sites import Site, StreamSite
 from tests.engines.spark.stores_site import in_store
+from tests.engines.spark.topics import DECLARATIONS as TOPICS
+from tests.engines.spark.topics import losses, turns
 from tests.engines.spark.workers_site import NOTES, notes
 from tests.expressions.spark_rows import load, table
 
@@ -408,6 +410,20 @@ def crashing(root, session, seed):
         "died": died, "unchanged": unchanged, "rows": compared, "mistakes": mistakes + differences,
         "remembered": remembered, "problems": site.reconcile(),
     }  # fmt: skip
+
+
+def topics(root, session, port):
+    """A topic of the broker there, on both engines in turn: its bronze table alone."""
+    only = {path: text for path, text in TOPICS.items() if "silver" not in path and "gold" not in path}
+    return turns(root, session, f"127.0.0.1:{port}", only)
+
+
+def topics_to_gold(root, session, port):
+    return turns(root, session, f"127.0.0.1:{port}")
+
+
+def topic_losses(root, session, port):
+    return losses(root, session, f"127.0.0.1:{port}")
 
 
 def workers(root, session):

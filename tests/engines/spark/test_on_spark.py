@@ -153,6 +153,42 @@ def test_random_changes_mean_the_same_on_spark(spark):
     assert answer["operators"] == 3
 
 
+def test_a_topic_goes_from_engine_to_engine(spark, kafka):
+    answer = spark.ask(f"topics:{kafka.plain.split(':')[1]}")
+    topic_in_turn(answer, ["bronze.orders"])
+    assert answer["died"] == ["killed here"] * 2
+    ends = {partition: end - 1 for partition, end in answer["marks"]["ends"].items()}
+    assert answer["marks"]["spark"] == answer["marks"]["embedded"] == ends
+    assert len(ends) == 4
+
+
+def topic_in_turn(answer, tables):
+    assert [turn["differences"] + turn["problems"] for turn in answer["turns"]] == [[]] * 3
+    assert answer["turns"][-1]["rows"] > answer["turns"][0]["rows"] > 80
+    for table in tables:
+        engines = [text for text in answer["told"] if text.startswith(f"{table}: taken over from")]
+        assert ["Spark" in text for text in engines] == [True, False], answer["told"]
+
+
+@pytest.mark.long
+def test_a_topic_goes_to_gold(spark, kafka):
+    answer = spark.ask(f"topics_to_gold:{kafka.plain.split(':')[1]}", 600)
+    topic_in_turn(answer, ["bronze.orders", "silver.orders", "gold.per_minute"])
+
+
+@pytest.mark.long
+def test_what_a_broker_does_not_have_is_never_passed_over(spark, kafka):
+    answer = spark.ask(f"topic_losses:{kafka.plain.split(':')[1]}", 600)
+    said = answer["said"]
+    assert said["retention"].startswith("DataLossRefused: the topic no longer has records"), said
+    assert "on_data_loss: record_gap" in said["retention"]
+    assert said["gone"].startswith("DataLossRefused: a topic that was read is gone"), said
+    assert said["nobody"].startswith("TransientError: no Kafka broker answers"), said
+    assert "servers" in said["nobody"]
+    assert sum(counts.get("input", 0) for counts in answer["counts"]) == 30 + 30 - 8 + 1  # of a gap one is recorded
+    assert answer["problems"] == []
+
+
 @pytest.mark.long
 def test_functions_and_enrichers_in_workers(spark):
     answer = spark.ask("workers")

@@ -31,6 +31,7 @@ from lodestream.engines.embedded.inputs import (
     SourceInput,
     Span,
     StreamInput,
+    reader_group,
 )  # fmt: skip
 from lodestream.engines.embedded.lookups import Lookups
 from lodestream.engines.embedded.merge import DELETES, Merger
@@ -220,7 +221,7 @@ class Flow:
 
     def _open_source(self, columns: Schema) -> Source:
         assert self._make_source is not None
-        group = f"lodestream.{self.name}.{self.table.snapshot.metadata.id[:8]}.{self.epoch}"
+        group = reader_group(self.name, self.table.snapshot.metadata.id, self.epoch)
         return self._make_source(columns, group, self.member)
 
     # --- one batch ---------------------------------------------------------------------------------------------------

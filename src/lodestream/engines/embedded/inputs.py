@@ -57,6 +57,11 @@ class Planned:
     pins: Mapping[str, int] = field(default_factory=dict)
 
 
+def reader_group(name: TableName, table_id: str, epoch: int) -> str:
+    """A name of one flow that no other lake, table or rebuild has, for services that keep track of readers."""
+    return f"lodestream.{name}.{table_id[:8]}.{epoch}"
+
+
 class Readers:
     """Tables that a flow reads beside its stream; each is opened once and refreshed after that."""
 

@@ -88,15 +88,16 @@ def write_files(
 
 def commit_batch(
     table: DeltaTable, adds: Sequence[AddFile], removes: Sequence[AddFile | RemoveFile], batch: BatchPlan, app: str,
-    info: Mapping[str, Any],
+    info: Mapping[str, Any], marks: Mapping[str, int],
 ) -> None:  # fmt: skip
-    """Commit the files as batch N of a flow.
+    """Commit the files as batch N of a flow, with the positions that its source wants written.
 
     Raises:
         ConflictError: the table has come as far, or another writer took files away; nothing is left of `adds`.
     """
+    txns = {app: batch.batch, **{f"{app}/{name}": position for name, position in marks.items()}}
     try:
-        table.commit(adds=adds, removes=removes, txn=(app, batch.batch), info=info, clock_us=batch.clock_us)
+        table.commit(adds=adds, removes=removes, txn=txns, info=info, clock_us=batch.clock_us)
     except ConflictError:
         table.discard(adds)
         raise

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at, checkpoint_of
 from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.history import check_kept, last_commit
+from lodestream.engines.embedded.inputs import reader_group
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.store import FlowStore
@@ -33,6 +34,7 @@ from lodestream.engines.spark.failures import in_our_words, root_cause
 from lodestream.engines.spark.lookups import pinned_tables, pins_of
 from lodestream.engines.spark.python_step import called
 from lodestream.engines.spark.rows import given_columns
+from lodestream.engines.spark.session import reading_tasks
 from lodestream.engines.spark.source import PlannedSource, Recipe, version_of
 from lodestream.engines.spark.stream import ARRIVED, TIME, Beside, stream_of
 from lodestream.engines.spark.tables import Tables, first_version
@@ -68,8 +70,8 @@ if TYPE_CHECKING:
 _PATIENCE_S, _LOOK_S = 10.0, 0.05
 
 Listener = Callable[[Committed], None]
-MakeRecipe = Callable[[FlowPlan, int, Checkpoint], Recipe]
-"""Makes what a source's reader needs from the flow, its epoch and its checkpoint."""
+MakeRecipe = Callable[[FlowPlan, int, str, Checkpoint], Recipe]
+"""Makes what a source's reader needs from the flow, its epoch, its name among readers and its checkpoint."""
 MakeFlow = Callable[[TableName], Flow]
 """Makes the embedded engine's flow of a table."""
 
@@ -119,6 +121,7 @@ class SparkFlow:
         self._followed: list[Followed] = []
         self._around, self._session, self._checkpoints = around, session, checkpoints
         self._tables = Tables(session, around.disk, around.lake)
+        self._recipe: Recipe | None = None
         self._make_recipe, self._embedded, self._poll_s = make_recipe, embedded, poll_s
         self._window = plan.step(Aggregation)
         self._watermark = plan.step(Watermark)
@@ -228,8 +231,12 @@ class SparkFlow:
         self.listener = listener
         mode = "update" if self._window is not None and self._window.emit == "updates" else "append"
         writer = self._stream(self.checkpoint).writeStream.queryName(str(self.name)).outputMode(mode)
-        writer = writer.option("checkpointLocation", self.checkpoint.path).foreachBatch(self._run)
+        writer = writer.option("checkpointLocation", self.checkpoint.path).foreachBatch(self._batches)
         self.query = writer.trigger(processingTime=f"{self._poll_s} seconds").start()
+
+    def follow(self) -> None:
+        """Know the tables that are read without starting a query: batches run here, the query is another process's."""
+        self._stream(self.checkpoint)
 
     def _stream(self, checkpoint: Checkpoint) -> DataFrame:
         self._followed = []
@@ -280,9 +287,11 @@ class SparkFlow:
         first = self.plan.steps[0]
         columns = given_columns(self.plan)
         if isinstance(first, ReadSource):
-            recipe = self._make_recipe(self.plan, self.epoch, checkpoint)
+            group = reader_group(self.name, self.table.snapshot.metadata.id, self.epoch)
+            recipe = self._make_recipe(self.plan, self.epoch, group, checkpoint)
+            self._recipe = replace(recipe, tasks=reading_tasks(self._session))
             format_name = f"lodestream_{self.name.layer}_{self.name.name}"
-            self._session.dataSource.register(PlannedSource.named(format_name, recipe))
+            self._session.dataSource.register(PlannedSource.named(format_name, self._recipe))
             return self._session.readStream.format(format_name).load()
         assert isinstance(first, ReadTable)
         if first.windows is not None:
@@ -326,7 +335,12 @@ class SparkFlow:
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 
-    def _run(self, stream: DataFrame, number: int) -> None:
+    @property
+    def _batches(self) -> Callable[[DataFrame, int], None]:
+        return self.run_batch
+
+    def run_batch(self, stream: DataFrame, number: int) -> None:
+        """Run one batch of the query."""
         try:
             self._run_batch(stream, number)
         except Exception as error:
@@ -438,7 +452,7 @@ class SparkFlow:
             return
         info = {"batch": batch.batch, "query": self.checkpoint.query}
         try:
-            commit_batch(self.quarantine, files.aside, (), batch, self.app_id, info)
+            commit_batch(self.quarantine, files.aside, (), batch, self.app_id, info, {})
         except ConflictError:  # another process runs the same plan and was first; its rows are ours
             if self.quarantine.refresh().txns.get(self.app_id, 0) < batch.batch:
                 raise
@@ -465,7 +479,8 @@ class SparkFlow:
                 raise CorruptionError("Spark has not made the commit", table=str(self.name), batch=batch.batch)
         else:
             try:
-                commit_batch(self.table, files.adds, files.removes, batch, self.app_id, info)
+                marks = self._recipe.marks(batch.ranges) if self._recipe is not None and batch.ranges else {}
+                commit_batch(self.table, files.adds, files.removes, batch, self.app_id, info, marks)
             except ConflictError as error:
                 raise self._overtaken(batch.batch) from error
         self._info = info

@@ -131,9 +131,24 @@ def open_session(
     return session
 
 
+def delta_wanted() -> str:
+    """The version of Delta that belongs here."""
+    return next(name.split(":")[2] for name in JARS if ":delta-spark_" in name)
+
+
+def is_remote(session: object) -> bool:
+    """Whether a session is on a server of Spark Connect."""
+    return type(session).__module__.startswith("pyspark.sql.connect")
+
+
+def reading_tasks(session: SparkSession) -> int:
+    """Among how many tasks the reading of a source is spread: as many as run at once, where that is told, or eight."""
+    return 8 if is_remote(session) else max(8, session.sparkContext.defaultParallelism)
+
+
 def _check_delta(session: Any) -> None:
     """A session that was there before may have brought another Delta along."""
-    wanted = next(name.split(":")[2] for name in JARS if ":delta-spark_" in name)
+    wanted = delta_wanted()
     try:
         found = str(session.sparkContext._jvm.io.delta.package.VERSION())
     except TypeError:

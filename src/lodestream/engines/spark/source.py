@@ -31,12 +31,12 @@ from lodestream.model.steps import ReadSource
 from lodestream.model.table import Component, TableName
 from lodestream.model.types import BIGINT, BINARY, STRING, TIMESTAMP, Column, Schema, parse_type
 from lodestream.ports.plugins import make_source
-from lodestream.ports.source import Decoded, Reading, Source, Waiter
+from lodestream.ports.source import Acknowledges, Decoded, Marks, PlansUnread, Reading, Source, Waiter
 
 REASONS, DETAIL, RECORD = "_parse_reasons", "_parse_detail", "_parse_record"
 """Of a record that does not decode: why, what more is known, and its bytes. NULL in rows."""
 
-_SPLITS = 8
+_PART_ROWS_MIN = 50_000
 _PATIENCE_S, _LOOK_S = 10.0, 0.05
 
 
@@ -50,6 +50,7 @@ class Recipe:
         clock: gives microseconds since 1970 UTC.
         checkpoint: the query's checkpoint.
         disk: where the lake is.
+        tasks: among how many tasks a batch is spread.
     """
 
     step: ReadSource
@@ -65,6 +66,7 @@ class Recipe:
     clock: Callable[[], int]
     checkpoint: Checkpoint
     disk: Disk
+    tasks: int = 8
 
     @property
     def schema(self) -> Schema:
@@ -89,6 +91,14 @@ class Recipe:
             registries(self.registries, cache), self.group, "", home, str(self.table),
         )  # fmt: skip
         return make_source(self.step.source, self.step.format, reading)
+
+    def marks(self, ranges: Sequence[SourceRange]) -> Mapping[str, int]:
+        """Positions that the source wants written into the commit under names of their own."""
+        source = self.source()
+        try:
+            return source.marks(ranges) if isinstance(source, Marks) else {}
+        finally:
+            source.close()
 
     def to_text(self) -> str:
         """As an option of a data source has it."""
@@ -179,6 +189,8 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         deadline = time.monotonic() + (0 if self._caught_up else _PATIENCE_S)
         while True:
             now_us = self._recipe.clock()
+            if isinstance(source, PlansUnread):  # what is there is known at once, and the tasks read it
+                return now_us, tuple(source.plan_unread(self._consumed, self._recipe.limit, now_us))
             ranges = tuple(source.plan(self._consumed, self._recipe.limit, now_us))
             self._caught_up = self._caught_up or (not ranges and source.finished(self._consumed, now_us))
             if ranges or self._caught_up or time.monotonic() > deadline:
@@ -212,10 +224,22 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
             plan = store.plan(number)
             if plan is None:
                 raise DataLossRefused("a plan is gone", table=str(self._recipe.table), batch=number)
-            size = -(-len(plan.ranges) // _SPLITS) or 1
-            parts = [plan.ranges[i : i + size] for i in range(0, len(plan.ranges), size)]
-            found += [Ranges(part, plan.clock_us) for part in parts]
+            found += [Ranges(part, plan.clock_us) for part in self._spread(plan.ranges)]
         return found
+
+    def _spread(self, ranges: Sequence[SourceRange]) -> Iterator[tuple[SourceRange, ...]]:
+        """What each task reads: neighbours, or parts of about the same size where ranges can be read in parts."""
+        tasks, source = self._recipe.tasks, self._source or self._recipe.source()
+        if not isinstance(source, PlansUnread):
+            size = -(-len(ranges) // tasks) or 1
+            yield from (tuple(ranges[i : i + size]) for i in range(0, len(ranges), size))
+            return
+        whole = sum(one.end - one.start for one in ranges)
+        parts = [part for one in ranges for part in source.parts(one, max(_PART_ROWS_MIN, -(-whole // tasks)))]
+        loads: list[list[SourceRange]] = [[] for _ in range(min(tasks, len(parts)))]
+        for part in sorted(parts, key=lambda part: part.start - part.end):
+            min(loads, key=lambda load: sum(one.end - one.start for one in load)).append(part)
+        yield from map(tuple, loads)
 
     def read(self, partition: Ranges) -> Iterator[pa.RecordBatch]:
         """Rows and rejects of the ranges."""
@@ -229,7 +253,10 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
             source.close()
 
     def commit(self, end: dict[str, int]) -> None:
-        """Nothing: what is durable is told by the table."""
+        """The source is told what is durable, for those who look at it from outside; nothing hangs on it."""
+        source: object = self._source
+        if isinstance(source, Acknowledges) and end["batch"] >= self._folded:
+            source.acknowledge(self._consumed)
 
     def stop(self) -> None:
         """Let go of the source."""

@@ -35,8 +35,9 @@ from lodestream.engines.embedded.takeover import (
     remembered,
 )
 from lodestream.engines.spark.rows import WINDOW_ERRORS
+from lodestream.engines.spark.session import is_remote
 from lodestream.engines.spark.stream import ALONE
-from lodestream.errors import DataLossRefused, TransientError
+from lodestream.errors import ConfigError, DataLossRefused, TransientError
 from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.disk import LocalDisk, replace_durable
@@ -88,6 +89,11 @@ class Takeover:
             DataLossRefused: the upstream's log no longer reaches back to what was taken in last.
         """
         check_handover(self._plan)
+        if is_remote(self._session):
+            raise ConfigError(
+                "a table that the embedded engine has filled is taken over in a session of this process only; run once "
+                "with --master, then with --remote", table=str(self._plan.table.name),
+            )  # fmt: skip
         path, at, first = folder_at(self._kept, batch), Point.of(commit, batch), self._plan.steps[0]
         seed: DeltaTable | None = None
         with connect() as connection:
