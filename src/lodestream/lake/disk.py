@@ -9,6 +9,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from lodestream.errors import ConfigError, TransientError
@@ -22,6 +23,21 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 _NO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_EXCLUSIVE_RENAMES = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file as a listing tells of it.
+
+    Attributes:
+        path: relative to the folder that was listed.
+        bytes: its size.
+        modified_ms: when it was written, milliseconds since 1970 by the store's clock.
+    """
+
+    path: str
+    bytes: int
+    modified_ms: int
 
 
 class Disk(Protocol):
@@ -71,6 +87,9 @@ class Disk(Protocol):
 
     def list(self, path: str) -> list[str]:
         """Names in the folder, unordered; empty when there is no folder."""
+
+    def walk(self, path: str, *, deep: bool = True) -> Iterator[Stored]:
+        """Every file in the folder, and of the folders below when `deep`; in no order, none when there is no folder."""
 
     def size(self, path: str) -> int:
         """Bytes in the file."""
@@ -180,6 +199,17 @@ class LocalDisk:
                 return os.listdir(path)
             except FileNotFoundError:
                 return []
+
+    def walk(self, path: str, *, deep: bool = True) -> Iterator[Stored]:
+        """See `Disk.walk`; what goes away meanwhile is left out."""
+        for folder, folders, names in os.walk(path):
+            if not deep:
+                folders.clear()
+            for name in names:
+                full = os.path.join(folder, name)
+                with contextlib.suppress(FileNotFoundError), translated(full):
+                    stat = os.stat(full)
+                    yield Stored(os.path.relpath(full, path), stat.st_size, stat.st_mtime_ns // 1_000_000)
 
     def size(self, path: str) -> int:
         """See `Disk.size`."""

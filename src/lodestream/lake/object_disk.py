@@ -12,17 +12,18 @@ import errno
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from lodestream.errors import ConfigError, LodestreamError, MissingDriverError, TransientError
 from lodestream.lake.copies import Copies
-from lodestream.lake.disk import Data
+from lodestream.lake.disk import Data, Stored
 from lodestream.project.lakes import StoreSettings, parts_of
 from lodestream.project.values import parse_duration
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import AzureConfig, ObjectStore, S3Config
 
 _TRIES = 5
@@ -151,6 +152,21 @@ class ObjectDisk:
         names = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
         return [os.path.basename(name) for name in names if name != key]
 
+    def walk(self, path: str, *, deep: bool = True) -> Iterator[Stored]:
+        """See `Disk.walk`; a thousand files or more a request."""
+        key = self._key(path)
+        start = len(key) + 1 if key else 0
+        with _translated(path):
+            if deep:
+                pages: Iterable[Sequence[ObjectMeta]] = self._calls.list(self._store, f"{key}/" if key else None)
+            else:
+                pages = [self._calls.list_with_delimiter(self._store, key or None)["objects"]]
+            for page in pages:
+                for one in page:
+                    if one["path"] != key:
+                        written = int(one["last_modified"].timestamp()) * 1000
+                        yield Stored(one["path"][start:], int(one["size"]), written)
+
     def size(self, path: str) -> int:
         """See `Disk.size`."""
         with _translated(path):
@@ -255,6 +271,15 @@ def open_object_disk(lake: str, settings: StoreSettings, home: str) -> ObjectDis
 def _opened_once(lake: str, settings: StoreSettings, home: str) -> ObjectDisk:
     """The disk in a process that it was sent to, with the connections that it has there."""
     return open_object_disk(lake, settings, home)
+
+
+def delta_options(lake: str, settings: StoreSettings) -> dict[str, str]:
+    """The same settings in the words of delta-rs: its `storage_options` for a lake in an object store."""
+    parts = parts_of(lake) or {}
+    named = _given(_s3(settings)) if "bucket" in parts else _given(_azure(settings, parts))
+    prefix = "aws_" if "bucket" in parts else "azure_storage_"
+    told = {prefix + name: str(value).lower() if isinstance(value, bool) else value for name, value in named.items()}
+    return told | {"allow_http": str((settings.endpoint or "").startswith("http://")).lower()}
 
 
 def _s3(settings: StoreSettings) -> dict[str, Any]:

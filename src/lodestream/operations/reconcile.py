@@ -26,6 +26,7 @@ from lodestream.model.table import WINDOW_END, WINDOW_START, Session, TableName,
 from lodestream.operations.completeness_check import COLUMNS, check_completeness
 from lodestream.operations.http_positions import positions_between
 from lodestream.operations.kafka_positions import offsets_between
+from lodestream.operations.lake_files import LakeFiles
 from lodestream.operations.positions import (
     I64,
     Coder,
@@ -38,7 +39,6 @@ from lodestream.operations.positions import (
     last_batch,
     line_starts,
     multiline_rows,
-    open_table,
     read_columns,
     read_upto,
     repeated,
@@ -93,23 +93,23 @@ class Report:
         }  # fmt: skip
 
 
-def reconcile(root: str, lake: str, plan: FlowPlan, resolve: Resolve = lambda settings: settings) -> Report:
+def reconcile(root: str, lake: str | LakeFiles, plan: FlowPlan, resolve: Resolve = lambda settings: settings) -> Report:
     """Check one table.
 
     Args:
         root: project folder, which source paths are relative to.
-        lake: root folder of the lake.
+        lake: root folder of the lake; its files where it is in an object store.
         plan: the table's flow.
         resolve: puts values in the place of references in a source's settings.
     """
-    return Check(root, lake, plan, resolve).run()
+    return Check(root, lake if isinstance(lake, LakeFiles) else LakeFiles(lake), plan, resolve).run()
 
 
 class Check:
     """One table under examination."""
 
-    def __init__(self, root: str, lake: str, plan: FlowPlan, resolve: Resolve) -> None:
-        self.root, self.lake, self.plan, self.resolve = root, lake, plan, resolve
+    def __init__(self, root: str, files: LakeFiles, plan: FlowPlan, resolve: Resolve) -> None:
+        self.root, self.files, self.lake, self.plan, self.resolve = root, files, files.lake, plan, resolve
         self.vanished: list[tuple[str, int, int]] = []
         self.let_go = self.let_go_above = 0
         self.name = plan.table.name
@@ -123,14 +123,14 @@ class Check:
             report.skipped = "a query's rows have no positions; it is refreshed from its inputs as a whole"
             return report
         path = table_path(self.lake, self.name)
-        table = open_table(path)
+        table = self.files.table(path)
         if table is None:
             report.skipped = "not in the lake yet"
             return report
         epoch = epoch_of(table.metadata().configuration)
         application = app_id(self.name, epoch)
         batch = last_batch(table, application)
-        info = batch_info(path, batch, application)
+        info = batch_info(self.files, path, batch, application)
         if self.plan.join is not None:
             return self.joined(table, batch, info)
         self.let_go = expired_rows(table, application)
@@ -143,7 +143,7 @@ class Check:
         if self.plan.table.changes is not None:
             self.compare_changes(table, given, aside)
         elif window is None:
-            rows = read_columns(table, ("_source", "_position"))
+            rows = read_columns(self.files, table, ("_source", "_position"))
             output = self.coder.encode(rows.column("_source"), rows.column("_position"))
             self.compare(given, output, aside, self.waiting(epoch, info))
         else:
@@ -157,7 +157,7 @@ class Check:
     def joined(self, table: DeltaTable, batch: int, info: Mapping[str, object]) -> Report:
         """The rows of both streams of a join."""
         report, (aside, _) = self.report, self.set_aside(batch)
-        found = check_join(self.lake, self.plan, table, info, self.coder, aside)
+        found = check_join(self.files, self.plan, table, info, self.coder, aside)
         report.input = len(found.given)
         self.compare(np.setdiff1d(found.given, np.union1d(found.waiting, found.lost)), found.paired, aside)
         report.counts["open"] = len(found.waiting)
@@ -171,18 +171,18 @@ class Check:
         if not any(isinstance(step, Ask) for step in self.plan.steps) or "state" not in info:
             return np.empty(0, np.int64)
         folder = os.path.join(flow_folder(self.lake, self.name), str(epoch), "state")
-        rows = waiting_positions(folder, str(info["state"]))
+        rows = waiting_positions(folder, str(info["state"]), self.files.read)
         return self.coder.encode(rows.column("_source"), rows.column("_position"))
 
     def input_positions(self, epoch: int, batch: int, info: Mapping[str, object]) -> I64:
         """Every position that the flow has read by `batch`."""
         first = self.plan.steps[0]
         if isinstance(first, ReadSource):
-            return self.source_positions(first, consumed_ranges(self.lake, self.name, epoch, batch))
+            return self.source_positions(first, consumed_ranges(self.files, self.name, epoch, batch))
         assert self.plan.upstream
         upto = int(str(info.get("upto", -1)))
         path = table_path(self.lake, self.plan.upstream)
-        upstream = open_table(path, upto if upto >= 0 else None)
+        upstream = self.files.table(path, upto if upto >= 0 else None)
         self.let_go_above = expired_above(upstream, self.plan.upstream)
         if upstream is None or upto < 0:
             empty = pa.schema([("_source", pa.string()), ("_position", pa.int64())])
@@ -193,12 +193,12 @@ class Check:
             groups = {named.text.strip() for named in self.plan.table.group_by} & have
             columns = dict.fromkeys([WINDOW_START, WINDOW_END, *first.windows, *sorted(groups)])
             self.upstream = as_rows(
-                read_upto(path, self.plan.upstream, upstream, columns), self.plan.upstream, first.windows
+                read_upto(self.files, self.plan.upstream, upstream, columns), self.plan.upstream, first.windows
             )
             return self.coder.encode(self.upstream.column("_source"), self.upstream.column("_position"))
         groups = {named.text.strip() for named in self.plan.table.group_by} & have
         self.upstream = read_upto(
-            path,
+            self.files,
             self.plan.upstream,
             upstream,
             list(dict.fromkeys(["_source", "_position", *self.event_columns(), *sorted(groups), *self.deciding()])),
@@ -219,7 +219,7 @@ class Check:
         """The table against the changes that were not set aside: each is output, superseded or a deletion."""
         report, kept = self.report, ~np.isin(given, together(aside))
         self.compare(given, given[kept], aside)
-        held = read_columns(table, columns_held(self.plan))
+        held = read_columns(self.files, table, columns_held(self.plan))
         report.counts = {**report.counts, "output": len(held)}
         output = self.coder.encode(held.column("_source"), held.column("_position"))
         self.problem("position in the table was not taken in", np.setdiff1d(output, given[kept]))
@@ -297,7 +297,7 @@ class Check:
 
     def posted(self, unit: str, consumed: Consumed) -> I64:
         """Sequence numbers of an HTTP stream."""
-        folder = log_folder(self.lake, unit.removeprefix("http/"))
+        folder = log_folder(self.files.home, unit.removeprefix("http/"))
         found, low = positions_between(folder, consumed.start, consumed.end)
         if low > consumed.start:
             self.vanished.append((unit, consumed.start, min(low, consumed.end)))
@@ -317,10 +317,10 @@ class Check:
 
     def set_aside(self, batch: int) -> tuple[dict[str, I64], pa.Table]:
         """Open quarantine entries by kind, and the notes on windows that a row missed."""
-        table = open_table(table_path(self.lake, quarantine_name(self.name)))
+        table = self.files.table(table_path(self.lake, quarantine_name(self.name)))
         empty: dict[str, I64] = {kind: np.empty(0, np.int64) for kind in KINDS}
         columns = ("_source", "_position", "_batch", "kind", "detail")
-        rows = read_columns(table, columns) if table is not None else None
+        rows = read_columns(self.files, table, columns) if table is not None else None
         if rows is None or not len(rows):
             return empty, pa.table({"key": pa.array([], pa.int64()), "detail": pa.array([], pa.string())})
         keys = self.coder.encode(rows.column("_source"), rows.column("_position"))
@@ -384,12 +384,12 @@ class _Windows:
             report.skipped = "the event time is made in this flow: only what was set aside is checked, not the windows"
             return
         if self.step.completeness:
-            report.problems += check_completeness(read_columns(table, COLUMNS), self.watermark_us)
+            report.problems += check_completeness(read_columns(self.check_.files, table, COLUMNS), self.watermark_us)
         groups = self.group_columns(table, upstream)
         if isinstance(self.step.window, Session):
             self._check_sessions(table, groups, columns[0], ~np.isin(given, together(aside)))
             return
-        rows = read_columns(table, ("window_start", "_rows", "_digest", *groups))
+        rows = read_columns(self.check_.files, table, ("window_start", "_rows", "_digest", *groups))
         kept = ~np.isin(given, together(aside))
         left = upstream.filter(pa.array(kept))
         labels = list(zip(*(left.column(column).to_pylist() for column in groups.values()), strict=True))
@@ -407,7 +407,7 @@ class _Windows:
         events: dict[tuple[object, ...], list[tuple[int, int]]] = {}
         for label, *pair in zip(_labels(left, groups.values()), times, hashes, strict=True):
             events.setdefault(label, []).append((pair[0], pair[1]))
-        rows = read_columns(table, (WINDOW_START, WINDOW_END, "_rows", "_digest", *groups))
+        rows = read_columns(self.check_.files, table, (WINDOW_START, WINDOW_END, "_rows", "_digest", *groups))
         bounds = [rows.column(name).cast(pa.int64()).to_pylist() for name in (WINDOW_START, WINDOW_END)]
         stored: dict[tuple[object, ...], list[tuple[int, int, int, int]]] = {}
         for label, start, end, count, digest in zip(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lodestream.lake.disk import Data, Disk
+from lodestream.lake.disk import Data, Disk, Stored
 
 Kind = Literal[
     "write", "fsync", "sync_directory", "make_directory", "link", "replace", "unlink", "append", "truncate", "mark"
@@ -85,6 +85,10 @@ class ThroughDisk:
     def list(self, path: str) -> list[str]:
         """See `Disk.list`."""
         return self.inner.list(path)
+
+    def walk(self, path: str, *, deep: bool = True) -> Iterator[Stored]:
+        """See `Disk.walk`."""
+        return self.inner.walk(path, deep=deep)
 
     def size(self, path: str) -> int:
         """See `Disk.size`."""
