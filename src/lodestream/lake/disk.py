@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -104,6 +104,12 @@ class Disk(Protocol):
         """Paths on this machine of files that never change, for libraries that read files.
 
         These are the files themselves, or copies that stay for ten minutes at least. Raises FileNotFoundError.
+        """
+
+    def excerpts(self, files: Sequence[tuple[str, int]], columns: Collection[str]) -> Sequence[str]:
+        """The same for Parquet files, by path and bytes, of which only these columns are read.
+
+        Footers and indexes are there, so rows can be counted; what stands in the place of other columns is no data.
         """
 
     def beside(self, path: str) -> str:
@@ -228,6 +234,10 @@ class LocalDisk:
     def copies(self, paths: Sequence[str]) -> Sequence[str]:
         """See `Disk.copies`: the files themselves; who reads them finds out which are missing."""
         return list(paths)
+
+    def excerpts(self, files: Sequence[tuple[str, int]], columns: Collection[str]) -> Sequence[str]:
+        """See `Disk.excerpts`: the files themselves."""
+        return [path for path, _ in files]
 
     def beside(self, path: str) -> str:
         """See `Disk.beside`."""

@@ -10,15 +10,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from lodestream.errors import ConfigError, LodestreamError, MissingDriverError, TransientError
 from lodestream.lake.copies import Copies
 from lodestream.lake.disk import Data, Stored
+from lodestream.lake.excerpts import write_excerpt
 from lodestream.project.lakes import StoreSettings, parts_of
 from lodestream.project.values import parse_duration
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from obstore.store import AzureConfig, ObjectStore, S3Config
 
 _TRIES = 5
+_WHOLE_BYTES = 1 << 20
+"""A file up to this size is fetched whole: one request is worth as much as the bytes of so many."""
 _STATUS = re.compile(r"status code: (\d{3})")
 _QUERY = re.compile(r"\?[^\s\"']*")
 _PASSING = (408, 409, 425, 429)
@@ -193,6 +197,27 @@ class ObjectDisk:
         self._copies.have(pairs)
         return [copy for _, copy in pairs]
 
+    def excerpts(self, files: Sequence[tuple[str, int]], columns: Collection[str]) -> Sequence[str]:
+        """See `Disk.excerpts`: of small files whole copies, of others what the columns take, fetched by ranges."""
+        told = hashlib.blake2b("\0".join(sorted(columns)).encode(), digest_size=8).hexdigest()
+        sizes = dict(files)
+        paths, whole, parts = [], [], []
+        for path, size in files:
+            copy = self.beside(path)
+            if size <= _WHOLE_BYTES or self._copies.has(copy):
+                whole.append((path, copy))
+            else:
+                copy = f"{copy}.{told}"
+                parts.append((path, copy))
+            paths.append(copy)
+
+        def fetch(path: str, file: IO[bytes]) -> None:
+            write_excerpt(file, sizes[path], columns, lambda start, end: self._range(path, start, end))
+
+        self._copies.have(whole)
+        self._copies.have(parts, fetch)
+        return paths
+
     def beside(self, path: str) -> str:
         """See `Disk.beside`."""
         return f"{self._home}/{path.removeprefix(self._lake).strip('/')}".rstrip("/")
@@ -220,6 +245,10 @@ class ObjectDisk:
         with _translated(path):
             for piece in self._calls.get(self._store, self._key(path)):
                 file.write(piece)
+
+    def _range(self, path: str, start: int, end: int) -> bytes:
+        with _translated(path):
+            return self._calls.get_range(self._store, self._key(path), start=start, end=end).to_bytes()
 
     def _key(self, path: str) -> str:
         if not path.startswith(self._root):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -105,6 +105,10 @@ class ThroughDisk:
     def copies(self, paths: Sequence[str]) -> Sequence[str]:
         """See `Disk.copies`."""
         return self.inner.copies(paths)
+
+    def excerpts(self, files: Sequence[tuple[str, int]], columns: Collection[str]) -> Sequence[str]:
+        """See `Disk.excerpts`."""
+        return self.inner.excerpts(files, columns)
 
     def beside(self, path: str) -> str:
         """See `Disk.beside`."""
