@@ -292,7 +292,7 @@ def bounds(kind: str, low: object, high: object, **more: object):
 
 
 def test_what_the_log_says_is_taken_with_what_writers_cut_off():
-    second = dt.datetime(2024, 1, 1, 0, 0, 1)  # noqa: DTZ001
+    second = dt.datetime(2024, 1, 1, 0, 0, 1)
     at = bounds("timestamp", "2024-01-01T00:00:01.000Z", "2024-01-01T00:00:01.000Z")
     assert at.may_reach(second.replace(microsecond=999), equal=True), "cut to milliseconds"
     assert not at.may_reach(second.replace(microsecond=2000), equal=True)
