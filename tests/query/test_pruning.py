@@ -177,7 +177,8 @@ def left_out(seed: int, rounds: int) -> int:
             continue
         places = occurrences(parse(f"select count(*) from gold.t where {where}"), [])
         asked = alternatives(places, ("gold", "t"), {("gold", "t"): schema}, whole)
-        kept = {add.path for add in pruner.kept(snapshot, asked)}
+        adds = pruner.kept(snapshot, asked)
+        kept = {add.path for add in adds} if adds is not None else set(files)
         assert hits <= kept, (seed, where, [files[path].stats for path in hits - kept])
         count += len(files) - len(kept)
     return count

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +21,8 @@ from lodestream.lake.layout import app_id, epoch_of, flow_folder, quarantine_nam
 from lodestream.model.chained import as_rows
 from lodestream.model.digest import position_digest
 from lodestream.model.steps import Aggregation, Ask, FlowPlan, ReadSource, ReadTable, RunQuery, Watermark
-from lodestream.model.table import WINDOW_END, WINDOW_START, Session, TableName, Window
+from lodestream.model.table import WINDOW_END, WINDOW_START, Session, Window
+from lodestream.operations.account import Report
 from lodestream.operations.completeness_check import COLUMNS, check_completeness
 from lodestream.operations.http_positions import positions_between
 from lodestream.operations.kafka_positions import offsets_between
@@ -54,43 +54,10 @@ if TYPE_CHECKING:
 
 KINDS = ("quarantine", "late", "duplicate", "dropped", "erased")
 _EXAMPLES = 5
+_LET_GO_ASIDE = "retention has taken entries of the quarantine: only positions are checked, not what was made of them"
 _NONE: I64 = np.empty(0, np.int64)
 _Key = tuple[int, tuple[object, ...]]
 """Start in microseconds, and the groups."""
-
-
-@dataclass
-class Report:
-    """What became of the input of one table.
-
-    Attributes:
-        table: its name.
-        input: number of input positions.
-        counts: positions by disposition: output, quarantine, late, duplicate, dropped, open; in a table of changes also
-            superseded and deleted.
-        problems: what breaks the law, in words with example positions; empty when it holds.
-        skipped: why the table cannot be proven (a `sql:` table has no positions), else None.
-        notes: what could not be looked at any more, and is taken as the table has it.
-    """
-
-    table: TableName
-    input: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    skipped: str | None = None
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether the law holds."""
-        return not self.problems
-
-    def to_json(self) -> dict[str, object]:
-        """The report as JSON values."""
-        return {
-            "table": str(self.table), "input": self.input, **self.counts, "reconciled": self.ok,
-            "problems": self.problems, "skipped": self.skipped, "notes": self.notes,
-        }  # fmt: skip
 
 
 def reconcile(root: str, lake: str | LakeFiles, plan: FlowPlan, resolve: Resolve = lambda settings: settings) -> Report:
@@ -111,7 +78,7 @@ class Check:
     def __init__(self, root: str, files: LakeFiles, plan: FlowPlan, resolve: Resolve) -> None:
         self.root, self.files, self.lake, self.plan, self.resolve = root, files, files.lake, plan, resolve
         self.vanished: list[tuple[str, int, int]] = []
-        self.let_go = self.let_go_above = 0
+        self.let_go = self.let_go_above = self.let_go_aside = 0
         self.name = plan.table.name
         self.report = Report(self.name)
         self.coder = Coder()
@@ -131,6 +98,9 @@ class Check:
         application = app_id(self.name, epoch)
         batch = last_batch(table, application)
         info = batch_info(self.files, path, batch, application)
+        self.let_go_aside = expired_above(
+            self.files.table(table_path(self.lake, quarantine_name(self.name))), self.name
+        )
         if self.plan.join is not None:
             return self.joined(table, batch, info)
         self.let_go = expired_rows(table, application)
@@ -148,7 +118,7 @@ class Check:
             self.compare(given, output, aside, self.waiting(epoch, info))
         else:
             self.compare(given, np.setdiff1d(given, together(aside)), aside)
-            if self.let_go or self.let_go_above:
+            if self.let_go or self.let_go_above or self.let_go_aside:
                 report.skipped = "retention has taken rows: only what was set aside is checked, not the windows"
                 return report
             _Windows(self, window, info).check(table, given, aside, notes)
@@ -161,7 +131,13 @@ class Check:
         report.input = len(found.given)
         self.compare(np.setdiff1d(found.given, np.union1d(found.waiting, found.lost)), found.paired, aside)
         report.counts["open"] = len(found.waiting)
-        self.problem("input position is neither in output nor in quarantine, and its time is over", found.lost)
+        if self.let_go_aside >= len(found.lost) > 0:
+            report.counts["expired"] = len(found.lost)
+        else:
+            self.problem("input position is neither in output nor in quarantine, and its time is over", found.lost)
+        if self.let_go_aside:
+            report.skipped = _LET_GO_ASIDE
+            return report
         report.problems += found.problems
         report.notes += found.notes
         return report
@@ -223,6 +199,9 @@ class Check:
         report.counts = {**report.counts, "output": len(held)}
         output = self.coder.encode(held.column("_source"), held.column("_position"))
         self.problem("position in the table was not taken in", np.setdiff1d(output, given[kept]))
+        if self.let_go_aside:
+            report.skipped = _LET_GO_ASIDE
+            return
         if not len(given[kept]):
             return
         if columns_needed(self.plan) is None:
@@ -354,7 +333,7 @@ class Check:
         self.problem("position waits and is settled", np.intersect1d(waiting, np.union1d(unique, away)))
         accounted = np.union1d(np.union1d(unique, away), waiting)
         lost, extra = np.setdiff1d(given, accounted), np.setdiff1d(accounted, given)
-        if len(lost) and len(lost) <= self.let_go:
+        if len(lost) and len(lost) <= self.let_go + self.let_go_aside:
             report.counts["expired"] = len(lost)
             lost = _NONE
         if len(extra) and len(extra) <= self.let_go_above:

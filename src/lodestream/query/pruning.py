@@ -30,8 +30,8 @@ class Pruner:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], dict[str, Bounds]] = {}
 
-    def kept(self, snapshot: Snapshot, alternatives: Sequence[Sequence[Condition]]) -> list[AddFile]:
-        """The files that may hold a row that meets all conditions of one of the alternatives, by path.
+    def kept(self, snapshot: Snapshot, alternatives: Sequence[Sequence[Condition]]) -> list[AddFile] | None:
+        """The files that may hold a row that meets all conditions of one of the alternatives, by path; None for all.
 
         Args:
             snapshot: a version of a table.
@@ -40,7 +40,7 @@ class Pruner:
         schema, files = snapshot.metadata.schema, snapshot.files
         tests = [[test for one in each if (test := _test(one, schema)) is not None] for each in alternatives]
         if not all(tests):
-            return sorted(files.values(), key=lambda add: add.path)
+            return None
         columns = {column.name: column for each in tests for column, _, _ in each}
         known = {name: self._bounds(snapshot, column) for name, column in columns.items()}
         adds = [
