@@ -16,7 +16,8 @@ from lodestream.lake.crash import install
 from lodestream.lake.layout import quarantine_name, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
-from lodestream.operations.reconcile import Report, reconcile
+from lodestream.operations.account import Report
+from lodestream.operations.reconcile import reconcile
 
 
 class Lab:

@@ -17,7 +17,8 @@ from lodestream.engines.embedded import state as state_module
 from lodestream.engines.embedded import store as store_module
 from lodestream.lake.actions import RemoveFile
 from lodestream.model.table import TableName
-from lodestream.operations.reconcile import Report, reconcile
+from lodestream.operations.account import Report
+from lodestream.operations.reconcile import reconcile
 from tests.engines.lakes import Lab
 
 ROWS = 4000

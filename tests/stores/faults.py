@@ -21,6 +21,7 @@ class Proxy:
         late_s: how long the late ones take; longer than the client waits.
         done: the faults that took place.
         drops: headers that are not passed on, in lower case.
+        answered: method, path and bytes of the body of each answer that was passed on.
     """
 
     def __init__(self, target: str, late_s: float) -> None:
@@ -28,6 +29,7 @@ class Proxy:
         self.fault: Callable[[str, str], str | None] = lambda method, path: None
         self.done: list[str] = []
         self.drops: tuple[str, ...] = ()
+        self.answered: list[tuple[str, str, int]] = []
         self.late: list[threading.Thread] = []
         proxy = self
 
@@ -77,6 +79,7 @@ class Proxy:
         elif fault == "written, then cut off":
             request.close_connection = True
             return
+        self.answered.append((request.command, request.path, len(answer)))
         self._answer(request, status, headers, answer)
 
     def _later(self, request: BaseHTTPRequestHandler, body: bytes) -> None:

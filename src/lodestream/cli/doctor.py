@@ -57,15 +57,15 @@ def _refilled(call: Call, app: App, findings: list[Finding]) -> list[Finding]:
     from lodestream.cli.table import begin_again, readers
     from lodestream.lake.layout import QUARANTINE_SUFFIX
     from lodestream.model.table import TableName
+    from lodestream.operations.lake_files import LakeFiles
     from lodestream.operations.refill import refusals
 
     lost = {one.check for one in findings if one.level == "error" and one.code in ("L301", "L401")}
     names = {TableName.parse(check.removesuffix(QUARANTINE_SUFFIX)) for check in lost}
     if not names or any(one.level == "error" and one.check == "declarations" for one in findings):
         return findings
-    refused = refusals(
-        names, app.flows, root=app.project.root, disk=app.disk, lake=app.lake, resolve=app.resolve
-    )  # fmt: skip
+    files = LakeFiles(app.lake, app.resolve(app.project.store), app.home)
+    refused = refusals(names, app.flows, root=app.project.root, disk=app.disk, files=files, resolve=app.resolve)
     again = sorted(names - set(refused))
     below = [one for one in app.flows if any(one in readers(app, name) for name in again)]
     if below:

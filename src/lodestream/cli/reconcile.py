@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from lodestream.cli.call import FAILED, Call, flow_named
-from lodestream.errors import ConfigError
 
 _FATES = ("output", "quarantine", "late", "duplicate", "dropped", "open")
 _OF_CHANGES = ("superseded", "deleted")
@@ -22,18 +21,17 @@ def reconcile(
     Reads sources and tables with other code than the engine's. Ends with 1 when a table does not add up.
     """
     from lodestream.cli.output import count
+    from lodestream.operations.lake_files import LakeFiles
     from lodestream.operations.reconcile import reconcile as prove
 
     app = call.app()
-    if app.home != app.lake:
-        fix = "copy the lake into a folder and name that with --lake"
-        raise ConfigError("reconcile reads lakes in folders only", lake=app.lake, fix=fix)
+    files = LakeFiles(app.lake, app.resolve(app.project.store), app.home)
     plans = [flow_named(app, text) for text in tables or []] or list(app.flows.values())
     reports = []
     for plan in plans:
         if not call.json:
             call.say(f"{plan.table.name} …")
-        reports.append(prove(app.project.root, app.lake, plan, app.resolve))
+        reports.append(prove(app.project.root, files, plan, app.resolve))
     good = all(report.ok for report in reports)
     if call.json:
         call.emit({"reconciled": good, "tables": [report.to_json() for report in reports]})

@@ -98,7 +98,8 @@ def _show_upkeep(call: Call, tables: list[TableStatus]) -> None:
         (one.table, count(one.files), count(m.small_files), "–" if m.checkpoint is None else m.checkpoint,
          count(m.log_entries), "for ever" if m.retention_s is None else span(m.retention_s),
          size(m.target_file_size) if m.compact else "off", ", ".join(m.z_order) or "–",
-         span(m.deleted_file_retention_s))
+         span(m.deleted_file_retention_s), "for ever" if m.quarantine_retention_s is None else
+         span(m.quarantine_retention_s))
         for one in tables if (m := one.maintenance) is not None
     ]  # fmt: skip
     if upkeep:
@@ -112,6 +113,7 @@ def _show_upkeep(call: Call, tables: list[TableStatus]) -> None:
             "file size",
             "z-order",
             "vacuum after",
+            "set aside",
         ]
         call.print("")
         call.table(columns, upkeep, right=set(columns[1:7]))

@@ -10,10 +10,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO
+from typing import IO, TypeAlias
 
 from lodestream.lake.disk import random_id, translated
 
+Fetch: TypeAlias = Callable[[str, IO[bytes]], None]
 _AT_ONCE = 8
 _STAY_S = 600.0
 """Whoever asked for a copy may be about to open it."""
@@ -29,16 +30,21 @@ class Copies:
         fetch: writes the content of a file, by its path in the store, into an open one. Raises FileNotFoundError.
     """
 
-    def __init__(self, folder: str, bytes_max: int, fetch: Callable[[str, IO[bytes]], None]) -> None:
+    def __init__(self, folder: str, bytes_max: int, fetch: Fetch) -> None:
         self._folder, self._bytes_max, self._fetch = folder, bytes_max, fetch
         self._lock = threading.Lock()
         self._unswept: int | None = None
 
-    def have(self, pairs: Sequence[tuple[str, str]]) -> None:
+    def has(self, copy: str) -> bool:
+        """Whether there is a copy; it then counts as used now."""
+        return _used(copy)
+
+    def have(self, pairs: Sequence[tuple[str, str]], fetch: Fetch | None = None) -> None:
         """Make the copies that are missing, several at once.
 
         Args:
             pairs: path in the store, and that of the copy.
+            fetch: instead of the one for whole files.
 
         Raises:
             FileNotFoundError: a file is not in the store.
@@ -47,19 +53,19 @@ class Copies:
         missing = [pair for pair in pairs if not _used(pair[1])]
         if len(missing) <= 1:
             for pair in missing:
-                self._copy(*pair)
+                self._copy(*pair, fetch or self._fetch)
             return
         with ThreadPoolExecutor(min(_AT_ONCE, len(missing)), thread_name_prefix="copies") as pool:
-            for done in [pool.submit(self._copy, *pair) for pair in missing]:
+            for done in [pool.submit(self._copy, *pair, fetch or self._fetch) for pair in missing]:
                 done.result()
 
-    def _copy(self, source: str, target: str) -> None:
+    def _copy(self, source: str, target: str, fetch: Fetch) -> None:
         unfinished = f"{target}.{random_id()}"
         with translated(target):
             os.makedirs(os.path.dirname(target), exist_ok=True)
             try:
                 with open(unfinished, "xb") as file:
-                    self._fetch(source, file)
+                    fetch(source, file)
                 os.replace(unfinished, target)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
@@ -67,7 +73,7 @@ class Copies:
                 raise
             made = os.stat(target)
         with self._lock:
-            self._unswept = None if self._unswept is None else self._unswept + made.st_size
+            self._unswept = None if self._unswept is None else self._unswept + _taken(made)
             if self._unswept is None or self._unswept > self._bytes_max // _SWEEP_SHARE:
                 self._unswept = 0
                 self._sweep(made.st_mtime)
@@ -92,6 +98,11 @@ def _used(path: str) -> bool:
     return True
 
 
+def _taken(stat: os.stat_result) -> int:
+    """Bytes that a file takes on the disk; one may have holes."""
+    return stat.st_blocks * 512
+
+
 def _files(folder: str) -> Iterator[tuple[float, int, str]]:
     """When each copy was used last, its size and its path; unfinished ones too."""
     for where, _, names in os.walk(folder):
@@ -100,4 +111,4 @@ def _files(folder: str) -> Iterator[tuple[float, int, str]]:
                 path = os.path.join(where, name)
                 with contextlib.suppress(FileNotFoundError):
                     stat = os.stat(path)
-                    yield stat.st_mtime, stat.st_size, path
+                    yield stat.st_mtime, _taken(stat), path

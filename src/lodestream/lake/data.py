@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -109,15 +109,25 @@ def parquet_bytes(rows: pa.Table, encodings: Mapping[str, str]) -> pa.Buffer:
     return sink.getvalue()
 
 
-def local_paths(disk: Disk, root: str, adds: Iterable[AddFile]) -> Sequence[str]:
+def local_paths(
+    disk: Disk, root: str, adds: Iterable[AddFile], columns: Collection[str] | None = None
+) -> Sequence[str]:
     """Where files of the table at `root`, or copies of them, are on this machine, in the order of `adds`.
+
+    Args:
+        disk: where the table is.
+        root: folder of the table.
+        adds: the files.
+        columns: whoever reads them needs no others; None for all.
 
     Raises:
         CorruptionError: one is missing, which only a disk that makes copies finds out.
         TransientError: the disk cannot give them now.
     """
     try:
-        return disk.copies([os.path.join(root, add.file) for add in adds])
+        if columns is None:
+            return disk.copies([os.path.join(root, add.file) for add in adds])
+        return disk.excerpts([(os.path.join(root, add.file), add.size) for add in adds], columns)
     except FileNotFoundError as error:
         raise CorruptionError("data file is missing", path=str(error.filename), fix=_MISSING) from error
 

@@ -8,7 +8,8 @@ import errno
 import fcntl
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from lodestream.errors import ConfigError, TransientError
@@ -22,6 +23,21 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 _NO_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_EXCLUSIVE_RENAMES = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file as a listing tells of it.
+
+    Attributes:
+        path: relative to the folder that was listed.
+        bytes: its size.
+        modified_ms: when it was written, milliseconds since 1970 by the store's clock.
+    """
+
+    path: str
+    bytes: int
+    modified_ms: int
 
 
 class Disk(Protocol):
@@ -72,6 +88,9 @@ class Disk(Protocol):
     def list(self, path: str) -> list[str]:
         """Names in the folder, unordered; empty when there is no folder."""
 
+    def walk(self, path: str, *, deep: bool = True) -> Iterator[Stored]:
+        """Every file in the folder, and of the folders below when `deep`; in no order, none when there is no folder."""
+
     def size(self, path: str) -> int:
         """Bytes in the file."""
 
@@ -85,6 +104,12 @@ class Disk(Protocol):
         """Paths on this machine of files that never change, for libraries that read files.
 
         These are the files themselves, or copies that stay for ten minutes at least. Raises FileNotFoundError.
+        """
+
+    def excerpts(self, files: Sequence[tuple[str, int]], columns: Collection[str]) -> Sequence[str]:
+        """The same for Parquet files, by path and bytes, of which only these columns are read.
+
+        Footers and indexes are there, so rows can be counted; what stands in the place of other columns is no data.
         """
 
     def beside(self, path: str) -> str:
@@ -181,6 +206,17 @@ class LocalDisk:
             except FileNotFoundError:
                 return []
 
+    def walk(self, path: str, *, deep: bool = True) -> Iterator[Stored]:
+        """See `Disk.walk`; what goes away meanwhile is left out."""
+        for folder, folders, names in os.walk(path):
+            if not deep:
+                folders.clear()
+            for name in names:
+                full = os.path.join(folder, name)
+                with contextlib.suppress(FileNotFoundError), translated(full):
+                    stat = os.stat(full)
+                    yield Stored(os.path.relpath(full, path), stat.st_size, stat.st_mtime_ns // 1_000_000)
+
     def size(self, path: str) -> int:
         """See `Disk.size`."""
         with translated(path):
@@ -198,6 +234,10 @@ class LocalDisk:
     def copies(self, paths: Sequence[str]) -> Sequence[str]:
         """See `Disk.copies`: the files themselves; who reads them finds out which are missing."""
         return list(paths)
+
+    def excerpts(self, files: Sequence[tuple[str, int]], columns: Collection[str]) -> Sequence[str]:
+        """See `Disk.excerpts`: the files themselves."""
+        return [path for path, _ in files]
 
     def beside(self, path: str) -> str:
         """See `Disk.beside`."""

@@ -10,22 +10,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from lodestream.errors import ConfigError, LodestreamError, MissingDriverError, TransientError
 from lodestream.lake.copies import Copies
-from lodestream.lake.disk import Data
+from lodestream.lake.disk import Data, Stored
+from lodestream.lake.excerpts import write_excerpt
 from lodestream.project.lakes import StoreSettings, parts_of
 from lodestream.project.values import parse_duration
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import AzureConfig, ObjectStore, S3Config
 
 _TRIES = 5
+_WHOLE_BYTES = 1 << 20
+"""A file up to this size is fetched whole: one request is worth as much as the bytes of so many."""
 _STATUS = re.compile(r"status code: (\d{3})")
 _QUERY = re.compile(r"\?[^\s\"']*")
 _PASSING = (408, 409, 425, 429)
@@ -151,6 +156,21 @@ class ObjectDisk:
         names = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
         return [os.path.basename(name) for name in names if name != key]
 
+    def walk(self, path: str, *, deep: bool = True) -> Iterator[Stored]:
+        """See `Disk.walk`; a thousand files or more a request."""
+        key = self._key(path)
+        start = len(key) + 1 if key else 0
+        with _translated(path):
+            if deep:
+                pages: Iterable[Sequence[ObjectMeta]] = self._calls.list(self._store, f"{key}/" if key else None)
+            else:
+                pages = [self._calls.list_with_delimiter(self._store, key or None)["objects"]]
+            for page in pages:
+                for one in page:
+                    if one["path"] != key:
+                        written = int(one["last_modified"].timestamp()) * 1000
+                        yield Stored(one["path"][start:], int(one["size"]), written)
+
     def size(self, path: str) -> int:
         """See `Disk.size`."""
         with _translated(path):
@@ -176,6 +196,27 @@ class ObjectDisk:
         pairs = [(path, self.beside(path)) for path in paths]
         self._copies.have(pairs)
         return [copy for _, copy in pairs]
+
+    def excerpts(self, files: Sequence[tuple[str, int]], columns: Collection[str]) -> Sequence[str]:
+        """See `Disk.excerpts`: of small files whole copies, of others what the columns take, fetched by ranges."""
+        told = hashlib.blake2b("\0".join(sorted(columns)).encode(), digest_size=8).hexdigest()
+        sizes = dict(files)
+        paths, whole, parts = [], [], []
+        for path, size in files:
+            copy = self.beside(path)
+            if size <= _WHOLE_BYTES or self._copies.has(copy):
+                whole.append((path, copy))
+            else:
+                copy = f"{copy}.{told}"
+                parts.append((path, copy))
+            paths.append(copy)
+
+        def fetch(path: str, file: IO[bytes]) -> None:
+            write_excerpt(file, sizes[path], columns, lambda start, end: self._range(path, start, end))
+
+        self._copies.have(whole)
+        self._copies.have(parts, fetch)
+        return paths
 
     def beside(self, path: str) -> str:
         """See `Disk.beside`."""
@@ -204,6 +245,10 @@ class ObjectDisk:
         with _translated(path):
             for piece in self._calls.get(self._store, self._key(path)):
                 file.write(piece)
+
+    def _range(self, path: str, start: int, end: int) -> bytes:
+        with _translated(path):
+            return self._calls.get_range(self._store, self._key(path), start=start, end=end).to_bytes()
 
     def _key(self, path: str) -> str:
         if not path.startswith(self._root):
@@ -255,6 +300,15 @@ def open_object_disk(lake: str, settings: StoreSettings, home: str) -> ObjectDis
 def _opened_once(lake: str, settings: StoreSettings, home: str) -> ObjectDisk:
     """The disk in a process that it was sent to, with the connections that it has there."""
     return open_object_disk(lake, settings, home)
+
+
+def delta_options(lake: str, settings: StoreSettings) -> dict[str, str]:
+    """The same settings in the words of delta-rs: its `storage_options` for a lake in an object store."""
+    parts = parts_of(lake) or {}
+    named = _given(_s3(settings)) if "bucket" in parts else _given(_azure(settings, parts))
+    prefix = "aws_" if "bucket" in parts else "azure_storage_"
+    told = {prefix + name: str(value).lower() if isinstance(value, bool) else value for name, value in named.items()}
+    return told | {"allow_http": str((settings.endpoint or "").startswith("http://")).lower()}
 
 
 def _s3(settings: StoreSettings) -> dict[str, Any]:

@@ -32,6 +32,11 @@ def kept_from_us(table: DeltaTable, name: TableName) -> int | None:
     return None if reached is None else (reached + 1) * 1000
 
 
+def later_us(*bounds: int | None) -> int | None:
+    """The latest of times from which on something is whole; None when nothing has left."""
+    return max((bound for bound in bounds if bound is not None), default=None)
+
+
 def expired(files: Iterable[AddFile], partition_columns: Iterable[str], *, before_ms: int) -> list[AddFile]:
     """Files all of whose rows are past retention, oldest first; never one of open windows.
 

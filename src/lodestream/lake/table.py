@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -291,9 +291,9 @@ class DeltaTable:
         """Where the file is on the disk."""
         return os.path.join(self.path, add.file)
 
-    def local_paths(self, adds: Iterable[AddFile]) -> Sequence[str]:
-        """Where the files, or copies of them, are on this machine. Raises CorruptionError when one is missing."""
-        return local_paths(self.disk, self.path, adds)
+    def local_paths(self, adds: Iterable[AddFile], columns: Collection[str] | None = None) -> Sequence[str]:
+        """Where the files, or copies with at least these columns, are on this machine; see `data.local_paths`."""
+        return local_paths(self.disk, self.path, adds, columns)
 
     def files(self) -> list[AddFile]:
         """Live files of the newest known version, by path."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from lodestream.errors import ConfigError, CorruptionError
 from lodestream.lake.crash import point
-from lodestream.lake.disk import Disk
+from lodestream.lake.disk import Disk, Stored
 from lodestream.lake.log import Snapshot
 from lodestream.lake.paths import decode_path
 from lodestream.lake.table import DeltaTable
@@ -61,15 +61,12 @@ def unneeded(
     live = {add.file for add in snapshot.files.values()}
     removed = _removed(snapshot, table.path)
     found = []
-    for file in data_files(table.disk, table.path):
-        if file in live or file in needed or _in_flight(file, batch):
+    for one in stored_files(table.disk, table.path):
+        if one.path in live or one.path in needed or _in_flight(one.path, batch):
             continue
-        path = os.path.join(table.path, file)
-        with contextlib.suppress(FileNotFoundError):
-            since = removed[file] if file in removed else table.disk.modified_ms(path)
-            if since < now_ms - keep_ms:
-                why: Literal["removed", "orphan"] = "removed" if file in removed else "orphan"
-                found.append(Unneeded(file, table.disk.size(path), why))
+        if removed.get(one.path, one.modified_ms) < now_ms - keep_ms:
+            why: Literal["removed", "orphan"] = "removed" if one.path in removed else "orphan"
+            found.append(Unneeded(one.path, one.bytes, why))
     return sorted(found, key=lambda one: one.file)
 
 
@@ -94,16 +91,27 @@ def vacuum(table: DeltaTable, files: list[Unneeded], stopping: Callable[[], bool
     return deleted
 
 
-def data_files(disk: Disk, root: str, folder: str = "") -> Iterator[str]:
+def data_files(disk: Disk, root: str) -> Iterator[str]:
     """Paths, relative to the table, of every data file in its folder; names with a leading `_` or `.` are others'."""
-    for name in sorted(disk.list(os.path.join(root, folder))):
-        if name.startswith(("_", ".")):
-            continue
-        relative = os.path.join(folder, name) if folder else name
-        if name.endswith(".parquet"):
-            yield relative
-        elif "=" in name:
-            yield from data_files(disk, root, relative)
+    return (one.path for one in stored_files(disk, root))
+
+
+def stored_files(disk: Disk, root: str) -> Iterator[Stored]:
+    """The same with size and time; the log, which may be long, is not listed."""
+    folders = [name for name in sorted(disk.list(root)) if "=" in name]
+    for one in disk.walk(root, deep=False):
+        if _is_data(one.path):
+            yield one
+    for folder in folders:
+        for one in disk.walk(os.path.join(root, folder)):
+            if _is_data(path := os.path.join(folder, one.path)):
+                yield Stored(path, one.bytes, one.modified_ms)
+
+
+def _is_data(path: str) -> bool:
+    *folders, name = path.split(os.sep)
+    hidden = any(part.startswith(("_", ".")) for part in (*folders, name))
+    return name.endswith(".parquet") and not hidden and all("=" in folder for folder in folders)
 
 
 def _removed(snapshot: Snapshot, where: str) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -29,6 +29,8 @@ class MaintenancePolicy:
         target_file_size: bytes from which a file is left alone.
         z_order: columns along whose Z-curve the rows of compacted files lie.
         deleted_file_retention_us: how long a file that no version has any more stays, microseconds.
+        quarantine_retention_us: how long entries of the quarantine stay; None for as long as the table's rows, or its
+            layer's where those stay for ever, `FOREVER` for ever.
     """
 
     checkpoint_interval: int = 100
@@ -37,6 +39,7 @@ class MaintenancePolicy:
     target_file_size: int = 64 << 20
     z_order: tuple[str, ...] = ()
     deleted_file_retention_us: int = 7 * _DAY_US
+    quarantine_retention_us: int | None = None
 
 
 def retention_us(layer: str, declared_us: int | None, *, changing: bool) -> int | None:
@@ -50,6 +53,25 @@ def retention_us(layer: str, declared_us: int | None, *, changing: bool) -> int 
     if declared_us is None:
         return None if changing else RETENTION_US.get(layer)
     return None if declared_us == FOREVER else declared_us
+
+
+def quarantine_retention_us(
+    layer: str, rows_us: int | None, policy: MaintenancePolicy, read_us: Iterable[int | None]
+) -> int | None:
+    """How long entries of a table's quarantine are kept, microseconds since they were committed; None for ever.
+
+    An entry says why a row of a table above is not in this one, so it stays for as long as that row may.
+
+    Args:
+        layer: the table's layer.
+        rows_us: what is declared of its own rows, as `retention_us` takes it.
+        policy: how it is maintained.
+        read_us: how long the tables that it reads as streams keep their rows; None for ever.
+    """
+    declared_us = rows_us if policy.quarantine_retention_us is None else policy.quarantine_retention_us
+    own_us = RETENTION_US.get(layer) if declared_us is None else declared_us
+    kept = [None if own_us == FOREVER else own_us, *read_us]
+    return None if None in kept else max(one for one in kept if one is not None)
 
 
 def can_order(kind: DataType) -> bool:

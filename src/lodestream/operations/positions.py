@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
-from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 
 from lodestream.errors import CorruptionError
-from lodestream.lake.layout import ERASURE_PROPERTY, RENAMED_PROPERTY, flow_folder, present_app_id
+from lodestream.lake.layout import ERASURE_PROPERTY, RENAMED_PROPERTY, flow_folder, present_app_id, table_path
 from lodestream.model.table import TableName
+from lodestream.operations.lake_files import LakeFiles
 
 I64 = npt.NDArray[np.int64]
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -63,28 +62,16 @@ class Coder:
         return name, above << _CODE_SHIFT | key & _PLACE
 
 
-def open_table(path: str, version: int | None = None) -> DeltaTable | None:
-    """The Delta table at `path` as delta-rs sees it, or None."""
-    try:
-        return DeltaTable(path, version=version)
-    except TableNotFoundError:
-        return None
-
-
-def read_columns(table: DeltaTable, columns: Iterable[str]) -> pa.Table:
+def read_columns(files: LakeFiles, table: DeltaTable, columns: Iterable[str]) -> pa.Table:
     """Columns of all live rows, read file by file; partition columns come from the log, for files lack them."""
     wanted = list(columns)
     parts = []
     adds = pa.table(table.get_add_actions(flatten=True))
     values = {c: adds.column(f"partition.{c}") for c in wanted if f"partition.{c}" in adds.column_names}
     for i, uri in enumerate(table.file_uris()):
-        path = unquote(uri.removeprefix("file://"))
-        path = path if os.path.exists(path) else uri.removeprefix("file://")
-        if not os.path.exists(path):
-            raise CorruptionError("data file is missing; lodestream doctor names what to do", path=path)
-        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
+        with files.parquet(uri) as file:
             have = [c for c in wanted if c in file.schema_arrow.names]
-            part = file.read(columns=have)
+            part = _plain(file.read(columns=have))
         for column, by_file in values.items():
             part = part.append_column(column, pa.repeat(by_file[i], len(part)))
         parts.append(part)
@@ -92,6 +79,13 @@ def read_columns(table: DeltaTable, columns: Iterable[str]) -> pa.Table:
         kinds = {f.name: pa.field(f.name, pa.string()) for f in pa.schema([(c, pa.string()) for c in wanted])}
         return pa.schema(list(kinds.values())).empty_table()
     return pa.concat_tables(parts, promote_options="permissive").select(wanted)
+
+
+def _plain(rows: pa.Table) -> pa.Table:
+    """Without views, which delta-rs writes where it rewrites files: files of both kinds go together then."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    fields = [field.with_type(plain.get(field.type, field.type)) for field in rows.schema]
+    return rows.cast(pa.schema(fields)) if any(field.type in plain for field in rows.schema) else rows
 
 
 def expired_rows(table: DeltaTable, application: str) -> int:
@@ -104,17 +98,19 @@ def expired_above(table: DeltaTable | None, name: TableName) -> int:
     return 0 if table is None else expired_rows(table, present_app_id(name, table.metadata().configuration))
 
 
-def read_upto(path: str, name: TableName, table: DeltaTable, columns: Iterable[str]) -> pa.Table:
-    """The rows that the table `name` at `path` had at the version of `table`, but for those that were erased since.
+def read_upto(files: LakeFiles, name: TableName, table: DeltaTable, columns: Iterable[str]) -> pa.Table:
+    """The rows that the table `name` had at the version of `table`, but for those that were erased since.
 
     Where rows were erased, files of older versions may be gone; the batch that brought a row then says if it was there.
     """
-    newest, wanted = DeltaTable(path), list(columns)
+    newest, wanted = files.table(table_path(files.lake, name)), list(columns)
+    if newest is None:
+        raise CorruptionError("table was deleted while it was read", table=str(name))
     configuration = newest.metadata().configuration
     if not {ERASURE_PROPERTY, RENAMED_PROPERTY} & set(configuration) or newest.version() == table.version():
-        return read_columns(table, wanted)
+        return read_columns(files, table, wanted)
     last = last_batch(table, present_app_id(name, configuration))
-    rows = read_columns(newest, list(dict.fromkeys([*wanted, "_batch"])))
+    rows = read_columns(files, newest, list(dict.fromkeys([*wanted, "_batch"])))
     if not len(rows):
         return rows.select(wanted)
     return rows.filter(pc.less_equal(rows.column("_batch").cast(pa.int64()), last)).select(wanted)
@@ -125,12 +121,13 @@ def last_batch(table: DeltaTable, app_id: str) -> int:
     return table.transaction_version(app_id) or 0
 
 
-def batch_info(path: str, batch: int, app_id: str) -> Mapping[str, object]:
+def batch_info(files: LakeFiles, path: str, batch: int, app_id: str) -> Mapping[str, object]:
     """The commitInfo of the flow's commit of `batch`; empty when the log no longer has it."""
     folder = os.path.join(path, "_delta_log")
-    for name in sorted((n for n in os.listdir(folder) if n.endswith(".json") and n[:20].isdigit()), reverse=True):
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
-            actions = [json.loads(line) for line in file if line.strip()]
+    names = (name for name in files.names(folder) if name.endswith(".json") and name[:20].isdigit())
+    for name in sorted(names, reverse=True):
+        lines = files.read(os.path.join(folder, name)).split(b"\n")
+        actions = [json.loads(line) for line in lines if line.strip()]
         if any(a.get("txn", {}).get("appId") == app_id and a["txn"]["version"] == batch for a in actions):
             info: dict[str, object] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
             told = json.loads(str(info.get("userMetadata") or "{}"))  # of a commit that Spark made
@@ -155,16 +152,14 @@ class Consumed:
         self.start, self.end = min(self.start, start), max(self.end, end)
 
 
-def consumed_ranges(lake: str, table: TableName, epoch: int, batch: int) -> dict[str, Consumed]:
+def consumed_ranges(files: LakeFiles, table: TableName, epoch: int, batch: int) -> dict[str, Consumed]:
     """Per source unit, what the flow has read by `batch`, from its plan files."""
-    folder = os.path.join(flow_folder(lake, table), str(epoch), "plans")
+    folder = os.path.join(flow_folder(files.lake, table), str(epoch), "plans")
     found: dict[str, Consumed] = {}
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    for name in names:
+    for name in files.names(folder):
         if name.endswith(".json") and name[:20].isdigit() and int(name[:20]) <= batch:
             try:
-                with open(os.path.join(folder, name), encoding="utf-8") as file:
-                    ranges = json.load(file)["ranges"]
+                ranges = json.loads(files.read(os.path.join(folder, name)))["ranges"]
             except FileNotFoundError:  # folded since the folder was listed
                 continue
             for one in ranges:
@@ -172,9 +167,8 @@ def consumed_ranges(lake: str, table: TableName, epoch: int, batch: int) -> dict
                 found[one["unit"]].topic_id = one["facts"].get("topic_id")
                 if one["facts"].get("gap"):
                     found[one["unit"]].gaps.append((one["start"], one["end"]))
-    if os.path.exists(folded := os.path.join(folder, "folded.json")):
-        with open(folded, encoding="utf-8") as file:
-            old = json.load(file)
+    with contextlib.suppress(FileNotFoundError):
+        old = json.loads(files.read(os.path.join(folder, "folded.json")))
         for unit, end in old["ends"].items():
             start = old.get("starts", {}).get(unit, 0)
             found.setdefault(unit, Consumed(start, end)).take(start, end)

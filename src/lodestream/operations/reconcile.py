@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,10 +21,12 @@ from lodestream.lake.layout import app_id, epoch_of, flow_folder, quarantine_nam
 from lodestream.model.chained import as_rows
 from lodestream.model.digest import position_digest
 from lodestream.model.steps import Aggregation, Ask, FlowPlan, ReadSource, ReadTable, RunQuery, Watermark
-from lodestream.model.table import WINDOW_END, WINDOW_START, Session, TableName, Window
+from lodestream.model.table import WINDOW_END, WINDOW_START, Session, Window
+from lodestream.operations.account import Report
 from lodestream.operations.completeness_check import COLUMNS, check_completeness
 from lodestream.operations.http_positions import positions_between
 from lodestream.operations.kafka_positions import offsets_between
+from lodestream.operations.lake_files import LakeFiles
 from lodestream.operations.positions import (
     I64,
     Coder,
@@ -38,7 +39,6 @@ from lodestream.operations.positions import (
     last_batch,
     line_starts,
     multiline_rows,
-    open_table,
     read_columns,
     read_upto,
     repeated,
@@ -54,64 +54,31 @@ if TYPE_CHECKING:
 
 KINDS = ("quarantine", "late", "duplicate", "dropped", "erased")
 _EXAMPLES = 5
+_LET_GO_ASIDE = "retention has taken entries of the quarantine: only positions are checked, not what was made of them"
 _NONE: I64 = np.empty(0, np.int64)
 _Key = tuple[int, tuple[object, ...]]
 """Start in microseconds, and the groups."""
 
 
-@dataclass
-class Report:
-    """What became of the input of one table.
-
-    Attributes:
-        table: its name.
-        input: number of input positions.
-        counts: positions by disposition: output, quarantine, late, duplicate, dropped, open; in a table of changes also
-            superseded and deleted.
-        problems: what breaks the law, in words with example positions; empty when it holds.
-        skipped: why the table cannot be proven (a `sql:` table has no positions), else None.
-        notes: what could not be looked at any more, and is taken as the table has it.
-    """
-
-    table: TableName
-    input: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    skipped: str | None = None
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether the law holds."""
-        return not self.problems
-
-    def to_json(self) -> dict[str, object]:
-        """The report as JSON values."""
-        return {
-            "table": str(self.table), "input": self.input, **self.counts, "reconciled": self.ok,
-            "problems": self.problems, "skipped": self.skipped, "notes": self.notes,
-        }  # fmt: skip
-
-
-def reconcile(root: str, lake: str, plan: FlowPlan, resolve: Resolve = lambda settings: settings) -> Report:
+def reconcile(root: str, lake: str | LakeFiles, plan: FlowPlan, resolve: Resolve = lambda settings: settings) -> Report:
     """Check one table.
 
     Args:
         root: project folder, which source paths are relative to.
-        lake: root folder of the lake.
+        lake: root folder of the lake; its files where it is in an object store.
         plan: the table's flow.
         resolve: puts values in the place of references in a source's settings.
     """
-    return Check(root, lake, plan, resolve).run()
+    return Check(root, lake if isinstance(lake, LakeFiles) else LakeFiles(lake), plan, resolve).run()
 
 
 class Check:
     """One table under examination."""
 
-    def __init__(self, root: str, lake: str, plan: FlowPlan, resolve: Resolve) -> None:
-        self.root, self.lake, self.plan, self.resolve = root, lake, plan, resolve
+    def __init__(self, root: str, files: LakeFiles, plan: FlowPlan, resolve: Resolve) -> None:
+        self.root, self.files, self.lake, self.plan, self.resolve = root, files, files.lake, plan, resolve
         self.vanished: list[tuple[str, int, int]] = []
-        self.let_go = self.let_go_above = 0
+        self.let_go = self.let_go_above = self.let_go_aside = 0
         self.name = plan.table.name
         self.report = Report(self.name)
         self.coder = Coder()
@@ -123,14 +90,17 @@ class Check:
             report.skipped = "a query's rows have no positions; it is refreshed from its inputs as a whole"
             return report
         path = table_path(self.lake, self.name)
-        table = open_table(path)
+        table = self.files.table(path)
         if table is None:
             report.skipped = "not in the lake yet"
             return report
         epoch = epoch_of(table.metadata().configuration)
         application = app_id(self.name, epoch)
         batch = last_batch(table, application)
-        info = batch_info(path, batch, application)
+        info = batch_info(self.files, path, batch, application)
+        self.let_go_aside = expired_above(
+            self.files.table(table_path(self.lake, quarantine_name(self.name))), self.name
+        )
         if self.plan.join is not None:
             return self.joined(table, batch, info)
         self.let_go = expired_rows(table, application)
@@ -143,12 +113,12 @@ class Check:
         if self.plan.table.changes is not None:
             self.compare_changes(table, given, aside)
         elif window is None:
-            rows = read_columns(table, ("_source", "_position"))
+            rows = read_columns(self.files, table, ("_source", "_position"))
             output = self.coder.encode(rows.column("_source"), rows.column("_position"))
             self.compare(given, output, aside, self.waiting(epoch, info))
         else:
             self.compare(given, np.setdiff1d(given, together(aside)), aside)
-            if self.let_go or self.let_go_above:
+            if self.let_go or self.let_go_above or self.let_go_aside:
                 report.skipped = "retention has taken rows: only what was set aside is checked, not the windows"
                 return report
             _Windows(self, window, info).check(table, given, aside, notes)
@@ -157,11 +127,17 @@ class Check:
     def joined(self, table: DeltaTable, batch: int, info: Mapping[str, object]) -> Report:
         """The rows of both streams of a join."""
         report, (aside, _) = self.report, self.set_aside(batch)
-        found = check_join(self.lake, self.plan, table, info, self.coder, aside)
+        found = check_join(self.files, self.plan, table, info, self.coder, aside)
         report.input = len(found.given)
         self.compare(np.setdiff1d(found.given, np.union1d(found.waiting, found.lost)), found.paired, aside)
         report.counts["open"] = len(found.waiting)
-        self.problem("input position is neither in output nor in quarantine, and its time is over", found.lost)
+        if self.let_go_aside >= len(found.lost) > 0:
+            report.counts["expired"] = len(found.lost)
+        else:
+            self.problem("input position is neither in output nor in quarantine, and its time is over", found.lost)
+        if self.let_go_aside:
+            report.skipped = _LET_GO_ASIDE
+            return report
         report.problems += found.problems
         report.notes += found.notes
         return report
@@ -171,18 +147,18 @@ class Check:
         if not any(isinstance(step, Ask) for step in self.plan.steps) or "state" not in info:
             return np.empty(0, np.int64)
         folder = os.path.join(flow_folder(self.lake, self.name), str(epoch), "state")
-        rows = waiting_positions(folder, str(info["state"]))
+        rows = waiting_positions(folder, str(info["state"]), self.files.read)
         return self.coder.encode(rows.column("_source"), rows.column("_position"))
 
     def input_positions(self, epoch: int, batch: int, info: Mapping[str, object]) -> I64:
         """Every position that the flow has read by `batch`."""
         first = self.plan.steps[0]
         if isinstance(first, ReadSource):
-            return self.source_positions(first, consumed_ranges(self.lake, self.name, epoch, batch))
+            return self.source_positions(first, consumed_ranges(self.files, self.name, epoch, batch))
         assert self.plan.upstream
         upto = int(str(info.get("upto", -1)))
         path = table_path(self.lake, self.plan.upstream)
-        upstream = open_table(path, upto if upto >= 0 else None)
+        upstream = self.files.table(path, upto if upto >= 0 else None)
         self.let_go_above = expired_above(upstream, self.plan.upstream)
         if upstream is None or upto < 0:
             empty = pa.schema([("_source", pa.string()), ("_position", pa.int64())])
@@ -193,12 +169,12 @@ class Check:
             groups = {named.text.strip() for named in self.plan.table.group_by} & have
             columns = dict.fromkeys([WINDOW_START, WINDOW_END, *first.windows, *sorted(groups)])
             self.upstream = as_rows(
-                read_upto(path, self.plan.upstream, upstream, columns), self.plan.upstream, first.windows
+                read_upto(self.files, self.plan.upstream, upstream, columns), self.plan.upstream, first.windows
             )
             return self.coder.encode(self.upstream.column("_source"), self.upstream.column("_position"))
         groups = {named.text.strip() for named in self.plan.table.group_by} & have
         self.upstream = read_upto(
-            path,
+            self.files,
             self.plan.upstream,
             upstream,
             list(dict.fromkeys(["_source", "_position", *self.event_columns(), *sorted(groups), *self.deciding()])),
@@ -219,10 +195,13 @@ class Check:
         """The table against the changes that were not set aside: each is output, superseded or a deletion."""
         report, kept = self.report, ~np.isin(given, together(aside))
         self.compare(given, given[kept], aside)
-        held = read_columns(table, columns_held(self.plan))
+        held = read_columns(self.files, table, columns_held(self.plan))
         report.counts = {**report.counts, "output": len(held)}
         output = self.coder.encode(held.column("_source"), held.column("_position"))
         self.problem("position in the table was not taken in", np.setdiff1d(output, given[kept]))
+        if self.let_go_aside:
+            report.skipped = _LET_GO_ASIDE
+            return
         if not len(given[kept]):
             return
         if columns_needed(self.plan) is None:
@@ -297,7 +276,7 @@ class Check:
 
     def posted(self, unit: str, consumed: Consumed) -> I64:
         """Sequence numbers of an HTTP stream."""
-        folder = log_folder(self.lake, unit.removeprefix("http/"))
+        folder = log_folder(self.files.home, unit.removeprefix("http/"))
         found, low = positions_between(folder, consumed.start, consumed.end)
         if low > consumed.start:
             self.vanished.append((unit, consumed.start, min(low, consumed.end)))
@@ -317,10 +296,10 @@ class Check:
 
     def set_aside(self, batch: int) -> tuple[dict[str, I64], pa.Table]:
         """Open quarantine entries by kind, and the notes on windows that a row missed."""
-        table = open_table(table_path(self.lake, quarantine_name(self.name)))
+        table = self.files.table(table_path(self.lake, quarantine_name(self.name)))
         empty: dict[str, I64] = {kind: np.empty(0, np.int64) for kind in KINDS}
         columns = ("_source", "_position", "_batch", "kind", "detail")
-        rows = read_columns(table, columns) if table is not None else None
+        rows = read_columns(self.files, table, columns) if table is not None else None
         if rows is None or not len(rows):
             return empty, pa.table({"key": pa.array([], pa.int64()), "detail": pa.array([], pa.string())})
         keys = self.coder.encode(rows.column("_source"), rows.column("_position"))
@@ -354,7 +333,7 @@ class Check:
         self.problem("position waits and is settled", np.intersect1d(waiting, np.union1d(unique, away)))
         accounted = np.union1d(np.union1d(unique, away), waiting)
         lost, extra = np.setdiff1d(given, accounted), np.setdiff1d(accounted, given)
-        if len(lost) and len(lost) <= self.let_go:
+        if len(lost) and len(lost) <= self.let_go + self.let_go_aside:
             report.counts["expired"] = len(lost)
             lost = _NONE
         if len(extra) and len(extra) <= self.let_go_above:
@@ -384,12 +363,12 @@ class _Windows:
             report.skipped = "the event time is made in this flow: only what was set aside is checked, not the windows"
             return
         if self.step.completeness:
-            report.problems += check_completeness(read_columns(table, COLUMNS), self.watermark_us)
+            report.problems += check_completeness(read_columns(self.check_.files, table, COLUMNS), self.watermark_us)
         groups = self.group_columns(table, upstream)
         if isinstance(self.step.window, Session):
             self._check_sessions(table, groups, columns[0], ~np.isin(given, together(aside)))
             return
-        rows = read_columns(table, ("window_start", "_rows", "_digest", *groups))
+        rows = read_columns(self.check_.files, table, ("window_start", "_rows", "_digest", *groups))
         kept = ~np.isin(given, together(aside))
         left = upstream.filter(pa.array(kept))
         labels = list(zip(*(left.column(column).to_pylist() for column in groups.values()), strict=True))
@@ -407,7 +386,7 @@ class _Windows:
         events: dict[tuple[object, ...], list[tuple[int, int]]] = {}
         for label, *pair in zip(_labels(left, groups.values()), times, hashes, strict=True):
             events.setdefault(label, []).append((pair[0], pair[1]))
-        rows = read_columns(table, (WINDOW_START, WINDOW_END, "_rows", "_digest", *groups))
+        rows = read_columns(self.check_.files, table, (WINDOW_START, WINDOW_END, "_rows", "_digest", *groups))
         bounds = [rows.column(name).cast(pa.int64()).to_pylist() for name in (WINDOW_START, WINDOW_END)]
         stored: dict[tuple[object, ...], list[tuple[int, int, int, int]]] = {}
         for label, start, end, count, digest in zip(

@@ -13,7 +13,8 @@ from deltalake import DeltaTable
 from lodestream.lake.layout import ERASURE_PROPERTY, table_path
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import JOIN_META, TableName
-from lodestream.operations.positions import I64, Coder, open_table, read_columns, read_upto
+from lodestream.operations.lake_files import LakeFiles
+from lodestream.operations.positions import I64, Coder, read_columns, read_upto
 from lodestream.query.quoting import quoted
 
 _KEYS = ("_source", "_position")
@@ -42,30 +43,31 @@ class JoinFindings:
 
 
 def check_join(
-    lake: str, plan: FlowPlan, table: DeltaTable, info: Mapping[str, object], coder: Coder, aside: Mapping[str, I64]
-) -> JoinFindings:
+    files: LakeFiles, plan: FlowPlan, table: DeltaTable, info: Mapping[str, object], coder: Coder,
+    aside: Mapping[str, I64],
+) -> JoinFindings:  # fmt: skip
     """Check one table.
 
     Args:
-        lake: root folder of the lake.
+        files: the lake.
         plan: its flow, with a `JoinStreams` step.
         table: the table.
         info: `commitInfo` of the last batch.
         coder: gives positions their numbers.
         aside: positions in quarantine by kind.
     """
-    return _Check(lake, plan, table, info, coder, aside).run()
+    return _Check(files, plan, table, info, coder, aside).run()
 
 
 class _Check:
     def __init__(
-        self, lake: str, plan: FlowPlan, table: DeltaTable, info: Mapping[str, object], coder: Coder,
+        self, files: LakeFiles, plan: FlowPlan, table: DeltaTable, info: Mapping[str, object], coder: Coder,
         aside: Mapping[str, I64],
     ) -> None:  # fmt: skip
         assert plan.join is not None
         assert plan.table.event_time is not None
         assert plan.upstream is not None
-        self.lake, self.plan, self.table, self.info = lake, plan, table, info
+        self.files, self.plan, self.table, self.info = files, plan, table, info
         self.coder, self.aside = coder, aside
         self.join, self.time = plan.join.join, plan.table.event_time.column
         self.upstream = plan.upstream
@@ -80,7 +82,7 @@ class _Check:
         there = self.rows(
             join.table, "joined_upto", [join.event_time.column, *(other for _, other in join.on)], f"{join.table}/"
         )
-        pairs = read_columns(self.table, (*JOIN_META, "_position"))
+        pairs = read_columns(self.files, self.table, (*JOIN_META, "_position"))
         left = self.coder.encode(pairs.column(JOIN_META[0]), pairs.column(JOIN_META[1]))
         matched = pairs.filter(pairs.column(JOIN_META[2]).is_valid())
         right = self.coder.encode(_named(matched.column(JOIN_META[2]), f"{join.table}/"), matched.column(JOIN_META[3]))
@@ -110,11 +112,11 @@ class _Check:
     def rows(self, name: TableName, upto: str, columns: list[str], prefix: str) -> pa.Table:
         """The rows that were read of one side: the number of its position, and the columns."""
         version = int(str(self.info.get(upto, -1)))
-        table = open_table(table_path(self.lake, name), version) if version >= 0 else None
+        table = self.files.table(table_path(self.files.lake, name), version) if version >= 0 else None
         wanted = list(dict.fromkeys([*_KEYS, *columns]))
         if table is None:
             return pa.table({name: pa.array([], pa.int64()) for name in (_PLACE, *wanted)})
-        rows = read_upto(table_path(self.lake, name), name, table, wanted)
+        rows = read_upto(self.files, name, table, wanted)
         keys = self.coder.encode(_named(rows.column("_source"), prefix), rows.column("_position"))
         return rows.append_column(_PLACE, pa.array(keys))
 

@@ -12,7 +12,8 @@ from lodestream.lake.retention import retention_id
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan, ReadSource
 from lodestream.model.table import TableName
-from lodestream.operations.positions import consumed_ranges, last_batch, open_table
+from lodestream.operations.lake_files import LakeFiles
+from lodestream.operations.positions import consumed_ranges, last_batch
 from lodestream.operations.reconcile import Check
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def refusals(
-    names: Collection[TableName], flows: Mapping[TableName, FlowPlan], *, root: str, disk: Disk, lake: str,
+    names: Collection[TableName], flows: Mapping[TableName, FlowPlan], *, root: str, disk: Disk, files: LakeFiles,
     resolve: Resolve,
 ) -> dict[TableName, str]:  # fmt: skip
     """Why damaged tables cannot be filled again, by table; one that is not among the keys can.
@@ -33,7 +34,7 @@ def refusals(
         flows: all flows, inputs before their readers.
         root: project folder, which source paths are relative to.
         disk: the lake's disk.
-        lake: root folder of the lake.
+        files: the lake, for who reads it without the engine.
         resolve: puts values in the place of references in a source's settings.
     """
     found: dict[TableName, str] = {name: "nobody declares it" for name in names if name not in flows}
@@ -41,7 +42,7 @@ def refusals(
         if name not in names:
             continue
         try:
-            why = _refusal(plan, found, disk, lake) or "; ".join(_input_lost(root, lake, plan, resolve))
+            why = _refusal(plan, found, disk, files.lake) or "; ".join(_input_lost(root, files, plan, resolve))
         except LodestreamError as error:
             why = str(error)
         if why:
@@ -62,16 +63,16 @@ def _refusal(plan: FlowPlan, refused: Mapping[TableName, str], disk: Disk, lake:
     return ""
 
 
-def _input_lost(root: str, lake: str, plan: FlowPlan, resolve: Resolve) -> list[str]:
+def _input_lost(root: str, files: LakeFiles, plan: FlowPlan, resolve: Resolve) -> list[str]:
     """What a table's source no longer holds of all that the table has taken in; empty when it holds everything.
 
     A table that reads other tables has no source of its own.
     """
-    first, check = plan.steps[0], Check(root, lake, plan, resolve)
-    table = open_table(table_path(lake, plan.table.name))
+    first, check = plan.steps[0], Check(root, files, plan, resolve)
+    table = files.table(table_path(files.lake, plan.table.name))
     if not isinstance(first, ReadSource) or table is None:
         return []
     epoch = epoch_of(table.metadata().configuration)
     batch = last_batch(table, app_id(plan.table.name, epoch))
-    check.source_positions(first, consumed_ranges(lake, plan.table.name, epoch, batch))
+    check.source_positions(first, consumed_ranges(files, plan.table.name, epoch, batch))
     return [*check.report.problems, *(f"{unit}: positions {start} to {end}" for unit, start, end in check.vanished)]

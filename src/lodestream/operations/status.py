@@ -16,6 +16,7 @@ from lodestream.lake.layout import app_id, epoch_of, present_app_id, quarantine_
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.retention import retention_id
 from lodestream.lake.table import DeltaTable
+from lodestream.model.maintenance import quarantine_retention_us
 from lodestream.model.table import Table, TableName
 
 
@@ -80,6 +81,7 @@ class MaintenanceStatus:
         small_files: live files below the target size, without hot ones.
         removed_files: files that no version has any more and that a checkpoint still knows.
         expired_rows: rows that retention has taken in this epoch.
+        quarantine_retention_s: how long entries of its quarantine are kept, None for ever.
     """
 
     retention_s: float | None
@@ -94,6 +96,7 @@ class MaintenanceStatus:
     small_files: int
     removed_files: int
     expired_rows: int
+    quarantine_retention_s: float | None
 
 
 @dataclass
@@ -189,15 +192,20 @@ def read_status(
                 continue
             _fill(status, disk, lake, name, table, now_us)
             if declared is not None and name in declared:
-                status.maintenance = _maintenance(disk, table, declared[name])
+                status.maintenance = _maintenance(disk, table, declared[name], declared)
         except LodestreamError as error:
             status.error = str(error)
         found.append(status)
     return found
 
 
-def _maintenance(disk: Disk, table: DeltaTable, declared: Table) -> MaintenanceStatus:
+def _maintenance(
+    disk: Disk, table: DeltaTable, declared: Table, others: Mapping[TableName, Table]
+) -> MaintenanceStatus:  # fmt: skip
     policy, snapshot = declared.maintenance, table.snapshot
+    above = [name for name in (declared.from_, declared.join.table if declared.join else None) if name is not None]
+    read = [others[name].keeps_us if name in others else None for name in above]
+    aside_us = quarantine_retention_us(declared.name.layer, declared.retention_us, policy, read)
     names = list_log(disk, table.path)
     application = present_app_id(declared.name, snapshot.metadata.configuration)
     small = sum(not add.hot and add.size < policy.target_file_size for add in snapshot.files.values())
@@ -206,6 +214,7 @@ def _maintenance(disk: Disk, table: DeltaTable, declared: Table) -> MaintenanceS
         policy.log_retention_us / 1e6, policy.compact, policy.target_file_size, policy.z_order,
         policy.deleted_file_retention_us / 1e6, max(names.checkpoints, default=None), len(names.commits), small,
         len(snapshot.tombstones), snapshot.txns.get(retention_id(application), 0),
+        None if aside_us is None else aside_us / 1e6,
     )  # fmt: skip
 
 

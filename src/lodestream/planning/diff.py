@@ -196,6 +196,8 @@ def _by_name(value: Sequence[Sequence[str]] | None) -> dict[str, str]:
 
 
 def _timed(name: str, value: Any) -> Any:
+    if name == "quarantine_retention":
+        return _kept(value)
     timed = ("delay", "within", "every", "slide", "log_retention", "deleted_file_retention")
     return duration_text(value) if name in timed and value is not None else value
 

@@ -10,7 +10,8 @@ from lodestream.project.mistakes import Mistakes
 from lodestream.project.nodes import Node
 
 KEYS = (
-    "checkpoint_interval", "log_retention", "compact", "target_file_size", "z_order", "deleted_file_retention"
+    "checkpoint_interval", "log_retention", "compact", "target_file_size", "z_order", "deleted_file_retention",
+    "quarantine_retention",
 )  # fmt: skip
 SIZE = re.compile(r"([1-9][0-9]{0,5}) ?(KB|MB|GB)")
 _UNITS = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
@@ -40,15 +41,16 @@ def read_maintain(node: Node, mistakes: Mistakes) -> MaintenancePolicy:
         _size(fields, mistakes) or plain.target_file_size,
         tuple(dict.fromkeys(names)),
         keep_us or plain.deleted_file_retention_us,
+        read_retention(fields, "quarantine_retention"),
     )
 
 
-def read_retention(fields: Fields) -> int | None:
+def read_retention(fields: Fields, key: str = "retention") -> int | None:
     """`90 days` or `forever`; None when nothing, or nothing that can be read, is written."""
-    node = fields.nodes.get("retention")
+    node = fields.nodes.get(key)
     if node is not None and node.value == "forever":
         return FOREVER
-    return fields.duration("retention")
+    return fields.duration(key)
 
 
 def parse_size(text: str) -> int | None:

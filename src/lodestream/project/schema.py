@@ -172,6 +172,10 @@ def _maintain() -> dict[str, Any]:
         "target_file_size": size,
         "z_order": _ref("names", "Columns along whose Z-curve compacted rows lie."),
         "deleted_file_retention": _ref("duration", "How long a file stays that no version has any more."),
+        "quarantine_retention": {
+            "anyOf": [{"$ref": "#/$defs/duration"}, {"enum": ["forever"]}],
+            "description": "How long entries of the quarantine are kept; as long as the rows when nothing is said.",
+        },
     }
     assert tuple(parts) == MAINTAIN_KEYS
     return _block(parts, "What is done beside the writer.")

@@ -34,17 +34,21 @@ class Answer:
         schema: columns of the result; timestamps are microseconds in UTC.
         pins: the version of each table that is read; `layer.name@n` for those that the query pinned itself.
         policies: names of the row filters and masks that were applied.
+        files: for each table of which the caller sees every row, how many files were read and how many left out, as
+            no row of them could meet the conditions; a table whose rows were found by key is not there.
         cut: whether rows were left out because of the budget; known once all rows are taken.
     """
 
     def __init__(
         self, source: Running | pa.Table, pins: Mapping[str, int], policies: tuple[str, ...] = (),
         ended: Callable[[int, int], None] | None = None, *, cut: bool = False,
+        files: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:  # fmt: skip
         self._source, self._ended = source, ended
         self.schema = in_utc(source.schema)
         self.pins = MappingProxyType(dict(pins))
         self.policies = policies
+        self.files = MappingProxyType(dict(files or {}))
         self.cut = cut
         self.rows = 0
         self._bytes = 0

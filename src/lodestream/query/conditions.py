@@ -18,19 +18,19 @@ from lodestream.query.guard import Statement
 from lodestream.query.quoting import literal, quoted
 from lodestream.query.scan import duckdb_type
 
-Operator = Literal["=", "<", "<=", ">", ">="]
+Operator = Literal["=", "<", "<=", ">", ">=", "in", "null", "not null"]
 _OPERATORS: dict[str, Operator] = {
     "COMPARE_EQUAL": "=", "COMPARE_LESSTHAN": "<", "COMPARE_LESSTHANOREQUALTO": "<=", "COMPARE_GREATERTHAN": ">",
     "COMPARE_GREATERTHANOREQUALTO": ">=",
 }  # fmt: skip
-_TURNED: dict[Operator, Operator] = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_TURNED: dict[str, Operator] = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _INTEGERS = frozenset({"tinyint", "smallint", "int", "bigint"})
 _FLOATS = frozenset({"float", "double"})
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`column operator value`; the value is a Python value."""
+    """`column operator value`: a Python value, a tuple of them for `in`, None for `null` and `not null`."""
 
     column: str
     operator: Operator
@@ -39,14 +39,14 @@ class Condition:
 
     def sql(self, schema: Schema) -> str | None:
         """DuckDB text, or None when the value is not of the column's kind."""
-        if self.column not in schema.names or self.qualifier in schema.names:
+        if self.column not in schema.names or self.qualifier in schema.names or self.operator not in _TURNED:
             return None
         value = _literal(self.value, schema[self.column].type)
         return None if value is None else f"{quoted(self.column)} {self.operator} {value}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """The value of a condition is a parameter, counted from 0."""
 
     index: int
@@ -59,12 +59,12 @@ def conditions(statement: Statement, parameters: Sequence[object]) -> list[Condi
         known = statement.known["conditions"] = _conditions(statement)
     given = (
         Condition(one.column, one.operator, parameters[one.value.index], one.qualifier)
-        if isinstance(one.value, _Place)
+        if isinstance(one.value, Place)
         else one
         for one in known
-        if not isinstance(one.value, _Place) or one.value.index < len(parameters)
+        if not isinstance(one.value, Place) or one.value.index < len(parameters)
     )
-    return [one for one in given if one.value is not None]
+    return [one for one in given if one.value is not None and one.operator in _TURNED]
 
 
 def _conditions(statement: Statement) -> list[Condition]:
@@ -74,19 +74,22 @@ def _conditions(statement: Statement) -> list[Condition]:
         return []
     if statement.given or not node["where_clause"] or node["cte_map"]["map"]:
         return []
+    if node["from_table"]["column_name_alias"]:  # columns have other names in the query
+        return []
     called = (node["from_table"]["alias"] or node["from_table"]["table_name"]).lower()
     made = {item["alias"].lower() for item in node["select_list"] if item["alias"]}
-    found = _all(node["where_clause"])
+    found = all_of(node["where_clause"])
     return [
         condition for condition in found
         if condition.column not in made and condition.qualifier in (None, called)
     ]  # fmt: skip  # a name made in the SELECT list may be meant
 
 
-def _all(item: Mapping[str, Any]) -> Iterator[Condition]:
+def all_of(item: Mapping[str, Any]) -> Iterator[Condition]:
+    """The conditions that an expression is the conjunction of, as far as they are simple; parameters are places."""
     if item["class"] == "CONJUNCTION" and item["type"] == "CONJUNCTION_AND":
         for child in item["children"]:
-            yield from _all(child)
+            yield from all_of(child)
     elif item["class"] == "COMPARISON" and item["type"] in _OPERATORS:
         operator = _OPERATORS[item["type"]]
         sides = ((item["left"], item["right"], operator), (item["right"], item["left"], _TURNED[operator]))
@@ -95,6 +98,25 @@ def _all(item: Mapping[str, Any]) -> Iterator[Condition]:
     elif item["class"] == "BETWEEN":
         yield from _compared(item["input"], ">=", item["lower"])
         yield from _compared(item["input"], "<=", item["upper"])
+    elif item["class"] == "OPERATOR":
+        yield from _of_operator(item)
+
+
+def _of_operator(item: Mapping[str, Any]) -> Iterator[Condition]:
+    """`IN`, `IS NULL` and `IS NOT NULL`."""
+    one, *others = item["children"]
+    if one["class"] != "COLUMN_REF" or len(one["column_names"]) > 2:
+        return
+    *before, column = (name.lower() for name in one["column_names"])
+    qualifier = before[0] if before else None
+    if item["type"] == "OPERATOR_IS_NULL":
+        yield Condition(column, "null", None, qualifier)
+    elif item["type"] == "OPERATOR_IS_NOT_NULL":
+        yield Condition(column, "not null", None, qualifier)
+    elif item["type"] == "COMPARE_IN":
+        values = tuple(_value(other) for other in others)
+        if values and None not in values:
+            yield Condition(column, "in", values, qualifier)
 
 
 def _compared(one: Mapping[str, Any], operator: Operator, other: Mapping[str, Any]) -> Iterator[Condition]:
@@ -109,7 +131,7 @@ def _value(item: Mapping[str, Any]) -> object:
     """The value that a node stands for; None when it is not plainly one."""
     if item["class"] == "PARAMETER":
         place = item["identifier"]
-        return _Place(int(place) - 1) if place.isdecimal() and int(place) > 0 else None
+        return Place(int(place) - 1) if place.isdecimal() and int(place) > 0 else None
     if item["class"] == "CAST" and item["child"].get("literal", {}).get("kind") == "STRING":
         return _moment(item["type_expr"].get("type_name", "").lower(), item["child"]["literal"]["text"])
     if item["class"] != "CONSTANT" or "literal" not in item:

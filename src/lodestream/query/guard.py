@@ -192,6 +192,11 @@ def _parser() -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def syntax_tree(text: str) -> Mapping[str, Any]:
+    """The syntax tree of a query that need not be checked; not to be changed."""
+    return _tree(_parser(), text)
+
+
 def _tree(connection: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
     try:
         row = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchone()

@@ -71,7 +71,7 @@ class Job:
         integer_division: whether `7 / 2` is 3, as in PostgreSQL.
         tables: further tables by name, as Arrow IPC streams; they stand in the schema `main`.
         setup: trusted statements that make views and macros over those, run before the query.
-        rows: for each scan that is not direct, the SELECT that gives what this query needs of it; empty for the rest.
+        rows: for each scan, the SELECT that gives what this query needs of it; empty for all of it.
         parameters: what `parameters_of` makes of them.
     """
 

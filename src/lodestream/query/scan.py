@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -11,7 +11,7 @@ from lodestream.lake.actions import AddFile
 from lodestream.lake.log import Snapshot
 from lodestream.lake.table import DeltaTable
 from lodestream.model.access import TableAccess
-from lodestream.model.types import DataType, Schema
+from lodestream.model.types import Column, DataType, Schema
 from lodestream.query.quoting import literal, quoted
 
 if TYPE_CHECKING:
@@ -37,33 +37,49 @@ def duckdb_type(kind: DataType) -> str:
     return _NAMES.get(kind.name, kind.name.upper())
 
 
-def scan(table: DeltaTable, snapshot: Snapshot) -> tuple[str, tuple[str, ...]]:
-    """A SELECT over the live files of `snapshot`, and their paths; columns that a file does not have are NULL.
+def scan(
+    table: DeltaTable, snapshot: Snapshot, adds: Sequence[AddFile] | None = None, needed: frozenset[str] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """A SELECT over files of `snapshot`, and their paths; columns that a file does not have are NULL.
 
     Args:
-        table: says where the files are; those in an object store are copied first.
+        table: says where the files are; of those in an object store, what is needed is copied first.
         snapshot: a version of it.
+        adds: some of its files; all when None.
+        needed: names of columns, in lower case; others are NULL. None for all.
 
     Raises:
         TransientError: a file is gone, or the store does not answer.
     """
     schema, partitions = snapshot.metadata.schema, snapshot.metadata.partition_columns
-    adds = sorted(snapshot.files.values(), key=lambda add: add.path)
+    if adds is None:
+        adds = sorted(snapshot.files.values(), key=lambda add: add.path)
     if not adds:
-        nothing = ", ".join(f"CAST(NULL AS {duckdb_type(c.type)}) AS {quoted(c.name)}" for c in schema)
-        return f"SELECT {nothing} WHERE false", ()
+        return f"SELECT {_nothing(schema)} WHERE false", ()
+    read = schema.without(*(c.name for c in schema if needed is not None and c.name.lower() not in needed))
+    stored = read.without(*partitions)
     try:
-        paths = tuple(table.local_paths(adds))
+        paths = tuple(table.local_paths(adds, None if needed is None else stored.names))
     except CorruptionError as error:
         raise TransientError("files were cleaned up while the query started; ask again", table=table.path) from error
     files = "[" + ", ".join(literal(path) for path in paths) + "]"
-    stored = schema.without(*partitions)
-    listed = ", ".join(quoted(c.name) for c in schema)
     if not partitions:
-        return f"SELECT {listed} FROM read_parquet({files}, {_declared(stored)})", paths
+        listed = ", ".join(_listed(schema, read, lambda c: quoted(c.name)))
+        return f"SELECT {listed} FROM read_parquet({files}, {_declared(stored if len(stored) else schema)})", paths
     if _foldered(adds, partitions, table.disk.beside(table.path)):
-        return _by_folder(files, schema, partitions), paths
-    return _by_file(paths, adds, files, schema, partitions), paths
+        return _by_folder(files, schema, read, partitions), paths
+    return _by_file(paths, adds, files, schema, read, partitions), paths
+
+
+def _listed(schema: Schema, read: Schema, form: Callable[[Column], str]) -> Iterator[str]:
+    """Every column of `schema`; NULL for those that are not read."""
+    for column in schema:
+        there = column.name in read
+        yield form(column) if there else f"CAST(NULL AS {duckdb_type(column.type)}) AS {quoted(column.name)}"
+
+
+def _nothing(schema: Schema) -> str:
+    return ", ".join(f"CAST(NULL AS {duckdb_type(c.type)}) AS {quoted(c.name)}" for c in schema)
 
 
 def seen(
@@ -92,24 +108,25 @@ def seen(
     return f"SELECT {', '.join(columns)} FROM ({rows}){tail}"
 
 
-def _by_folder(files: str, schema: Schema, partitions: Sequence[str]) -> str:
+def _by_folder(files: str, schema: Schema, read: Schema, partitions: Sequence[str]) -> str:
     """Partition values from folder names, which lets DuckDB leave out files that a filter rules out."""
-    nothing = ", ".join(f"CAST(NULL AS {duckdb_type(c.type)}) AS {quoted(c.name)}" for c in schema)
     kinds = ", ".join(f"{quoted(name)}: {literal(duckdb_type(schema[name].type))}" for name in partitions)
-    listed = ", ".join(
-        quoted(c.name)
-        if c.name in partitions
-        else f"CAST({quoted(c.name)} AS {duckdb_type(c.type)}) AS {quoted(c.name)}"
-        for c in schema
-    )
+
+    def form(c: Column) -> str:
+        name = quoted(c.name)
+        return name if c.name in partitions else f"CAST({name} AS {duckdb_type(c.type)}) AS {name}"
+
+    names = ", ".join(literal(name) for name in dict.fromkeys((*read.names, *partitions)))
+    every = "*" if len(read) == len(schema) else f"COLUMNS(lambda c: list_contains([{names}], c))"
     return (
-        f"SELECT {listed} FROM (SELECT {nothing} WHERE false UNION ALL BY NAME SELECT * FROM "
+        f"SELECT {', '.join(_listed(schema, read, form))} FROM (SELECT {_nothing(schema)} WHERE false "
+        f"UNION ALL BY NAME SELECT {every} FROM "
         f"read_parquet({files}, union_by_name = true, hive_partitioning = true, hive_types = {{{kinds}}}))"
     )
 
 
 def _by_file(
-    paths: Sequence[str], adds: Sequence[AddFile], files: str, schema: Schema, partitions: Sequence[str]
+    paths: Sequence[str], adds: Sequence[AddFile], files: str, schema: Schema, read: Schema, partitions: Sequence[str]
 ) -> str:
     """Partition values from the log, joined by file; for tables that others have written with other folder names."""
     values = ", ".join(
@@ -117,15 +134,16 @@ def _by_file(
         for path, a in zip(paths, adds, strict=True)
     )
     names = ", ".join(["_file", *(quoted(name) for name in partitions)])
-    listed = ", ".join(
-        f"CAST(_parts.{quoted(c.name)} AS {duckdb_type(c.type)}) AS {quoted(c.name)}"
-        if c.name in partitions
-        else f"_rows.{quoted(c.name)}"
-        for c in schema
-    )
-    stored = _declared(schema.without(*partitions))
+
+    def form(c: Column) -> str:
+        name = quoted(c.name)
+        return f"CAST(_parts.{name} AS {duckdb_type(c.type)}) AS {name}" if c.name in partitions else f"_rows.{name}"
+
+    stored = read.without(*partitions)
+    stored = stored if len(stored) else schema.without(*partitions)
     return (
-        f"SELECT {listed} FROM read_parquet({files}, {stored}, filename = '_file') AS _rows "
+        f"SELECT {', '.join(_listed(schema, read, form))} "
+        f"FROM read_parquet({files}, {_declared(stored)}, filename = '_file') AS _rows "
         f"JOIN (VALUES {values}) AS _parts({names}) ON _rows._file = _parts._file"
     )
 

@@ -22,21 +22,22 @@ import pyarrow as pa
 from lodestream.errors import AccessError, ConfigError, CorruptionError, TransientError
 from lodestream.lake.disk import Disk
 from lodestream.lake.log import Snapshot
-from lodestream.lake.table import DeltaTable
 from lodestream.model.access import PRIVILEGES, Principal, Privilege, TableAccess
 from lodestream.model.table import LAYERS, TableName
 from lodestream.model.types import Schema
 from lodestream.ports.authority import Authority, Event
 from lodestream.ports.waiting import before_waiting
 from lodestream.query.answer import Answer, Described, in_utc
-from lodestream.query.conditions import Condition, conditions
-from lodestream.query.guard import Reference, Relations, Statement, parse, view_name
-from lodestream.query.job import Budget, Job, Scan, parameters_of, stream_of
+from lodestream.query.conditions import conditions
+from lodestream.query.guard import Reference, Relations, Statement, parse
+from lodestream.query.job import Budget, Job, parameters_of, stream_of
+from lodestream.query.occurrences import occurrences
 from lodestream.query.parameters import parameter_types
 from lodestream.query.points import Keyed, point
 from lodestream.query.pool import PoolSettings, Running, WorkerPool
+from lodestream.query.pruning import Pruner, alternatives
 from lodestream.query.quoting import quoted
-from lodestream.query.scan import scan, seen
+from lodestream.query.reading import Read
 from lodestream.query.sight import filtered
 from lodestream.query.snapshots import Snapshots, no_such_table
 
@@ -79,34 +80,6 @@ class OwnersOnly:
         """Nowhere to write it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """One table of a query, pinned, and how it is seen."""
-
-    reference: Reference
-    table: DeltaTable
-    snapshot: Snapshot
-    access: TableAccess
-
-    @property
-    def schema(self) -> Schema:
-        """The columns that are seen."""
-        return self.access.schema(self.snapshot.metadata.schema)
-
-    def scan(self, needed: frozenset[str] | None, found: Sequence[Condition]) -> tuple[Scan, str]:
-        """For the worker: the table, and what this one query needs of it.
-
-        The query has the files themselves only when it may see all that is in them; the second part is then empty.
-        """
-        stored = self.snapshot.metadata.schema
-        rows, paths = scan(self.table, self.snapshot)
-        name = self.reference.layer, view_name(self.reference)
-        if self.access.whole and len(self.access.columns) == len(stored.names):
-            return Scan(*name, rows, paths, direct=True), ""
-        every = seen(rows, stored, self.access, None, ())
-        return Scan(*name, every, paths, direct=False), seen(rows, stored, self.access, needed, found)
-
-
 class QueryService:
     """Answers queries over one lake. Safe from any thread.
 
@@ -130,6 +103,7 @@ class QueryService:
         self.authority: Authority = authority or OwnersOnly()
         self.budget = budget or Budget()
         self.snapshots = Snapshots(disk, lake)
+        self._pruner = Pruner()
         self.catalog = catalog.lower() if catalog else None
         self._threads = threads or os.cpu_count() or 1
         self._keyed = keyed
@@ -260,7 +234,9 @@ class QueryService:
             reads = self._reads(statement, principal, {})
             kinds = parameter_types(statement, {str(read.reference): read.schema for read in reads})
             values = [None] * len(kinds)
-            job = self._job(statement, reads, values, parameters_of(values), None, integer_division=integer_division)
+            job = self._job(
+                statement, reads, values, parameters_of(values), None, integer_division=integer_division, describe=True
+            )
             running = self.pool.run(job, principal.name, describe=True)
             list(running.batches())
             return Described(in_utc(running.schema), tuple(kind for _, kind in running.types), kinds)
@@ -286,14 +262,14 @@ class QueryService:
         running = self.pool.run(job, principal.name, describe=describe, began=began)
         return Answer(running, {})
 
-    def _reads(self, statement: Statement, principal: Principal, as_of: Mapping[TableName, int]) -> list[_Read]:
+    def _reads(self, statement: Statement, principal: Principal, as_of: Mapping[TableName, int]) -> list[Read]:
         """Every table of a statement, authorised and pinned."""
         for name in as_of:
             if not any((r.layer, r.name) == (name.layer, name.name) for r in statement.tables):
                 raise ConfigError("the query does not read this table", as_of=str(name))
         return [self._read(reference, principal, as_of) for reference in statement.tables]
 
-    def _read(self, reference: Reference, principal: Principal, as_of: Mapping[TableName, int]) -> _Read:
+    def _read(self, reference: Reference, principal: Principal, as_of: Mapping[TableName, int]) -> Read:
         """Pin one table. What is not there and what is not for the caller look the same to them."""
         name = TableName(reference.layer, reference.name)
         if not principal.is_owner and not self.authority.visible(principal, [name]):
@@ -308,21 +284,29 @@ class QueryService:
                 raise
             raise TransientError("table cannot be read now; its owner has to repair it", table=str(name)) from None
         access = self.authority.access(principal, name, snapshot.metadata.schema)
-        return _Read(reference, table, snapshot, access)
+        return Read(reference, table, snapshot, access)
 
     def _job(
-        self, statement: Statement, reads: Sequence[_Read], parameters: Sequence[object], given: bytes,
-        budget: Budget | None, *, integer_division: bool,
+        self, statement: Statement, reads: Sequence[Read], parameters: Sequence[object], given: bytes,
+        budget: Budget | None, *, integer_division: bool, describe: bool = False,
     ) -> Job:  # fmt: skip
-        found = conditions(statement, parameters)
-        pairs = [read.scan(statement.names, found) for read in reads]
+        """What a worker is asked; to describe an answer it needs no file of an object store."""
+        found, places = conditions(statement, parameters), occurrences(statement, parameters)
+        schemas = {read.label: read.schema for read in reads}
+        pairs = []
+        for read in reads:
+            if describe:
+                read.adds = [] if self.disk.atomic else None
+            else:
+                read.adds = self._pruner.kept(read.snapshot, alternatives(places, read.label, schemas, read.access))
+            pairs.append(read.scan(statement.names, found))
         return Job(
             statement.text, tuple(one for one, _ in pairs), budget or self.budget, self._threads, integer_division,
             rows=tuple(rows for _, rows in pairs), parameters=given,
         )  # fmt: skip
 
     def _by_key(
-        self, statement: Statement, parameters: Sequence[object], reads: Sequence[_Read], budget: Budget | None,
+        self, statement: Statement, parameters: Sequence[object], reads: Sequence[Read], budget: Budget | None,
         event: Event, started: float,
     ) -> Answer | None:  # fmt: skip
         """Rows by key, found and shown without a worker; None when it takes one.
@@ -361,14 +345,21 @@ class QueryService:
         self.authority.record(replace(event, detail={**event.detail, **took}))
         return Answer(found, _pins(reads), event.policies, cut=cut)
 
-    def _answer(self, running: Running, reads: Sequence[_Read], event: Event, started: float) -> Answer:
+    def _answer(self, running: Running, reads: Sequence[Read], event: Event, started: float) -> Answer:
+        files = {_label(read.reference): told for read in reads if (told := read.files) is not None}
+
         def ended(rows: int, size: int) -> None:
             detail = {"query": event.detail["query"], **_took(rows, size, started)}
+            if files:
+                detail |= {
+                    "files": sum(read for read, _ in files.values()),
+                    "left_out": sum(n for _, n in files.values()),
+                }
             self.authority.record(replace(event, action="answer", detail=detail))
 
-        return Answer(running, _pins(reads), event.policies, ended)
+        return Answer(running, _pins(reads), event.policies, ended, files=files)
 
-    def _event(self, principal: Principal, door: str, text: str, reads: Sequence[_Read]) -> Event:
+    def _event(self, principal: Principal, door: str, text: str, reads: Sequence[Read]) -> Event:
         policies = tuple(dict.fromkeys(name for read in reads for name in read.access.policies))
         version = max((read.access.version for read in reads), default=self.authority.version())
         objects = tuple(_label(read.reference) for read in reads)
@@ -455,7 +446,7 @@ def _took(rows: int, size: int, started: float) -> dict[str, int | float]:
     return {"rows": rows, "bytes": size, "ms": round((time.monotonic() - started) * 1e3, 1)}
 
 
-def _pins(reads: Iterable[_Read]) -> dict[str, int]:
+def _pins(reads: Iterable[Read]) -> dict[str, int]:
     return {_label(read.reference): read.snapshot.version for read in reads}
 
 

@@ -57,6 +57,7 @@ class _Database:
         self.asking = _connect(job)
         self._reading: duckdb.DuckDBPyConnection | None = None
         self._rows: dict[int, _Rows] = {}
+        self._views: dict[int, str] = {}
         try:
             self._open(job)
         except BaseException:
@@ -80,18 +81,26 @@ class _Database:
             self._reading.execute("SET TimeZone = 'UTC'")
             _lock(self._reading, hidden)
         for number, scan in enumerate(job.scans):
-            sql = scan.sql
             if not scan.direct:
                 self._rows[number] = _Rows(self._reading, scan.sql)
                 asking.register(f"_rows{number}", self._rows[number])
-                sql = f"SELECT * FROM _rows{number}"
-            asking.execute(f"CREATE VIEW {quoted(scan.schema)}.{quoted(scan.name)} AS {sql}")
+                self._see(number, scan, f"SELECT * FROM _rows{number}")
         _lock(asking, [scan for scan in job.scans if scan.direct])
 
     def prepare(self, job: Job) -> None:
         """Read from now on what this job's query needs."""
-        for number, rows in self._rows.items():
-            rows.sql = job.rows[number]
+        for number, scan in enumerate(job.scans):
+            sql = job.rows[number] if number < len(job.rows) else ""
+            if scan.direct:
+                self._see(number, scan, sql or scan.sql)
+            else:
+                self._rows[number].sql = sql
+
+    def _see(self, number: int, scan: Scan, sql: str) -> None:
+        """Have the table be the rows of a SELECT."""
+        if self._views.get(number) != sql:
+            self.asking.execute(f"CREATE OR REPLACE VIEW {quoted(scan.schema)}.{quoted(scan.name)} AS {sql}")
+            self._views[number] = sql
 
     def close(self) -> None:
         """Let go of the files."""

@@ -13,10 +13,12 @@ from lodestream.lake.compaction import Group, Rewritten
 from lodestream.lake.layout import QUARANTINE_SUFFIX, present_app_id, table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.lake.vacuum import Unneeded
-from lodestream.model.maintenance import MaintenancePolicy
+from lodestream.model.maintenance import MaintenancePolicy, quarantine_retention_us
 from lodestream.model.steps import RunQuery
 from lodestream.model.table import TableName
 from lodestream.runtime.needs import Flows, committed_batch, needed_files, recovered_from, streamed_from
+
+_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,14 @@ class Care:
 
     @property
     def keeps_us(self) -> int | None:
-        """How long rows are kept; None for ever, as are those in a quarantine and in a table that nobody declares."""
+        """How long rows are kept; None for ever, as are those of a table that nobody declares."""
         plan = self.flows.get(self.owner)
-        return plan.table.keeps_us if plan is not None and self.name == self.owner else None
+        if plan is None:
+            return None
+        if self.name == self.owner:
+            return plan.table.keeps_us
+        read = [self.flows[name].table.keeps_us if name in self.flows else None for name in plan.streams]
+        return quarantine_retention_us(self.owner.layer, plan.table.retention_us, self.policy, read)
 
     @property
     def replaced_whole(self) -> bool:
@@ -101,6 +108,8 @@ class Care:
         if self.keeps_us is None or self.replaced_whole:
             return []
         before_ms = (self.around.clock() - self.keeps_us) // 1000
+        if self.name != self.owner:  # entries of a day go together: what closes one never goes before it
+            before_ms -= before_ms % _DAY_MS
         return retention.expired(
             table.snapshot.files.values(), table.snapshot.metadata.partition_columns, before_ms=before_ms
         )

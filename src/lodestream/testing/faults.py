@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lodestream.lake.disk import Data, Disk
+from lodestream.lake.disk import Data, Disk, Stored
 
 Kind = Literal[
     "write", "fsync", "sync_directory", "make_directory", "link", "replace", "unlink", "append", "truncate", "mark"
@@ -86,6 +86,10 @@ class ThroughDisk:
         """See `Disk.list`."""
         return self.inner.list(path)
 
+    def walk(self, path: str, *, deep: bool = True) -> Iterator[Stored]:
+        """See `Disk.walk`."""
+        return self.inner.walk(path, deep=deep)
+
     def size(self, path: str) -> int:
         """See `Disk.size`."""
         return self.inner.size(path)
@@ -101,6 +105,10 @@ class ThroughDisk:
     def copies(self, paths: Sequence[str]) -> Sequence[str]:
         """See `Disk.copies`."""
         return self.inner.copies(paths)
+
+    def excerpts(self, files: Sequence[tuple[str, int]], columns: Collection[str]) -> Sequence[str]:
+        """See `Disk.excerpts`."""
+        return self.inner.excerpts(files, columns)
 
     def beside(self, path: str) -> str:
         """See `Disk.beside`."""

@@ -53,6 +53,7 @@ from lodestream.errors import ConfigError, ConflictError, CorruptionError, Lodes
 from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, erased_by, quarantine_name, table_path
+from lodestream.lake.retention import kept_from_us, later_us
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchKind, BatchPlan, Erasing, Mend
 from lodestream.model.steps import (
@@ -253,10 +254,7 @@ class Flow:
         return self._submit("replay", replay=tuple(positions), accept_late=accept_late, mended=mended)
 
     def submit_erasure(self, positions: Iterable[tuple[str, int]], erasing: Erasing) -> Committed:
-        """Take rows out of table, quarantine and state, as a batch of its own; runs a pending batch first.
-
-        `positions` are of rows as this flow took them in; those of the other side of a join as its quarantine has them.
-        """
+        """Take rows, known as its input or quarantine has them, out of all that it keeps, after a pending batch."""
         return self._submit("erase", replay=tuple(sorted(positions)), erasing=erasing)
 
     def _submit(self, kind: BatchKind, **what: Any) -> Committed:
@@ -264,8 +262,7 @@ class Flow:
         while True:
             plan = submitted(
                 kind, self.state, self.around.clock(), epoch=self.epoch, definition=self.plan.definition,
-                kept_us=self.input.kept_from_us() if isinstance(self.input, StreamInput) else None,
-                pins=self._lookups.pins(), **what,
+                kept_us=self._kept_from_us(), pins=self._lookups.pins(), **what,
             )  # fmt: skip
             standing = self.store.put_plan(plan)
             committed = self._run(standing)
@@ -294,9 +291,13 @@ class Flow:
             joined_after=joined.after if joined else self.state.joined_upto,
             joined_upto=joined.upto if joined else self.state.joined_upto,
             pins=planned.pins or self._lookups.pins(), late_us=self.state.late_us, evict_us=evict_us,
-            kept_us=self.input.kept_from_us() if isinstance(self.input, StreamInput) else None,
+            kept_us=self._kept_from_us(),
             **self.enrichment.counted(clock_us),
         )  # fmt: skip
+
+    def _kept_from_us(self) -> int | None:
+        upstream = self.input.kept_from_us() if isinstance(self.input, StreamInput) else None
+        return later_us(upstream, kept_from_us(self.quarantine, self.plan.table.name) if self.quarantine else None)
 
     def _next_watermark(self) -> int:
         """W of the next batch; 0 without event time."""

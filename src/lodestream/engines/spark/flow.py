@@ -48,7 +48,7 @@ from lodestream.errors import (
 )
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, flow_folder, quarantine_name, table_path
-from lodestream.lake.retention import kept_from_us
+from lodestream.lake.retention import kept_from_us, later_us
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import (
@@ -415,7 +415,10 @@ class SparkFlow:
             pins=pins_of(self.plan, self._around.disk, self._around.lake),
             late_us=marks.late_us,
             evict_us=marks.evict_us,
-            kept_us=kept_from_us(self._followed[0].table, self.plan.upstream) if self.plan.upstream else None,
+            kept_us=later_us(
+                kept_from_us(self._followed[0].table, self.plan.upstream) if self.plan.upstream else None,
+                kept_from_us(self.quarantine, self.name),
+            ),
         )
 
     def _check_upstream(self, followed: Followed, after: int, upto: int) -> None:

@@ -94,8 +94,6 @@ class Carrier:
 
     def _check(self) -> None:
         """Raise ConfigError for what cannot be done, before anything is."""
-        if self._disk.atomic:
-            raise ConfigError("a lake in an object store cannot be searched to the last file yet", lake=self._lake)
         for name, plan in self._flows.items():
             tests = self.subject.tests.get(name, ())
             inherited = self.subject.inherited.get(name, frozenset())
@@ -134,8 +132,10 @@ class Carrier:
             ConflictError: somebody else erases, or a table's flow does not let go.
         """
         self._check()
-        settle(self._disk, erasures_folder(self._lake))
-        lock = try_lock(os.path.join(erasures_folder(self._lake), "lock"))
+        folder = erasures_folder(self._lake)
+        settle(self._disk, folder)
+        os.makedirs(here := self._disk.beside(folder), exist_ok=True)
+        lock = try_lock(os.path.join(here, "lock"))
         if lock is None:
             raise ConflictError("another process erases from this lake")
         try:
@@ -172,7 +172,7 @@ class Carrier:
             point("erase.purged")
         purge.caches()
         tell("looking through every file")
-        proof = look_through(self._lake, self._flows, self.subject)
+        proof = look_through(self._disk, self._lake, self._flows, self.subject)
         report = self._report(one, done, proof)
         put_erasure(self._disk, self._lake, replace(one, report=report))
         point("erase.done")

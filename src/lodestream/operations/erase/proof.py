@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lodestream.engines.embedded.store import StateFile
-from lodestream.errors import CorruptionError
+from lodestream.errors import LodestreamError
+from lodestream.lake.disk import Disk, LocalDisk
 from lodestream.lake.layout import QUARANTINE_SUFFIX
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import LAYERS, TableName
@@ -49,54 +52,63 @@ class Proof:
         return not self.left and not self.unread
 
 
-def look_through(lake: str, flows: Mapping[TableName, FlowPlan], subject: Subject) -> Proof:
-    """Read every file of the lake, whether a version refers to it or not.
+def look_through(disk: Disk, lake: str, flows: Mapping[TableName, FlowPlan], subject: Subject) -> Proof:
+    """Read every file of the lake, whether a version refers to it or not; of its home on this machine too.
 
     In tables, quarantines and states columns are compared as typed values, and every text is searched for the words;
     other files are searched as bytes.
     """
     proof = Proof()
-    for folder, folders, names in os.walk(lake):
-        folders.sort()
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            where = os.path.relpath(path, lake)
-            try:
-                proof.size += os.path.getsize(path)
-                found = _look(path, where, flows, subject)
-            except FileNotFoundError:  # deleted by who runs the tables
-                continue
-            except (pa.ArrowException, OSError, CorruptionError):
-                proof.unread.append(where)
-                continue
-            proof.files += 1
-            if found and where.startswith(_SOURCE):
-                proof.sources.append(where)
-            elif found:
-                proof.left.append({"file": where, "found": found})
+    _look_through(proof, disk, lake, flows, subject)
+    if (home := disk.beside(lake)) != lake:
+        _look_through(proof, LocalDisk(), home, flows, subject)
     return proof
 
 
-def _look(path: str, where: str, flows: Mapping[TableName, FlowPlan], subject: Subject) -> str:
+def _look_through(
+    proof: Proof, disk: Disk, root: str, flows: Mapping[TableName, FlowPlan], subject: Subject
+) -> None:  # fmt: skip
+    for one in sorted(disk.walk(root), key=lambda one: one.path):
+        where = one.path
+        try:
+            with opened(disk, os.path.join(root, where)) as file:
+                found = _look(file, where, flows, subject)
+        except FileNotFoundError:  # deleted by who runs the tables
+            continue
+        except (pa.ArrowException, OSError, LodestreamError):
+            proof.unread.append(where)
+            continue
+        proof.files, proof.size = proof.files + 1, proof.size + one.bytes
+        if found and where.startswith(_SOURCE):
+            proof.sources.append(where)
+        elif found:
+            proof.left.append({"file": where, "found": found})
+
+
+def opened(disk: Disk, path: str) -> BinaryIO:
+    """A file to read; one in an object store is fetched whole, and no copy of it stays."""
+    return io.BytesIO(disk.read(path)) if disk.atomic else open(path, "rb")
+
+
+def _look(opened: BinaryIO, where: str, flows: Mapping[TableName, FlowPlan], subject: Subject) -> str:
     """What of the subject a file holds, in words; empty for nothing."""
-    if path.endswith(".parquet"):
+    if where.endswith(".parquet"):
         tests = _tests(where, flows, subject)
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(opened) as file:
             for batch in file.iter_batches():
                 if found := shown_in(pa.Table.from_batches([batch]), tests, subject):
                     return found
         return ""
-    with open(path, "rb") as opened:
-        head = opened.read(len(_STATE))
-        if head == _STATE:
-            opened.seek(0)
-            return _in_state(opened.read(), path, where, flows, subject)
-        pattern, rest = subject.pattern, head
-        while pattern is not None and rest:
-            if pattern.search(rest):
-                return "word"
-            more = opened.read(_CHUNK)
-            rest = rest[-256:] + more if more else b""
+    head = opened.read(len(_STATE))
+    if head == _STATE:
+        opened.seek(0)
+        return _in_state(opened.read(), where, where, flows, subject)
+    pattern, rest = subject.pattern, head
+    while pattern is not None and rest:
+        if pattern.search(rest):
+            return "word"
+        more = opened.read(_CHUNK)
+        rest = rest[-256:] + more if more else b""
     return ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -16,14 +15,15 @@ from lodestream.engines.embedded.ledger import ledger_path
 from lodestream.engines.embedded.sink_memory import SinkMemory
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.lake.actions import ERASE, HOT_TAG
-from lodestream.lake.disk import Disk, replace_durable
+from lodestream.lake.disk import Disk, LocalDisk, replace_durable
 from lodestream.lake.layout import app_id, component_cache, epoch_of, flow_folder, quarantine_name, table_path
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.paths import decode_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan, Mend
 from lodestream.model.steps import FlowPlan
-from lodestream.operations.erase.proof import shown_in
+from lodestream.model.table import LAYERS
+from lodestream.operations.erase.proof import opened, shown_in
 from lodestream.operations.erase.subject import Subject
 
 
@@ -93,7 +93,7 @@ class Purge:
         live = {add.file for add in table.snapshot.files.values()}
         taken_out = _erased_files(self._disk, table)
         folders = set()
-        for relative in data_files(table.path):
+        for relative in data_files(self._disk, table.path):
             if relative in live:
                 continue
             path = os.path.join(table.path, relative)
@@ -115,7 +115,7 @@ class Purge:
         names = (plan.table.name, *plan.streams)
         tests = [test for name in names for test in self._subject.tests.get(name, ())]
         try:
-            with pq.ParquetFile(path) as file:
+            with opened(self._disk, path) as whole, pq.ParquetFile(whole) as file:
                 for batch in file.iter_batches():
                     rows = pa.Table.from_batches([batch])
                     placed = {"_source", "_position"} <= set(rows.column_names)
@@ -168,21 +168,24 @@ class Purge:
                 replace_durable(self._disk, path, replace(standing, mended=texts).to_json())
 
     def caches(self) -> None:
-        """Delete what servers keep unpacked for reads by key; they build it again from what stands."""
-        for folder, _, names in os.walk(os.path.join(component_cache(self._lake), "keyed")):
-            for name in names:
-                if name != "lock":
+        """Delete what this machine keeps of rows to read them faster; it is made again from what stands."""
+        home = self._disk.beside(self._lake)
+        kept = [os.path.join(component_cache(home), "keyed")]
+        if home != self._lake:
+            kept += [os.path.join(home, layer) for layer in LAYERS]
+        here = LocalDisk()
+        for folder in kept:
+            for one in here.walk(folder):
+                if os.path.basename(one.path) != "lock":
                     with contextlib.suppress(FileNotFoundError):
-                        self._disk.unlink(os.path.join(folder, name))
+                        here.unlink(os.path.join(folder, one.path))
 
 
-def data_files(root: str) -> Iterator[str]:
+def data_files(disk: Disk, root: str) -> list[str]:
     """Every Parquet file of a table's folder but those of its log, relative to it."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if name != "_delta_log")
-        for name in sorted(names):
-            if name.endswith(".parquet"):
-                yield os.path.relpath(os.path.join(folder, name), root)
+    return sorted(
+        one.path for one in disk.walk(root) if one.path.endswith(".parquet") and not one.path.startswith("_delta_log/")
+    )
 
 
 def _erased_files(disk: Disk, table: DeltaTable) -> set[str]:
