@@ -27,7 +27,7 @@ from lodestream.planning.compile import compile_project
 from lodestream.project.load import load_project
 from lodestream.runtime.pipeline import Pipeline
 from lodestream.testing.differential import differences
-from lodestream.testing.streams import make_stream
+from lodestream.testing.streams import make_sourced, make_stream
 
 SHORT, LONG = 80, 2_000
 
@@ -131,10 +131,10 @@ def drive(site, rng, *, handover, state_bytes_max=None, kills=0.0):
     return spilled
 
 
-def compare(folder, seed):
+def compare(folder, seed, make=make_stream):
     """Differences that one stream shows; even seeds run with the handover cache, odd ones without."""
     folder.mkdir()
-    site = Site(folder, make_stream(seed))
+    site = Site(folder, make(seed))
     drive(site, random.Random(seed), handover=seed % 2 == 0)
     return site.differences()
 
@@ -143,6 +143,12 @@ def compare(folder, seed):
 def test_flows_stepped_in_any_order(tmp_path, first):
     for seed in range(first, first + 10):
         assert compare(tmp_path / str(seed), seed) == [], f"seed={seed}"
+
+
+@pytest.mark.parametrize("first", [0, *(pytest.param(f, marks=pytest.mark.long) for f in range(10, LONG // 4, 10))])
+def test_sources_with_event_time(tmp_path, first):
+    for seed in range(first, first + 10):
+        assert compare(tmp_path / str(seed), seed, make_sourced) == [], f"seed={seed}"
 
 
 @pytest.mark.long

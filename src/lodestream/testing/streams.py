@@ -35,7 +35,7 @@ BRONZE, USERS = TableName("bronze", "events"), TableName("bronze", "users")
 SILVER, GOLD, DIRECT = TableName("silver", "events"), TableName("gold", "windows"), TableName("gold", "direct")
 PAIRS = TableName("silver", "pairs")
 LAST, HISTORY, THEN = TableName("silver", "last"), TableName("silver", "history"), TableName("gold", "then")
-CHAINED = TableName("gold", "chained")
+CHAINED, SOURCED = TableName("gold", "chained"), TableName("bronze", "sourced")
 
 EVENT_COLUMNS = {
     "key": "string", "at": "timestamp", "seen": "timestamp", "region": "string", "user_id": "bigint",
@@ -81,8 +81,8 @@ class Stream:
         files: of the events, in order of arrival.
         users: of the lookup table; `users[i]` arrives with `files[i]` (some hold no line); empty without a lookup.
         declarations: texts of the project's files by path; sources read `data/events` and `data/users`.
-        specs: meaning of each table that streams from another.
-        upstream: which table each of those streams from.
+        specs: meaning of each table that streams from another, or reads the events and knows their time.
+        upstream: which table each of those streams from; the one that reads the events is not in it.
     """
 
     seed: int
@@ -130,7 +130,12 @@ def make_stream(seed: int) -> Stream:
     else:
         users = ()
     return Stream(
-        seed, files, users, declarations, {d.name: d.spec() for d in drafts}, {d.name: d.upstream for d in drafts}
+        seed,
+        files,
+        users,
+        declarations,
+        {d.name: d.spec() for d in drafts},
+        {d.name: d.upstream for d in drafts if d.upstream},
     )
 
 
@@ -154,8 +159,41 @@ def make_changes(seed: int) -> Stream:
         **{f"tables/{d.name.layer}/{d.name.name}.yaml": d.text() for d in drafts},
     }
     return Stream(
-        seed, files, (), declarations, {d.name: d.spec() for d in drafts}, {d.name: d.upstream for d in drafts}
+        seed,
+        files,
+        (),
+        declarations,
+        {d.name: d.spec() for d in drafts},
+        {d.name: d.upstream for d in drafts if d.upstream},
     )
+
+
+def make_sourced(seed: int) -> Stream:
+    """The same events, read by a table that knows their time, and windows of its rows."""
+    rng = random.Random(f"sourced {seed}")
+    delay_s = rng.choice([0, 2, 10, 30])
+    files = tuple(
+        File(f"{i:03d}.jsonl", tuple(lines)) for i, lines in enumerate(_events(rng, rng.randint(3, 5), max(delay_s, 5)))
+    )
+    users = tuple(File(f"{i:03d}.jsonl", tuple(_users(rng, first=i == 0))) for i in range(len(files)))
+    sourced = _Draft(SOURCED, None, delay_s)
+    while "event_time" not in sourced.parts:
+        sourced = _Draft(SOURCED, None, delay_s)
+        sourced.draw_rows(rng)
+    gold = _Draft(GOLD, SOURCED, rng.choice([delay_s, 2, 0]))
+    gold.declare_event_time("time")
+    gold.draw_window(rng)
+    gold.lines.append("skip_silver: true")
+    looks_up = "lookups" in sourced.parts
+    declarations = {
+        "lodestream.yaml": "project: random\nlake: lake\n",
+        **({"tables/bronze/users.yaml": _bronze("users", USER_COLUMNS, keep_raw=False)} if looks_up else {}),
+        **{f"tables/{d.name.layer}/{d.name.name}.yaml": d.text() for d in (sourced, gold)},
+    }
+    return Stream(
+        seed, files, users if looks_up else (), declarations, {d.name: d.spec() for d in (sourced, gold)},
+        {GOLD: SOURCED},
+    )  # fmt: skip
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -287,14 +325,17 @@ class _Draft:
     """A stream table in both its forms: text to declare it, and the parts of its `Spec`."""
 
     name: TableName
-    upstream: TableName
+    upstream: TableName | None
     delay_s: int
     lines: list[str] = field(default_factory=list)
     parts: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
         """The declaration."""
-        return "\n".join([f"from: stream({self.upstream})", *self.lines, ""])
+        first = f"from: stream({self.upstream})"
+        if self.upstream is None:
+            first = _bronze("events", EVENT_COLUMNS, keep_raw=False).rstrip()
+        return "\n".join([first, *self.lines, ""])
 
     def spec(self) -> Spec:
         """The meaning."""
