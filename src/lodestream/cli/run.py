@@ -10,6 +10,8 @@ import typer
 from lodestream.cli.call import Call, table_named
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lodestream.app import App
     from lodestream.cli.progress import Progress
     from lodestream.model.table import TableName
@@ -35,6 +37,7 @@ def run(
     ] = None,
     accept: Annotated[str | None, typer.Option(metavar="HASH", help="Accept the plan with this hash.")] = None,
     plan: Annotated[str | None, typer.Option("--plan", metavar="FILE", help="Accept the plan in this file.")] = None,
+    sinks: Annotated[bool, typer.Option("--sinks/--no-sinks", help="Publish to the sinks of the tables.")] = True,
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve /metrics and /healthz on 127.0.0.1.")
     ] = None,
@@ -77,7 +80,7 @@ def run(
         pipeline = app.on_spark(remote or master, checkpoints=checkpoints, notice=notice)
     port = metrics_port if metrics_port is not None else app.project.server.get("metrics_port")
     with Interrupt(call, pipeline.stop) as interrupt, Progress(call, list(chosen or app.flows), pipeline) as progress:
-        _run(call, pipeline, chosen, progress, port, once=once, until_idle=until_idle)
+        _run(call, pipeline, chosen, None if sinks else (), progress, port, once=once, until_idle=until_idle)
         progress.finish(interrupted=interrupt.seen)
     if interrupt.seen:
         raise typer.Exit(INTERRUPTED)
@@ -112,8 +115,8 @@ def _apply(call: Call, app: App, accept: str | None) -> None:
 
 
 def _run(
-    call: Call, pipeline: Pipeline | SparkPipeline, chosen: list[TableName] | None, progress: Progress,
-    port: int | None, *, once: bool, until_idle: bool,
+    call: Call, pipeline: Pipeline | SparkPipeline, chosen: list[TableName] | None,
+    publishing: Sequence[TableName] | None, progress: Progress, port: int | None, *, once: bool, until_idle: bool,
 ) -> None:  # fmt: skip
     from lodestream.app import now_us
     from lodestream.operations.metrics import MetricsServer
@@ -125,11 +128,15 @@ def _run(
         call.say(f"metrics on http://127.0.0.1:{server.port}/metrics")
     try:
         if once and isinstance(pipeline, Pipeline):
-            progress.take(pipeline.run_once(chosen))
+            progress.take(pipeline.run_once(chosen, publishing))
         else:
             progress.take(
                 pipeline.run(
-                    tables=chosen, until_idle=until_idle, listener=progress.committed, on_error=progress.failed
+                    tables=chosen,
+                    publishing=publishing,
+                    until_idle=until_idle,
+                    listener=progress.committed,
+                    on_error=progress.failed,
                 )
             )
     finally:

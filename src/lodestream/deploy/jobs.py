@@ -196,7 +196,7 @@ def packages(project: Project) -> list[str]:
 def _run(project: Project, key: str, tables: Sequence[TableName], *, until_idle: bool) -> dict[str, Any]:
     """`lodestream run --engine spark` over some tables, as an entry point of the wheel."""
     parameters = ["run", "--engine", "spark", "--project", "${workspace.file_path}/project", "--lake", "${var.lake}"]
-    parameters += ["--env", "${var.environment}", "--checkpoints", CHECKPOINTS]
+    parameters += ["--env", "${var.environment}", "--checkpoints", CHECKPOINTS, "--no-sinks"]
     parameters += ["--until-idle"] if until_idle else []
     for name in tables:
         parameters += ["--table", str(name)]

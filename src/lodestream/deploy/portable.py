@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from lodestream.model.diagnostic import Diagnostic
 from lodestream.model.project import Project
-from lodestream.model.steps import Annotate, FlowPlan
 from lodestream.model.table import Table, TableName
 from lodestream.planning.compile import Plans
 from lodestream.planning.on_spark import refuse_stages
@@ -33,7 +32,7 @@ def refusals(project: Project, plans: Plans, mistakes: Mistakes) -> None:
             )  # fmt: skip
         if name in plans.flows:
             refuse_stages(project, plans.flows[name], mistakes, in_store=True)
-            _refuse_packages(project, plans.flows[name], mistakes)
+            _refuse_packages(project, table, mistakes)
         if table.engine != "embedded" or table.enrichers:
             continue
         for note in functions.get(name, []):
@@ -44,16 +43,13 @@ def refusals(project: Project, plans: Plans, mistakes: Mistakes) -> None:
             mistakes.add(project.place(name, "engine"), "D506", "marked engine: embedded", table=name, fix=fix)
 
 
-def _refuse_packages(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
-    inline = [step.enricher for step in plan.steps if isinstance(step, Annotate)]
-    for i, enricher in enumerate(plan.table.enrichers):
-        if enricher in inline:
-            name = plan.table.name
-            mistakes.add(
-                project.place(name, "enrichers", i, enricher.name), "D506",
-                f"an enricher: {enricher.name} needs packages that the bundle's clusters do not have", table=name,
-                fix="run this table with lodestream run --engine spark, or on one machine",
-            )  # fmt: skip
+def _refuse_packages(project: Project, table: Table, mistakes: Mistakes) -> None:
+    for i, enricher in enumerate(table.enrichers):
+        mistakes.add(
+            project.place(table.name, "enrichers", i, enricher.name), "D506",
+            f"an enricher: {enricher.name} needs packages that the bundle's clusters do not have", table=table.name,
+            fix="run this table with lodestream run --engine spark, or on one machine",
+        )  # fmt: skip
 
 
 def _refused(note: Diagnostic, name: TableName, message: str) -> Diagnostic:

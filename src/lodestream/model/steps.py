@@ -298,6 +298,11 @@ class FlowPlan:
         return self.step(JoinStreams)
 
     @property
+    def looked_up(self) -> tuple[TableName, ...]:
+        """The tables that it looks up, each once."""
+        return tuple(dict.fromkeys(step.lookup.table for step in self.steps if isinstance(step, LookUp)))
+
+    @property
     def streams(self) -> tuple[TableName, ...]:
         """The tables whose new rows it reads: its upstream and the one it joins."""
         joined = self.join

@@ -8,14 +8,13 @@ from lodestream.model.project import Project
 from lodestream.model.steps import (
     Aggregation,
     ApplyChanges,
-    Ask,
+    Dedupe,
     FlowPlan,
     JoinStreams,
     LookUp,
     ReadSource,
-    Watermark,
 )
-from lodestream.model.table import Session, TableName
+from lodestream.model.table import TableName
 from lodestream.project.mistakes import Mistakes
 
 _SOURCES = ("files", "generator", "kafka", "replay")
@@ -46,33 +45,14 @@ def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes, *, in_store: b
         if first.source.settings.get("share") is True:
             no("a shared source", "take share out: on Spark the cluster shares the work", "source")
     refuse_stages(project, plan, mistakes, in_store=in_store)
-    if plan.sinks:
-        no("a sink", "publish from the embedded engine: lodestream run --table", "sinks")
 
 
 def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes, *, in_store: bool) -> None:
     """Note, as P210, the stages of a table that Spark does not run."""
     no, table, first = _Refusals(project, plan, mistakes), plan.table, plan.steps[0]
     steps = {type(step) for step in plan.steps}
-    if isinstance(first, ReadSource):
-        if first.drift in ("add", "widen"):
-            no(f"drift: {first.drift} on Spark", "declare the columns, or set drift: quarantine", "drift")
-        if Watermark in steps:
-            no("event time on a table that reads a source", "move it to the table above", "event_time")
-    ask = plan.step(Ask)
-    for i, enricher in enumerate(table.enrichers):
-        if ask is not None and enricher == ask.enricher:
-            no(f"an enricher that asks: {enricher.name}", _HERE, "enrichers", i, enricher.name)
-        elif Aggregation in steps:
-            no("an enricher and a window in one table", "enrich in the table below, and window over that", "enrichers")
-        elif JoinStreams in steps:
-            no(
-                "an enricher and a join in one table",
-                "enrich in the table below, or in one that reads this",
-                "enrichers",
-            )
-    if isinstance(table.window, Session) and table.emit == "updates":
-        no("sessions that are shown while they are open", "write emit: final", "window", "gap")
+    if isinstance(first, ReadSource) and first.drift == "widen" and Dedupe in steps:
+        no("drift: widen and dedup in one table", "dedup in a table that reads this one", "drift")
     if table.late == "update" and (table.lookups or table.python is not None):
         no(
             "late rows that correct closed windows, with a lookup or a python step",
@@ -81,8 +61,6 @@ def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes, *, in_st
         )
     if in_store and ApplyChanges in steps:
         no("changes in an object store", _HERE, "changes")
-    if table.completeness:
-        no("windows that say what they cover", _HERE, "completeness")
     for i, lookup in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
         native = Aggregation in steps or JoinStreams in steps
         if native and lookup.lookup.as_of is not None and not lookup.unique:

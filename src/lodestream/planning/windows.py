@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lodestream.model.expression import Expression
 from lodestream.model.steps import Aggregation
-from lodestream.model.table import WINDOW_END, WINDOW_START, Session, Table
+from lodestream.model.table import WINDOW_END, WINDOW_START, Table
 from lodestream.model.types import BIGINT, BOOLEAN, TIMESTAMP, Column, Schema, parse_type
 from lodestream.planning.rows import NESTED
 from lodestream.planning.scope import BATCH, Scope, Shape
@@ -27,8 +27,6 @@ def window_meta(table: Table) -> tuple[Column, ...]:
 
 def _embedded_only(table: Table) -> Iterator[tuple[tuple[str, ...], str]]:
     """Parts of a table of windows that Spark's structured streaming does not have, and what they are."""
-    if isinstance(table.window, Session) and table.emit == "updates":
-        yield ("window",), "Spark shows sessions when they are closed only; write emit: final"
     if table.late == "update" and (table.lookups or table.python is not None):
         yield ("late",), "Spark corrects no closed window of rows that are looked up or made in the same table"
 

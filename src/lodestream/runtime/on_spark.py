@@ -15,9 +15,10 @@ from lodestream.engines.embedded.checkpoints import Checkpoint
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
 from lodestream.errors import ConfigError, LodestreamError, TransientError
 from lodestream.lake.object_disk import ObjectDisk
-from lodestream.model.steps import Annotate, FlowPlan, ReadSource, RunQuery
+from lodestream.model.steps import Annotate, FlowPlan, ReadSource, RunQuery, Watermark
 from lodestream.model.table import Component, FlowName, TableName
 from lodestream.ports.plugins import Resolve
+from lodestream.runtime.beside import Beside
 from lodestream.runtime.maintain import Maintenance, Upkeep
 from lodestream.runtime.pipeline import Pipeline
 from lodestream.runtime.schedule import is_due
@@ -44,6 +45,7 @@ class SparkPipeline:
         open_session: opens the run's session.
         make_recipe: for flows that read a source.
         embedded: makes the same flows on the embedded engine, to end batches that it has begun.
+        beside: runs what the driver does itself.
         poll_s: how often to look for new rows.
 
     Attributes:
@@ -58,12 +60,15 @@ class SparkPipeline:
         open_session: Callable[[], SparkSession],
         make_recipe: MakeRecipe,
         embedded: MakeFlow,
+        beside: Beside,
         poll_s: float,
     ) -> None:
         self.flows, self.around = flows, around
         self._checkpoints = checkpoints
         self._open_session, self._make_recipe, self._embedded = open_session, make_recipe, embedded
-        self._poll_s = poll_s
+        self._beside, self._poll_s = beside, poll_s
+        sources = {name: plan.step(ReadSource) for name, plan in flows.items()}
+        self._widening = frozenset(name for name, step in sources.items() if step and step.drift == "widen")
         self.upkeep = Upkeep()
         self._stopping = threading.Event()
         self._statuses: dict[FlowName, FlowStatus] = {}
@@ -81,11 +86,13 @@ class SparkPipeline:
         self._stopping.set()
         for flow in list(self._running.values()):
             flow.stop()
+        self._beside.stop()
 
     def run(
         self,
         *,
         tables: Iterable[TableName] | None = None,
+        publishing: Iterable[TableName] | None = None,
         until_idle: bool = False,
         more: Callable[[], bool] = lambda: False,
         listener: Callable[[FlowName, Committed], None] = lambda _name, _committed: None,
@@ -95,6 +102,7 @@ class SparkPipeline:
 
         Args:
             tables: which; None for all.
+            publishing: whose sinks run; None for those of `tables`.
             until_idle: whether to end when nothing is left to do.
             more: asked when a run until idle is idle; True when it brought more to do.
             listener: hears of every batch, on a thread of Spark's.
@@ -107,16 +115,20 @@ class SparkPipeline:
         self._statuses = {name: FlowStatus(name) for name in chosen}
         session = self._open_session()
         ended = threading.Event()
-        maintenance = Maintenance(chosen, self.flows, self.around, self.upkeep)
+        self._beside.chosen = chosen
+        self._beside.publishing = chosen if publishing is None else self._chosen(publishing)
+        ours = [name for name in chosen if name not in self._beside.tables]
+        maintenance = Maintenance(ours, self.flows, self.around, self.upkeep)
         housekeeping = threading.Thread(target=maintenance.run, args=(ended,), name="maintenance", daemon=True)
         housekeeping.start()
         try:
             self._begin(session, chosen, listener, in_turn=until_idle)
             if until_idle:
-                self._settle()
+                self._settle(listener)
                 while more() and not self._stopping.is_set():
-                    self._settle()
+                    self._settle(listener)
             else:
+                self._beside.start(self._hearing(listener))
                 self._watch()
         except LodestreamError as error:
             if not self._stopping.is_set():
@@ -125,6 +137,7 @@ class SparkPipeline:
         finally:
             for flow in self._running.values():
                 flow.stop()
+            self._beside.stop()
             ended.set()
             housekeeping.join()
         for status in self._statuses.values():
@@ -152,22 +165,30 @@ class SparkPipeline:
             if isinstance(plan.steps[0], RunQuery):
                 self._refreshes.append(SparkRefresh(plan, self.around, session, noted))
                 continue
-            for table in plan.waits_for:
-                if table in self._running:
-                    self._settle_one(table)
+            self._await(plan, listener)
+            if name in self._beside.tables:
+                self._beside.make(name)
+                if in_turn:
+                    self._beside.settle(name, self._hearing(listener))
+                continue
             self._makers[name] = partial(
-                kind,
-                plan,
-                self.around,
-                self._checkpoints,
-                session,
-                self._make_recipe,
-                self._embedded,
-                self._poll_s,
-            )
+                kind, plan, self.around, self._checkpoints, session, self._make_recipe, self._embedded, self._poll_s,
+                self._widening,
+            )  # fmt: skip
             self._start(name, noted)
             if in_turn:
                 self._settle_one(name)
+
+    def _await(self, plan: FlowPlan, listener: Callable[[FlowName, Committed], None]) -> None:
+        """Wait until the tables that a flow looks up have taken in what is there."""
+        for table in plan.waits_for:
+            if table in self._running:
+                self._settle_one(table)
+            elif table in self._beside.tables:
+                self._beside.settle(table, self._hearing(listener))
+            else:
+                continue
+            self._beside.caught_up(table)
 
     def _start(self, name: TableName, noted: Callable[[Committed], None]) -> None:
         flow = self._makers[name]()
@@ -176,7 +197,7 @@ class SparkPipeline:
         self._running[name] = flow
         flow.start(noted)
 
-    def _noted(self, name: TableName, listener: Callable[[FlowName, Committed], None]) -> Callable[[Committed], None]:
+    def _noted(self, name: FlowName, listener: Callable[[FlowName, Committed], None]) -> Callable[[Committed], None]:
         def noted(committed: Committed) -> None:
             status = self._statuses[name]
             status.state = "running"
@@ -188,14 +209,28 @@ class SparkPipeline:
 
         return noted
 
-    def _settle(self) -> None:
+    def _hearing(self, listener: Callable[[FlowName, Committed], None]) -> Callable[[FlowName, Committed], None]:
+        """A listener that keeps the statuses of flows and sinks."""
+
+        def heard(name: FlowName, committed: Committed) -> None:
+            self._statuses.setdefault(name, FlowStatus(name))
+            self._noted(name, listener)(committed)
+
+        return heard
+
+    def _settle(self, listener: Callable[[FlowName, Committed], None]) -> None:
         """Go round the flows, inputs first, until a round brings nothing new."""
-        before = -1
+        before, heard = -1, self._hearing(listener)
         while not self._stopping.is_set() and before != (done := sum(s.batches for s in self._statuses.values())):
             before = done
-            for name in list(self._running):
-                self._settle_one(name)
+            for name in self._beside.chosen:
+                if name in self._running:
+                    self._settle_one(name)
+                elif name in self._beside.tables and not self._stopping.is_set():
+                    self._beside.settle(name, heard)
             self._refresh()
+        if not self._stopping.is_set():
+            self._beside.publish(heard)
 
     def _settle_one(self, name: TableName) -> None:
         for waited in self.flows[name].waits_for:
@@ -203,6 +238,14 @@ class SparkPipeline:
                 self._running[waited].settle()
         if not self._stopping.is_set():
             self._trying_again(name, lambda: self._running[name].settle())
+            self._begin_anew_if_outdated(name)
+
+    def _begin_anew_if_outdated(self, name: TableName) -> None:
+        """A query whose table has got columns begins anew with those."""
+        flow = self._running[name]
+        if flow.outdated and not self._stopping.is_set():
+            flow.stop()
+            self._start(name, flow.listener)
 
     def _trying_again(self, name: TableName, work: Callable[[], None]) -> None:
         """Do it; a flow that failed for a while only is started again, a few times in a row."""
@@ -232,6 +275,8 @@ class SparkPipeline:
         while not self._stopping.wait(0.2):
             for name in list(self._running):
                 self._trying_again(name, lambda name=name: self._running[name].check())  # type: ignore[misc]
+                self._begin_anew_if_outdated(name)
+            self._beside.check()
             if time.monotonic() >= due:
                 self._refresh(scheduled=True)
                 due = time.monotonic() + _REFRESH_EVERY_S
@@ -282,12 +327,14 @@ def on_spark(
 
         step = plan.steps[0]
         assert isinstance(step, ReadSource)
+        watermark = plan.step(Watermark)
+        delay_us = None if watermark is None else watermark.event_time.delay_us
         settled = [Component(part.name, dict(pipeline.resolve(part.settings))) for part in (step.source, step.format)]
         return Recipe(
             replace(step, source=settled[0], format=settled[1]), pipeline.root, around.lake, plan.table.name, epoch,
             group, plan.definition,
             frozenset(name.lower() for name in plan.schema.names), registries, around.limit, around.clock,
-            replace(checkpoint, consumed=()), around.disk,
+            replace(checkpoint, consumed=()), around.disk, plan.looked_up, delay_us,
         )  # fmt: skip
 
     def opened() -> SparkSession:
@@ -305,7 +352,7 @@ def on_spark(
         return opened
 
     flows = {name: _settled(plan, pipeline.resolve) for name, plan in pipeline.flows.items()}
-    return SparkPipeline(flows, around, folder, opened, make_recipe, pipeline.flow, pipeline.poll_s)
+    return SparkPipeline(flows, around, folder, opened, make_recipe, pipeline.flow, Beside(pipeline), pipeline.poll_s)
 
 
 def _checkpoints(pipeline: Pipeline, named: str | None) -> str:

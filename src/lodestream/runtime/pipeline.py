@@ -151,11 +151,16 @@ class Pipeline:
         wanted = [sink for name in self._chosen(tables) for sink in self.flows[name].sinks]
         return [SinkFlow(sink, self.around, self._sink) for sink in wanted]
 
-    def run_once(self, tables: Iterable[TableName] | None = None) -> list[FlowStatus]:
-        """At most one batch per flow, inputs first, then at most one piece per sink, on this thread."""
+    def run_once(
+        self, tables: Iterable[TableName] | None = None, publishing: Iterable[TableName] | None = None
+    ) -> list[FlowStatus]:
+        """At most one batch per flow, inputs first, then at most one piece per sink, on this thread.
+
+        The sinks are those of `publishing`, or of `tables`.
+        """
         statuses = []
         flows: list[Flow | SinkFlow] = [self.flow(name) for name in self._chosen(tables)]
-        for flow in [*flows, *self.sinks(tables)]:
+        for flow in [*flows, *self.sinks(tables if publishing is None else publishing)]:
             status = FlowStatus(flow.name)
             try:
                 flow.open()
@@ -173,6 +178,7 @@ class Pipeline:
         self,
         *,
         tables: Iterable[TableName] | None = None,
+        publishing: Iterable[TableName] | None = None,
         until_idle: bool = False,
         listener: Callable[[FlowName, Committed], None] = lambda _name, _committed: None,
         on_error: Callable[[FlowStatus], None] = lambda _status: None,
@@ -180,6 +186,7 @@ class Pipeline:
         """Run flows and their sinks until `stop` is called or, with `until_idle`, until nothing is left to do.
 
         A flow or sink that fails ends alone; `on_error` hears of it at once, and of every error that is tried again.
+        The sinks are those of `publishing`, or of `tables`.
 
         Raises:
             LodestreamError: what made a flow fail, once all flows have ended; the first in flow order.
@@ -189,7 +196,7 @@ class Pipeline:
         chosen = list(self._chosen(tables))
         notes = FailureNotes(self.around, chosen, on_error)
         self.workers = {name: self._worker(name, chosen, board, listener, notes.told) for name in chosen}
-        for sink in self.sinks(chosen):
+        for sink in self.sinks(chosen if publishing is None else publishing):
             self.workers[sink.name] = self._publisher(sink, board, listener, on_error)
         maintenance = Maintenance(chosen, self.flows, self.around, self._upkeep)
         housekeeping = threading.Thread(target=maintenance.run, args=(board.stopping,), name="maintenance", daemon=True)

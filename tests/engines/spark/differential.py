@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from lodestream.engines.spark.session import open_session
-from tests.engines.spark.scenarios import SMALL, changes, stream
+from tests.engines.spark.scenarios import SMALL, changes, sourced, stream
 
-CHANGES_EVERY = 6
-"""One in so many streams is one of changes."""
+KINDS = (changes, sourced, stream, stream, stream, stream)
+"""In turn: changes, a source with event time, and tables of tables."""
 
 AT_ONCE = 3
 """Streams side by side: while one waits for a trigger or a worker, others use the cores."""
@@ -29,7 +29,7 @@ def main() -> None:
     session = open_session("local[2]", settings=SMALL)
 
     def run(seed: int) -> dict[str, object]:
-        made = changes if seed % CHANGES_EVERY == 0 else stream
+        made = KINDS[seed % len(KINDS)]
         try:
             with tempfile.TemporaryDirectory() as folder:  # queries have names, which are unique in a session
                 return made(Path(folder, "site"), session.newSession(), seed)

@@ -26,12 +26,13 @@ from lodestream.expressions.scalar import compile_scalar
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
-from lodestream.testing.streams import make_changes, make_stream
+from lodestream.testing.streams import make_changes, make_sourced, make_stream
 from tests.engines.spark.handover import at_once, killed_on_embedded, killed_on_spark, switched, there_and_back
 from tests.engines.spark.sites import Site, StreamSite
 from tests.engines.spark.stores_site import in_store
 from tests.engines.spark.topics import DECLARATIONS as TOPICS
 from tests.engines.spark.topics import losses, turns
+from tests.engines.spark.wide_site import DRIFTING, FOLDED, SOURCES, USERS, Rounds, beside, drifting
 from tests.engines.spark.workers_site import NOTES, notes
 from tests.expressions.spark_rows import load, table
 
@@ -374,6 +375,61 @@ def handover_stream(root, session, seed):
 def changes(root, session, seed):
     """The same of random changes, which make a table of last values, one of history, and one that looks that up."""
     return stream(root, session, seed, make_changes)
+
+
+def sourced(root, session, seed):
+    """The same events, read by a table that knows their time."""
+    return stream(root, session, seed, make_sourced)
+
+
+def wide(root, session):
+    """Sources with event time, windows that workers fold, enriched joins; the last batch of the second round twice."""
+    rounds = Rounds(root, session, SOURCES | FOLDED)
+    rounds.site.write(USERS)
+    for number, start_s in enumerate((40_012, 40_040)):
+        files = {f"data/orders/{n}.jsonl": orders(n, start_s, 50) for n in (number, number + 10)}
+        rounds.round(files, killed_after_commit if number else untouched)
+    return rounds.answer()
+
+
+def untouched(_site, _name):
+    """Nothing died."""
+
+
+def drift(root, session):
+    """Sources that show new columns and wider types in each round."""
+    rounds = Rounds(root, session, DRIFTING)
+    for number in range(3):
+        files = {f"data/events/{name}{number}.jsonl": text for name, text in drifting(number).items()}
+        rounds.round(files, killed_after_commit if number else untouched)
+    return rounds.answer()
+
+
+def asking(root, session):
+    """Rows that wait for somebody's answers, windows of those, and sinks."""
+    return beside(root, session)
+
+
+def folding_crashes(root, session):
+    """Tables whose open windows lie beside the plans die in front of each commit, and once behind the last."""
+    rounds = Rounds(root, session, SOURCES | FOLDED)
+    tables, died = ("gold.covered", "gold.visits"), []
+    rounds.site.write(USERS)
+    for number, start_s in enumerate((40_012, 40_040)):
+        files = {f"data/orders/{n}.jsonl": orders(n, start_s, 50) for n in (number, number + 10)}
+        rounds.round(files, untouched, "bronze.users", "bronze.timed")
+        for name in tables:
+            for method in ("_commit_quarantine", "_commit_windows", "_commit_main") if number else ():
+                with killed(method):
+                    try:
+                        rounds.site.on_spark(name)
+                    except LodestreamError as error:
+                        died.append(error.message)
+            rounds.site.on_spark(name)
+            killed_after_commit(rounds.site, name)
+            rounds.site.on_spark(name)
+    rounds.site.on_spark()
+    return rounds.answer() | {"died": died}
 
 
 def crashing(root, session, seed):

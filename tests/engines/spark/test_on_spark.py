@@ -11,7 +11,7 @@ import pytest
 from tests.stores.conftest import on_azurite, remote_place
 from tools.function_rows import ROOT, spark_python
 
-SEED, CHANGES = 60_153, 70_078
+SEED, CHANGES, SOURCED = 60_153, 70_078, 80_635
 
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
 
@@ -199,6 +199,57 @@ def test_functions_and_enrichers_in_workers(spark):
     assert min(tidy[fate] for fate in ("output", "quarantine", "dropped", "duplicate", "rule:worded")) > 0
     assert (known["quarantine"], last["superseded"] > 0) == (1, True)  # a text that is too long; older changes
     assert answer["said"].startswith("ConfigError: python step leaves out declared columns"), answer["said"]
+
+
+def test_a_random_source_with_event_time_means_the_same_on_spark(spark):
+    """Its rows go through dedup there and, below, into sessions that say what they cover and are shown while open."""
+    answer = spark.ask(f"sourced:{SOURCED}")
+    assert answer["mistakes"] == []
+    assert answer["rows"] > 20
+    assert answer["operators"] == 2
+
+
+@pytest.mark.long
+def test_windows_that_workers_fold_and_enriched_joins(spark):
+    answer = spark.ask("wide", 1200)
+    assert answer["differences"] == answer["problems"] == []
+    counts = answer["counts"]
+    fates = [
+        ("bronze.orders", "late"),
+        ("bronze.orders", "duplicate"),
+        ("gold.covered", "late"),
+        ("gold.visits", "late"),
+    ]
+    fates += [("gold.spells", "output"), ("gold.spells_per_minute", "output"), ("silver.pairs", "dropped")]
+    assert min(counts.get(f"{table}:{fate}", 0) for table, fate in fates) > 0, counts
+    assert answer["rows"] > 900
+
+
+@pytest.mark.long
+def test_folded_windows_survive_a_crash_in_front_of_each_commit(spark):
+    answer = spark.ask("folding_crashes", 1800)
+    assert answer["differences"] == answer["problems"] == []
+    assert answer["died"] == ["killed here"] * 6
+
+
+@pytest.mark.long
+def test_drift_is_taken_in_with_its_batch(spark):
+    answer = spark.ask("drift", 1200)
+    assert answer["differences"] == answer["problems"] == []
+    assert answer["rows"] > 60
+
+
+@pytest.mark.long
+def test_rows_that_ask_and_sinks(spark):
+    answer = spark.ask("asking", 1200)
+    assert answer["differences"] == answer["problems"] == []
+    texts = {text for text, count in answer["asked"].items()}
+    assert set(answer["asked"].values()) == {1}, answer["asked"]
+    assert len(texts) > 10
+    scored, labels = answer["published"]
+    assert sorted(row["id"] for *_, row in scored) == sorted(row["id"] for row in answer["tables"][0])
+    last = {tuple(key): row for *key, row in labels}
+    assert sorted(map(str, (row for row in last.values() if row))) == sorted(map(str, answer["tables"][1]))
 
 
 @pytest.mark.long

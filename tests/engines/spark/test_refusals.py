@@ -27,6 +27,7 @@ ASKING = "enrich: {http: {url: 'http://127.0.0.1:9/', send: [country], receive: 
 CHANGES = "changes: {keys: [order_id], sequence_by: ordered_at, type: 2}\n"
 HISTORY = SILVER + "changes: {keys: [order_id, country], sequence_by: ordered_at, type: 2}\n"
 THEN = "enrich: {lookup: {table: silver.history, on: order_id, as_of: ordered_at, columns: {amount: amount_then}}}\n"
+WIDENED = "source: {files: {path: data}}\nformat: json\ndrift: widen\ncolumns: {ordered_at: timestamp}\n"
 PYTHON = "python: clean:f\ncolumns: {order_id: string, country: string, ordered_at: timestamp}\n"
 JOIN = (
     "event_time: {column: ordered_at, delay: 1 s}\njoin: {from: stream(bronze.orders), on: order_id,"
@@ -57,25 +58,13 @@ def project(tmp_path):
             SILVER + "engine: embedded\n",
             "tables/silver/orders.yaml:2:9 P210 this table runs on the embedded engine only",
         ),
-        (SILVER + ASKING, "tables/silver/orders.yaml:2:10 P210 an enricher that asks: http"),
-        (SILVER + ENRICHED + WINDOW, "P210 an enricher and a window in one table"),
-        (SILVER + ENRICHED + JOIN, "P210 an enricher and a join in one table"),
         (SILVER + THEN + WINDOW, "P210 a lookup as of a moment by a part of the history's key, and a window"),
-        (SILVER + WINDOW.replace("every", "gap"), "P210 sessions that are shown while they are open"),
         (SILVER + LOOKUP + WINDOW + "late: update\n", "P210 late rows that correct closed windows, with a lookup"),
-        (SILVER + WINDOW + "completeness: true\n", "P210 windows that say what they cover"),
-        (SILVER + "sink: {kafka: {topic: t}}\n", "P210 a sink"),
     ],
     ids=[
         "embedded",
-        "asking",
-        "enricher and window",
-        "enricher and join",
         "history",
-        "open sessions",
         "late",
-        "completeness",
-        "sink",
     ],
 )
 def test_stages_that_spark_does_not_run(project, silver, said):
@@ -93,10 +82,28 @@ def test_stages_that_spark_does_not_run(project, silver, said):
         SILVER + LOOKUP + WINDOW,
         SILVER + LOOKUP + JOIN,
         SILVER + WINDOW.replace("every", "gap") + "emit: final\n",
+        SILVER + WINDOW.replace("every", "gap") + "emit: updates\n",
+        SILVER + WINDOW + "completeness: true\n",
+        SILVER + ENRICHED + WINDOW,
+        SILVER + ENRICHED + JOIN,
+        SILVER + ASKING,
+        SILVER + "sink: {kafka: {topic: t}}\n",
         SILVER + PYTHON + ENRICHED + CHANGES,
         SILVER + PYTHON + WINDOW,
     ],
-    ids=["lookup and window", "lookup and join", "sessions", "enriched changes", "python and window"],
+    ids=[
+        "lookup and window",
+        "lookup and join",
+        "sessions",
+        "open sessions",
+        "completeness",
+        "enricher and window",
+        "enricher and join",
+        "asking",
+        "sink",
+        "enriched changes",
+        "python and window",
+    ],
 )
 def test_stages_that_spark_runs(project, silver):
     assert on_spark(project(silver=silver)).flows
@@ -110,18 +117,30 @@ def test_stages_that_spark_runs(project, silver):
             "P210 Spark does not read http",
         ),
         (
-            "source: {files: {path: data}}\nformat: json\ndrift: add\ncolumns: {ordered_at: timestamp}\n",
-            "P210 drift: add on Spark",
+            f"{WIDENED}event_time: {{column: ordered_at, delay: 1 s}}\ndedup: {{keys: [ordered_at]}}\n",
+            "tables/bronze/orders.yaml:3:8 P210 drift: widen and dedup in one table",
         ),
-        (BRONZE + "event_time: {column: ordered_at, delay: 1 s}\n", "P210 event time on a table that reads a source"),
     ],
-    ids=["http", "drift", "event time"],
+    ids=["http", "drift and dedup"],
 )
 def test_sources_that_spark_does_not_read(project, bronze, said):
     folder = project(bronze=bronze)
     with pytest.raises(ProjectError) as refused:
         on_spark(folder)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "bronze",
+    [
+        WIDENED,
+        WIDENED.replace("widen", "add") + "event_time: {column: ordered_at, delay: 1 s}\ndedup: {keys: [ordered_at]}\n",
+        BRONZE + "event_time: {column: ordered_at, delay: 1 s}\ndedup: {keys: [order_id]}\n",
+    ],
+    ids=["widen", "add and dedup", "event time"],
+)
+def test_sources_that_spark_reads(project, bronze):
+    assert on_spark(project(bronze=bronze, silver="from: stream(bronze.orders)\n")).flows
 
 
 def on_spark(folder):

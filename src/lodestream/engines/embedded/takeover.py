@@ -118,6 +118,7 @@ def check_handover(plan: FlowPlan) -> None:
         "rows that wait for an answer": Ask in steps,
         "sessions": window is not None and isinstance(window.window, Session),
         "windows of windows": isinstance(first, ReadTable) and first.windows is not None,
+        "windows that say what they cover": window is not None and window.completeness,
         "windows over looked-up columns": window is not None and bool(steps & {LookUp, Annotate}),
         "event time of a source": not isinstance(first, ReadTable) and Watermark in steps,
     }

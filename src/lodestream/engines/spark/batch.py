@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from lodestream.engines.embedded.rejects import rejected, rejected_raw
 from lodestream.engines.spark.enrich import annotated
 from lodestream.engines.spark.expressions import literal, quoted
+from lodestream.engines.spark.folded import is_folded
 from lodestream.engines.spark.joins import GIVEN_THERE, HERE, KEPT_THERE, THERE, alone_in, joined_in, output_of
 from lodestream.engines.spark.lookups import looked_up
 from lodestream.engines.spark.rows import (
@@ -57,6 +58,7 @@ class Batch:
         counts: rows by fate, `rule:<name>` for broken rules.
         max_event_us: largest event time, None when no row got as far as the watermark.
         reopened: starts of closed windows that late rows belong to, which are to be computed again.
+        going: rows that go on to windows that are folded; then there is no output yet.
     """
 
     output: DataFrame | None
@@ -64,6 +66,7 @@ class Batch:
     counts: dict[str, int] = field(default_factory=dict)
     max_event_us: int | None = None
     reopened: frozenset[int] = frozenset()
+    going: DataFrame | None = None
 
 
 def decide(
@@ -111,9 +114,11 @@ def decide(
         return _joined(rows, stream, plan, batch, held, given)
     counts, max_event_us = _counts(rows, batch, rules=_rules(plan), windows=window is not None)
     reopened = _reopened(rows) if window is not None and window.late == "update" else frozenset[int]()
-    output = None
+    output, going = None, rows.where(f"{FATE} IS NULL")
+    if is_folded(plan):
+        return Batch(None, (_quarantine(rows, noted=True),), counts, max_event_us, reopened, going)
     if window is None and counts.get("output"):
-        output = rows.where(f"{FATE} IS NULL")
+        output = going
     elif window is not None:
         output = stream.where(f"{BRANCH} = {WINDOWS} AND {WINDOW} IS NOT NULL").select(f"{WINDOW}.*")
         if window.emit == "updates" and not reopened and output.isEmpty():  # what lies open stays as it is

@@ -20,6 +20,8 @@ def in_our_words(text: str, table: str) -> LodestreamError:
         return TransientError("a Python worker of Spark did not start in time", table=table)
     if "state" in text and ("CANNOT_LOAD_STATE_STORE" in text or "does not exist" in text):
         return CorruptionError("Spark's state is lost", table=table, cause=short)
+    if "DELTA_SCHEMA_CHANGED" in text:
+        return TransientError("the table above has other columns now, with which the query begins anew", table=table)
     if "DELTA_SOURCE_TABLE_IGNORE_CHANGES" in text or "DELTA_SOURCE_IGNORE_DELETE" in text:
         return DataLossRefused("upstream rows were taken away or changed", table=table, cause=short)
     return LodestreamError("the query on Spark failed", table=table, cause=short)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at, checkpoint_of
 from lodestream.engines.embedded.flow import Flow
-from lodestream.engines.embedded.history import check_kept, last_commit
+from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import reader_group
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
@@ -29,15 +28,19 @@ from lodestream.engines.spark.chained import watermarks_of, windows_as_rows
 from lodestream.engines.spark.changes import Merge, Merger
 from lodestream.engines.spark.commits import Written, commit_batch, write_files
 from lodestream.engines.spark.deletions import KeptDeletions
+from lodestream.engines.spark.drift import decoding, with_drift
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.failures import in_our_words, root_cause
+from lodestream.engines.spark.folded import Folding, is_folded
+from lodestream.engines.spark.kept_windows import KeptWindows
 from lodestream.engines.spark.lookups import pinned_tables, pins_of
+from lodestream.engines.spark.marks import Marks, is_stateful, ranges, reads_commits
 from lodestream.engines.spark.python_step import called
 from lodestream.engines.spark.rows import given_columns
 from lodestream.engines.spark.session import reading_tasks
-from lodestream.engines.spark.source import PlannedSource, Recipe, version_of
-from lodestream.engines.spark.stream import ARRIVED, TIME, Beside, stream_of
-from lodestream.engines.spark.tables import Tables, first_version
+from lodestream.engines.spark.source import ARRIVED, PlannedSource, Recipe
+from lodestream.engines.spark.stream import TIME, Beside, stream_of
+from lodestream.engines.spark.tables import Followed, Tables, first_version
 from lodestream.engines.spark.takeover import Takeover, seed_rows
 from lodestream.errors import (
     ConfigError,
@@ -54,7 +57,6 @@ from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import (
     Aggregation,
     ApplyChanges,
-    Dedupe,
     FlowPlan,
     ReadSource,
     ReadTable,
@@ -62,40 +64,18 @@ from lodestream.model.steps import (
     Watermark,
 )
 from lodestream.model.table import TableName
+from lodestream.model.types import Schema
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
-_PATIENCE_S, _LOOK_S = 10.0, 0.05
 
 Listener = Callable[[Committed], None]
 MakeRecipe = Callable[[FlowPlan, int, str, Checkpoint], Recipe]
 """Makes what a source's reader needs from the flow, its epoch, its name among readers and its checkpoint."""
 MakeFlow = Callable[[TableName], Flow]
 """Makes the embedded engine's flow of a table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What Spark's offset log says of a batch: W(n-1), W(n), and the versions of the tables it reads up to."""
-
-    late_us: int
-    evict_us: int
-    upto: int = -1
-    joined_upto: int = -1
-
-
-@dataclass
-class Followed:
-    """A table whose new rows are read.
-
-    Attributes:
-        begun: the version at which its present epoch began.
-    """
-
-    table: DeltaTable
-    begun: int = 0
 
 
 class SparkFlow:
@@ -109,24 +89,26 @@ class SparkFlow:
         make_recipe: for a flow that reads a source.
         embedded: ends a batch that the embedded engine has begun.
         poll_s: how often to look for new rows.
+        widening: tables whose columns drift may widen.
     """
 
     def __init__(
         self, plan: FlowPlan, around: Surroundings, checkpoints: str, session: SparkSession, make_recipe: MakeRecipe,
-        embedded: MakeFlow, poll_s: float,
+        embedded: MakeFlow, poll_s: float, widening: frozenset[TableName] = frozenset(),
     ) -> None:  # fmt: skip
         self.plan, self.name = plan, plan.table.name
         self.query: StreamingQuery | None = None
         self.error: Exception | None = None
         self._followed: list[Followed] = []
         self._around, self._session, self._checkpoints = around, session, checkpoints
-        self._tables = Tables(session, around.disk, around.lake)
+        self._tables = Tables(session, around.disk, around.lake, widening)
         self._recipe: Recipe | None = None
         self._make_recipe, self._embedded, self._poll_s = make_recipe, embedded, poll_s
         self._window = plan.step(Aggregation)
         self._watermark = plan.step(Watermark)
         self._merger: Merger | None = None
-        self._stateful = self._window is not None or plan.step(Dedupe) is not None or plan.join is not None
+        self._folding = Folding(plan) if is_folded(plan) else None
+        self._stateful = is_stateful(plan)
         self.listener: Listener = lambda _committed: None
 
     # --- opening -----------------------------------------------------------------------------------------------------
@@ -148,6 +130,7 @@ class SparkFlow:
                 table=str(self.name),
             )
         self.epoch = epoch_of(configuration)
+        self._read = decoding(self.plan, self.table.snapshot.metadata.schema)
         self.quarantine = self._open_table(table_path(around.lake, quarantine_name(self.name)), main=False)
         if epoch_of(self.quarantine.snapshot.metadata.configuration) < self.epoch:
             begin_epoch(self.quarantine, self.epoch, clock_us=around.clock())
@@ -158,7 +141,7 @@ class SparkFlow:
         )  # fmt: skip
         if (step := self.plan.step(RunPython)) is not None:
             around.functions(step.step.function)  # what is not there is told here, not by a worker
-        takeover = Takeover(self.plan, around, self._session, self.store, self._kept, self.table, self.quarantine)
+        takeover = Takeover(self.plan, around, self._tables, self.store, self._kept, self.table, self.quarantine)
         while (checkpoint := self._checkpoint(takeover)) is None:
             self._finish_embedded()
         self.checkpoint = checkpoint
@@ -166,6 +149,8 @@ class SparkFlow:
         if changes is not None:
             deletions = KeptDeletions(around, self.name, self.epoch, changes, schema)
             self._merger = Merger(self.plan, changes, self.table, deletions, self.app_id)
+        if self._folding is not None:
+            self._open_windows = KeptWindows(around, self.name, self.epoch, self._folding.state)
 
     def _open_table(self, path: str, *, main: bool) -> DeltaTable:
         properties = {EPOCH_PROPERTY: "1", **(table_properties(self.plan) if main else {})}
@@ -198,7 +183,7 @@ class SparkFlow:
     def _fits(self, plan: BatchPlan, checkpoint: Checkpoint | None) -> bool:
         """Whether the query would make the same plan: that of a source is followed, whoever made it."""
         if isinstance(self.plan.steps[0], ReadSource):
-            return plan.kind != "replay"
+            return plan.kind in ("data", "no_data")
         if checkpoint is None or plan.batch > checkpoint.started or plan.kind == "replay":
             return False
         before, marks = self._range(checkpoint, checkpoint.number_of(plan.batch))
@@ -229,7 +214,8 @@ class SparkFlow:
     def start(self, listener: Listener) -> None:
         """Start the query; `listener` hears of each batch, on a thread of Spark's."""
         self.listener = listener
-        mode = "update" if self._window is not None and self._window.emit == "updates" else "append"
+        updates = self._window is not None and self._window.emit == "updates" and self._folding is None
+        mode = "update" if updates else "append"
         writer = self._stream(self.checkpoint).writeStream.queryName(str(self.name)).outputMode(mode)
         writer = writer.option("checkpointLocation", self.checkpoint.path).foreachBatch(self._batches)
         self.query = writer.trigger(processingTime=f"{self._poll_s} seconds").start()
@@ -244,9 +230,13 @@ class SparkFlow:
         frame, step = self._input(checkpoint), self.plan.step(RunPython)
         if step is not None:
             frame = called(frame, self.plan, step, self._around.functions)
-        return stream_of(
-            frame, self.plan, Beside(self._markers(), self._joined(checkpoint), self._lookups(checkpoint), seed)
-        )
+        beside = Beside(self._markers(), self._joined(checkpoint), self._lookups(checkpoint), seed)
+        return stream_of(frame, self._read, beside)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether columns have come in since the query began, which until it is begun anew reads each batch twice."""
+        return decoding(self.plan, self.table.snapshot.metadata.schema).steps[0] != self._read.steps[0]
 
     def settle(self) -> None:
         """Wait until all rows that are there are taken in, and the batches that only move the watermark are done.
@@ -288,7 +278,7 @@ class SparkFlow:
         columns = given_columns(self.plan)
         if isinstance(first, ReadSource):
             group = reader_group(self.name, self.table.snapshot.metadata.id, self.epoch)
-            recipe = self._make_recipe(self.plan, self.epoch, group, checkpoint)
+            recipe = self._make_recipe(self._read, self.epoch, group, checkpoint)
             self._recipe = replace(recipe, tasks=reading_tasks(self._session))
             format_name = f"lodestream_{self.name.layer}_{self.name.name}"
             self._session.dataSource.register(PlannedSource.named(format_name, self._recipe))
@@ -314,7 +304,7 @@ class SparkFlow:
 
     def _lookups(self, checkpoint: Checkpoint) -> tuple[DataFrame, ...]:
         """The tables looked up, where what is looked up is counted or joined."""
-        if self._window is None and self.plan.join is None:
+        if self.plan.join is None and (self._window is None or self._folding is not None):
             return ()
         return pinned_tables(self._tables, self.plan, self.epoch, checkpoint)
 
@@ -330,7 +320,7 @@ class SparkFlow:
         self._followed.append(Followed(upstream, begun))
         told = self._range(checkpoint, checkpoint.number_of(checkpoint.started))[1]
         known = told.joined_upto if joined else told.upto
-        rows = self._tables.following(name, label, begin, known)
+        rows = self._tables.following(name, label, begin, known, ours=reads_commits(checkpoint))
         return rows.where(f"_batch > {checkpoint.upstream_batch}") if checkpoint.batch else rows
 
     # --- one batch ---------------------------------------------------------------------------------------------------
@@ -355,17 +345,42 @@ class SparkFlow:
         batch = self._planned(number)
         with ExitStack() as held:
             given = self._info.get("given") or 0
-            decided = decide(keep(stream, held), self.plan, batch, self._tables, held, given)
+            stored = self.table.snapshot.metadata.schema
+            taken = with_drift(keep(stream, held), batch, self._read, self.plan, stored, self._reading)
+            stream = taken.stream if taken.plan is self._read else keep(taken.stream, held)
+            decided = decide(stream, taken.plan, batch, self._tables, held, given)
             merged = None
             if self._merger is not None and decided.output is not None:
                 merged = self._merger.merge(decided.output, batch, held)
                 decided.counts |= merged.counted
-            files = write_files(decided, batch, self.plan, self._tables, self.table, self.quarantine, self.app_id)
+            files = self._written(decided, batch, taken.schema, held)
             self._commit_quarantine(files, batch)
             self._commit_deletions(merged, batch)
+            self._commit_windows(files, batch)
             self._commit_main(files, decided, batch, merged)
         version = self.table.refresh().version
         self.listener(Committed(batch.batch, batch.kind, version, decided.counts))
+
+    def _reading(self, plan: FlowPlan) -> Recipe:
+        """What a reader needs that decodes to other columns."""
+        first = plan.steps[0]
+        assert isinstance(first, ReadSource)
+        assert self._recipe is not None
+        return replace(self._recipe, step=replace(self._recipe.step, schema=first.schema))
+
+    def _written(self, decided: Batch, batch: BatchPlan, schema: Schema, held: ExitStack) -> Written:
+        """The data files of the batch."""
+        folded = kept = None
+        if self._folding is not None and self._moves(decided, batch):
+            assert decided.going is not None
+            before, kept = self._open_windows.before(batch.batch), self._open_windows.table
+            folded = keep(self._folding.fold(decided.going, before, kept, batch), held)
+        tables = self._tables, self.table, self.quarantine, self.app_id
+        return write_files(decided, batch, self.plan, *tables, schema, folded, kept)
+
+    def _moves(self, decided: Batch, batch: BatchPlan) -> bool:
+        """Whether windows may change: a row came, or the watermark moved on."""
+        return bool(decided.counts.get("output") or decided.reopened) or batch.evict_us > batch.late_us
 
     def _is_done(self, number: int) -> bool:
         """Whether the table has the batch: from this query, or that with which it took over.
@@ -395,60 +410,32 @@ class SparkFlow:
         plan = self.store.plan(batch) or self.store.put_plan(self._made(number, batch))
         if not self._fits(plan, self.checkpoint):
             raise self._overtaken(batch)
+        if self._stateful and isinstance(self.plan.steps[0], ReadSource):
+            _, marks = self._range(self.checkpoint, number)
+            if (plan.late_us, plan.evict_us) != (marks.late_us, marks.evict_us):
+                raise CorruptionError("plan and checkpoint have other watermarks", table=str(self.name), batch=batch)
         return plan
 
     def _made(self, number: int, batch: int) -> BatchPlan:
         before, marks = self._range(self.checkpoint, number)
         spans = ((before.upto, marks.upto), (before.joined_upto, marks.joined_upto))
         for followed, (after, until) in zip(self._followed, spans, strict=False):
-            self._check_upstream(followed, after, until)
+            followed.check(after, until, self.name)
         return BatchPlan(
-            epoch=self.epoch,
-            batch=batch,
-            kind="data" if any(until > after for after, until in spans) else "no_data",
-            clock_us=self._around.clock(),
-            definition=self.plan.definition,
-            after=before.upto,
-            upto=marks.upto,
-            joined_after=before.joined_upto,
-            joined_upto=marks.joined_upto,
-            pins=pins_of(self.plan, self._around.disk, self._around.lake),
-            late_us=marks.late_us,
+            epoch=self.epoch, batch=batch, kind="data" if any(upto > after for after, upto in spans) else "no_data",
+            clock_us=self._around.clock(), definition=self.plan.definition, after=before.upto, upto=marks.upto,
+            joined_after=before.joined_upto, joined_upto=marks.joined_upto,
+            pins=pins_of(self.plan.looked_up, self._around.disk, self._around.lake), late_us=marks.late_us,
             evict_us=marks.evict_us,
             kept_us=later_us(
                 kept_from_us(self._followed[0].table, self.plan.upstream) if self.plan.upstream else None,
                 kept_from_us(self.quarantine, self.name),
             ),
-        )
-
-    def _check_upstream(self, followed: Followed, after: int, upto: int) -> None:
-        """Refuse rows that were taken away upstream, which Spark is told to pass over for the sake of retention."""
-        if upto <= after:
-            return
-        followed.table.refresh()
-        for commit in followed.table.commits(max(after, followed.begun), upto):
-            check_kept(commit, followed.table.path, self.name)
+        )  # fmt: skip
 
     def _range(self, checkpoint: Checkpoint, number: int) -> tuple[Marks, Marks]:
-        """What the offset log says of the query's batch before one, and of that one."""
-        marks, before = self._marks(checkpoint, number), self._marks(checkpoint, number - 1)
-        upto, joined_upto = max(marks.upto, before.upto), max(marks.joined_upto, before.joined_upto)
-        return before, replace(marks, upto=upto, joined_upto=joined_upto)
-
-    def _marks(self, checkpoint: Checkpoint, number: int) -> Marks:
-        """What the log says; where no operator of Spark keeps the watermark, it is kept here by the same rule."""
-        if number < 0:
-            return Marks(0, 0)
-        _, told, *offsets = _offset_log(checkpoint, number)
-        # In the order in which `stream_of` reads them: the upstream table, then the one that is joined.
-        upto = [version_of(offset) for offset in offsets[: 1 if self.plan.join is None else 2]]
-        if self._stateful:
-            before = json.loads(_offset_log(checkpoint, number - 1)[1])["batchWatermarkMs"] if number else 0
-            return Marks(int(before) * 1000, int(json.loads(told)["batchWatermarkMs"]) * 1000, *upto)
-        late_us, newest = self._info.get("watermark_us") or 0, self._info.get("max_event_us")
-        if newest is None or self._watermark is None:
-            return Marks(late_us, late_us, *upto)
-        return Marks(late_us, max(late_us, (newest - self._watermark.event_time.delay_us) // 1000 * 1000), *upto)
+        """What is said of the query's batch before one, and of that one."""
+        return ranges(checkpoint, number, self.plan, self._info)
 
     def _commit_quarantine(self, files: Written, batch: BatchPlan) -> None:
         if not files.aside:
@@ -464,6 +451,10 @@ class SparkFlow:
         if self._merger is not None and merged is not None:
             self._merger.remember(merged, batch)
 
+    def _commit_windows(self, files: Written, batch: BatchPlan) -> None:
+        if files.open is not None:
+            self._open_windows.replace(files.open, batch)
+
     def _commit_main(self, files: Written, decided: Batch, batch: BatchPlan, merged: Merge | None) -> None:
         info: dict[str, Any] = {
             "batch": batch.batch, "epoch": self.epoch, "kind": batch.kind, "counts": decided.counts,
@@ -476,6 +467,8 @@ class SparkFlow:
             info |= {"joined_upto": batch.joined_upto, "given": given}
         if self._merger is not None:
             info |= self._merger.remembered()
+        if self._folding is not None:
+            info |= self._open_windows.held()
         if self._merger is not None and merged is not None and merged.writes:
             self._merger.write(merged, batch, json.dumps({"lodestream": info}))
             if not self._is_done(self.checkpoint.number_of(batch.batch)):
@@ -483,19 +476,10 @@ class SparkFlow:
         else:
             try:
                 marks = self._recipe.marks(batch.ranges) if self._recipe is not None and batch.ranges else {}
-                commit_batch(self.table, files.adds, files.removes, batch, self.app_id, info, marks)
+                commit_batch(self.table, files.adds, files.removes, batch, self.app_id, info, marks, files.metadata)
             except ConflictError as error:
                 raise self._overtaken(batch.batch) from error
         self._info = info
-
-
-def _offset_log(checkpoint: Checkpoint, number: int) -> list[str]:
-    """What Spark has written of a batch; a folder that is not of this machine may show it a moment later."""
-    path, deadline = os.path.join(checkpoint.path, "offsets", str(number)), time.monotonic() + _PATIENCE_S
-    while not os.path.exists(path) and time.monotonic() < deadline:
-        time.sleep(_LOOK_S)
-    with open(path, encoding="utf-8") as file:
-        return file.read().split("\n")
 
 
 def _newest(*times_us: int | None) -> int | None:

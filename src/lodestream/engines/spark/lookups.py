@@ -6,7 +6,7 @@ it is given a data source whose tasks ask the plan of the batch that is under wa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, ClassVar
@@ -132,19 +132,15 @@ class PinnedReader(DataSourceReader):  # type: ignore[misc]
             yield from conform(table.read([file], columns=target.names), target).to_batches()
 
 
-def pins_of(plan: FlowPlan, disk: Disk, lake: str) -> dict[str, int]:
+def pins_of(looked_up: Iterable[TableName], disk: Disk, lake: str) -> dict[str, int]:
     """The present versions of the tables that a flow looks up. Raises ConfigError when there is none yet."""
-    pins = {}
-    for step in plan.steps:
-        if isinstance(step, LookUp):
-            pins[str(step.lookup.table)] = _looked_up_in(disk, lake, step).snapshot.version
-    return pins
+    return {str(name): _opened(disk, lake, name).snapshot.version for name in looked_up}
 
 
-def _looked_up_in(disk: Disk, lake: str, step: LookUp) -> DeltaTable:
-    table = DeltaTable.open(disk, table_path(lake, step.lookup.table))
+def _opened(disk: Disk, lake: str, name: TableName) -> DeltaTable:
+    table = DeltaTable.open(disk, table_path(lake, name))
     if table is None:
-        raise ConfigError("lookup table does not exist yet; run it first", table=str(step.lookup.table))
+        raise ConfigError("lookup table does not exist yet; run it first", table=str(name))
     return table
 
 
@@ -152,7 +148,7 @@ def pinned_tables(tables: Tables, plan: FlowPlan, epoch: int, checkpoint: Checkp
     """For each lookup of a flow the table, as every batch is to see it. Raises ConfigError when there is none yet."""
     found = []
     for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
-        schema = _looked_up_in(tables.disk, tables.lake, step).snapshot.metadata.schema
+        schema = _opened(tables.disk, tables.lake, step.lookup.table).snapshot.metadata.schema
         columns = Schema(tuple(column for column in schema if column.name in step.lookup.reads))
         name = f"lodestream_lookup_{plan.table.name.layer}_{plan.table.name.name}_{number}"
         pinned = Pinned(tables.disk, tables.lake, step.lookup.table, columns, plan.table.name, epoch, checkpoint)

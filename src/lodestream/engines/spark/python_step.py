@@ -13,7 +13,7 @@ from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.python_step import DROPPED, PythonFunction, call
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.rows import GIVEN, STEP_FATE, STEP_HITS, given_columns
-from lodestream.engines.spark.stream import ARRIVED
+from lodestream.engines.spark.source import ARRIVED
 from lodestream.engines.spark.workers import with_columns
 from lodestream.model.arrow import to_arrow
 from lodestream.model.steps import FlowPlan, ReadTable, RunPython

@@ -23,6 +23,7 @@ from lodestream.engines.spark.source import Recipe
 from lodestream.errors import ConfigError, MissingDriverError, TransientError
 from lodestream.lake.disk import random_id
 from lodestream.model.steps import FlowPlan
+from lodestream.model.table import TableName
 from lodestream.ports.plugins import make_enricher
 from lodestream.version import VERSION
 
@@ -118,7 +119,7 @@ class RemoteFlow(SparkFlow):
     def _batches(self) -> ServerBatches:
         around = replace(self._around, handover=None, enricher=make_enricher, notice=untold, budget=None)
         recipe = "" if self._recipe is None else self._recipe.to_text()
-        return ServerBatches(self.plan, around, self._checkpoints, recipe, self._poll_s)
+        return ServerBatches(self.plan, around, self._checkpoints, recipe, self._poll_s, self._tables.widening)
 
 
 @dataclass
@@ -130,14 +131,16 @@ class ServerBatches:
     checkpoints: str
     recipe: str
     poll_s: float
+    widening: frozenset[TableName]
     _flow: SparkFlow | None = field(default=None, repr=False)
 
     def __call__(self, stream: DataFrame, number: int) -> None:
         """Run one batch."""
         if self._flow is None:
             flow = SparkFlow(
-                self.plan, self.around, self.checkpoints, stream.sparkSession, self._recipe, _no_flow, self.poll_s
-            )
+                self.plan, self.around, self.checkpoints, stream.sparkSession, self._recipe, _no_flow, self.poll_s,
+                self.widening,
+            )  # fmt: skip
             flow.open()
             flow.follow()
             self._flow = flow

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 from lodestream.engines.spark.expressions import error, literal, quoted, row_error, value
 from lodestream.engines.spark.source import REASONS
-from lodestream.model.steps import Aggregation, Derive, Expect, FlowPlan, LookUp, ReadSource, ReadTable, Rule, Watermark
+from lodestream.model.steps import (
+    Aggregation,
+    Annotate,
+    Derive,
+    Expect,
+    FlowPlan,
+    ReadSource,
+    ReadTable,
+    Rule,
+    Watermark,
+)
 from lodestream.model.table import META_COLUMNS
 
 if TYPE_CHECKING:
@@ -70,7 +80,7 @@ def judged(frame: DataFrame, plan: FlowPlan) -> DataFrame:
     if watermark is not None:
         frame = _without_time(frame, watermark.event_time.column)
     window = plan.step(Aggregation)
-    if window is None or plan.step(LookUp) is not None:  # groups and measures read what is looked up
+    if window is None or plan.looked_up or plan.step(Annotate) is not None:  # which groups and measures read
         return frame
     return with_window_errors(frame, window)
 

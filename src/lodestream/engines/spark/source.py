@@ -16,15 +16,18 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
+from pyspark.sql.datasource import DataSource, DataSourceReader, DataSourceStreamReader, InputPartition
 
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at
 from lodestream.engines.embedded.frames import conform
+from lodestream.engines.embedded.history import flow_commit
 from lodestream.engines.embedded.store import FlowStore
+from lodestream.engines.spark.lookups import pins_of
 from lodestream.errors import DataLossRefused
 from lodestream.lake.disk import Disk, LocalDisk
-from lodestream.lake.layout import component_cache
+from lodestream.lake.layout import component_cache, table_path
+from lodestream.lake.table import DeltaTable
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchLimit, BatchPlan, SourceRange
 from lodestream.model.steps import ReadSource
@@ -35,6 +38,10 @@ from lodestream.ports.source import Acknowledges, Decoded, Marks, PlansUnread, R
 
 REASONS, DETAIL, RECORD = "_parse_reasons", "_parse_detail", "_parse_record"
 """Of a record that does not decode: why, what more is known, and its bytes. NULL in rows."""
+FOUND = "_found"
+"""Columns that drift found in the piece that a row came in, as a pickled schema; NULL for none."""
+ARRIVED = "_arrived"
+"""What orders rows in arrival: of a source the place of their range in the plan, of a table the batch above."""
 
 _PART_ROWS_MIN = 50_000
 _PATIENCE_S, _LOOK_S = 10.0, 0.05
@@ -50,6 +57,8 @@ class Recipe:
         clock: gives microseconds since 1970 UTC.
         checkpoint: the query's checkpoint.
         disk: where the lake is.
+        looked_up: tables whose versions the plans name.
+        delay_us: how far the watermark is behind the newest event time; None without event time.
         tasks: among how many tasks a batch is spread.
     """
 
@@ -66,6 +75,8 @@ class Recipe:
     clock: Callable[[], int]
     checkpoint: Checkpoint
     disk: Disk
+    looked_up: tuple[TableName, ...] = ()
+    delay_us: int | None = None
     tasks: int = 8
 
     @property
@@ -75,7 +86,13 @@ class Recipe:
         return self.step.schema.with_columns(
             Column("_source", STRING), Column("_position", BIGINT), *raw, Column("_ingest_time", TIMESTAMP),
             Column(REASONS, parse_type("array<string>")), Column(DETAIL, STRING), Column(RECORD, BINARY),
+            Column(ARRIVED, BIGINT), *((Column(FOUND, BINARY),) if self.drifts else ()),
         )  # fmt: skip
+
+    @property
+    def drifts(self) -> bool:
+        """Whether the source may show columns that the table does not have."""
+        return self.step.drift in ("add", "widen")
 
     @property
     def store(self) -> FlowStore:
@@ -137,13 +154,18 @@ class PlannedSource(DataSource):  # type: ignore[misc]
         """The reader."""
         return PlannedReader(Recipe.from_text(self.recipe))
 
+    def reader(self, schema: Any) -> PlannedAgain:
+        """A reader of one batch, which has a plan; the option `batch` says which."""
+        return PlannedAgain(PlannedReader(Recipe.from_text(self.recipe)), int(self.options["batch"]))
+
 
 @dataclass
 class Ranges(InputPartition):  # type: ignore[misc]
-    """What one task reads."""
+    """What one task reads; `places` are those of its units in the plan."""
 
     ranges: tuple[SourceRange, ...]
     clock_us: int
+    places: tuple[int, ...]
 
 
 class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
@@ -178,11 +200,23 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         now_us, ranges = self._ranges(self._source)
         if not ranges:
             return {"batch": self._newest}
+        recipe, (late_us, evict_us) = self._recipe, self._watermarks()
         plan = BatchPlan(
-            epoch=self._recipe.epoch, batch=planned + 1, kind="data", clock_us=now_us,
-            definition=self._recipe.definition, ranges=ranges,
+            epoch=recipe.epoch, batch=planned + 1, kind="data", clock_us=now_us, definition=recipe.definition,
+            ranges=ranges, pins=pins_of(recipe.looked_up, recipe.disk, recipe.lake), late_us=late_us,
+            evict_us=evict_us,
         )  # fmt: skip
         return {"batch": store.put_plan(plan).batch}
+
+    def _watermarks(self) -> tuple[int, int]:
+        """W(n-1) and W(n) of the next batch, as Spark will have them: it moves on by what the last commit has seen."""
+        delay_us, name = self._recipe.delay_us, self._recipe.table
+        table = None if delay_us is None else DeltaTable.open(self._recipe.disk, table_path(self._recipe.lake, name))
+        commit = None if table is None else flow_commit(table, name)
+        if commit is None or delay_us is None:
+            return 0, 0
+        late_us = int(commit.info["watermark_us"])
+        return late_us, next_watermark(late_us, commit.info["max_event_us"], delay_us)
 
     def _ranges(self, source: Source) -> tuple[int, tuple[SourceRange, ...]]:
         """The time, and what is new; what was there at the start is waited for, as some sources take a moment."""
@@ -220,11 +254,15 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         """The ranges of the plans after `start`, spread over some tasks."""
         store = self._recipe.store
         found: list[Ranges] = []
+        before = 0
         for number in range(start["batch"] + 1, end["batch"] + 1):
             plan = store.plan(number)
             if plan is None:
                 raise DataLossRefused("a plan is gone", table=str(self._recipe.table), batch=number)
-            found += [Ranges(part, plan.clock_us) for part in self._spread(plan.ranges)]
+            places = {one.unit: before + i for i, one in enumerate(plan.ranges)}
+            parts = self._spread(plan.ranges)
+            found += [Ranges(part, plan.clock_us, tuple(places[one.unit] for one in part)) for part in parts]
+            before += len(plan.ranges)
         return found
 
     def _spread(self, ranges: Sequence[SourceRange]) -> Iterator[tuple[SourceRange, ...]]:
@@ -246,9 +284,9 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         source = self._recipe.source()
         target = pa.schema([field.with_nullable(True) for field in to_arrow(self._recipe.schema)])
         try:
-            for planned in partition.ranges:
+            for arrived, planned in zip(partition.places, partition.ranges, strict=True):
                 for piece in source.read(planned):
-                    yield from _both(piece, partition.clock_us, target).to_batches()
+                    yield from _both(piece, partition.clock_us, arrived, target).to_batches()
         finally:
             source.close()
 
@@ -264,6 +302,21 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
             self._source.close()
 
 
+class PlannedAgain(DataSourceReader):  # type: ignore[misc]
+    """Reads a batch once more."""
+
+    def __init__(self, reader: PlannedReader, batch: int) -> None:
+        self._reader, self._batch = reader, batch
+
+    def partitions(self) -> Sequence[Ranges]:
+        """The ranges of its plan."""
+        return self._reader.partitions({"batch": self._batch - 1}, {"batch": self._batch})
+
+    def read(self, partition: Ranges) -> Iterator[pa.RecordBatch]:
+        """Rows and rejects of the ranges."""
+        return self._reader.read(partition)
+
+
 def version_of(offset: str) -> int:
     """The last version that is in: those before Delta's offset; of the table as it was at the start, that too."""
     told = json.loads(offset) if offset.startswith("{") else {}
@@ -272,14 +325,21 @@ def version_of(offset: str) -> int:
     return int(told["reservoirVersion"]) - (0 if told.get("isStartingVersion") else 1)
 
 
-def _both(piece: Decoded, clock_us: int, target: pa.Schema) -> pa.Table:
+def next_watermark(late_us: int, max_event_us: int | None, delay_us: int) -> int:
+    """W(n) after W(n-1) and the newest event time that has been seen by then; Spark keeps it in milliseconds."""
+    return late_us if max_event_us is None else max(late_us, (max_event_us - delay_us) // 1000 * 1000)
+
+
+def _both(piece: Decoded, clock_us: int, arrived: int, target: pa.Schema) -> pa.Table:
     """Rows and rejects in one table; a reject has NULL in every column of the data."""
     rows, rejects = piece.rows, piece.rejects
     rejects = rejects.rename_columns(
         [{"_reasons": REASONS, "_detail": DETAIL, "_raw": RECORD}.get(name, name) for name in rejects.column_names]
     )
-    parts = []
+    parts, found = [], pa.scalar(pickle.dumps(piece.found) if len(piece.found) else None, pa.binary())
     for table in (rows, rejects):
+        table = table.append_column(FOUND, pa.repeat(found, len(table)))
+        table = table.append_column(ARRIVED, pa.repeat(pa.scalar(arrived, pa.int64()), len(table)))
         missing = [field for field in target if field.name not in table.column_names and field.name != "_ingest_time"]
         for field in missing:
             table = table.append_column(field.name, pa.nulls(len(table), field.type))

@@ -11,28 +11,31 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from lodestream.engines.spark.chained import MARKER
+from lodestream.engines.spark.enrich import annotated
 from lodestream.engines.spark.expressions import quoted, value
+from lodestream.engines.spark.folded import is_folded
 from lodestream.engines.spark.joins import KEPT_THERE, judged_there, paired
 from lodestream.engines.spark.lookups import AMBIGUOUS, with_lookups
 from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, judged, with_window_errors
-from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, Watermark
+from lodestream.engines.spark.source import ARRIVED
+from lodestream.model.steps import Aggregation, Annotate, Dedupe, FlowPlan, Watermark
 from lodestream.model.table import Session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-BRANCH, ROWS, FIRSTS, WINDOWS, OTHERS, PAIRS = "_branch", 0, 1, 2, 3, 4
+BRANCH, ROWS, FIRSTS, WINDOWS, OTHERS, PAIRS, PULSE = "_branch", 0, 1, 2, 3, 4, 5
 """Which branch a row of the stream is of: every input row, the firsts of their keys by position, finished windows;
-every row of the stream that is joined, pairs."""
-ARRIVED, WINDOW = "_arrived", "_window"
-"""The upstream batch of a row, which orders rows in arrival; a finished window's columns."""
+every row of the stream that is joined, pairs; rows without a meaning."""
+WINDOW = "_window"
+"""A finished window's columns."""
 
 TIME = "_event_time"
 """Spark's event-time column."""
 ALONE = "_alone"
 """Of a row that only makes state: NULL when it takes its key; else a number that keeps it from being a repeat."""
 
-_ASIDE, _HASH = "_aside", "_hash"
+_ASIDE, _HASH, _PULSE = "_aside", "_hash", "1 hour"
 _DELAY = "spark.watermarkDelayMs"
 """Where Spark keeps the delay of an event-time column; dedup keeps its keys for that long."""
 
@@ -85,12 +88,17 @@ def stream_of(frame: DataFrame, plan: FlowPlan, beside: Beside) -> DataFrame:
         branches.append(passing.select("_source", "_position", fn.lit(FIRSTS).alias(BRANCH)))
     if beside.lookups:
         passing = with_lookups(passing, plan, beside.lookups)
-    if window is not None:
+    if is_folded(plan):
+        if dedupe is None:  # without an operator that waits for it Spark does not move the watermark when it is idle
+            hours = passing.groupBy(fn.window(TIME, _PULSE)).count()
+            branches.append(hours.select(fn.lit(PULSE).alias(BRANCH)))
+    elif window is not None:
         branches.append(windows_made(passing, window))
     if beside.joined is not None:
         assert plan.join is not None
         there = judged_there(beside.joined, plan.join)
         passing = passing.where(f"NOT {AMBIGUOUS}") if beside.lookups else passing
+        passing = _enriched(passing, plan, watermark)
         branches.append(there.select(*KEPT_THERE).withColumn(BRANCH, fn.lit(OTHERS)))
         branches.append(paired(passing, there, plan, TIME).withColumn(BRANCH, fn.lit(PAIRS)))
     return reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), branches)
@@ -107,6 +115,19 @@ def _firsts(passing: DataFrame, step: Dedupe) -> DataFrame:
     others = [fn.col(quoted(name)) for name in passing.columns if name != TIME]
     spread = passing.select(*others, within).repartition(partitions, *map(quoted, keys))
     return spread.sortWithinPartitions(*order, "_source", "_position").dropDuplicatesWithinWatermark(keys)
+
+
+def _enriched(passing: DataFrame, plan: FlowPlan, watermark: Watermark) -> DataFrame:
+    """The rows that in-line enrichers let through, with their columns; the batch writer asks them again for reasons."""
+    from pyspark.sql import functions as fn
+
+    enrichers = [step for step in plan.steps if isinstance(step, Annotate)]
+    if not enrichers:
+        return passing
+    rows = annotated(passing, enrichers).where(f"{FATE} IS NULL")
+    delay = {_DELAY: watermark.event_time.delay_us // 1000}  # a function over Arrow gives plain columns back
+    others = [fn.col(quoted(name)) for name in rows.columns if name != TIME]
+    return rows.select(*others, fn.col(TIME).alias(TIME, metadata=delay))
 
 
 def windows_made(passing: DataFrame, step: Aggregation) -> DataFrame:

@@ -7,7 +7,7 @@ and no credentials of its own, and what it reads is what every other part of the
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,9 +15,10 @@ import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
 
 from lodestream.engines.embedded.frames import conform
+from lodestream.engines.embedded.history import check_kept
 from lodestream.engines.embedded.rebuild import REBUILD
 from lodestream.engines.spark.files import ddl_of, reading, sendable, shares
-from lodestream.errors import CorruptionError, DataLossRefused
+from lodestream.errors import CorruptionError, DataLossRefused, TransientError
 from lodestream.lake.actions import AddFile
 from lodestream.lake.data import read_files
 from lodestream.lake.disk import Disk
@@ -38,11 +39,20 @@ _UPTO = "upto"
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The tables of a lake, as frames of a session."""
+    """The tables of a lake, as frames of a session.
+
+    Attributes:
+        widening: those whose columns drift may widen: Delta's stream refuses versions from before that.
+    """
 
     session: SparkSession
     disk: Disk
     lake: str
+    widening: frozenset[TableName] = frozenset()
+
+    def by_delta(self, name: TableName) -> bool:
+        """Whether Delta's own stream reads the new rows of a table."""
+        return not self.disk.atomic and name not in self.widening
 
     def at(self, name: TableName, version: int | None = None) -> DataFrame:
         """The rows of a table at a version, or as it is now."""
@@ -57,7 +67,7 @@ class Tables:
         files = table.files() if version is None else table.read_version(version)
         return reading(self.session, self.disk, path, files, table.snapshot.metadata.schema)
 
-    def following(self, name: TableName, label: str, begin: int | None, known: int) -> DataFrame:
+    def following(self, name: TableName, label: str, begin: int | None, known: int, *, ours: bool) -> DataFrame:
         """The rows that the commits of a table add, as a stream.
 
         Args:
@@ -65,9 +75,10 @@ class Tables:
             label: tells this stream from others of the session.
             begin: the first version that is read; None when the log no longer tells, and all rows are new.
             known: the last version that the query has been told of, -1 for none.
+            ours: whether the query has read with the lake's own reader before, and goes on with it.
         """
         path = table_path(self.lake, name)
-        if not self.disk.atomic:
+        if self.by_delta(name) and not ours:
             delta = self.session.readStream.format("delta").option("maxFilesPerTrigger", _FILES_MAX)
             delta = delta.option("ignoreDeletes", "true")
             return (delta if begin is None else delta.option("startingVersion", begin)).load(path)
@@ -80,6 +91,26 @@ class Tables:
         return self.session.readStream.format(source.name()).load()
 
 
+@dataclass
+class Followed:
+    """A table whose new rows are read.
+
+    Attributes:
+        begun: the version at which its present epoch began.
+    """
+
+    table: DeltaTable
+    begun: int = 0
+
+    def check(self, after: int, upto: int, reader: TableName) -> None:
+        """Refuse rows that were taken away in these versions, which Spark is told to pass over for retention's sake."""
+        if upto <= after:
+            return
+        self.table.refresh()
+        for commit in self.table.commits(max(after, self.begun), upto):
+            check_kept(commit, self.table.path, reader)
+
+
 def first_version(table: DeltaTable) -> tuple[int | None, int]:
     """The first version of a table's present epoch, None when the log no longer tells; and where a rebuild began it."""
     if epoch_of(table.snapshot.metadata.configuration) == 1:
@@ -89,6 +120,11 @@ def first_version(table: DeltaTable) -> tuple[int | None, int]:
             if commit.info.get("operation") == REBUILD:
                 return version, version
     return None, 0
+
+
+def _last(offset: Mapping[str, int]) -> int:
+    """The last version that is in; a query that began with Delta's own stream has that one's offsets."""
+    return offset[_UPTO] if _UPTO in offset else offset["reservoirVersion"] - 1
 
 
 @dataclass(frozen=True)
@@ -156,9 +192,11 @@ class CommittedRowsReader(DataSourceStreamReader):  # type: ignore[misc]
         return {_UPTO: self._upstream.after}
 
     def latestOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
-        """The newest version that adds rows."""
+        """The newest version that adds rows. Raises TransientError when columns were widened since the query began."""
         table = self._opened()
-        table.refresh()
+        stored = table.refresh().metadata.schema
+        if any(stored[column.name].type != column.type for column in self._upstream.schema):
+            raise TransientError("the table above has other columns now, with which the query begins anew")
         if self._newest < 0 and not self._tells(0):
             self._newest = self._looked = table.snapshot.version
         for commit in table.commits(self._looked):
@@ -169,7 +207,7 @@ class CommittedRowsReader(DataSourceStreamReader):  # type: ignore[misc]
 
     def partitions(self, start: dict[str, int], end: dict[str, int]) -> Sequence[Files]:
         """The files of the versions after `start`; where the log no longer tells the first ones, all live files."""
-        table, after, upto = self._opened(), start[_UPTO], end[_UPTO]
+        table, after, upto = self._opened(), _last(start), _last(end)
         adds: list[AddFile] = []
         if after < 0 and upto >= 0 and not self._tells(0):
             adds = table.read_version(upto)

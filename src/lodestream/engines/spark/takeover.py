@@ -51,6 +51,8 @@ from lodestream.model.types import Column, Schema
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from lodestream.engines.spark.tables import Tables
+
 _PARTITIONS = "spark.sql.shuffle.partitions"
 _ASIDE = "_aside"
 _MARKER = 0
@@ -63,7 +65,7 @@ class Takeover:
     Args:
         plan: the flow.
         around: its surroundings.
-        session: the run's session.
+        tables: the lake's, as frames of the run's session.
         store: the flow's plans and states.
         kept: folder of the flow's checkpoints.
         table: the flow's table.
@@ -71,12 +73,11 @@ class Takeover:
     """
 
     def __init__(
-        self, plan: FlowPlan, around: Surroundings, session: SparkSession, store: FlowStore, kept: str,
+        self, plan: FlowPlan, around: Surroundings, tables: Tables, store: FlowStore, kept: str,
         table: DeltaTable, quarantine: DeltaTable,
     ) -> None:  # fmt: skip
-        self._plan, self._around, self._session = plan, around, session
+        self._plan, self._around, self._tables, self._session = plan, around, tables, tables.session
         self._store, self._kept, self._table, self._quarantine = store, kept, table, quarantine
-        self._offset = _version if around.disk.atomic else _offset
 
     def checkpoint(self, commit: Commit, batch: int, stream: Callable[[Checkpoint], DataFrame]) -> Checkpoint:
         """The checkpoint after the embedded engine's last batch, made now.
@@ -102,7 +103,8 @@ class Takeover:
                 found = remembered(self._plan, self._around, connection, self._quarantine, at)
                 check_same(found, state, self._plan.table.name)
                 upstream = self._upstream(first, at)
-                made, offset = self._after_table(path, first, upstream, at), self._offset(upstream, at.upto + 1)
+                told = _offset if self._tables.by_delta(first.table) else _version
+                made, offset = self._after_table(path, first, upstream, at), told(upstream, at.upto + 1)
                 if found.dedup is not None or found.windows is not None:
                     seed = self._seed(os.path.join(path, name := f"seed-{new_attempt()}"), found, at)
                     made = replace(made, seed=name)

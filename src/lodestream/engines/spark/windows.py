@@ -6,14 +6,17 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from lodestream.engines.spark.chained import windows_as_rows
+from lodestream.engines.spark.enrich import annotated
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.files import HOT, reading
-from lodestream.engines.spark.rows import FATE, given_columns, judged
-from lodestream.engines.spark.stream import ARRIVED, TIME, WINDOW, windows_made
+from lodestream.engines.spark.folded import Folding, is_folded
+from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, given_columns, judged, with_window_errors
+from lodestream.engines.spark.source import ARRIVED
+from lodestream.engines.spark.stream import TIME, WINDOW, windows_made
 from lodestream.lake.layout import quarantine_name
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
-from lodestream.model.steps import Aggregation, FlowPlan, ReadTable, Watermark
+from lodestream.model.steps import Aggregation, Annotate, FlowPlan, ReadTable, Watermark
 from lodestream.model.table import WINDOW_END, WINDOW_START
 
 if TYPE_CHECKING:
@@ -71,6 +74,11 @@ def corrected(tables: Tables, plan: FlowPlan, batch: BatchPlan, reopened: Collec
     rows = rows.selectExpr("*", f"{quoted(watermark.event_time.column)} AS {TIME}")
     span = f"unix_micros({TIME}) >= {min(reopened)} AND unix_micros({TIME}) < {max(reopened) + step.window.span_us}"
     rows = rows.where(span).join(_set_aside(tables, plan, batch), ["_source", "_position"], "left_anti")
+    if is_folded(plan):
+        enrichers = [one for one in plan.steps if isinstance(one, Annotate)]
+        rows = with_window_errors(annotated(rows, enrichers), step) if enrichers else rows
+        rows = rows.where(f"{FATE} IS NULL AND size({WINDOW_ERRORS}) = 0")
+        return Folding(plan).correct(rows, frozenset(reopened)).where(_begins_in(reopened))
     windows = windows_made(rows, step).where(f"{WINDOW} IS NOT NULL").selectExpr(f"{WINDOW}.*")
     return windows.where(_begins_in(reopened))
 
