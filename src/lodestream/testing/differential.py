@@ -23,7 +23,8 @@ from lodestream.semantics.chained import windows_of
 from lodestream.semantics.changes import table_of
 from lodestream.semantics.lookups import Row
 from lodestream.semantics.stages import Batch, Outcome, Position, Spec, position_of, run_stream
-from lodestream.testing.streams import BRONZE, HISTORY, USERS, File, Stream
+from lodestream.testing.events import File
+from lodestream.testing.streams import BRONZE, HISTORY, USERS, Stream
 
 Mistake = str
 

@@ -243,9 +243,7 @@ def test_drift_is_taken_in_with_its_batch(spark):
 def test_rows_that_ask_and_sinks(spark):
     answer = spark.ask("asking", 1200)
     assert answer["differences"] == answer["problems"] == []
-    texts = {text for text, count in answer["asked"].items()}
-    assert set(answer["asked"].values()) == {1}, answer["asked"]
-    assert len(texts) > 10
+    assert list(answer["asked"].values()) == [1] * 9, answer["asked"]
     scored, labels = answer["published"]
     assert sorted(row["id"] for *_, row in scored) == sorted(row["id"] for row in answer["tables"][0])
     last = {tuple(key): row for *key, row in labels}

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import lodestream.sinks
+from lodestream.app import open_project
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
@@ -212,7 +213,9 @@ def beside(root, session):
             site.on_spark()
         asked = dict(service.asked)
         published = [json.loads((root / f"{name}.json").read_text())["lines"] for name in ("scored", "labels")]
-        site.on_embedded()
+        with open_project(str(root), lake="embedded") as app:  # which publishes nothing: the places are taken
+            app.apply()
+            app.pipeline().run(until_idle=True, publishing=())
         compared, differences = site.compare()
         return {
             "rows": compared, "differences": differences, "problems": site.reconcile(), "asked": asked,
