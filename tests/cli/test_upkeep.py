@@ -105,6 +105,7 @@ def test_status_shows_the_policy(own_orders):
     (silver,) = [t for t in call("status", "--json", project=own_orders).json["tables"] if t["table"] == TABLE]
     assert silver["maintenance"]["z_order"] == ["amount"]
     assert silver["maintenance"]["log_retention_s"] == 2 * 86_400
+    assert silver["maintenance"]["quarantine_retention_s"] == 730 * 86_400
     assert "maintain.z_order" in call("plan", project=own_orders).out
 
 

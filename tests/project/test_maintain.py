@@ -2,7 +2,7 @@
 
 import pytest
 
-from lodestream.model.maintenance import FOREVER, MaintenancePolicy
+from lodestream.model.maintenance import FOREVER, MaintenancePolicy, quarantine_retention_us
 from lodestream.model.table import TableName
 from lodestream.project.load import load_project
 from lodestream.project.maintain import parse_size
@@ -26,9 +26,27 @@ def test_everything_can_be_said(tmp_path):
     table = load(
         tmp_path,
         SOURCE + "maintain:\n  checkpoint_interval: 10\n  log_retention: 2 days\n  compact: false\n"
-        "  target_file_size: 16 MB\n  z_order: [a, b]\n  deleted_file_retention: 1 day\n",
+        "  target_file_size: 16 MB\n  z_order: [a, b]\n  deleted_file_retention: 1 day\n"
+        "  quarantine_retention: 3 days\n",
     )
-    assert table.maintenance == MaintenancePolicy(10, 2 * DAY_US, False, 16 << 20, ("a", "b"), DAY_US)
+    assert table.maintenance == MaintenancePolicy(10, 2 * DAY_US, False, 16 << 20, ("a", "b"), DAY_US, 3 * DAY_US)
+
+
+@pytest.mark.parametrize(
+    ("rows", "aside", "read", "days"),
+    [
+        (None, None, [], 90), (5, None, [], 5), (FOREVER, None, [], None), (FOREVER, 7, [], 7), (5, 7, [], 7),
+        (5, FOREVER, [], None), (5, 7, [30], 30), (50, None, [30, 40], 50), (5, 7, [None], None),
+    ],
+)  # fmt: skip
+def test_entries_stay_as_long_as_the_rows_that_they_tell_of(rows, aside, read, days):
+    def us(number):
+        return number * DAY_US if number not in (None, FOREVER) else number
+
+    kept = quarantine_retention_us(
+        "bronze", us(rows), MaintenancePolicy(quarantine_retention_us=us(aside)), [us(one) for one in read]
+    )
+    assert kept == us(days)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +70,7 @@ def test_retention_has_a_default_by_layer(tmp_path, name, text, days):
         ("{target_file_size: 64}", "D104"), ("{target_file_size: 64 XB}", "D104"),
         ("{target_file_size: 1 KB}", "D106"), ("{log_retention: soon}", "D107"),
         ("{deleted_file_retention: 1 hour}", "D117"), ("{z_order: [a, a]}", "D113"),
-        ("{z_order: a}", "D104"), ("5", "D104"),
+        ("{z_order: a}", "D104"), ("5", "D104"), ("{quarantine_retention: never}", "D107"),
     ],
 )  # fmt: skip
 def test_mistakes(tmp_path, block, code):

@@ -179,6 +179,43 @@ def test_old_rows_leave_and_the_proof_says_so(tmp_path: Path) -> None:
     assert _files(lab, "silver.e") == 0
 
 
+def test_entries_of_the_quarantine_leave_whole_days_at_a_time_and_the_proof_says_so(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "p")
+    lab.table("bronze.e", BRONZE + "retention: 10 days\n")
+    lab.table(
+        "silver.e", "from: stream(bronze.e)\nselect: [id]\nexpect: {short: {that: length(id) < 3, else: quarantine}}\n"
+        "retention: forever\nmaintain: {quarantine_retention: 2 days}\n",
+    )  # fmt: skip
+    for number in range(3):
+        lab.events([{"id": f"e{number}"}, {"id": f"long{number}"}])
+        lab.run()
+    names = ["bronze.e", "silver.e"]
+    _at(lab, names, 5)
+    assert len(lab.rows("silver.e__quarantine")) == 3, "the rows are still in bronze"
+    _at(lab, names, 12)
+    assert (len(lab.rows("bronze.e")), len(lab.rows("silver.e__quarantine")), len(lab.rows("silver.e"))) == (0, 0, 3)
+    lab.events([{"id": "n"}, {"id": "longer"}])
+    lab.run()
+    assert len(lab.rows("silver.e__quarantine")) == 1
+    _, silver = lab.reconcile()
+    assert (silver.counts["output"], silver.counts["quarantine"]) == (4, 1)
+
+
+def test_entries_that_left_are_told_apart_from_lost_rows(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "p")
+    lab.table("bronze.e", BRONZE + "maintain: {quarantine_retention: 2 days}\n")
+    lab.events([{"id": "a"}, "broken", "torn"])
+    lab.run()
+    _at(lab, ["bronze.e"], 4)
+    assert len(lab.rows("bronze.e__quarantine")) == 0
+    (bronze,) = lab.reconcile()
+    assert (bronze.counts["output"], bronze.counts["expired"]) == (1, 2)
+    table = lab.delta("bronze.e")
+    table.commit(removes=table.files()[:1], clock_us=now_us(), operation="DELETE")
+    app = lab.app()
+    assert not reconcile(app.project.root, app.lake, app.flows[TableName("bronze", "e")], app.resolve).ok
+
+
 def test_a_lost_row_is_not_taken_for_an_expired_one(tmp_path: Path) -> None:
     lab = _lab(tmp_path, 3)
     lab.run()

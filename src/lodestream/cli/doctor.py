@@ -64,8 +64,10 @@ def _refilled(call: Call, app: App, findings: list[Finding]) -> list[Finding]:
     names = {TableName.parse(check.removesuffix(QUARANTINE_SUFFIX)) for check in lost}
     if not names or any(one.level == "error" and one.check == "declarations" for one in findings):
         return findings
-    files = LakeFiles(app.lake, app.resolve(app.project.store), app.home)
-    refused = refusals(names, app.flows, root=app.project.root, disk=app.disk, files=files, resolve=app.resolve)
+    refused = refusals(
+        names, app.flows, root=app.project.root, disk=app.disk, files=LakeFiles.of(app.disk, app.lake),
+        resolve=app.resolve,
+    )  # fmt: skip
     again = sorted(names - set(refused))
     below = [one for one in app.flows if any(one in readers(app, name) for name in again)]
     if below:

@@ -72,6 +72,9 @@ def query(
         with service.ask(text, principal=principal, as_of=versions, budget=budget) as answer:
             rows = _Rows(answer, rows_max)
             _show(call, rows, form, output)
+            for name, (read, out) in answer.files.items():
+                if out:
+                    call.say(f"{name}: {read} of {read + out} files read; no row of the others meets the conditions")
             if rows.cut:
                 call.say(f"cut after {rows_max} rows; --max-rows 0 shows all")
 

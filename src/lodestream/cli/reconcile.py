@@ -25,7 +25,7 @@ def reconcile(
     from lodestream.operations.reconcile import reconcile as prove
 
     app = call.app()
-    files = LakeFiles(app.lake, app.resolve(app.project.store), app.home)
+    files = LakeFiles.of(app.disk, app.lake)
     plans = [flow_named(app, text) for text in tables or []] or list(app.flows.values())
     reports = []
     for plan in plans:

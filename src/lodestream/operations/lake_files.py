@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import unquote
 
 import pyarrow.fs as pafs
@@ -13,8 +11,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from lodestream.errors import CorruptionError
-from lodestream.lake.object_disk import delta_options
-from lodestream.project.lakes import StoreSettings, is_url
+from lodestream.lake.disk import Disk
+from lodestream.lake.object_disk import ObjectDisk, delta_options
+from lodestream.project.lakes import StoreSettings
 
 
 class LakeFiles:
@@ -22,19 +21,24 @@ class LakeFiles:
 
     Args:
         lake: its root, a folder or URL.
-        store: settings of its object store, with values in the place of references.
+        settings: how its object store is reached; None for a folder.
         home: folder of what only this machine has of it; that of the lake for None.
     """
 
-    def __init__(self, lake: str, store: Mapping[str, Any] | None = None, home: str | None = None) -> None:
+    def __init__(self, lake: str, settings: StoreSettings | None = None, home: str | None = None) -> None:
         self.lake, self.home = lake, home or lake
         self._options: dict[str, str] | None = None
         self._files: pafs.FileSystem = pafs.LocalFileSystem()
-        if is_url(lake):
+        if settings is not None:
             from deltalake.fs import DeltaStorageHandler
 
-            self._options = delta_options(lake, StoreSettings.model_validate(store or {}))
+            self._options = delta_options(lake, settings)
             self._files = pafs.PyFileSystem(DeltaStorageHandler(lake, self._options))
+
+    @classmethod
+    def of(cls, disk: Disk, lake: str) -> LakeFiles:
+        """Those of a lake on a disk, which is asked for nothing but how the store is reached."""
+        return cls(lake, disk.settings if isinstance(disk, ObjectDisk) else None, disk.beside(lake))
 
     def table(self, path: str, version: int | None = None) -> DeltaTable | None:
         """The Delta table at `path` as delta-rs sees it, or None."""
