@@ -99,10 +99,14 @@ class RemoteFlow(SparkFlow):
 
     def stop(self) -> None:
         """End the query and its session at the server. Twice is harmless."""
-        session: Any = self._session
-        if not session.is_stopped:
-            super().stop()
-            session.stop()
+        from pyspark.errors import PySparkException
+
+        client: Any = self._session.client  # a session that was cloned has not all that its own `stop` needs
+        if not client.is_closed:
+            with contextlib.suppress(PySparkException):  # the server may be gone, or another thread be first
+                super().stop()
+                client.release_session()
+            client.close()
 
     def check(self) -> None:
         """Tell of new commits, and raise what ended the query, if it failed."""
