@@ -91,7 +91,7 @@ def test_workers_of_a_cluster_fill_the_tables(cluster, project):
     assert code == 0, said[-4000:]
     code, said = lodestream(project, "reconcile")
     assert code == 0, said
-    code, said = lodestream(project, "query", "--json", "select count(*) as n from bronze.orders")
+    code, said = lodestream(project, "query", "-f", "json", "select count(*) as n from bronze.orders")
     assert json.loads(said.splitlines()[-1])["n"] == 2000, said
     assert list(Path(project.parent).glob("app-*/*/stderr")), "no worker was used"
 
