@@ -47,7 +47,8 @@ def run(
         typer.Option(metavar="URL", help="Where Spark runs, such as local[2] (the default) or spark://host."),
     ] = None,
     remote: Annotated[
-        str | None, typer.Option(metavar="URL", help="A server of Spark Connect instead, such as sc://host:15002.")
+        str | None,
+        typer.Option(metavar="URL", help="A server of Spark Connect instead of a master, such as sc://host:15002."),
     ] = None,
     checkpoints: Annotated[
         str | None,

@@ -338,7 +338,7 @@ def on_spark(
         )  # fmt: skip
 
     def opened() -> SparkSession:
-        from lodestream.engines.spark.remote import connect
+        from lodestream.engines.spark.connect import connect
         from lodestream.engines.spark.session import check_folder, open_session, prepare
 
         if session is not None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from lodestream.app import open_project
-from lodestream.engines.spark import remote
+from lodestream.engines.spark import connect
 from lodestream.errors import LodestreamError
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
@@ -101,7 +101,7 @@ def main():
     if sys.argv[1] == "client":
         site.on_server()
         return
-    put = remote._put
+    put = connect._put
     site.write(DECLARATIONS)
     answer = {"rounds": [], "said": {}}
     site.bring()
@@ -113,10 +113,10 @@ def main():
     killed(site, root)
     site.on_server()
     answer["rounds"].append((*site.compare(), site.reconcile()))
-    session = remote.connect(url, str(root))
-    remote._put = lambda path, text: None  # what is written here is not there
+    session = connect.connect(url, str(root))
+    connect._put = lambda path, text: None  # what is written here is not there
     answer["said"]["unseen"] = said_by(lambda: site.on_server("bronze.orders"))
-    remote._put = put
+    connect._put = put
     answer["said"]["embedded"] = said_by(lambda: site.on_server("bronze.orders", lake="embedded"))
     failing = RemoteSite(root / "failing", url)
     failing.write(DECLARATIONS | {SILVER: DECLARATIONS[SILVER].replace("else: quarantine", "else: fail")})

@@ -163,15 +163,21 @@ def test_changes_in_a_store(project):
 def test_options_that_do_not_go_together(project):
     folder = project()
     assert "add --engine spark" in run(folder, "--master", "local[1]").output
+    assert "add --engine spark" in run(folder, "--remote", "sc://head").output
+    at_a_server = ("--engine", "spark", "--remote")
+    assert "give --master or --remote" in run(folder, *at_a_server, "sc://head", "--master", "local[1]").output
+    assert "write sc://host:port" in run(folder, *at_a_server, "head:15002").output
     assert "add --engine spark" in run(folder, "--checkpoints", "there").output
     assert "leave --checkpoints out" in run(folder, "--engine", "spark", "--checkpoints", "there").output
     assert "--until-idle" in run(folder, "--engine", "spark", "--once").output
 
 
 def test_without_pyspark_the_extra_is_named(project):
-    done = run(project(), "--engine", "spark")
-    assert done.exit_code == 3
-    assert "pip install 'lodestream[spark]'" in done.output
+    folder = project()
+    for options, extra in (((), "spark"), (("--remote", "sc://head"), "spark-connect")):
+        done = run(folder, "--engine", "spark", *options)
+        assert done.exit_code == 3
+        assert f"pip install 'lodestream[{extra}]'" in done.output
 
 
 @pytest.fixture

@@ -102,5 +102,5 @@ def test_a_server_without_delta_is_told(server, tmp_path):
         (tmp_path / "site" / path).write_text(text)
     command = ("lodestream.cli", "-C", tmp_path / "site", "run", "--engine", "spark", "--until-idle", "--remote")
     code, _, err = client(*command, server(delta=False))
-    assert code == 2, err
+    assert code == 3, err
     assert "the server was started without Delta" in err

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from lodestream.engines.spark.failures import raised_by_worker
+from lodestream.engines.spark.failures import in_our_words, raised_by_worker
 from lodestream.engines.spark.workers import plain_settings
 from lodestream.errors import ConfigError, DataLossRefused
 
@@ -27,6 +27,16 @@ def test_an_error_of_ours_is_told_in_our_words():
 )
 def test_an_error_of_others_is_not(text):
     assert raised_by_worker(text) is None
+
+
+@pytest.mark.parametrize(
+    "line", ["ModuleNotFoundError: No module named 'lodestream'", 'java.io.IOException: Cannot run program "/x/python"']
+)
+def test_a_worker_that_cannot_run_our_code_is_told(line):
+    told = in_our_words(f"Job aborted due to stage failure\n  at some.Java\n{line}\n  at more", "silver.orders")
+    assert type(told) is ConfigError
+    assert told.message.startswith("a worker of Spark has no Lodestream")
+    assert told.facts["cause"] == line
 
 
 def test_settings_can_be_sent():

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from lodestream import errors
-from lodestream.errors import CorruptionError, DataLossRefused, LodestreamError, TransientError
+from lodestream.errors import ConfigError, CorruptionError, DataLossRefused, LodestreamError, TransientError
 
 _RAISED = re.compile(r"^lodestream\.errors\.(\w+): (.*)$", re.MULTILINE)
 
@@ -16,6 +16,10 @@ def in_our_words(text: str, table: str) -> LodestreamError:
     short = text.splitlines()[0][:500] if text else "no reason given"
     if (raised := raised_by_worker(text)) is not None:
         return raised
+    if "No module named 'lodestream" in text or "Cannot run program" in text:
+        return ConfigError("a worker of Spark has no Lodestream, or another Python; install it there as it is here",
+            table=table, cause=_named(text, short),
+        )  # fmt: skip
     if "failed to connect back" in text or "CANNOT_OPEN_SOCKET" in text:
         return TransientError("a Python worker of Spark did not start in time", table=table)
     if "state" in text and ("CANNOT_LOAD_STATE_STORE" in text or "does not exist" in text):
@@ -25,6 +29,12 @@ def in_our_words(text: str, table: str) -> LodestreamError:
     if "DELTA_SOURCE_TABLE_IGNORE_CHANGES" in text or "DELTA_SOURCE_IGNORE_DELETE" in text:
         return DataLossRefused("upstream rows were taken away or changed", table=table, cause=short)
     return LodestreamError("the query on Spark failed", table=table, cause=short)
+
+
+def _named(text: str, short: str) -> str:
+    """The line that names what is missing."""
+    wanted = ("No module named", "Cannot run program")
+    return next((line.strip()[:500] for line in text.splitlines() if any(name in line for name in wanted)), short)
 
 
 def raised_by_worker(text: str) -> LodestreamError | None:

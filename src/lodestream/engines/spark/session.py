@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ CACHE = Path.home() / ".cache" / "lodestream" / "spark"
 """Where the Java archives are kept; safe to delete."""
 
 _REACH_S = 10.0
+_EXECUTOR_S, _LOOK_S = 90.0, 0.2
 _PORT = 7077
 _CLUSTER, _VOLUMES = "spark.databricks.clusterUsageTags.clusterId", "/Volumes/"
 """Of a session on Databricks; where folders are there that outlive a cluster."""
@@ -125,6 +127,8 @@ def open_session(
         builder = builder.config(key, value)
     with _signals_as_they_are():
         session: SparkSession = builder.getOrCreate()
+    if master.startswith("spark://"):
+        _await_executor(session, master)
     session.sparkContext.setLogLevel("OFF" if local else "ERROR")
     session.sparkContext.pythonExec = python
     _check_delta(session)
@@ -202,6 +206,26 @@ def check_folder(session: SparkSession, folder: str) -> None:
             os.unlink(path)
     if found != [path]:
         raise ConfigError("Spark sees another folder of that name", checkpoints=folder, fix=fix)
+
+
+def _await_executor(session: Any, address: str) -> None:
+    """Wait until the cluster gives us a worker, which it may never do, without a word.
+
+    Raises:
+        TransientError: it gives none, or who answers is no master of this Spark.
+    """
+    context = session.sparkContext._jsc.sc()
+    deadline = time.monotonic() + _EXECUTOR_S
+    while context.isStopped() or context.getExecutorMemoryStatus().size() < 2:  # the driver is one of them
+        if context.isStopped():
+            raise TransientError("who answers there is no master of this Spark", address=address, needs=SPARK)
+        if time.monotonic() > deadline:
+            session.stop()
+            raise TransientError(
+                "the cluster gives no worker; see that it has some with a core and memory to spare", address=address,
+                seconds=_EXECUTOR_S,
+            )  # fmt: skip
+        time.sleep(_LOOK_S)
 
 
 @contextlib.contextmanager

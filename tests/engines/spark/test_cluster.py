@@ -1,0 +1,109 @@
+"""A master and a worker of Spark's own cluster manager on this machine run the flows."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tools.function_rows import ROOT, spark_python
+
+DECLARATIONS = {
+    "lodestream.yaml": "project: x\nlake: lake\n",
+    "tables/bronze/orders.yaml": "source: {generator: {stream: orders, rows: 2000}}\n",
+    "tables/silver/orders.yaml": """
+from: stream(bronze.orders)
+event_time: {column: ordered_at, delay: 1 second}
+dedup: {keys: [order_id]}
+""",
+}
+
+pytestmark = [pytest.mark.long, pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Starts a master, with a worker or without; gives its address."""
+    running = []
+
+    def launch(name, *arguments, path=str(ROOT / "src")):
+        python = spark_python()
+        home = next(python.parent.parent.glob("lib/python*/site-packages/pyspark"))
+        env = {**os.environ, "SPARK_HOME": str(home), "PYTHONPATH": path, "SPARK_DAEMON_MEMORY": "256m"}
+        with (tmp_path / name).open("wb") as said:
+            command = [str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{name.lower()}.{name}"]
+            command += ["--host", "127.0.0.1", "--webui-port", "0", *arguments]
+            running.append(
+                subprocess.Popen(command, cwd=tmp_path, env=env, stdout=said, stderr=said, start_new_session=True)
+            )
+
+    def start(*, workers=1, path=str(ROOT / "src")):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+        launch("Master", "--port", str(port))
+        until(lambda: reached(port))
+        for _ in range(workers):
+            launch("Worker", "-c", "2", "-m", "1200m", "-d", str(tmp_path), f"spark://127.0.0.1:{port}", path=path)
+        return f"spark://127.0.0.1:{port}"
+
+    yield start
+    for process in running:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def until(done, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.2)
+
+
+def reached(port):
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def project(tmp_path):
+    for path, text in DECLARATIONS.items():
+        (tmp_path / "project" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "project" / path).write_text(text)
+    return tmp_path / "project"
+
+
+def lodestream(project, *arguments, seconds=600):
+    command = [str(spark_python()), "-m", "lodestream.cli", "-C", str(project), *arguments]
+    settings = "--conf spark.driver.host=127.0.0.1 --conf spark.driver.bindAddress=127.0.0.1 pyspark-shell"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYSPARK_SUBMIT_ARGS": settings}
+    done = subprocess.run(command, cwd=ROOT, env=env, check=False, capture_output=True, text=True, timeout=seconds)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_workers_of_a_cluster_fill_the_tables(cluster, project):
+    code, said = lodestream(project, "run", "--engine", "spark", "--until-idle", "--master", cluster())
+    assert code == 0, said[-4000:]
+    code, said = lodestream(project, "reconcile")
+    assert code == 0, said
+    code, said = lodestream(project, "query", "-f", "json", "select count(*) as n from bronze.orders")
+    assert json.loads(said.splitlines()[-1])["n"] == 2000, said
+    assert list(Path(project.parent).glob("app-*/*/stderr")), "no worker was used"
+
+
+def test_a_cluster_without_workers_is_told(cluster, project):
+    code, said = lodestream(project, "run", "--engine", "spark", "--until-idle", "--master", cluster(workers=0))
+    assert code == 4, said[-4000:]
+    assert "the cluster gives no worker" in said
+
+
+def test_workers_without_lodestream_are_told(cluster, project, tmp_path):
+    master = cluster(path=str(tmp_path))
+    code, said = lodestream(project, "run", "--engine", "spark", "--until-idle", "--master", master)
+    assert code == 3, said[-4000:]
+    assert "a worker of Spark has no Lodestream" in said
