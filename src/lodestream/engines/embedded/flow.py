@@ -54,6 +54,7 @@ from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, erased_by, quarantine_name, table_path
 from lodestream.lake.retention import kept_from_us, later_us
+from lodestream.lake.standing import refuse_written
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchKind, BatchPlan, Erasing, Mend
 from lodestream.model.steps import (
@@ -108,10 +109,11 @@ class Flow:
         """Create the tables if need be and load the state that the last main commit names.
 
         Raises:
-            ConfigError: the table was made by another definition and must be rebuilt.
+            ConfigError: the table was made by another definition and must be rebuilt, or the lake is not to be written.
             CorruptionError: plan, state and table do not fit together.
         """
         disk, name = self.around.disk, self.name
+        refuse_written(disk, self.around.lake)
         self.table = self._open_table(table_path(self.around.lake, name), main=True)
         configuration = self.table.snapshot.metadata.configuration
         self.epoch = epoch_of(configuration)
@@ -344,7 +346,7 @@ class Flow:
         state.linked(link, size)
         self.enrichment.committed()
         if link.previous is None and state.batch > 1:
-            self.store.forget_before(link.name, state.batch)
+            self.store.forget_before(link.name, state.batch, self.around.clock())
         if self.around.handover is not None and staged.rows is not None:
             self.around.handover.put(self.table.path, version, staged.rows)
         source: object = self.source
