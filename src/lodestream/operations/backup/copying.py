@@ -95,14 +95,15 @@ class Mover:
         present: the blobs that are there.
         amount: told of every file.
         beat: called now and then, to keep pins and turns.
+        held: whether a file that an earlier point names is there, beside those in blobs that are present.
     """
 
     def __init__(
         self, vault: Vault, in_place: Callable[[str, bytes], None] | None, present: Collection[str], amount: Amount,
-        beat: Callable[[], None],
+        beat: Callable[[], None], held: Callable[[Entry], bool] = lambda entry: entry.blob is None,
     ) -> None:  # fmt: skip
         self._vault, self._in_place, self._amount, self._beat = vault, in_place, amount, beat
-        self._present = set(present)
+        self._present, self._held = set(present), held
         self._journal = {path: one for path, one in vault.journal().items() if self._is_there(one)}
         self._unnoted: list[Entry] = []
         self._unnoted_bytes = 0
@@ -110,7 +111,7 @@ class Mover:
         self._packed = 0
 
     def _is_there(self, entry: Entry) -> bool:
-        return entry.blob is None or entry.blob in self._present
+        return entry.blob in self._present or self._held(entry)
 
     def known(self, item: Item, before: Mapping[str, Entry]) -> Entry | None:
         """The entry of a file that needs no moving: it never changes, and was moved."""
@@ -139,7 +140,7 @@ class Mover:
             moved = future.result()
             if moved is None:
                 del found[item.path]
-                self._amount.missing += 1
+                self._amount.missing += item.size is not None
                 return
             found[item.path] = moved.entry
             self._landed(item, moved, found)

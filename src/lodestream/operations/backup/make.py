@@ -26,6 +26,9 @@ _BEAT_S = 30.0
 _TRIES = 5
 
 
+InPlace = tuple[Callable[[str, bytes], None], Callable[[Entry], bool]]
+
+
 @dataclass
 class Source:
     """The lake that is copied.
@@ -99,14 +102,14 @@ def would(source: Source, vault: Vault) -> dict[str, Any]:
 
 
 def make_point(
-    source: Source, vault: Vault, in_place: Callable[[str, bytes], None] | None = None, *, room: str | None = None
+    source: Source, vault: Vault, in_place: InPlace | None = None, *, room: str | None = None
 ) -> Made:
     """Make a point of a lake while it is written; one that was broken off is gone on with.
 
     Args:
         source: the lake.
         vault: where it goes; the caller has its turn.
-        in_place: see `Mover`.
+        in_place: where early files go, and whether one that an earlier point names is there; see `Mover`.
         room: folder of this machine whose file system takes it; None for no folder.
 
     Raises:
@@ -125,7 +128,7 @@ def make_point(
 
 
 def _make_point(
-    source: Source, vault: Vault, in_place: Callable[[str, bytes], None] | None, room: str | None
+    source: Source, vault: Vault, in_place: InPlace | None, room: str | None
 ) -> Made:  # fmt: skip
     before = vault.newest()
     made_us = source.clock()
@@ -133,7 +136,8 @@ def _make_point(
     amount = Amount(time.monotonic, source.tell)
     with _pinned(source, vault, id_) as (cut, beat):
         listed = source.parts(cut, before)
-        mover = Mover(vault, in_place, _present(vault), amount, beat)
+        put, held = in_place or (None, lambda entry: entry.blob is None)
+        mover = Mover(vault, put, _present(vault), amount, beat, held)
         amount.bytes_expected = _expected(listed, vault, before, mover)
         _check_room(room, amount.bytes_expected)
         groups: dict[str, Group] = {}

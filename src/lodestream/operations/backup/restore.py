@@ -89,8 +89,7 @@ def restore(
     for name, group in made.groups.items():
         amount.part = name
         entries = vault.entries(group)
-        moved = (entry for entry in entries.values() if places.of(entry.path) is not None)
-        put_all(moved, fetcher.read, places, amount)
+        put_all(in_order(e for e in entries.values() if places.of(e.path) is not None), fetcher.read, places, amount)
         point("restore.part")
     for told in made.tables:
         check_version(places, told)
@@ -132,6 +131,17 @@ def put_all(
 def is_ordered(path: str) -> bool:
     """Whether a file is put in place only when those in front of it are: what a log holds."""
     return "/_delta_log/" in path
+
+
+def in_order(entries: Iterable[Entry]) -> list[Entry]:
+    """The files of a part as they are put in place: what a log names, checkpoints, the log, and what hints at them."""
+    return sorted(entries, key=lambda entry: (_rank(entry.path), entry.path))
+
+
+def _rank(path: str) -> int:
+    if not is_ordered(path):
+        return 0
+    return 3 if path.endswith("_last_checkpoint") else 1 if ".checkpoint" in path else 2
 
 
 def _put(entry: Entry, read: Callable[[Entry], bytes], places: Places, amount: Amount) -> None:

@@ -74,7 +74,7 @@ class Point:
         project: name of the project.
         lake: where it was.
         tables: what each table was: `path`, `id`, `version`, and of its flow `flow`, `epoch`, `batch`, `state`.
-        groups: the files, by part.
+        groups: the files, by part, in the order in which they are put in place.
         erasures: the erasures that had been asked for: `id`, `time_us`, `columns`.
         left_out: what of the lake it does not hold, in words.
         copied: files and bytes that were copied for it, and in how many seconds.
@@ -103,7 +103,7 @@ class Point:
     def to_json(self) -> bytes:
         """The point with a digest over all of it."""
         body = asdict(self)
-        return json.dumps({"digest": _told(body), **body}, sort_keys=True, indent=1).encode()
+        return json.dumps({"digest": _told(body), **body}, indent=1).encode()
 
     @classmethod
     def from_json(cls, data: bytes, path: str) -> Point:
