@@ -97,7 +97,8 @@ def _project() -> dict[str, Any]:
         "lake": lake,
         "environments": {**environments, "description": "Other lakes for the same tables, by name."},
         "stores": {
-            "type": "object", "additionalProperties": {"anyOf": [place, store]},
+            "type": "object",
+            "additionalProperties": {"anyOf": [place, store]},
             "description": "Places for backups and replicas of the lake, by name.",
         },
         "batch": _block(batch, "Bounds of one batch."),

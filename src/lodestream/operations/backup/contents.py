@@ -140,7 +140,7 @@ def _hint(disk: Disk, folder: str, version: int, names: tuple[str, ...]) -> byte
 
 
 def _flow(disk: Disk, lake: str, flow: FlowCut, same_erasure: bool) -> Iterator[Item]:
-    """State, then plans up to the last committed batch; what older plans had read is looked at after they were listed."""
+    """State, then plans up to the last committed batch; what folded ones had read is looked at after the listing."""
     folder = os.path.join("_lodestream", "flows", str(flow.name), str(flow.epoch))
     for name in flow.state:
         yield _at(disk, lake, folder, "state", name, early=True)

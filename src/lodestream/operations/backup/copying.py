@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from lodestream.errors import ConflictError, CorruptionError
+from lodestream.errors import ConfigError, CorruptionError
 from lodestream.lake.crash import point
 from lodestream.operations.backup.contents import Item
 from lodestream.operations.backup.vault import Entry, Vault, digest_of
@@ -68,6 +70,18 @@ class Amount:
 def mebibytes(size: int) -> str:
     """A size for people."""
     return f"{size / (1 << 20):,.1f} MiB"
+
+
+def check_room(room: str | None, size: int) -> None:
+    """Raise ConfigError when the file system of a folder has not so many bytes left; None has room for everything."""
+    if room is None:
+        return
+    while not os.path.isdir(room) and os.path.dirname(room) != room:
+        room = os.path.dirname(room)
+    free = shutil.disk_usage(room).free
+    if size > free:
+        fix = "free space there, prune older points (--keep), or name a larger place"
+        raise ConfigError("not enough space for the copy", place=room, needed=size, free=free, fix=fix)
 
 
 class GoneError(Exception):
@@ -239,7 +253,7 @@ class Fetcher:
 
     Args:
         vault: where they are.
-        place: reads one that lies in place, by its path in the point.
+        place: in a replica: reads a file of the lake, by its path in the point; None where the vault has all.
     """
 
     _PACKS = 4
@@ -255,13 +269,13 @@ class Fetcher:
         Raises:
             CorruptionError: it is missing, or not what was written.
         """
-        if entry.blob is None:
-            if self._place is None:
-                raise CorruptionError("file lies in a replica and not here", file=entry.path)
+        if self._place is not None and entry.path.startswith("lake/"):
             try:
                 data = self._place(entry.path)
             except FileNotFoundError:
                 raise CorruptionError("file of a replica is missing", file=entry.path) from None
+        elif entry.blob is None:
+            raise CorruptionError("file lies in a replica and not here", file=entry.path)
         elif entry.offset is None:
             return self._vault.blob(entry.blob)
         else:

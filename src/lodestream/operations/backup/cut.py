@@ -299,7 +299,7 @@ def _with_readers(disk: Disk, lake: str, table: TableCut, read: list[FlowCut], f
 
 
 def _check(tables: tuple[TableCut, ...], flows: Flows) -> None:
-    """Look once more that no reader is ahead: the order of looking says so, and a mistake here would be a silent one."""
+    """Look once more that no reader is ahead: the order of looking says so, but a mistake would be a silent one."""
     versions = {table.flow.name: table.version for table in tables if table.flow is not None}
     for table in tables:
         plan = flows.get(table.flow.name) if table.flow is not None else None
@@ -311,5 +311,3 @@ def _check(tables: tuple[TableCut, ...], flows: Flows) -> None:
         for above, upto in [*reads.items(), *((TableName.parse(n), v) for n, v in table.flow.pins.items())]:
             if above is not None and upto > versions.get(above, -1):
                 raise _MovedError
-
-

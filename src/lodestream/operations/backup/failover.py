@@ -99,7 +99,8 @@ def activate(
         replica.open_standing()
         point("activate.done")
     return {
-        "point": made.id, "lake": replica.lake, "home": replica.home, "behind_s": round((clock() - made.made_us) / 1e6, 3),
+        "point": made.id, "lake": replica.lake, "home": replica.home,
+        "behind_s": round((clock() - made.made_us) / 1e6, 3),
         "seconds": round(time.monotonic() - begun, 3), "fenced": unfenced is None, "unfenced": unfenced,
         "tables": [dict(one) for one in made.tables], "left_out": list(made.left_out),
     }  # fmt: skip
@@ -144,8 +145,8 @@ def _put_aside(path: str, entry: Entry, fetcher: Fetcher, id_: str) -> None:
 def rewind(replica: Replica, source: Source) -> dict[str, int]:
     """Take a fenced lake back to the cut at which its replica took over, so that it can follow that one now.
 
-    What it committed after that cut is put aside under `_lodestream/diverged/`: the replica has made its own of the same
-    input. Files that both have do not cross again.
+    What it committed after that cut is put aside under `_lodestream/diverged/`: the replica has made its own of the
+    same input. Files that both have do not cross again.
 
     Returns:
         By table: how many versions were put aside.

@@ -1,4 +1,4 @@
-"""What a lake keeps on one machine: catalog, keys, audit anchors, registry, pushed events; and the project's own files."""
+"""What a lake keeps on one machine: catalog, keys, audit anchors, registry, pushed events; and the declarations."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def home_parts(home: str, project: str, lake: str, *, external_catalog: bool) ->
     """
     found: list[Part] = [("home", partial(_home, home, external_catalog=external_catalog))]
     folder = ingest_folder(home)
-    for stream in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        found.append((f"stream {stream}", partial(_stream, home, os.path.join(folder, stream))))
+    streams = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    found += [(f"stream {stream}", partial(_stream, home, os.path.join(folder, stream))) for stream in streams]
     found.append(("project", partial(_project, project, (lake, home))))
     return found
 
@@ -94,5 +94,3 @@ def _project(project: str, but: tuple[str, ...]) -> Iterator[Item]:
             path = os.path.join(folder, name)
             if name.endswith(_DECLARATIONS) and os.path.getsize(path) <= _DECLARATION_BYTES_MAX:
                 yield Item(f"project/{os.path.relpath(path, project)}", partial(_read, path), fixed=False)
-
-

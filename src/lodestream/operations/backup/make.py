@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from lodestream.lake.disk import Disk, LocalDisk
 from lodestream.lake.pins import drop_pin, put_pin
 from lodestream.lake.standing import standing
 from lodestream.operations.backup.contents import Part, parts
-from lodestream.operations.backup.copying import Amount, GoneError, Mover
+from lodestream.operations.backup.copying import Amount, GoneError, Mover, check_room
 from lodestream.operations.backup.cut import Cut, Flows, Links, take
 from lodestream.operations.backup.home import home_parts
 from lodestream.operations.backup.vault import Entry, Group, Point, Vault
@@ -66,7 +65,9 @@ class Source:
 
     def parts(self, cut: Cut, before: Point | None) -> list[Part]:
         """All that a point of it holds, in order."""
-        done = {str(one["flow"]): str(one.get("erasure", "")) for one in (before.tables if before else ()) if "flow" in one}
+        done = {
+            str(one["flow"]): str(one.get("erasure", "")) for one in (before.tables if before else ()) if "flow" in one
+        }
         here = home_parts(self.home, self.root, self.lake, external_catalog=self.external_catalog)
         return parts(self.disk, self.lake, cut, done) + here
 
@@ -80,12 +81,14 @@ class Made:
     amount: Amount
 
 
-def check_apart(source: Source, disk: Disk, place: str) -> None:
+def check_apart(source: Source, place: str) -> None:
     """Raise ConfigError when a place lies in the lake, or the lake in it."""
     for one, other in ((source.lake, place), (place, source.lake), (source.home, place)):
         if one.rstrip("/") == other.rstrip("/") or other.startswith(one.rstrip("/") + "/"):
             fix = "name a place beside the lake, better on another disk or in another region"
-            raise ConfigError("place of the copy and the lake lie in each other", lake=source.lake, place=place, fix=fix)
+            raise ConfigError(
+                "place of the copy and the lake lie in each other", lake=source.lake, place=place, fix=fix
+            )
 
 
 def would(source: Source, vault: Vault) -> dict[str, Any]:
@@ -101,9 +104,7 @@ def would(source: Source, vault: Vault) -> dict[str, Any]:
     return {"tables": [table.told() for table in cut.tables], "files": files, "bytes_of_data": size}
 
 
-def make_point(
-    source: Source, vault: Vault, in_place: InPlace | None = None, *, room: str | None = None
-) -> Made:
+def make_point(source: Source, vault: Vault, in_place: InPlace | None = None, *, room: str | None = None) -> Made:
     """Make a point of a lake while it is written; one that was broken off is gone on with.
 
     Args:
@@ -139,7 +140,7 @@ def _make_point(
         put, held = in_place or (None, lambda entry: entry.blob is None)
         mover = Mover(vault, put, _present(vault), amount, beat, held)
         amount.bytes_expected = _expected(listed, vault, before, mover)
-        _check_room(room, amount.bytes_expected)
+        check_room(room, amount.bytes_expected)
         groups: dict[str, Group] = {}
         entries: dict[str, Mapping[str, Entry]] = {}
         for name, items in listed:
@@ -206,17 +207,6 @@ def _expected(listed: Sequence[Part], vault: Vault, before: Point | None, mover:
     return size
 
 
-def _check_room(room: str | None, size: int) -> None:
-    if room is None:
-        return
-    while not os.path.isdir(room) and os.path.dirname(room) != room:
-        room = os.path.dirname(room)
-    free = shutil.disk_usage(room).free
-    if size > free:
-        fix = "free space there, prune older points (--keep), or name a larger place"
-        raise ConfigError("not enough space for the copy", place=room, needed=size, free=free, fix=fix)
-
-
 def room_of(disk: Disk, place: str) -> str | None:
     """The folder of a place whose free space can be asked for."""
     return place if isinstance(disk, LocalDisk) else None
@@ -229,5 +219,3 @@ def _point_id(made_us: int, before: Point | None) -> str:
     if before is not None and id_ <= before.id:
         id_ = before.id + "+"
     return id_
-
-

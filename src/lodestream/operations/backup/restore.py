@@ -59,18 +59,20 @@ def check_empty(places: Places, id_: str) -> None:
         return
     if now is not None and now.kind == "restoring":
         fix = "restore that point to the end, or empty the place"
-        raise ConfigError("another point is being restored here", lake=places.lake, point=now.facts.get("point"), fix=fix)
+        raise ConfigError(
+            "another point is being restored here", lake=places.lake, point=now.facts.get("point"), fix=fix
+        )
     roots = [os.path.join(places.lake, name) for name in (*LAYERS, "_lodestream")]
     homes = [os.path.join(places.home, "_lodestream", name) for name in ("access", "ingest", "registry.db")]
     held = [path for path in roots if places.disk.list(path)] + [path for path in homes if os.path.exists(path)]
     if held or now is not None:
         fix = "name an empty place with --lake, or move what is there away"
-        raise ConfigError("place is not empty", lake=places.lake, holds=(held or [standing_file(places.lake)])[0], fix=fix)
+        raise ConfigError(
+            "place is not empty", lake=places.lake, holds=(held or [standing_file(places.lake)])[0], fix=fix
+        )
 
 
-def restore(
-    vault: Vault, made: Point, places: Places, tell: Callable[[str], None], stopped: Callable[[], None] = lambda: None
-) -> dict[str, Any]:
+def restore(vault: Vault, made: Point, places: Places, tell: Callable[[str], None]) -> dict[str, Any]:
     """Restore a point; one that was broken off is gone on with.
 
     Returns:
@@ -203,20 +205,21 @@ def _erased_since(vault: Vault, made: Point) -> list[dict[str, Any]]:
     return [dict(one) for one in (newest.erasures if newest is not None else ()) if one["id"] not in known]
 
 
-def verify(vault: Vault, points: Iterable[Point], tell: Callable[[str], None]) -> dict[str, Any]:
+def verify(
+    vault: Vault, points: Iterable[Point], tell: Callable[[str], None], fetcher: Fetcher | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Read everything that points hold once more and compare it with its digest; nothing is changed.
 
     Returns:
         Files and bytes that were read, and what is damaged or missing: `point`, `file`, `problem`.
     """
-    amount = Amount(time.monotonic, tell)
-    fetcher = Fetcher(vault)
-    good: set[tuple[str | None, int | None, int]] = set()
+    amount, reads = Amount(time.monotonic, tell), fetcher or Fetcher(vault)
+    good: set[tuple[str | None, int | None, int, str]] = set()
     bad: list[dict[str, str]] = []
 
     def one(entry: Entry) -> str | None:
         try:
-            fetcher.read(entry)
+            reads.read(entry)
         except CorruptionError as error:
             return str(error)
         amount.add(entry.size)
@@ -227,7 +230,7 @@ def verify(vault: Vault, points: Iterable[Point], tell: Callable[[str], None]) -
             for name, group in made.groups.items():
                 amount.part = f"{made.id} {name}"
                 try:
-                    entries = [e for e in vault.entries(group).values() if (e.blob, e.offset, e.size) not in good]
+                    entries = [entry for entry in vault.entries(group).values() if _which(entry) not in good]
                 except CorruptionError as error:
                     bad.append({"point": made.id, "file": name, "problem": str(error)})
                     continue
@@ -235,7 +238,12 @@ def verify(vault: Vault, points: Iterable[Point], tell: Callable[[str], None]) -
                     some = entries[at : at + THREADS]
                     for entry, problem in zip(some, pool.map(one, some), strict=True):
                         if problem is None:
-                            good.add((entry.blob, entry.offset, entry.size))
+                            good.add(_which(entry))
                         else:
                             bad.append({"point": made.id, "file": entry.path, "problem": problem})
     return {**amount.told(), "damaged": bad}
+
+
+def _which(entry: Entry) -> tuple[str | None, int | None, int, str]:
+    """What has to be read for an entry: a blob or a piece of it, or its place."""
+    return entry.blob, entry.offset, entry.size, entry.path if entry.blob is None else ""

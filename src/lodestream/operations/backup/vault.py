@@ -167,15 +167,19 @@ class Vault:
                               known=FORMAT, fix=fix)  # fmt: skip
         return True
 
-    def make(self, project: str) -> None:
-        """Begin a set, unless it is there. Raises ConfigError when something else lies there."""
+    def check_place(self) -> None:
+        """Raise ConfigError when there is something else than a set."""
         if self.exists:
             return
-        if there := [name for name in self.disk.list(self.root) if not name.startswith(".tmp-")]:
+        if there := [name for name in self.disk.list(self.root) if not name.startswith(".")]:
             fix = "name an empty place, or a backup set"
-            raise ConfigError("place is not empty and not a backup set", place=self.root, holds=sorted(there)[0],
+            raise ConfigError("place is not empty and not a backup set", place=self.root, holds=min(there),
                               fix=fix)  # fmt: skip
-        self.begin(project)
+
+    def make(self, project: str) -> None:
+        """Begin a set, unless it is there."""
+        if not self.exists:
+            self.begin(project)
 
     def begin(self, project: str) -> None:
         """Say that this is a set."""
