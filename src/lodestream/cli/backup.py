@@ -78,14 +78,15 @@ def backup(
     checked = _verify(call, vault, [made.point.id]) if verify else None
     point = made.point
     report = {
-        "place": place, "point": point.id, "files_in_point": point.files, "bytes_in_point": point.bytes,
+        "place": place, "point": point.id, "files_in_point": point.file_count, "bytes_in_point": point.byte_count,
         **made.amount.told(), "tables": [dict(one) for one in point.tables], "left_out": list(point.left_out),
         "pruned": pruned, "verified": checked,
     }  # fmt: skip
     if call.json:
         call.emit(report)
     else:
-        call.print(f"point {point.id}: {len(point.tables)} tables, {count(point.files)} files, {size(point.bytes)}")
+        held = f"{count(point.file_count)} files, {size(point.byte_count)}"
+        call.print(f"point {point.id}: {len(point.tables)} tables, {held}")
         _moved(call, "copied", report)
         for text in point.left_out:
             call.print(f"not in it: {text}")
@@ -117,9 +118,9 @@ def _points(call: Call, vault: Vault, *, verify: bool, keep: int | None, keep_da
             rows.append([id_, "damaged", "", "", ""])
             told.append({"point": id_, "damaged": True})
             continue
-        rows.append([id_, when_us(one.made_us), len(one.tables), count(one.files), size(one.bytes)])
-        told.append({"point": id_, "made_us": one.made_us, "tables": len(one.tables), "files": one.files,
-                     "bytes": one.bytes, "left_out": list(one.left_out)})  # fmt: skip
+        rows.append([id_, when_us(one.made_us), len(one.tables), count(one.file_count), size(one.byte_count)])
+        told.append({"point": id_, "made_us": one.made_us, "tables": len(one.tables), "files": one.file_count,
+                     "bytes": one.byte_count, "left_out": list(one.left_out)})  # fmt: skip
     checked = _verify(call, vault, vault.points()) if verify else None
     if call.json:
         call.emit({"place": vault.root, "points": told, "pruned": pruned, "verified": checked})
@@ -193,10 +194,10 @@ def restore(
     lake, lake_disk = _lake(app, call.lake, home)
     places = Places(lake_disk, lake, lake_disk.beside(lake), declarations and os.path.abspath(declarations))
     check_empty(places, made.id)
-    check_room(room_of(lake_disk, lake), made.bytes)
+    check_room(room_of(lake_disk, lake), made.byte_count)
     if dry_run:
-        told = {"point": made.id, "lake": lake, "home": places.home, "files": made.files, "bytes": made.bytes}
-        call.tell(told, f"would restore {made.id}: {count(made.files)} files, {size(made.bytes)}, to {lake}")
+        told = {"point": made.id, "lake": lake, "home": places.home, "files": made.file_count, "bytes": made.byte_count}
+        call.tell(told, f"would restore {made.id}: {count(made.file_count)} files, {size(made.byte_count)}, to {lake}")
         return
     report = restore(vault, made, places, call.say)
     with App(app.project, lake, lake_disk) as restored:

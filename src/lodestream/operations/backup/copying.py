@@ -121,8 +121,7 @@ class Mover:
         self._journal = {path: one for path, one in vault.journal().items() if self._is_there(one)}
         self._unnoted: list[Entry] = []
         self._unnoted_bytes = 0
-        self._pack: list[_Moved] = []
-        self._packed = 0
+        self._packs: dict[bool, list[_Moved]] = {True: [], False: []}  # data files leave long before log entries do
 
     def _is_there(self, entry: Entry) -> bool:
         return entry.blob in self._present or self._held(entry)
@@ -178,7 +177,8 @@ class Mover:
                 for _, future in flying:
                     future.cancel()
                 raise
-        self._close_pack(found)
+        for early in self._packs:
+            self._close_pack(early, found)
         self._note(force=True)
         return {path: entry for path, entry in found.items() if entry is not None}
 
@@ -215,29 +215,30 @@ class Mover:
         self._beat()
         if moved.data is not None:
             self._amount.add(len(moved.data))
-            moved.entry = replace(moved.entry, offset=self._packed)
-            self._pack.append(moved)
-            self._packed += len(moved.data)
-            if self._packed >= _PACK_BYTES:
-                self._close_pack(found)
+            pack = self._packs[item.early]
+            offset = pack[-1].entry.size + (pack[-1].entry.offset or 0) if pack else 0
+            moved.entry = replace(moved.entry, offset=offset)
+            pack.append(moved)
+            if offset + moved.entry.size >= _PACK_BYTES:
+                self._close_pack(item.early, found)
         elif item.fixed:
             self._unnoted.append(moved.entry)
             self._unnoted_bytes += moved.entry.size
             self._note()
 
-    def _close_pack(self, found: dict[str, Entry | None]) -> None:
+    def _close_pack(self, early: bool, found: dict[str, Entry | None]) -> None:
         """Put the small files of a part together in one blob."""
-        if not self._pack:
+        pack, self._packs[early] = self._packs[early], []
+        if not pack:
             return
-        data = b"".join(moved.data or b"" for moved in self._pack)
+        data = b"".join(moved.data or b"" for moved in pack)
         digest = digest_of(data)
         if digest not in self._present:
             self._vault.put_blob(data)
             self._present.add(digest)
         point("backup.pack")
-        for moved in self._pack:
+        for moved in pack:
             found[moved.entry.path] = replace(moved.entry, blob=digest)
-        self._pack, self._packed = [], 0
 
     def _note(self, *, force: bool = False) -> None:
         """Write the journal when it is worth it: what is noted is not copied again, whoever dies."""

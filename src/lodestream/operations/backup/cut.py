@@ -168,7 +168,7 @@ def _take(disk: Disk, lake: str, flows: Flows, erased: tuple[Erasure, ...], link
     stand = _standing(disk, lake)
     undeclared = [name for name in stand if name not in flows and not name.name.endswith(QUARANTINE_SUFFIX)]
     cuts: dict[TableName, list[TableCut]] = {}
-    for name in [*undeclared, *reversed(flows)]:
+    for name in [*undeclared, *reversed(list(flows))]:
         cuts[name] = _flow(disk, lake, name, flows.get(name), links)
     ordered = [table for name in [*flows, *undeclared] for table in cuts[name]]
     read = [table.flow for table in ordered if table.flow is not None]

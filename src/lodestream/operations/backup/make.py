@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lodestream.engines.embedded.store import FOLDED
 from lodestream.errors import ConfigError, ConflictError, LodestreamError
 from lodestream.lake.disk import Disk, LocalDisk
 from lodestream.lake.pins import drop_pin, put_pin
@@ -99,7 +100,7 @@ def would(source: Source, vault: Vault) -> dict[str, Any]:
     for name, listed in source.parts(cut, before):
         known = vault.entries(before.groups.get(name)) if before is not None else {}
         for item in listed():
-            if not (item.fixed and item.path in known):
+            if not (item.fixed and item.path in known) and not item.path.endswith(FOLDED):
                 files, size = files + 1, size + (item.size or 0)
     return {"tables": [table.told() for table in cut.tables], "files": files, "bytes_of_data": size}
 

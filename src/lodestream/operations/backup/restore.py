@@ -84,7 +84,7 @@ def restore(vault: Vault, made: Point, places: Places, tell: Callable[[str], Non
     """
     check_empty(places, made.id)
     amount = Amount(time.monotonic, tell)
-    amount.bytes_expected = made.bytes
+    amount.bytes_expected = made.byte_count
     put_standing(places.disk, places.lake, Standing("restoring", {"point": made.id}))
     point("restore.begun")
     fetcher = Fetcher(vault)

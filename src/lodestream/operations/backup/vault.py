@@ -91,12 +91,12 @@ class Point:
     copied: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def files(self) -> int:
+    def file_count(self) -> int:
         """Number of files."""
         return sum(group.files for group in self.groups.values())
 
     @property
-    def bytes(self) -> int:
+    def byte_count(self) -> int:
         """Bytes of all files."""
         return sum(group.bytes for group in self.groups.values())
 
