@@ -155,7 +155,7 @@ class App:
         """Bring the lake's tables in line with the declarations; `accept` is the hash of an accepted plan.
 
         Raises:
-            ConfigError: a table must be rebuilt and the accepted plan is not this one, or the lake is not to be written.
+            ConfigError: the lake is not to be written, or a table must be rebuilt and the accepted plan is not this one.
         """
         check_lake(self.disk, self.lake)
         changes = self.changes()

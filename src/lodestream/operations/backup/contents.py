@@ -11,10 +11,10 @@ from functools import partial
 from lodestream.engines.embedded.store import FOLDED
 from lodestream.errors import CorruptionError, DataLossRefused
 from lodestream.lake.actions import AddFile
-from lodestream.lake.checkpoint import count_actions
+from lodestream.lake.checkpoint import Contents, count_actions, write_checkpoint
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import erasures_folder, flow_folder
-from lodestream.lake.log import list_log, load, log_folder, read_commit
+from lodestream.lake.log import Snapshot, list_log, load, log_folder, read_commit
 from lodestream.lake.paths import decode_path
 from lodestream.operations.backup.cut import Cut, FlowCut, TableCut
 
@@ -44,7 +44,9 @@ Part = tuple[str, Callable[[], Iterator[Item]]]
 """The name of a part of a lake, and its files in the order in which they are put in place."""
 
 
-def parts(disk: Disk, lake: str, cut: Cut, erasures_before: Mapping[str, str]) -> list[Part]:
+def parts(
+    disk: Disk, lake: str, cut: Cut, erasures_before: Mapping[str, str], since: Mapping[str, int] | None = None
+) -> list[Part]:  # fmt: skip
     """The parts of the lake itself, in the order in which they are put in place.
 
     Args:
@@ -52,13 +54,14 @@ def parts(disk: Disk, lake: str, cut: Cut, erasures_before: Mapping[str, str]) -
         lake: its root.
         cut: the moment.
         erasures_before: per flow, the last erasure that had gone through its table when it was copied last.
+        since: by table's path, the version that readers of the copy see now; None where nobody reads it.
     """
     found: list[Part] = [("lake", partial(_lake, disk, lake, cut))]
     for table in cut.tables:
         if table.flow is not None:
             same = erasures_before.get(str(table.flow.name), table.flow.erasure) == table.flow.erasure
             found.append((f"flow {table.flow.name}", partial(_flow, disk, lake, table.flow, same)))
-        found.append((f"table {table.path.replace(os.sep, '/')}", partial(_table, disk, lake, table)))
+        found.append((f"table {table.path.replace(os.sep, '/')}", partial(_table, disk, lake, table, since)))
     return found
 
 
@@ -76,8 +79,12 @@ def _told(path: str, data: bytes) -> Item:
 # --- a table ----------------------------------------------------------------------------------------------------------
 
 
-def _table(disk: Disk, lake: str, table: TableCut) -> Iterator[Item]:
-    """Data files, then checkpoints, then the log in order: a log that is read names no file that is not there."""
+def _table(disk: Disk, lake: str, table: TableCut, since: Mapping[str, int] | None) -> Iterator[Item]:
+    """Data files, then checkpoints, then the log: a log that is read names no file that is not there.
+
+    Versions between two cuts may have had files that are gone, such as those of open windows. Where somebody reads the
+    copy, it then gets a checkpoint of the cut, so that they go from cut to cut.
+    """
     path = os.path.join(lake, table.path)
     snapshot = load(disk, path, table.version)
     if snapshot is None or snapshot.metadata.id != table.id:
@@ -85,14 +92,23 @@ def _table(disk: Disk, lake: str, table: TableCut) -> Iterator[Item]:
     names = list_log(disk, path)
     for add in snapshot.files.values():
         yield _data(disk, lake, table, add)
-    for add, must in _gone_but_read(disk, path, table, names.commits):
-        if add.path not in snapshot.files:
-            yield _data(disk, lake, table, add, must=must)
+    had = set()
+    for add in _gone_but_read(disk, path, table, names.commits):
+        # One that was copied and is gone here was erased, or is not needed any more.
+        if add.path not in snapshot.files and disk.exists(os.path.join(path, add.file)):
+            had.add(add.path)
+            yield _data(disk, lake, table, add, must=False)
     log = os.path.relpath(log_folder(path), path)
     whole = [version for version in names.checkpoints if version <= table.version]
     for version in whole:
         for name in names.checkpoints[version]:
             yield _at(disk, lake, table.path, log, name)
+    if since is not None and table.version not in names.checkpoints:
+        fresh = range(since.get(table.path, -1) + 1, table.version)
+        between = (add.path for v in fresh if v in names.commits for add in read_commit(disk, path, v).adds)
+        if any(one not in snapshot.files and one not in had for one in between):
+            read = partial(_checkpoint, snapshot)
+            yield Item(f"lake/{table.path}/{log}/{table.version:020d}.checkpoint.parquet", read, fixed=False)
     first = min((version for version in names.commits), default=0)
     for version in range(first, table.version + 1):
         if version in names.commits:
@@ -103,11 +119,16 @@ def _table(disk: Disk, lake: str, table: TableCut) -> Iterator[Item]:
 
 
 def _data(disk: Disk, lake: str, table: TableCut, add: AddFile, *, must: bool = True) -> Item:
-    return _at(disk, lake, table.path, add.file, early=True, must=must, size=add.size)
+    return _at(disk, lake, table.path, add.file, early=True, must=must, size=add.size or None)
 
 
-def _gone_but_read(disk: Disk, path: str, table: TableCut, commits: frozenset[int]) -> Iterator[tuple[AddFile, bool]]:
-    """Files that are live no more and that a reader, a replay or a proof still reads; and whether it cannot do without.
+def _checkpoint(snapshot: Snapshot) -> bytes:
+    held = Contents(snapshot.metadata, snapshot.protocol, snapshot.files, snapshot.tombstones, snapshot.txns)
+    return write_checkpoint(held)[0]
+
+
+def _gone_but_read(disk: Disk, path: str, table: TableCut, commits: frozenset[int]) -> Iterator[AddFile]:
+    """Files that are live no more and that a reader, a replay or a proof still reads.
 
     A file of a version that the lake itself no longer keeps is nothing that a copy could have.
     """
@@ -117,7 +138,7 @@ def _gone_but_read(disk: Disk, path: str, table: TableCut, commits: frozenset[in
             for add in read_commit(disk, path, version).adds:
                 if add.data_change and add.path not in seen:
                     seen.add(add.path)
-                    yield add, False
+                    yield add
     for version in sorted(table.pinned):
         try:
             earlier = load(disk, path, version)
@@ -126,9 +147,9 @@ def _gone_but_read(disk: Disk, path: str, table: TableCut, commits: frozenset[in
         for add in earlier.files.values() if earlier is not None else ():
             if add.path not in seen:
                 seen.add(add.path)
-                yield add, False
+                yield add
     for name in table.needed - seen:
-        yield AddFile(name, file=decode_path(name, path)), False
+        yield AddFile(name, file=decode_path(name, path))
 
 
 def _hint(disk: Disk, folder: str, version: int, names: tuple[str, ...]) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 from lodestream.engines.embedded.store import FOLDED
 from lodestream.errors import ConfigError, ConflictError, LodestreamError
 from lodestream.lake.disk import Disk, LocalDisk
+from lodestream.lake.erasures import Erasure
 from lodestream.lake.pins import drop_pin, put_pin
 from lodestream.lake.standing import standing
 from lodestream.operations.backup.contents import Part, parts
@@ -64,13 +65,13 @@ class Source:
             raise ConfigError("lake is a copy itself and not one to copy", lake=self.lake, is_=now.kind, fix=fix)
         return take(self.disk, self.lake, self.flows, self.links)
 
-    def parts(self, cut: Cut, before: Point | None) -> list[Part]:
-        """All that a point of it holds, in order."""
-        done = {
-            str(one["flow"]): str(one.get("erasure", "")) for one in (before.tables if before else ()) if "flow" in one
-        }
+    def parts(self, cut: Cut, before: Point | None, *, read: bool = False) -> list[Part]:
+        """All that a point of it holds, in order; `read` for a copy that is read in its place."""
+        told = before.tables if before is not None else ()
+        since = {str(one["path"]): int(one["version"]) for one in told} if read else None
+        done = {str(one["flow"]): str(one.get("erasure", "")) for one in told if "flow" in one}
         here = home_parts(self.home, self.root, self.lake, external_catalog=self.external_catalog)
-        return parts(self.disk, self.lake, cut, done) + here
+        return parts(self.disk, self.lake, cut, done, since) + here
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def _make_point(
     id_ = _point_id(made_us, before)
     amount = Amount(time.monotonic, source.tell)
     with _pinned(source, vault, id_) as (cut, beat):
-        listed = source.parts(cut, before)
+        listed = source.parts(cut, before, read=in_place is not None)
         put, held = in_place or (None, lambda entry: entry.blob is None)
         mover = Mover(vault, put, _present(vault), amount, beat, held)
         amount.bytes_expected = _expected(listed, vault, before, mover)
@@ -152,12 +153,17 @@ def _make_point(
             groups[name] = vault.put_entries(entries[name], old, known)
     made = Point(
         id_, made_us, source.project, source.lake, tuple(_told(cut)), groups,
-        tuple({"id": one.id, "time_us": one.time_us, "columns": list(one.columns)} for one in cut.erasures),
+        tuple(_erased(one) for one in cut.erasures),
         tuple(_left_out(source, cut)), amount.told(),
     )  # fmt: skip
     vault.put_point(made)
     vault.close_journal()
     return Made(made, entries, amount)
+
+
+def _erased(one: Erasure) -> dict[str, Any]:
+    done = one.report is not None
+    return {"id": one.id, "time_us": one.time_us, "columns": list(one.columns), "done": done}
 
 
 def _told(cut: Cut) -> Iterator[dict[str, Any]]:

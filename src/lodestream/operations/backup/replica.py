@@ -146,14 +146,14 @@ class Replica:
         if self.disk.exists(self._retired):
             retired = json.loads(self.disk.read(self._retired))
         earlier = [self.vault.point(id_) for id_ in self.vault.points() if id_ != made.point.id]
-        erased = {str(one["path"]) for one in made.point.tables if _erased(one, earlier)}
+        erased = any(one.erasures != made.point.erasures for one in earlier)
         for path in self._gone(made, earlier):
             retired.setdefault(path, now_us)
         for path in [path for path in retired if any(path in files for files in made.entries.values())]:
             del retired[path]  # a restored version has it again
         keep_us = now_us - KEEP_US
         for path, since_us in sorted(retired.items()):
-            if since_us < keep_us or any(path.startswith(f"{_LAKE}{table}/") for table in erased):
+            if since_us < keep_us or erased:
                 self._unlink(os.path.join(self.lake, path.removeprefix(_LAKE)))
                 del retired[path]
         replace_durable(self.disk, self._retired, json.dumps(retired, sort_keys=True).encode())
@@ -191,14 +191,6 @@ class Replica:
 
 def _differs(old: Entry | None, new: Entry) -> bool:
     return old is None or (old.digest, old.size) != (new.digest, new.size)
-
-
-def _erased(told: Any, earlier: list[Point]) -> bool:
-    """Whether an erasure went through a table since."""
-    return any(
-        one.get("path") == told["path"] and one.get("erasure", "") != told.get("erasure", "")
-        for made in earlier for one in made.tables
-    )  # fmt: skip
 
 
 def logs(disk: Disk, lake: str) -> Iterator[str]:

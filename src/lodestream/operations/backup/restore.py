@@ -136,14 +136,30 @@ def is_ordered(path: str) -> bool:
 
 
 def in_order(entries: Iterable[Entry]) -> list[Entry]:
-    """The files of a part as they are put in place: what a log names, checkpoints, the log, and what hints at them."""
-    return sorted(entries, key=lambda entry: (_rank(entry.path), entry.path))
+    """The files of a part as they are put in place: what a log names, checkpoints, the log, and what hints at them.
+
+    Behind a checkpoint of its last version a log is put from its end, so that nobody stops at a version in between.
+    """
+    ranked = sorted(entries, key=lambda entry: (_rank(entry.path), entry.path))
+    commits = [entry for entry in ranked if _rank(entry.path) == _COMMIT]
+    last = max((_version(entry.path) for entry in ranked if _rank(entry.path) == _CHECKPOINT), default="")
+    if not commits or _version(commits[-1].path) != last:
+        return ranked
+    first = ranked.index(commits[0])
+    return [*ranked[:first], *reversed(commits), *ranked[first + len(commits) :]]
+
+
+def _version(path: str) -> str:
+    return os.path.basename(path).partition(".")[0]
+
+
+_CHECKPOINT, _COMMIT, _HINT = 1, 2, 3
 
 
 def _rank(path: str) -> int:
     if not is_ordered(path):
         return 0
-    return 3 if path.endswith("_last_checkpoint") else 1 if ".checkpoint" in path else 2
+    return _HINT if path.endswith("_last_checkpoint") else _CHECKPOINT if ".checkpoint" in path else _COMMIT
 
 
 def _put(entry: Entry, read: Callable[[Entry], bytes], places: Places, amount: Amount) -> None:

@@ -75,7 +75,7 @@ class Point:
         lake: where it was.
         tables: what each table was: `path`, `id`, `version`, and of its flow `flow`, `epoch`, `batch`, `state`.
         groups: the files, by part, in the order in which they are put in place.
-        erasures: the erasures that had been asked for: `id`, `time_us`, `columns`.
+        erasures: the erasures that had been asked for: `id`, `time_us`, `columns`, and whether they were `done`.
         left_out: what of the lake it does not hold, in words.
         copied: files and bytes that were copied for it, and in how many seconds.
     """
