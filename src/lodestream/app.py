@@ -155,7 +155,7 @@ class App:
         """Bring the lake's tables in line with the declarations; `accept` is the hash of an accepted plan.
 
         Raises:
-            ConfigError: the lake is not to be written, or a table must be rebuilt and the accepted plan is not this one.
+            ConfigError: the lake is not to be written; or a table must be rebuilt, and that plan was not accepted.
         """
         check_lake(self.disk, self.lake)
         changes = self.changes()

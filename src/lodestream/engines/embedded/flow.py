@@ -54,7 +54,6 @@ from lodestream.lake.actions import Commit
 from lodestream.lake.crash import point
 from lodestream.lake.layout import EPOCH_PROPERTY, app_id, epoch_of, erased_by, quarantine_name, table_path
 from lodestream.lake.retention import kept_from_us, later_us
-from lodestream.lake.standing import refuse_written
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchKind, BatchPlan, Erasing, Mend
 from lodestream.model.steps import (
@@ -112,8 +111,7 @@ class Flow:
             ConfigError: the table was made by another definition and must be rebuilt, or the lake is not to be written.
             CorruptionError: plan, state and table do not fit together.
         """
-        disk, name = self.around.disk, self.name
-        refuse_written(disk, self.around.lake)
+        disk, name = self.around.written(), self.name
         self.table = self._open_table(table_path(self.around.lake, name), main=True)
         configuration = self.table.snapshot.metadata.configuration
         self.epoch = epoch_of(configuration)
