@@ -48,7 +48,7 @@ from lodestream.project.mistakes import Mistakes, ProjectError
 from lodestream.project.policies import POLICY_FILE
 from lodestream.project.serving import ServingSettings, serving
 from lodestream.project.values import parse_duration
-from lodestream.runtime.apply import apply_changes
+from lodestream.runtime.apply import apply_changes, check_lake
 from lodestream.runtime.deployed import deployed
 from lodestream.runtime.machine import memory_bytes
 from lodestream.runtime.pipeline import Pipeline
@@ -155,8 +155,9 @@ class App:
         """Bring the lake's tables in line with the declarations; `accept` is the hash of an accepted plan.
 
         Raises:
-            ConfigError: a table must be rebuilt and the accepted plan is not this one.
+            ConfigError: the lake is not to be written; or a table must be rebuilt, and that plan was not accepted.
         """
+        check_lake(self.disk, self.lake)
         changes = self.changes()
         wanted = accept_hash(changes)
         grave = [change for change in changes if change.must_be_accepted]

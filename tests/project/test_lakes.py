@@ -42,7 +42,7 @@ def test_a_url_with_its_settings(write):
         (f"{{url: {AZURE}, client_secret: x}}", "D105", 2, "client_secret needs"),
         (f"{{url: {AZURE}, timeout: soon}}", "D107", 2, "duration"),
         (f"{{url: {AZURE}, copies_bytes_max: 1}}", "D203", 2, "greater"),
-        ("[a]", "D104", 2, "text"),
+        ("[a]", "D104", 2, "a folder or URL"),
     ],
 )
 def test_mistakes_are_named_with_their_place(write, lake, code, line, said):

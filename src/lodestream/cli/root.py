@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from lodestream.cli.audit import app as audit
+from lodestream.cli.backup import backup, replicate, restore
 from lodestream.cli.call import DEBUG, ENV, JSON, LAKE, PROJECT, verb
 from lodestream.cli.catalog import app as catalog
 from lodestream.cli.chaos import chaos
@@ -86,6 +87,11 @@ VERBS: dict[str, dict[str, tuple[Callable[..., None] | typer.Typer, str]]] = {
         "table": (table, "A table's versions and upkeep; start it again."),
         "chaos": (chaos, "Kill a pipeline again and again; look for lost rows."),
         "doctor": (doctor, "Check disk, logs, plans and state; repair."),
+    },
+    "Copy": {
+        "backup": (backup, "Add a point to a backup set, while the pipeline runs."),
+        "restore": (restore, "Put a point of a backup set into an empty lake."),
+        "replicate": (replicate, "Keep a second lake that can take over."),
     },
 }
 

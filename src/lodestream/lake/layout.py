@@ -41,6 +41,31 @@ def erasures_folder(lake: str) -> str:
     return os.path.join(lake, "_lodestream", "erasures")
 
 
+def pins_folder(lake: str) -> str:
+    """Folder of what those who copy the lake still need of it."""
+    return os.path.join(lake, "_lodestream", "pins")
+
+
+def standing_file(lake: str) -> str:
+    """The file that says why the lake is not written; a lake that is has none."""
+    return os.path.join(lake, "_lodestream", "standing.json")
+
+
+def copies_file(lake: str) -> str:
+    """The file that says which backup sets and replicas were made of the lake."""
+    return os.path.join(lake, "_lodestream", "copies.json")
+
+
+def replica_folder(lake: str) -> str:
+    """Folder of what a replica knows of its own files, and of what is about to be put in place."""
+    return os.path.join(lake, "_lodestream", "replica")
+
+
+def ingest_folder(home: str) -> str:
+    """Folder of the logs of pushed events."""
+    return os.path.join(home, "_lodestream", "ingest")
+
+
 def failure_note(lake: str, name: TableName) -> str:
     """The file in which a pipeline says that a table's flow failed."""
     return os.path.join(flow_folder(lake, name), "failed.json")

@@ -353,7 +353,7 @@ def _translated(path: str) -> Iterator[None]:
         if _MACHINE.search(str(error)):
             raise _nobody(path, status, error) from None
         if status in _UNWELCOME or isinstance(error, told.PermissionDeniedError | told.UnauthenticatedError):
-            fix = "check the credentials under `lake:`, and the rights that they have on the container or bucket"
+            fix = "check the credentials in lodestream.yaml, and the rights that they have on the container or bucket"
             raise ConfigError("store refuses us", path=path, reason=_reason(error), fix=fix) from None
         if (400 <= status < 500 and status not in _PASSING) or isinstance(error, told.NotSupportedError):
             raise ConfigError("store refuses the request", path=path, reason=_reason(error)) from None

@@ -26,7 +26,7 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What differs in one environment: where its lake is, and settings of the lake's store as written."""
+    """A lake, or another place, by name: where it is, and settings of its store as written."""
 
     name: str
     lake: str
@@ -51,6 +51,7 @@ class Project:
         registries: schema registries by name, with their settings as written.
         connections: settings by component name that every table's source, format and sink of that name begins with.
         catalog: settings of the catalog as written: `url` of its database.
+        stores: places for copies of the lake, by name.
         deploy: settings of deployments as written.
         deploy_locations: place of each value of `deploy.databricks`.
         policies: who may see what, as `policies.yaml` declares it.
@@ -73,6 +74,7 @@ class Project:
     registries: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     connections: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     catalog: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    stores: Mapping[str, Environment] = field(default_factory=lambda: MappingProxyType({}))
     deploy: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     deploy_locations: Mapping[Path, Place] = field(default_factory=lambda: MappingProxyType({}))
     policies: Policies = field(default_factory=Policies)

@@ -13,13 +13,14 @@ from lodestream.ports import plugins
 from lodestream.project.components import check_settings, component_class
 from lodestream.project.deploying import read_deploy
 from lodestream.project.fields import Fields, wrong_kind
-from lodestream.project.lakes import read_lake, resolve
+from lodestream.project.lakes import read_lake, read_place, resolve
 from lodestream.project.mistakes import Mistakes, nearest
 from lodestream.project.nodes import Node
 from lodestream.project.serving import ServingSettings
 
 CONFIG_KEYS = (
-    "project", "lake", "environments", "batch", "state", "server", "registries", "connections", "catalog", "deploy",
+    "project", "lake", "environments", "batch", "state", "server", "registries", "connections", "catalog", "stores",
+    "deploy",
 )  # fmt: skip
 REGISTRY_KEYS = ("url", "user", "password", "ca", "certificate", "key")
 CATALOG_KEYS = ("url",)
@@ -49,6 +50,7 @@ def read_config(node: Node | None, folder: FilePath, mistakes: Mistakes) -> Proj
         registries=MappingProxyType(_registries(fields, mistakes)),
         connections=MappingProxyType(_connections(fields, mistakes)),
         catalog=MappingProxyType(_catalog(fields, mistakes)),
+        stores=MappingProxyType(_stores(fields, folder, mistakes)),
         deploy=MappingProxyType(deploy),
         deploy_locations=MappingProxyType(places),
     )
@@ -137,6 +139,22 @@ def _catalog(fields: Fields, mistakes: Mistakes) -> dict[str, str]:
         mistakes.add(inner.nodes["url"].place, "D106", "not the URL of a PostgreSQL database", value=shown, fix=fix)
         return {}
     return {} if url is None else {"url": url}
+
+
+def _stores(fields: Fields, folder: FilePath, mistakes: Mistakes) -> dict[str, Environment]:
+    """Places for copies of the lake, by name, each written as `lake:` is."""
+    node = fields.nodes.get("stores")
+    if node is None:
+        return {}
+    if not isinstance(node.value, dict):
+        wrong_kind(mistakes, node, "stores", "a mapping of names to folders or URLs")
+        return {}
+    found: dict[str, Environment] = {}
+    for name, item in node.value.items():
+        place, settings = read_place(item, f"store {name}", mistakes)
+        if place is not None:
+            found[name] = Environment(name, resolve(folder, place), settings)
+    return found
 
 
 def _connections(fields: Fields, mistakes: Mistakes) -> dict[str, Mapping[str, Any]]:

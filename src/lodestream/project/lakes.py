@@ -129,22 +129,25 @@ def resolve(folder: FilePath, lake: str) -> str:
 
 def read_lake(fields: Fields) -> tuple[str | None, Mapping[str, Any]]:
     """What `lake:` of a block says: folder or URL, None for nothing, and the settings of its store as written."""
-    node, mistakes = fields.nodes.get("lake"), fields.mistakes
+    node = fields.nodes.get("lake")
+    return (None, MappingProxyType({})) if node is None else read_place(node, "lake", fields.mistakes)
+
+
+def read_place(node: Node, what: str, mistakes: Mistakes) -> tuple[str | None, Mapping[str, Any]]:
+    """A folder or URL, None for none that can be read, and the settings of its store as written."""
     store: dict[str, Any] = {}
-    if node is None:
-        return None, MappingProxyType(store)
     if isinstance(node.value, dict):
-        inner = Fields(node, ("url", *StoreSettings.model_fields), mistakes, "lake")
+        inner = Fields(node, ("url", *StoreSettings.model_fields), mistakes, what)
         text = inner.text("url") if inner.need("url") else None
         place = inner.nodes.get("url", node)
         others = {key: item for key, item in inner.nodes.items() if key != "url"}
         store = {key: item.plain() for key, item in others.items()}
-        check_settings(StoreSettings, "lake", store, node, node.place, mistakes)
+        check_settings(StoreSettings, what, store, node, node.place, mistakes)
         _check_kind(text, others, node, mistakes)
     else:
-        text, place = fields.text("lake"), node
+        text, place = node.value if isinstance(node.value, str) else "", node
     if text is not None and not text.strip():
-        wrong_kind(mistakes, place, "lake", "a folder or URL")
+        wrong_kind(mistakes, place, what, "a folder or URL")
         return None, MappingProxyType(store)
     if text is not None and is_url(text) and "${" not in text and parts_of(text) is None:
         fix = "write abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH or s3://BUCKET/PATH, keys beside it"

@@ -96,6 +96,11 @@ def _project() -> dict[str, Any]:
         "project": _text("Name of the project."),
         "lake": lake,
         "environments": {**environments, "description": "Other lakes for the same tables, by name."},
+        "stores": {
+            "type": "object",
+            "additionalProperties": {"anyOf": [place, store]},
+            "description": "Places for backups and replicas of the lake, by name.",
+        },
         "batch": _block(batch, "Bounds of one batch."),
         "state": _block({"memory": memory}, "Where the state of flows lies."),
         "server": _block(server, "Where the server listens."),

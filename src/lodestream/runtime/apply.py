@@ -11,6 +11,7 @@ from lodestream.errors import ConflictError
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import EPOCH_PROPERTY, epoch_of, table_path
 from lodestream.lake.opening import check_put_if_absent
+from lodestream.lake.standing import refuse_written
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
@@ -18,17 +19,21 @@ from lodestream.planning.diff import Change
 from lodestream.runtime.evolving import evolve_table
 
 
+def check_lake(disk: Disk, lake: str) -> None:
+    """Raise ConfigError for a lake that is not to be written, or is in a store in which commits could be lost."""
+    refuse_written(disk, lake)
+    if disk.atomic:
+        check_put_if_absent(disk, lake)
+
+
 def apply_changes(
     changes: Sequence[Change], flows: Mapping[TableName, FlowPlan], *, lake: str, disk: Disk, clock_us: int
 ) -> None:
-    """Carry out every change but drops, which only a person makes.
+    """Carry out every change but drops, which only a person makes; `check_lake` comes first.
 
     Raises:
-        ConfigError: the lake is in a store in which commits could be lost.
         ConflictError: a table was changed meanwhile; plan again.
     """
-    if disk.atomic:
-        check_put_if_absent(disk, lake)
     for change in changes:
         plan = flows.get(change.table)
         if plan is None or change.kind == "drop":

@@ -16,7 +16,14 @@ from lodestream.lake.vacuum import Unneeded
 from lodestream.model.maintenance import MaintenancePolicy, quarantine_retention_us
 from lodestream.model.steps import RunQuery
 from lodestream.model.table import TableName
-from lodestream.runtime.needs import Flows, committed_batch, needed_files, recovered_from, streamed_from
+from lodestream.runtime.needs import (
+    Flows,
+    committed_batch,
+    copied_versions,
+    needed_files,
+    recovered_from,
+    streamed_from,
+)  # fmt: skip
 
 _DAY_MS = 86_400_000
 
@@ -72,6 +79,8 @@ class Care:
 
     def needed_from(self, table: DeltaTable) -> int:
         """The first version whose log entry somebody still needs."""
+        if copied_versions(self.around, self.name):
+            return 0
         return min(recovered_from(table, self.owner), self._read_from(table))
 
     def _read_from(self, table: DeltaTable) -> int:

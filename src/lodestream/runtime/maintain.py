@@ -18,6 +18,7 @@ from lodestream.lake.compaction import due
 from lodestream.lake.layout import quarantine_name
 from lodestream.lake.log import list_log
 from lodestream.lake.paths import decode_path
+from lodestream.lake.pins import pins
 from lodestream.lake.table import DeltaTable
 from lodestream.lake.vacuum import vacuum
 from lodestream.model.steps import FlowPlan
@@ -134,6 +135,8 @@ class Maintenance:
         plan = self._flows[care.owner]
         sinks = plan.sinks if care.name == care.owner else ()
         _, pinned = needed(self._around.disk, self._around.lake, sinks)
+        copied = pins(self._around.disk, self._around.lake, self._around.clock())
+        pinned = pinned.union(*(pin.hot.get(str(care.name), ()) for pin in copied))
         self._delete_hot_files(seen.table, pinned)
         now_s = time.monotonic()
         every = self._upkeep.checkpoint_every or care.policy.checkpoint_interval
@@ -182,7 +185,7 @@ class Maintenance:
         return self._stopping.is_set()
 
     def _delete_hot_files(self, table: DeltaTable, pinned: frozenset[str]) -> None:
-        """Delete files of open windows that were swapped out a while ago, but for those a sink compares with."""
+        """Delete files of open windows that were swapped out a while ago, but for those that a sink or a copy needs."""
         for path, removed in table.snapshot.tombstones.items():
             old = self._around.clock() // 1000 - removed.deletion_time > self._upkeep.hot_kept_ms
             if removed.tags.get(HOT_TAG) != "true" or path in pinned:

@@ -12,6 +12,7 @@ from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.errors import CorruptionError, DataLossRefused
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import epoch_of, present_app_id, table_path
+from lodestream.lake.pins import pins
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
@@ -39,8 +40,8 @@ def streamed_from(around: Surroundings, flows: Flows, name: TableName, table: De
 def needed_files(around: Surroundings, flows: Flows, name: TableName, table: DeltaTable, first: int) -> set[str]:
     """Files, relative to the table, that are not live any more and that somebody is still going to read.
 
-    Those that joined from version `first` on, those of every version that a flow's last or pending batch pins, and
-    those of a version that a sink is publishing.
+    Those that joined from version `first` on, those of every version that a flow's last or pending batch pins, those
+    of a version that a sink is publishing, and those of one that is being copied.
     """
     found: set[str] = set()
     try:
@@ -69,6 +70,13 @@ def _pinned(around: Surroundings, flows: Flows, name: TableName) -> Iterator[int
             yield from _pins_of(disk, lake, reader, plan, name)
     for remembered in known_sinks(disk, lake, name).values():
         yield from (remembered.position.version, remembered.position.upto, remembered.upto)
+    yield from copied_versions(around, name)
+
+
+def copied_versions(around: Surroundings, name: TableName) -> list[int]:
+    """Versions of a table that are being copied to another place."""
+    standing = pins(around.disk, around.lake, around.clock())
+    return [pin.versions[str(name)] for pin in standing if str(name) in pin.versions]
 
 
 def _pins_of(disk: Disk, lake: str, reader: TableName, plan: FlowPlan, name: TableName) -> Iterator[int]:

@@ -108,10 +108,10 @@ class Flow:
         """Create the tables if need be and load the state that the last main commit names.
 
         Raises:
-            ConfigError: the table was made by another definition and must be rebuilt.
+            ConfigError: the table was made by another definition and must be rebuilt, or the lake is not to be written.
             CorruptionError: plan, state and table do not fit together.
         """
-        disk, name = self.around.disk, self.name
+        disk, name = self.around.written(), self.name
         self.table = self._open_table(table_path(self.around.lake, name), main=True)
         configuration = self.table.snapshot.metadata.configuration
         self.epoch = epoch_of(configuration)
@@ -344,7 +344,7 @@ class Flow:
         state.linked(link, size)
         self.enrichment.committed()
         if link.previous is None and state.batch > 1:
-            self.store.forget_before(link.name, state.batch)
+            self.store.forget_before(link.name, state.batch, self.around.clock())
         if self.around.handover is not None and staged.rows is not None:
             self.around.handover.put(self.table.path, version, staged.rows)
         source: object = self.source

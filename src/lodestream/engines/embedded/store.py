@@ -18,6 +18,7 @@ from lodestream.errors import CorruptionError
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Data, Disk, put_if_absent, replace_durable, write_durable
 from lodestream.lake.layout import flow_folder
+from lodestream.lake.pins import pins
 from lodestream.model.batch import BatchPlan
 from lodestream.model.table import TableName
 
@@ -142,6 +143,7 @@ class FlowStore:
     def __init__(self, disk: Disk, lake: str, table: TableName, epoch: int) -> None:
         self.disk = disk
         self.epoch = epoch
+        self._lake, self._table = lake, table
         self.root = os.path.join(flow_folder(lake, table), str(epoch))
         self._plans = os.path.join(self.root, "plans")
         self._states = os.path.join(self.root, "state")
@@ -232,14 +234,17 @@ class FlowStore:
         data = self.disk.read(path)
         return data if spill is None else spill.file(lambda file: file.write(data))
 
-    def forget_before(self, kept: str, batch: int) -> None:
+    def forget_before(self, kept: str, batch: int, now_us: int) -> None:
         """Delete state links older than the base `kept`, and plans older than the last ten thousand.
+
+        Links that are being copied to another place stay until the next base.
 
         How far those plans had read each source unit is folded into one file first: together with the plans that stay
         it says what the flow has taken in, without the state.
         """
+        copied = {name for pin in pins(self.disk, self._lake, now_us) for name in pin.states.get(str(self._table), ())}
         for name in self.disk.list(self._states):
-            if name < kept[:20]:
+            if name < kept[:20] and name not in copied:
                 self.discard_state(name)
         old = [n for n in self.disk.list(self._plans) if n[:20].isdigit() and int(n[:20]) < batch - _PLANS_KEPT]
         if not old:

@@ -13,6 +13,7 @@ from lodestream.engines.embedded.python_step import PythonFunction
 from lodestream.engines.embedded.spill import Spill, StateBudget
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import flow_folder
+from lodestream.lake.standing import refuse_written
 from lodestream.model.batch import BatchLimit, BatchPlan
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, JoinStreams
 from lodestream.model.table import Component, TableName
@@ -54,6 +55,11 @@ class Surroundings:
     enricher: Callable[[Component], Enricher] = make_enricher
     notice: Notice = untold
     budget: StateBudget | None = None
+
+    def written(self) -> Disk:
+        """The disk, for who is about to write. Raises ConfigError when the lake is not to be written."""
+        refuse_written(self.disk, self.lake)
+        return self.disk
 
     def spill(self, plan: FlowPlan) -> Spill | None:
         """Where a flow puts state that has no room in memory; None for one without state, or without a bound."""
