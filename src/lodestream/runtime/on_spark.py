@@ -291,12 +291,13 @@ def on_spark(
         )  # fmt: skip
 
     def opened() -> SparkSession:
-        from lodestream.engines.spark.session import check_folder, open_session, prepare
+        from lodestream.engines.spark.session import check_folder, check_installed, open_session, prepare
 
         if session is not None:
             opened = prepare(session)
         elif master is not None and master.startswith("sc:"):
-            from lodestream.engines.spark.remote import connect  # needs pyspark to be there
+            check_installed()
+            from lodestream.engines.spark.remote import connect
 
             opened = connect(master, folder)
         else:

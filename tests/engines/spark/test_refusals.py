@@ -149,8 +149,9 @@ def test_options_that_do_not_go_together(project):
     assert "--until-idle" in run(folder, "--engine", "spark", "--once").output
 
 
-def test_without_pyspark_the_extra_is_named(project):
-    done = run(project(), "--engine", "spark")
+@pytest.mark.parametrize("master", [(), ("--master", "sc://127.0.0.1:9")])
+def test_without_pyspark_the_extra_is_named(project, master):
+    done = run(project(), "--engine", "spark", *master)
     assert done.exit_code == 3
     assert "pip install 'lodestream[spark]'" in done.output
 
