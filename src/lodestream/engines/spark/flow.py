@@ -91,11 +91,12 @@ class Followed:
     """A table whose new rows are read.
 
     Attributes:
-        begun: the version at which its present epoch began.
+        begun: the version at which its present epoch began; None when the log no longer told, and what was live was
+            read whole.
     """
 
     table: DeltaTable
-    begun: int = 0
+    begun: int | None
 
 
 class SparkFlow:
@@ -326,8 +327,8 @@ class SparkFlow:
             raise TransientError("upstream table is not there yet", table=path)
         label = f"{self.name.layer}_{self.name.name}_{len(self._followed)}"
         # After a take-over Delta reads the last version again, in the batch that gives nothing.
-        begin, begun = (max(checkpoint.upto, 0), 0) if checkpoint.batch else first_version(upstream)
-        self._followed.append(Followed(upstream, begun))
+        begin = max(checkpoint.upto, 0) if checkpoint.batch else first_version(upstream)
+        self._followed.append(Followed(upstream, begin))
         told = self._range(checkpoint, checkpoint.number_of(checkpoint.started))[1]
         known = told.joined_upto if joined else told.upto
         rows = self._tables.following(name, label, begin, known)
@@ -423,10 +424,10 @@ class SparkFlow:
 
     def _check_upstream(self, followed: Followed, after: int, upto: int) -> None:
         """Refuse rows that were taken away upstream, which Spark is told to pass over for the sake of retention."""
-        if upto <= after:
+        if upto <= after or (after < 0 and followed.begun is None):
             return
         followed.table.refresh()
-        for commit in followed.table.commits(max(after, followed.begun), upto):
+        for commit in followed.table.commits(max(after, followed.begun or 0), upto):
             check_kept(commit, followed.table.path, self.name)
 
     def _range(self, checkpoint: Checkpoint, number: int) -> tuple[Marks, Marks]:

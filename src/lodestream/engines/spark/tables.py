@@ -80,15 +80,15 @@ class Tables:
         return self.session.readStream.format(source.name()).load()
 
 
-def first_version(table: DeltaTable) -> tuple[int | None, int]:
-    """The first version of a table's present epoch, None when the log no longer tells; and where a rebuild began it."""
+def first_version(table: DeltaTable) -> int | None:
+    """The first version of a table's present epoch, None when the log no longer tells."""
     if epoch_of(table.snapshot.metadata.configuration) == 1:
-        return 0 if table.disk.exists(commit_path(table.path, 0)) else None, 0
+        return 0 if table.disk.exists(commit_path(table.path, 0)) else None
     for version in range(table.snapshot.version, 0, -1):
         for commit in table.commits(version - 1, version):
             if commit.info.get("operation") == REBUILD:
-                return version, version
-    return None, 0
+                return version
+    return None
 
 
 @dataclass(frozen=True)
