@@ -15,7 +15,9 @@ from lodestream.deploy.databricks import make_bundle
 from lodestream.deploy.jobs import CHECKPOINTS
 from lodestream.errors import LodestreamError
 from lodestream.lake.layout import table_path
+from lodestream.lake.log import commit_path
 from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
 from tests.engines.spark.sites import Site
 
 VOLUME = "volume"
@@ -41,6 +43,12 @@ group_by: [user]
 measures: {orders: count(*), revenue: sum(amount)}
 """,
 }
+OFTENER = """
+from: stream(silver.orders)
+event_time: {column: at, delay: 1 second}
+window: {every: 20 seconds}
+measures: {orders: count(*)}
+"""
 WIDER = {
     "bronze.users": """
 source: {files: {path: data/users, settle: 0}}
@@ -215,6 +223,7 @@ def in_store(root, session, killed, lake, store, *, wide=False, switched=False):
 def there_and_back(site):
     """A round on the embedded engine, and one on Spark."""
     told, turns = [], []
+    silver(site).checkpoint()
     for number, start_s in ((2, 40_100), (3, 40_150)):
         site.write({f"data/orders/{number}.jsonl": orders(number, start_s, 40)})
         site.on_embedded()
@@ -225,7 +234,24 @@ def there_and_back(site):
         else:
             site.on_spark()
         turns.append(site.compare())
-    return {"told": told, "turns": turns}
+    return {"told": told, "turns": turns, "cleaned": whole_again(site)}
+
+
+def silver(site):
+    app = site.spark_app()
+    return DeltaTable.open(app.disk, table_path(app.lake, TableName("silver", "orders")))
+
+
+def whole_again(site):
+    """A table that comes when the log of the one that it reads no longer begins at the beginning."""
+    above = silver(site)
+    above.checkpoint()
+    above.clean_log(keep_versions=1, needed_from=above.snapshot.version)
+    gone = not above.disk.exists(commit_path(above.path, 0))
+    site.write({"tables/gold/oftener.yaml": OFTENER})
+    site.on_embedded()
+    site.on_spark("gold.oftener")
+    return {"gone": gone, "compared": site.compare()}
 
 
 def again(site, folder):

@@ -305,6 +305,9 @@ def test_tables_in_a_store_go_from_engine_to_engine(spark, azurite_url, tmp_path
     ]
     assert [differences for _, differences in answer["turns"]] == [[], []]
     assert answer["turns"][1][0] > answer["turns"][0][0] > answer["compared"][1][0]
+    assert answer["cleaned"]["gone"]
+    assert answer["cleaned"]["compared"][1] == []
+    assert answer["cleaned"]["compared"][0] > answer["turns"][1][0]
 
 
 @pytest.mark.long

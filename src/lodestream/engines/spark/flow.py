@@ -316,8 +316,8 @@ class SparkFlow:
             raise TransientError("upstream table is not there yet", table=path)
         label = f"{self.name.layer}_{self.name.name}_{len(self._followed)}"
         # After a take-over Delta reads the last version again, in the batch that gives nothing.
-        begin, begun = (max(checkpoint.upto, 0), 0) if checkpoint.batch else first_version(upstream)
-        self._followed.append(Followed(upstream, begun))
+        begin = max(checkpoint.upto, 0) if checkpoint.batch else first_version(upstream)
+        self._followed.append(Followed(upstream, begin))
         told = self._range(checkpoint, checkpoint.number_of(checkpoint.started))[1]
         known = told.joined_upto if joined else told.upto
         rows = self._tables.following(name, label, begin, known, ours=reads_commits(checkpoint))

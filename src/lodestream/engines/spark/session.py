@@ -102,8 +102,7 @@ def open_session(
         ConfigError: another pyspark than the archives are made for, or an address that is none.
         TransientError: the cluster does not answer.
     """
-    if importlib.util.find_spec("pyspark") is None:
-        raise MissingDriverError("the Spark engine needs a package: pip install 'lodestream[spark]'", missing="pyspark")
+    check_installed()
     from pyspark.sql import SparkSession
 
     if master is None and (there := SparkSession.getActiveSession()) is not None:
@@ -133,6 +132,12 @@ def open_session(
     session.sparkContext.pythonExec = python
     _check_delta(session)
     return session
+
+
+def check_installed() -> None:
+    """Raise MissingDriverError when there is no pyspark."""
+    if importlib.util.find_spec("pyspark") is None:
+        raise MissingDriverError("the Spark engine needs a package: pip install 'lodestream[spark]'", missing="pyspark")
 
 
 def delta_wanted() -> str:

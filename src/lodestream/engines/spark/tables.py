@@ -96,30 +96,31 @@ class Followed:
     """A table whose new rows are read.
 
     Attributes:
-        begun: the version at which its present epoch began.
+        begun: the version at which its present epoch began; None when the log no longer told, and what was live was
+            read whole.
     """
 
     table: DeltaTable
-    begun: int = 0
+    begun: int | None
 
     def check(self, after: int, upto: int, reader: TableName) -> None:
         """Refuse rows that were taken away in these versions, which Spark is told to pass over for retention's sake."""
-        if upto <= after:
+        if upto <= after or (after < 0 and self.begun is None):
             return
         self.table.refresh()
-        for commit in self.table.commits(max(after, self.begun), upto):
+        for commit in self.table.commits(max(after, self.begun or 0), upto):
             check_kept(commit, self.table.path, reader)
 
 
-def first_version(table: DeltaTable) -> tuple[int | None, int]:
-    """The first version of a table's present epoch, None when the log no longer tells; and where a rebuild began it."""
+def first_version(table: DeltaTable) -> int | None:
+    """The first version of a table's present epoch, None when the log no longer tells."""
     if epoch_of(table.snapshot.metadata.configuration) == 1:
-        return 0 if table.disk.exists(commit_path(table.path, 0)) else None, 0
+        return 0 if table.disk.exists(commit_path(table.path, 0)) else None
     for version in range(table.snapshot.version, 0, -1):
         for commit in table.commits(version - 1, version):
             if commit.info.get("operation") == REBUILD:
-                return version, version
-    return None, 0
+                return version
+    return None
 
 
 def _last(offset: Mapping[str, int]) -> int:
