@@ -159,9 +159,8 @@ class App:
         """
         check_lake(self.disk, self.lake)
         changes = self.changes()
-        wanted = accept_hash(changes)
         grave = [change for change in changes if change.must_be_accepted]
-        if grave and accept != wanted:
+        if grave and accept != (wanted := accept_hash(changes)):
             what = "must be rebuilt" if any(one.kind == "rebuild" for one in grave) else "lose columns"
             raise ConfigError(
                 f"tables {what}; look at `lodestream plan`, then `lodestream run --accept {wanted}`",
