@@ -3,22 +3,28 @@
 import json
 import random
 import shutil
+from textwrap import dedent
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from lodestream.cli.root import app as cli
-from lodestream.engines.embedded import frames, takeover
+from lodestream.engines.embedded import frames, remembered
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import StreamInput
-from lodestream.engines.embedded.takeover import Point, check_handover, check_same, remembered
-from lodestream.errors import ConfigError
+from lodestream.engines.embedded.remembered import Memory, Point
+from lodestream.engines.embedded.takeover import check_handover, check_same
+from lodestream.engines.spark.deletions import KeptDeletions
+from lodestream.errors import ConfigError, DataLossRefused
 from lodestream.lake import crash
 from lodestream.lake.log import commit_path
-from lodestream.model.steps import Aggregation, Dedupe
+from lodestream.model.batch import Mend
+from lodestream.model.steps import Aggregation, ApplyChanges, Dedupe
 from lodestream.model.table import TableName
-from lodestream.testing.streams import make_stream
+from lodestream.runtime.replaying import take_again
+from lodestream.testing.streams import make_changes, make_stream
 from tests.engines.lakes import Lab
 from tests.engines.test_differential import Site
 
@@ -54,13 +60,20 @@ def handed_over(plan):
 
 
 def stateful(flow):
-    return handed_over(flow.plan) and (flow.plan.step(Dedupe) or flow.plan.step(Aggregation))
+    return handed_over(flow.plan) and (flow.plan.step(Dedupe) or flow.plan.step(Aggregation) or flow.plan.join)
 
 
 def made_again(flow):
     batch = flow.state.batch
     at = Point.of(last_commit(flow.table, flow.app_id), batch)
-    return remembered(flow.plan, flow.around, frames.connect(), flow.quarantine, at)
+    memory = Memory(flow.plan, flow.around, frames.connect(), flow.store, flow.table, flow.quarantine)
+    return memory.at(at)
+
+
+def counted(made):
+    """Rows that are remembered."""
+    sides = (made.join.here, made.join.there) if made.join is not None else ()
+    return sum(len(rows) for rows in (made.keyed, made.inside) if rows is not None) + sum(map(len, sides))
 
 
 def told(windows):
@@ -86,7 +99,7 @@ def test_the_state_is_made_again_from_rows(tmp_path, first):
                     check_same(made, flow.state, flow.name)
                     if made.windows is not None:
                         assert told(made.windows) == told(flow.state.windows), (seed, flow.name)
-                    compared += len(made.rows)
+                    compared += counted(made)
             close(flows)
     assert compared > 100
 
@@ -142,6 +155,37 @@ def after_spark(folder, seed):
         run({name: flow for name, flow in flows.items() if name.layer == "bronze"})
     close(flows)
     return site
+
+
+@pytest.mark.parametrize(
+    "first", [200, *(pytest.param(s, marks=pytest.mark.long) for s in range(40_000, 40_000 + LONG, 5))]
+)
+def test_tables_of_changes_go_on_from_commits_of_spark(tmp_path, first):
+    """With the deletions that Spark remembered, and what a batch that it left half done does to them."""
+    taken = remembered = 0
+    for seed in range(first, first + 5):
+        (tmp_path / str(seed)).mkdir()
+        site, rng = Site(tmp_path / str(seed), make_changes(seed)), random.Random(seed)
+        pipeline = site.pipeline()
+        while site.place():
+            flows = opened(pipeline)
+            run(flows)
+            for flow in flows.values():
+                step = flow.plan.step(ApplyChanges)
+                if step is not None and flow.state.batch and rng.random() < 0.7:
+                    schema, deletions = flow.table.snapshot.metadata.schema, flow.state.deletions.table
+                    kept = KeptDeletions(flow.around, flow.name, flow.epoch, step, schema)
+                    shutil.rmtree(kept.path, ignore_errors=True)
+                    kept.take_over(deletions, flow.state.batch)
+                    if rng.random() < 0.5:
+                        kept.take_over(deletions.slice(1), flow.state.batch + 1)
+                    of_spark(flow)
+                    shutil.rmtree(f"{flow.store.root}/state")
+                    taken, remembered = taken + 1, remembered + len(deletions)
+            close(flows)
+        assert site.differences() == [], seed
+    assert taken > 10
+    assert remembered > 10
 
 
 class Killed(BaseException):
@@ -202,7 +246,7 @@ def test_what_no_row_tells_is_refused(tmp_path):
         pass
     flows = opened(site.pipeline())
     run(flows)
-    flow = next(flow for flow in flows.values() if stateful(flow) and len(made_again(flow).rows))
+    flow = next(flow for flow in flows.values() if stateful(flow) and counted(made_again(flow)))
     pieces = StreamInput.pieces
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StreamInput, "pieces", lambda *given: (one.slice(0, 0) for one in pieces(*given)))
@@ -252,18 +296,184 @@ def test_a_row_that_was_set_aside_after_dedup_keeps_its_key(tmp_path):
     assert [(row["number"], row["rows"]) for row in lab.rows("gold.codes")] == [(1, 2)]
 
 
+LOOKING_UP = {
+    "bronze.events": """
+        source: {files: {path: events, settle: 0}}
+        format: json
+        columns: {id: string, at: timestamp, user: bigint}
+    """,
+    "bronze.users": """
+        source: {files: {path: users, settle: 0}}
+        format: json
+        columns: {id: bigint, tier: string}
+    """,
+    "gold.tiers": """
+        from: stream(bronze.events)
+        skip_silver: true
+        event_time: {column: at, delay: 1 hour}
+        dedup: {keys: [id]}
+        enrich: {lookup: {table: bronze.users, on: {user: id}, columns: [tier]}}
+        window: {gap: 1 hour}
+        group_by: [tier]
+        measures: {rows: count(*)}
+        emit: final
+    """,
+    "silver.pairs": """
+        from: stream(bronze.events)
+        event_time: {column: at, delay: 1 hour}
+        enrich: {lookup: {table: bronze.users, on: {user: id}, columns: [tier]}}
+        join:
+          from: stream(bronze.events)
+          on: user
+          event_time: {column: at, delay: 1 hour}
+          within: {after: 1 minute}
+          columns: {id: other}
+    """,
+}
+HOUR_US = 3_600_000_000
+LOOKING = ("gold.tiers", "silver.pairs")
+
+
+def looked_up(folder):
+    """A user who is not there yet, is there, and is there twice, when an event of theirs comes; and one event more."""
+    lab = Lab(folder)
+    for name, text in LOOKING_UP.items():
+        lab.table(name, text)
+    (lab.root / "users").mkdir()
+    for number, users in enumerate(([{"id": 2, "tier": "b"}], [{"id": 1, "tier": "a"}], [{"id": 1, "tier": "c"}])):
+        (lab.root / "users" / f"{number}.jsonl").write_text("".join(json.dumps(user) + "\n" for user in users))
+        lab.events([{"id": f"e{number}", "at": f"2026-01-01T00:00:0{number}Z", "user": 1}])
+        yield lab
+    lab.events([{"id": name, "at": "2026-01-01T00:00:09Z", "user": 2} for name in ("e2", "last")])
+    lab.events([{"id": "end", "at": "2026-01-02T00:00:00Z", "user": 2}])
+    yield lab
+
+
+def test_rows_go_on_with_what_they_looked_up_in_their_time(tmp_path):
+    """In a session, and in a join of two streams, of which Spark made the last commit each time."""
+    for lab in looked_up(tmp_path / "turns"):
+        app = lab.run()
+        for name in LOOKING:
+            flow = app.pipeline().flow(TableName.parse(name))
+            flow.open()
+            check_same(made_again(flow), flow.state, flow.name)
+            of_spark(flow)
+            shutil.rmtree(f"{flow.store.root}/state")
+            flow.close()
+    for alone in looked_up(tmp_path / "alone"):
+        alone.run()
+    shown = {name: sorted(map(repr, plain(lab.rows(name)))) for name in LOOKING}
+    assert shown == {name: sorted(map(repr, plain(alone.rows(name)))) for name in LOOKING}
+    assert sorted((row["tier"] or "", row["rows"]) for row in lab.rows("gold.tiers")) == [("", 1), ("a", 1), ("b", 1)]
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_session_that_is_over_has_nothing_of_a_later_one(tmp_path, monkeypatch, planted):
+    """A row comes within the gap of a session that is over: it begins a session, and the other one's rows stay out."""
+    lab = Lab(tmp_path / "lab")
+    lab.table("bronze.events", LOOKING_UP["bronze.events"])
+    lab.table(
+        "gold.visits",
+        """
+        from: stream(bronze.events)
+        skip_silver: true
+        event_time: {column: at, delay: 0 seconds}
+        window: {gap: 1 minute}
+        group_by: [user]
+        measures: {rows: count(*)}
+        emit: final
+    """,
+    )
+    for user, at in ((1, "00:00:00"), (2, "00:01:10"), (1, "00:00:15")):
+        lab.events([{"id": "x", "at": f"2026-01-01T{at}Z", "user": user}])
+        app = lab.run()
+    assert [(row["user"], row["rows"]) for row in lab.rows("gold.visits")] == [(1, 1)]
+    flow = app.pipeline().flow(TableName.parse("gold.visits"))
+    flow.open()
+    if planted:
+        monkeypatch.setattr(Memory, "_finished", lambda memory, windows, rows, late_us: np.zeros(len(rows), np.bool_))
+        with pytest.raises(ConfigError, match="windows with rows that were erased since cannot be handed over"):
+            check_same(made_again(flow), flow.state, flow.name)
+    else:
+        check_same(made_again(flow), flow.state, flow.name)
+        assert counted(made_again(flow)) == 2
+    flow.close()
+
+
+def test_rows_that_were_mended_are_what_they_were_made(tmp_path):
+    """The key that a row took has another name in the table above, and so has what it brings to its partner."""
+    lab = Lab(tmp_path / "lab")
+    lab.table("bronze.events", LOOKING_UP["bronze.events"])
+    rows = (
+        "from: stream(bronze.events)\nexpect: {known: {that: user > 0, else: quarantine}}\n"
+        "event_time: {column: at, delay: 1 hour}\n"
+    )
+    join = dedent(LOOKING_UP["silver.pairs"]).partition("[tier]}}\n")[2]
+    lab.table("silver.once", rows + "dedup: {keys: [user]}\n")
+    lab.table("silver.pairs", rows + join)
+    lab.events([{"id": "a", "at": "2026-01-01T00:00:00Z", "user": -1}, {"id": "b", "at": "2026-01-01T00:00:01Z"}])
+    lab.run()
+    for name in ("silver.once", "silver.pairs"):
+        places = sorted((row["_source"], row["_position"]) for row in lab.quarantine(name))
+        mends = {place: Mend({"user": number}, by="ana") for number, place in enumerate(places[:1], 7)}
+        pipeline = lab.app().pipeline()
+        assert take_again(pipeline, TableName.parse(name), places, accept_late=False, mends=mends).passed == 1
+        flow = pipeline.flow(TableName.parse(name))
+        flow.open()
+        made = made_again(flow)
+        check_same(made, flow.state, flow.name)
+        held = made.keyed if made.join is None else made.join.here.rows
+        assert held.column("user").to_pylist() == [7]
+        of_spark(flow)
+        shutil.rmtree(f"{flow.store.root}/state")
+        flow.close()
+    lab.events([{"id": "c", "at": "2026-01-01T00:00:02Z", "user": 7}])
+    lab.run()
+    assert "duplicate" in {row["kind"] for row in lab.quarantine("silver.once")}
+    assert {row["user"] for row in lab.rows("silver.once")} == {7}
+    assert [(row["id"], row["other"]) for row in lab.rows("silver.pairs")] == [("a", "c"), ("c", "c")]
+
+
+def test_rows_that_may_have_left_by_retention_are_no_state(tmp_path, monkeypatch):
+    """What this engine has not seen come cannot be told apart from what never came."""
+    *_, lab = looked_up(tmp_path / "lab")
+    app = lab.run()
+    for name in LOOKING:
+        flow = app.pipeline().flow(TableName.parse(name))
+        flow.open()
+        late_us = flow.state.late_us
+        of_spark(flow)
+        shutil.rmtree(f"{flow.store.root}/state")
+        with monkeypatch.context() as patch:
+            patch.setattr(remembered, "kept_from_us", lambda table, name, kept_us=late_us: kept_us)
+            with pytest.raises(DataLossRefused, match="may have left by retention; go on with the engine"):
+                flow.open()
+            patch.setattr(remembered, "kept_from_us", lambda table, name, kept_us=late_us - 2 * HOUR_US: kept_us)
+            flow.open()
+        flow.close()
+
+
+def plain(rows):
+    """Rows without what tells when they came."""
+    return [{name: value for name, value in row.items() if name not in ("_ingest_time", "_batch")} for row in rows]
+
+
 # --- the tests see bugs -----------------------------------------------------------------------------------------------
 
 
 def rows_set_aside_count(patch):
-    patch.setattr(takeover, "open_entries", lambda entries: entries.slice(0, 0))
+    patch.setattr(remembered, "open_entries", lambda entries: entries.slice(0, 0))
 
 
 def the_span_begins_late(patch):
-    patch.setattr(takeover, "_span", lambda plan, event, late_us: (event, late_us + 1, 1 << 62))
+    patch.setattr(Memory, "_span", lambda memory, late_us: (memory._event, late_us + 1, 1 << 62))
 
 
-@pytest.mark.parametrize("bug", [rows_set_aside_count, the_span_begins_late],
+def nobody_has_met(patch):
+    patch.setattr(remembered, "pairs_of", lambda *given: (np.zeros(0, np.int64),) * 2)
+
+
+@pytest.mark.parametrize("bug", [rows_set_aside_count, the_span_begins_late, nobody_has_met],
                          ids=lambda bug: bug.__name__)  # fmt: skip
 def test_a_planted_bug_is_seen(tmp_path, bug):
     with pytest.MonkeyPatch.context() as patch:

@@ -89,6 +89,14 @@ def erase(lab: Lab, *asked: str) -> dict[str, Any]:
         return Carrier(app, asked, now_us()).erase()
 
 
+def left_by_spark(lab: Lab, table: str, name: str) -> Path:
+    """A file such as Spark keeps of a table that it has filled, which another engine has taken over since."""
+    path = lab.root / "lake" / "_lodestream" / "flows" / table / "1" / name / "part-0.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_text(ADA)
+    return path
+
+
 def holders(lab: Lab, text: str) -> list[str]:
     """Tables whose rows, quarantined ones included, show a text anywhere."""
     names = [str(name) for name in lab.app().flows]
@@ -105,7 +113,9 @@ def test_nothing_is_left_and_the_rest_adds_up(tmp_path: Path, emit: str, kind: i
     assert len(holders(lab, ADA)) >= 7
     others = [row for row in lab.rows("silver.orders", "id", "mail", "amount") if row["mail"] != ADA]
     lab.reconcile()
+    left = [left_by_spark(lab, "silver.last_orders", name) for name in ("deletions", "spark-1/seed-1")]
     report = erase(lab, f"email={ADA}")
+    assert not any(path.exists() for path in left)
     assert report["left"] == []
     assert report["proven"], report
     assert holders(lab, ADA) == []

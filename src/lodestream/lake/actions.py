@@ -190,21 +190,9 @@ def commit_of(version: int, actions: Iterable[Mapping[str, Any]], where: str) ->
         elif body := action.get("protocol"):
             protocol = protocol_of(body, where)
         elif body := action.get("commitInfo"):
-            info = info_of(body)
+            info = body
     timestamp = int(info.get("timestamp") or 0)
     return Commit(version, timestamp, tuple(adds), tuple(removes), txns, info, metadata, protocol)
-
-
-def info_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A `commitInfo` with what our own commits say in it; those made through Spark have it in `userMetadata`."""
-    told = body.get("userMetadata")
-    if not isinstance(told, str) or not told.startswith('{"lodestream"'):
-        return body
-    try:
-        ours: Mapping[str, Any] = json.loads(told)["lodestream"]
-        return {**body, **ours}
-    except (ValueError, TypeError):
-        return body
 
 
 def _add(body: Mapping[str, Any], where: str) -> AddFile:

@@ -130,8 +130,7 @@ def batch_info(files: LakeFiles, path: str, batch: int, app_id: str) -> Mapping[
         actions = [json.loads(line) for line in lines if line.strip()]
         if any(a.get("txn", {}).get("appId") == app_id and a["txn"]["version"] == batch for a in actions):
             info: dict[str, object] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
-            told = json.loads(str(info.get("userMetadata") or "{}"))  # of a commit that Spark made
-            return {**info, **told.get("lodestream", {})}
+            return info
     return {}
 
 

@@ -16,10 +16,9 @@ from lodestream.engines.spark.flow import SparkFlow
 from lodestream.errors import ConflictError, LodestreamError
 from lodestream.lake import crash
 from lodestream.model.table import TableName
-from tests.engines.spark.sites import Site, StreamSite
+from tests.engines.spark.sites import KEPT, Site, StreamSite
 
 USERS = {"data/users/a.csv": "id,tier\n2,gold\n3,silver\n4,\n5,bronze\n5,again\n"}
-STATEFUL = ("silver.orders", "gold.per_minute", "gold.raw_minutes")
 
 
 class Both:
@@ -36,7 +35,9 @@ class Both:
         app.apply()
         names = [TableName.parse(table) for table in tables] or None
         try:
-            app.on_spark(session=self.site.session, notice=self.notice).run(tables=names, until_idle=True, more=more)
+            pipeline = app.on_spark(session=self.site.session, notice=self.notice)
+            pipeline.upkeep = KEPT
+            pipeline.run(tables=names, until_idle=True, more=more)
         finally:
             app.close()
 
@@ -45,7 +46,9 @@ class Both:
         app.apply()
         names = [TableName.parse(table) for table in tables] or None
         try:
-            app.pipeline(self.notice).run(tables=names, until_idle=True)
+            pipeline = app.pipeline(self.notice)
+            pipeline._upkeep = KEPT
+            pipeline.run(tables=names, until_idle=True)
         finally:
             app.close()
 
@@ -71,17 +74,17 @@ def there_and_back(root, session, declarations, orders, turns):
     return {"turns": found, "told": both.told}
 
 
-def killed_on_spark(site, orders):
-    """After a turn of the embedded engine, which leaves a batch half done: Spark dies between any two effects of its
-    take-over, and starts again."""
+def killed_on_spark(site, orders, tables):
+    """After a turn of the embedded engine, which leaves a batch of the first of `tables` half done: Spark dies between
+    any two effects of its take-over of each, and starts again."""
     both, died = Both(site), []
     bring(site, orders)
     site.on_embedded()
     both.on_spark("bronze.orders", "bronze.users")
     app = open_project(str(site.root), lake="spark")
-    half_done = dies_at(app.pipeline().flow(TableName.parse("silver.orders")), "main.staged")
+    half_done = dies_at(app.pipeline().flow(TableName.parse(tables[0])), "main.staged")
     app.close()
-    for table in STATEFUL[:2]:
+    for table in tables:
         for owner, method, after in (
             (Checkpoint, "put", False), (Checkpoint, "put", True), (SparkFlow, "_commit_quarantine", False),
             (SparkFlow, "_commit_main", False), (SparkFlow, "_commit_main", True),
@@ -117,20 +120,20 @@ class Killed(BaseException):
     pass
 
 
-def killed_on_embedded(site, orders):
-    """After a turn of Spark, which leaves a batch half done: the embedded engine dies at each point of its first
-    batch, and starts again."""
+def killed_on_embedded(site, orders, tables):
+    """After a turn of Spark, which leaves a batch of the first of `tables` half done: the embedded engine dies at each
+    point of its first batch of each, and starts again."""
     both, died = Both(site), 0
     bring(site, orders)
     site.on_embedded()
     both.on_embedded("bronze.orders", "bronze.users")
     with dying(SparkFlow, "_commit_main", after=False):
         try:
-            both.on_spark("silver.orders")
+            both.on_spark(tables[0])
         except LodestreamError as error:
             half_done = error.message
     app = open_project(str(site.root), lake="spark")
-    for table in STATEFUL:
+    for table in tables:
         passed = 0
         while dies_at(app.pipeline().flow(TableName.parse(table)), passed):
             passed, died = passed + 1, died + 1
@@ -193,10 +196,10 @@ def at_once(site, orders):
     return {"said": said, "first": first, "second": site.compare(), "again": again, "problems": site.reconcile()}
 
 
-def switched(root, session, seed):
+def switched(root, session, seed, make):
     """A random stream whose tables change engines between files, against the reference semantics, and the embedded
     engine on the very same batches."""
-    site = StreamSite(root, session, seed, refuse=check_handover)
+    site = StreamSite(root, session, seed, refuse=check_handover, make=make)
     both, rng = Both(site), random.Random(f"switch {seed}")
     engine, engines = rng.choice((both.on_embedded, both.on_spark)), []
     while site.place():

@@ -357,19 +357,39 @@ def handover(root, session, turns=3):
     return there_and_back(root, session, DECLARATIONS, orders, turns)
 
 
+def handover_stateful(root, session, turns=3):
+    """The same of a join, sessions and windows of windows, all of them over looked-up columns."""
+    return there_and_back(root, session, STATEFUL, orders, turns)
+
+
 def handover_kills(root, session):
     """Kills on either side, and both engines at once, where `handover:4` left the project."""
-    site = Site(root.with_name("handover-4"), session)
+    site, tables = Site(root.with_name("handover-4"), session), ("silver.orders", "gold.per_minute", "gold.raw_minutes")
     return {
-        "embedded": killed_on_embedded(site, orders),
-        "spark": killed_on_spark(site, orders),
+        "embedded": killed_on_embedded(site, orders, tables),
+        "spark": killed_on_spark(site, orders, tables[:2]),
+        "at_once": at_once(site, orders),
+    }
+
+
+def handover_stateful_kills(root, session):
+    """The same where `handover_stateful:4` left the project, of sessions over looked-up columns and a join."""
+    site, tables = Site(root.with_name("handover_stateful-4"), session), ("gold.visits", "silver.pairs")
+    return {
+        "embedded": killed_on_embedded(site, orders, (*tables, "gold.visits_per_minute", "gold.minutes_per_visit")),
+        "spark": killed_on_spark(site, orders, tables),
         "at_once": at_once(site, orders),
     }
 
 
 def handover_stream(root, session, seed):
     """A random stream whose tables change engines."""
-    return switched(root, session, seed)
+    return switched(root, session, seed, make_stream)
+
+
+def handover_changes(root, session, seed):
+    """The same of random changes."""
+    return switched(root, session, seed, make_changes)
 
 
 def changes(root, session, seed):

@@ -22,6 +22,9 @@ from lodestream.testing.differential import differences
 from lodestream.testing.equality import compare_lakes
 from lodestream.testing.streams import make_stream
 
+KEPT = Upkeep(hot_kept_ms=1 << 40)
+"""Files that were swapped stay: every version is looked at afterwards."""
+
 
 class Site:
     """A folder with a project; `spark` and `embedded` are its two lakes."""
@@ -43,7 +46,9 @@ class Site:
         app = self.spark_app()
         app.apply()
         names = [TableName.parse(table) for table in tables] or None
-        app.on_spark(session=self.session).run(tables=names, until_idle=True, listener=listener)
+        pipeline = app.on_spark(session=self.session)
+        pipeline.upkeep = KEPT
+        pipeline.run(tables=names, until_idle=True, listener=listener)
         app.close()
 
     def on_embedded(self):
@@ -114,7 +119,7 @@ class StreamSite(Site):
         app = self.spark_app()
         app.apply()
         pipeline = app.on_spark(session=self.session)
-        pipeline.upkeep = Upkeep(hot_kept_ms=1 << 40)  # every version is looked at afterwards
+        pipeline.upkeep = KEPT
         self.place()
         pipeline.run(until_idle=True, more=self.place)
         app.close()

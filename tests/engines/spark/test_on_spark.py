@@ -109,24 +109,36 @@ def test_a_random_stream_means_the_same_on_spark(spark):
     assert answer["batches"] > 8
 
 
+ROWS = ("bronze.orders", "silver.orders", "gold.per_minute", "gold.raw_minutes", "gold.by_tier")
+STATES = ("bronze.orders", "gold.visits", "gold.visits_per_minute", "gold.minutes_per_visit", "silver.pairs")
+
+
 @pytest.mark.long
 def test_tables_go_from_engine_to_engine(spark):
-    in_turn(spark.ask("handover"), 3)
+    in_turn(spark.ask("handover"), ROWS, 3)
 
 
-def in_turn(answer, count):
+@pytest.mark.long
+def test_joins_sessions_and_windows_of_windows_do_so_too(spark):
+    in_turn(spark.ask("handover_stateful", 600), STATES, 3)
+
+
+def in_turn(answer, tables, count):
     turns, told = answer["turns"], answer["told"]
     assert [turn["differences"] + turn["problems"] for turn in turns] == [[]] * count
     assert turns[-1]["rows"] > turns[0]["rows"] > 50
-    for table in ("bronze.orders", "silver.orders", "gold.per_minute", "gold.raw_minutes", "gold.by_tier"):
+    for table in tables:
         engines = [text for text in told if text.startswith(f"{table}: taken over from")]
         assert ["Spark" in text for text in engines] == [number % 2 == 1 for number in range(count - 1)], told
 
 
 @pytest.mark.long
-def test_a_kill_in_a_handover_and_both_engines_at_once(spark):
-    in_turn(spark.ask("handover:4", 1200), 4)
-    answer = spark.ask("handover_kills", 2400)
+@pytest.mark.parametrize(
+    ("scenario", "tables", "spark_dies"), [("handover", ROWS, 10), ("handover_stateful", STATES, 10)]
+)
+def test_a_kill_in_a_handover_and_both_engines_at_once(spark, scenario, tables):
+    in_turn(spark.ask(f"{scenario}:4", 1200), tables, 4)
+    answer = spark.ask(f"{scenario}_kills", 2400)
     for side in ("embedded", "spark"):
         assert answer[side]["compared"][1] == answer[side]["problems"] == [], side
     assert answer["embedded"]["died"] > 30
@@ -144,6 +156,12 @@ def test_a_kill_in_a_handover_and_both_engines_at_once(spark):
 @pytest.mark.parametrize("seed", range(71_000, 71_024))
 def test_random_streams_change_engines(spark, seed):
     assert spark.ask(f"handover_stream:{seed}", 600)["mistakes"] == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(72_000, 72_008))
+def test_random_changes_change_engines(spark, seed):
+    assert spark.ask(f"handover_changes:{seed}", 600)["mistakes"] == []
 
 
 def test_random_changes_mean_the_same_on_spark(spark):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -12,6 +13,8 @@ from lodestream.model.batch import SourceRange
 
 _BEGAN = "began.json"
 _FOLDER = "spark"
+DELETIONS = "deletions"
+"""Folder beside them with the deletions that tables of changes remember."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,10 @@ class Checkpoint:
         path: the folder.
         batch: the flow's batch after which Spark took over, which the query's batch 0 repeats; 0 when Spark began the
             table, whose batch 1 is the query's batch 0.
-        seed: folder in it with the rows that the state then stood for, empty for none.
+        seed, joined_seed: folders in it with the rows that the state then stood for, and those of the stream that is
+            joined; empty for none.
         upto, upstream_batch: the upstream's version that was taken in last then, -1 for none, and its batch.
+        joined_upto, joined_batch: the same of the stream that is joined.
         consumed: what was read of each unit of the source then.
     """
 
@@ -32,6 +37,9 @@ class Checkpoint:
     seed: str = ""
     upto: int = -1
     upstream_batch: int = 0
+    joined_seed: str = ""
+    joined_upto: int = -1
+    joined_batch: int = 0
     consumed: tuple[SourceRange, ...] = ()
 
     def batch_of(self, number: int) -> int:
@@ -98,6 +106,15 @@ def checkpoint_folders(disk: Disk, root: str) -> list[str]:
     """Names of the folders of all checkpoints, also of those that are not ready."""
     split = ((name, name.partition("-")) for name in disk.list(root))
     return [name for name, (folder, dash, batch) in split if folder == _FOLDER and (batch.isdigit() if dash else True)]
+
+
+def forget_spark(disk: Disk, root: str) -> None:
+    """Delete checkpoints, with the rows in them, and remembered deletions: another engine has gone on without them."""
+    for name in (*checkpoint_folders(disk, root), DELETIONS):
+        folder = os.path.join(root, name)
+        for one in disk.walk(folder):
+            with contextlib.suppress(FileNotFoundError):
+                disk.unlink(os.path.join(folder, one.path))
 
 
 def checkpoint_of(disk: Disk, root: str, query: str) -> Checkpoint | None:

@@ -372,10 +372,9 @@ class Flow:
             info |= {"state_rows": rows, "state_bytes": held, "state_spilled_bytes": spilled}
         if self._spill is not None:
             self._spill.holds(held)
-        if self._join is not None:
-            info["joined_upto"] = batch.joined_upto
         return self.table.commit(
-            adds=staged.adds, removes=staged.removes, txn={self.app_id: batch.batch, **self._marks(batch)}, info=info,
+            adds=staged.adds, removes=staged.removes, txn={self.app_id: batch.batch, **self._marks(batch)},
+            info=info | self.state.joined(),
             metadata=staged.metadata, clock_us=batch.clock_us, operation=staged.operation,
         )  # fmt: skip
 

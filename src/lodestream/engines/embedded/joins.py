@@ -47,7 +47,7 @@ def join_streams(passing: Pass, step: JoinStreams, there: pa.Table) -> None:
     events = passing.events()
     held.here.add(passing.settle().drop_columns([INDEX]), events)
     held.there.add(*_on_time(passing, join, there))
-    left, right = _pairs(passing.connection, held, join, old)
+    left, right = pairs_of(passing.connection, held, join, old)
     met = (_earlier(held.here, left, old[0]), _earlier(held.there, right, old[1]))
     held.here.meet(left)
     held.there.meet(right)
@@ -85,7 +85,7 @@ def _on_time(passing: Pass, join: Join, there: pa.Table) -> tuple[pa.Table, np.n
     return rows, other.events()
 
 
-def _pairs(
+def pairs_of(
     connection: duckdb.DuckDBPyConnection, held: JoinState, join: Join, old: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the rows of both sides that meet, at least one of them new; in order of arrival."""

@@ -120,6 +120,14 @@ class FlowState:
             held += self.deletions.table.nbytes
         return rows, held, spilled
 
+    def joined(self) -> dict[str, Any]:
+        """What a commit says of the other stream of a join, and of how many rows it has given; nothing without one."""
+        if self.join is None:
+            return {}
+        return {
+            "joined_upto": self.joined_upto, "joined_max_event_us": self.joined_max_event_us, "given": self.join.given
+        }  # fmt: skip
+
     def facts(self) -> dict[str, Any]:
         """The small values as JSON; the sections hold the rest."""
         found = {

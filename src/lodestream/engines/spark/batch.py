@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from lodestream.engines.spark.tables import Tables
 
 _KEPT, _LATE_STARTS, _REOPENED = "_first_of_key", "_late_starts", "_reopened"
+_JOINED_US = "_joined_us"
 _FATES = (FATE, HITS, WARNED, FAILED)
 _KINDS = ("quarantine", "late", "duplicate", "dropped", RAW_FATE)
 
@@ -57,6 +58,7 @@ class Batch:
         aside: frames of rows for the quarantine, as `encoded` takes them.
         counts: rows by fate, `rule:<name>` for broken rules.
         max_event_us: largest event time, None when no row got as far as the watermark.
+        joined_max_event_us: the same of the stream that is joined.
         reopened: starts of closed windows that late rows belong to, which are to be computed again.
         going: rows that go on to windows that are folded; then there is no output yet.
     """
@@ -65,6 +67,7 @@ class Batch:
     aside: tuple[DataFrame, ...]
     counts: dict[str, int] = field(default_factory=dict)
     max_event_us: int | None = None
+    joined_max_event_us: int | None = None
     reopened: frozenset[int] = frozenset()
     going: DataFrame | None = None
 
@@ -112,18 +115,19 @@ def decide(
         rows = _windows_missed(rows, window, watermark.event_time.column, batch)
     if plan.join is not None:
         return _joined(rows, stream, plan, batch, held, given)
-    counts, max_event_us = _counts(rows, batch, rules=_rules(plan), windows=window is not None)
+    counts, max_event_us, _ = _counts(rows, batch, rules=_rules(plan), windows=window is not None)
     reopened = _reopened(rows) if window is not None and window.late == "update" else frozenset[int]()
     output, going = None, rows.where(f"{FATE} IS NULL")
     if is_folded(plan):
-        return Batch(None, (_quarantine(rows, noted=True),), counts, max_event_us, reopened, going)
+        return Batch(None, (_quarantine(rows, noted=True),), counts, max_event_us, None, reopened, going)
     if window is None and counts.get("output"):
         output = going
     elif window is not None:
         output = stream.where(f"{BRANCH} = {WINDOWS} AND {WINDOW} IS NOT NULL").select(f"{WINDOW}.*")
         if window.emit == "updates" and not reopened and output.isEmpty():  # what lies open stays as it is
             output = None
-    return Batch(output, (_quarantine(rows, noted=window is not None),), counts, max_event_us, reopened)
+    quarantine = _quarantine(rows, noted=window is not None)
+    return Batch(output, (quarantine,), counts, max_event_us, reopened=reopened)
 
 
 def _joined(rows: DataFrame, stream: DataFrame, plan: FlowPlan, batch: BatchPlan, held: ExitStack, given: int) -> Batch:
@@ -132,8 +136,11 @@ def _joined(rows: DataFrame, stream: DataFrame, plan: FlowPlan, batch: BatchPlan
     pairs = stream.where(f"{BRANCH} = {PAIRS}").select(HERE, THERE)
     late = f"{EVENT_US} <= {batch.late_us}"
     rows, others = (aside(side, late, "'late'", "array('late')") for side in (rows, others))
-    both = rows.select(*_FATES, EVENT_US).unionByName(others.selectExpr(*_FATES, f"cast(NULL AS bigint) AS {EVENT_US}"))
-    counts, max_event_us = _counts(both, batch, rules=_rules(plan), windows=False)
+    both = rows.select(*_FATES, EVENT_US).unionByName(
+        others.selectExpr(*_FATES, f"cast(NULL AS bigint) AS {EVENT_US}", f"{EVENT_US} AS {_JOINED_US}"),
+        allowMissingColumns=True,
+    )
+    counts, max_event_us, joined_max_event_us = _counts(both, batch, rules=_rules(plan), windows=False)
     joined, alone = joined_in(pairs, plan), alone_in(pairs, plan)
     counts["output"], unmatched = joined.count(), alone.count()
     counts["dropped"] = counts.get("dropped", 0) + unmatched
@@ -147,10 +154,10 @@ def _joined(rows: DataFrame, stream: DataFrame, plan: FlowPlan, batch: BatchPlan
     )  # fmt: skip
     counts = {kind: number for kind, number in counts.items() if number}
     if "output" not in counts:
-        return Batch(None, set_aside, counts, max_event_us)
+        return Batch(None, set_aside, counts, max_event_us, joined_max_event_us)
     ordered, output = output_of(joined, plan, given)
     held.callback(ordered.unpersist)
-    return Batch(output, set_aside, counts, max_event_us)
+    return Batch(output, set_aside, counts, max_event_us, joined_max_event_us)
 
 
 def keep(frame: DataFrame, held: ExitStack) -> DataFrame:
@@ -216,28 +223,29 @@ def _reopened(rows: DataFrame) -> frozenset[int]:
 
 def _counts(
     rows: DataFrame, batch: BatchPlan, *, rules: Collection[str], windows: bool
-) -> tuple[dict[str, int], int | None]:
-    """Rows by fate and by broken rule, and the largest event time.
+) -> tuple[dict[str, int], int | None, int | None]:
+    """Rows by fate and by broken rule, and the largest event time of them and of those of a stream that is joined.
 
     It is the first thing computed, so it fills the cache for what follows.
     """
     from pyspark.sql import functions as fn
 
-    noted = f"size({_LATE_STARTS}) > 0" if windows else "false"
+    noted, times = f"size({_LATE_STARTS}) > 0" if windows else "false", (EVENT_US, _JOINED_US)
     told = rows.selectExpr(
         f"coalesce(CASE {FATE} WHEN '{RAW_FATE}' THEN 'quarantine' ELSE {FATE} END, 'output') AS fate",
         f"concat(CASE WHEN {FATE} IN ('quarantine', 'dropped') THEN {HITS} ELSE array() END, {WARNED},"
         f" transform({FAILED}, x -> concat('fail:', x)), CASE WHEN {noted} THEN array('late_window:') ELSE array() END)"
-        " AS reasons", EVENT_US if EVENT_US in rows.columns else f"cast(NULL AS bigint) AS {EVENT_US}",
-    ).select("fate", EVENT_US, fn.expr("explode_outer(array_append(reasons, 'row:'))").alias("reason"))  # fmt: skip
+        " AS reasons", *(name if name in rows.columns else f"cast(NULL AS bigint) AS {name}" for name in times),
+    ).select("fate", *times, fn.expr("explode_outer(array_append(reasons, 'row:'))").alias("reason"))  # fmt: skip
     counts: dict[str, int] = {}
-    newest: list[int] = []
-    figures = (fn.count("*").alias("count"), fn.max(EVENT_US).alias("newest"))
+    newest: dict[str, list[int]] = {name: [] for name in times}
+    figures = (fn.count("*").alias("count"), *(fn.max(name).alias(name) for name in times))
     failed: list[tuple[str, int]] = []
     for row in told.groupBy("fate", "reason").agg(*figures).collect():
         prefix, _, rest = row["reason"].partition(":")
         number = int(row["count"])
-        newest += [] if row["newest"] is None else [row["newest"]]
+        for name in times:
+            newest[name] += [] if row[name] is None else [row[name]]
         if prefix == "row":
             counts[row["fate"]] = number
             counts["input"] = counts.get("input", 0) + number
@@ -254,7 +262,7 @@ def _counts(
             "an expectation with `else: fail` is not met; mend the rows or the rule",
             rule=reason, rows=number, batch=batch.batch,
         )  # fmt: skip
-    return counts, max(newest, default=None)
+    return counts, max(newest[EVENT_US], default=None), max(newest[_JOINED_US], default=None)
 
 
 def _rules(plan: FlowPlan) -> set[str]:

@@ -73,6 +73,11 @@ def watermarks_of(tables: Tables, table: TableName, time: str) -> DataFrame:
     return markers.withWatermark(time, "0 microseconds")
 
 
+def offset_at(watermark_us: int) -> dict[str, int]:
+    """The offset of that stream when a watermark is reached."""
+    return {"watermark_us": watermark_us}
+
+
 class FollowedWatermark(DataSource):  # type: ignore[misc]
     """The data source; `named` makes that of one table."""
 
@@ -116,7 +121,7 @@ class WatermarkReader(DataSourceStreamReader):  # type: ignore[misc]
 
     def initialOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
         """Where every watermark begins."""
-        return {"watermark_us": 0}
+        return offset_at(0)
 
     def latestOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
         """What the newest commit of the table's flow says."""
@@ -126,7 +131,7 @@ class WatermarkReader(DataSourceStreamReader):  # type: ignore[misc]
             return self.initialOffset()
         self._table.refresh()
         commit = flow_commit(self._table, self._name)
-        return {"watermark_us": (commit.info.get("watermark_us") or 0) if commit is not None else 0}
+        return offset_at((commit.info.get("watermark_us") or 0) if commit is not None else 0)
 
     def partitions(self, start: dict[str, int], end: dict[str, int]) -> Sequence[Reached]:
         """One marker."""

@@ -1,32 +1,37 @@
-"""Tables of changes on Spark: which changes stand, and the commit that makes the table of them.
+"""Tables of changes on Spark: which changes stand, and what the commit that makes the table of them adds and removes.
 
 A batch's changes meet the rows that the table holds of their keys, and the deletions that are remembered of them. What
 decides is that of `engines.embedded.merge`, as window functions. The order of a key's changes is total, so a batch that
-is done again decides the same.
+is done again decides the same. Files that hold a row which changes are written again without it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lodestream.engines.embedded.deletions import POSITION, identity
 from lodestream.engines.embedded.merge import DELETES
+from lodestream.engines.embedded.outputs import MergeOutput
 from lodestream.engines.spark.batch import keep, stored
 from lodestream.engines.spark.deletions import KeptDeletions
-from lodestream.engines.spark.delta import append, merge_into
 from lodestream.engines.spark.expressions import literal, quoted
+from lodestream.engines.spark.files import HOT, Rewriting, reading
+from lodestream.lake.actions import AddFile
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import ApplyChanges, FlowPlan
 from lodestream.model.table import VALID_FROM, VALID_TO
+from lodestream.model.types import Schema
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from lodestream.lake.table import DeltaTable
 
-_ROW, _KIND, _BEFORE, _UNTIL, _STANDS, _EFFECT = "_row", "_kind", "_before", "_until", "_stands", "_effect"
+_ROW, _KIND, _BEFORE, _UNTIL, _STANDS = "_row", "_kind", "_before", "_until", "_stands"
+_EFFECT, _FILE = "_effect", "_file"
 _BATCH, _STORED, _DELETED = 0, 1, 2
 _JOINS, _LEAVES, _ENDS, _REMEMBERED, _FORGOTTEN = "joins", "leaves", "ends", "remembered", "forgotten"
 
@@ -36,24 +41,19 @@ class Merge:
     """What a batch of changes does.
 
     Attributes:
-        rows: the batch's changes, and of their keys the stored rows and the deletions, each with its effect or NULL.
-        effects: how many there are of each.
+        table: to the table.
+        deletions: to the deletions that are remembered; None for nothing.
         superseded: how many changes of the batch lost at once against a newer one.
     """
 
-    rows: DataFrame
-    effects: dict[str, int]
+    table: Rewriting
+    deletions: Rewriting | None
     superseded: int
 
     @property
     def counted(self) -> dict[str, int]:
         """What the batch counts of it."""
         return {"superseded": self.superseded} if self.superseded else {}
-
-    @property
-    def writes(self) -> bool:
-        """Whether the table changes."""
-        return bool(self.effects.keys() & {_JOINS, _LEAVES, _ENDS})
 
 
 class Merger:
@@ -64,13 +64,10 @@ class Merger:
         step: keys and order.
         table: the table.
         deletions: those that are remembered.
-        app: application id of the flow's commits.
     """
 
-    def __init__(
-        self, plan: FlowPlan, step: ApplyChanges, table: DeltaTable, deletions: KeptDeletions, app: str
-    ) -> None:
-        self._plan, self._step, self._table, self._deletions, self._app = plan, step, table, deletions, app
+    def __init__(self, plan: FlowPlan, step: ApplyChanges, table: DeltaTable, deletions: KeptDeletions) -> None:
+        self._plan, self._step, self._table, self._deletions = plan, step, table, deletions
 
     def merge(self, changes: DataFrame, batch: BatchPlan, held: ExitStack) -> Merge:
         """Decide what a batch does.
@@ -81,51 +78,53 @@ class Merger:
             held: lets go of what is kept in memory.
         """
         decided = keep(self._decided(changes, batch), held)
-        found = decided.groupBy(_KIND, _STANDS, _EFFECT).count().collect()
-        effects = {row[_EFFECT]: int(row["count"]) for row in found if row[_EFFECT] is not None}
+        found = decided.groupBy(_KIND, _STANDS, _EFFECT, _FILE).count().collect()
+        effects: dict[str, int] = {}
+        for row in found:
+            if row[_EFFECT] is not None:
+                effects[row[_EFFECT]] = effects.get(row[_EFFECT], 0) + int(row["count"])
         superseded = sum(int(row["count"]) for row in found if row[_KIND] == _BATCH and not row[_STANDS])
-        return Merge(decided, effects, superseded)
-
-    def remember(self, merge: Merge, batch: BatchPlan) -> None:
-        """Commit what the batch does to the deletions that are remembered."""
-        if merge.effects.keys() & {_REMEMBERED, _FORGOTTEN}:
-            chosen = merge.rows.where(f"{_EFFECT} IN ({literal(_REMEMBERED)}, {literal(_FORGOTTEN)})")
-            self._deletions.change(chosen.select(*map(quoted, identity(self._step))), batch)
+        changing = {row[_FILE] for row in found if row[_EFFECT] in (_LEAVES, _ENDS)}
+        main, deletions = Rewriting(self._table), None
+        if effects.keys() & {_JOINS, _LEAVES, _ENDS}:
+            main = self._rewriting(decided, effects, changing, batch.batch)
+        if effects.keys() & {_REMEMBERED, _FORGOTTEN}:
+            names = [quoted(name) for name in identity(self._step)]
+            added, gone = (decided.where(f"{_EFFECT} = {literal(effect)}") for effect in (_REMEMBERED, _FORGOTTEN))
+            files = {row[_FILE] for row in found if row[_EFFECT] == _FORGOTTEN}
+            deletions = self._deletions.change(added.select(*names), gone.select(*POSITION), files, batch)
+        return Merge(main, deletions, superseded)
 
     def remembered(self) -> dict[str, int]:
-        """What the main commit says of them; nothing when there are none."""
+        """What the main commit says of the deletions that are remembered; nothing when there are none."""
         rows, size = self._deletions.held()
         return {"state_rows": rows, "state_bytes": size} if rows else {}
-
-    def write(self, merge: Merge, batch: BatchPlan, told: str) -> None:
-        """Commit what the batch does to the table; `merge.writes` says whether that is anything."""
-        if merge.effects.keys() & {_LEAVES, _ENDS}:
-            self._merge_in(merge.rows, batch, told)
-        else:
-            rows = self._shown(merge.rows, _JOINS).drop(_EFFECT)
-            append(rows, self._table.path, self._app, batch.batch, told)
 
     def _decided(self, changes: DataFrame, batch: BatchPlan) -> DataFrame:
         """Changes, and of their keys the stored rows and the deletions, with what becomes of each."""
         schema, names = self._table.snapshot.metadata.schema, identity(self._step)
-        history = self._step.changes.history
+        history, session = self._step.changes.history, changes.sparkSession
         span = str(schema[VALID_TO].type) if history else "string"
+        none = f"cast(NULL AS {span})"
         typed = stored(changes, schema, self._plan, batch.batch, beside=[DELETES])
         shown = [quoted(name) for name in names]
         row = f"struct({', '.join(map(quoted, schema.names))})"
         everything = typed.selectExpr(
-            *shown, f"{row} AS {_ROW}", DELETES, f"{_BATCH} AS {_KIND}", f"cast(NULL AS {span}) AS {_BEFORE}"
-        )
+            *shown, f"{row} AS {_ROW}", DELETES, f"{_BATCH} AS {_KIND}", f"{none} AS {_BEFORE}",
+            f"cast(NULL AS string) AS {_FILE}",
+        )  # fmt: skip
         wanted = typed.select(*map(quoted, self._step.changes.keys)).distinct()
-        before = quoted(VALID_TO) if history else f"cast(NULL AS {span})"
-        reader: Any = changes.sparkSession.read.format("delta").option("versionAsOf", self._table.snapshot.version)
-        known = [(_STORED, reader.load(self._table.path), before)]
-        remembered = self._deletions.before(changes.sparkSession, batch.batch)
-        known += [] if remembered is None else [(_DELETED, remembered, f"cast(NULL AS {span})")]
-        for kind, frame, until in known:
+        needed = Schema(tuple(schema[name] for name in (*names, *((VALID_TO,) if history else ()))))
+        known = []
+        if files := self._table.files():
+            held = reading(session, self._table.disk, self._table.path, files, needed, _FILE)
+            known.append((_STORED, held, quoted(VALID_TO) if history else none))
+        if (remembered := self._deletions.before(session, batch.batch, _FILE)) is not None:
+            known.append((_DELETED, remembered, none))
+        for kind, frame, before in known:
             of_keys = frame.join(wanted, list(self._step.changes.keys), "left_semi")
             part = of_keys.selectExpr(*shown, f"{kind == _DELETED} AS {DELETES}", f"{kind} AS {_KIND}",
-                                      f"{until} AS {_BEFORE}")  # fmt: skip
+                                      f"{before} AS {_BEFORE}", _FILE)  # fmt: skip
             everything = everything.unionByName(part, allowMissingColumns=True)
         return self._with_effect(self._judged(everything))
 
@@ -154,23 +153,41 @@ class Merger:
         )
         return judged.selectExpr("*", f"CASE {cases} END AS {_EFFECT}")
 
-    def _shown(self, decided: DataFrame, *effects: str) -> DataFrame:
-        """Rows with these effects, in the table's columns; of stored rows only what the table is to be told."""
+    def _rewriting(self, decided: DataFrame, effects: dict[str, int], changing: set[str], batch: int) -> Rewriting:
+        """Rows that join, and those that stay in files of which something changes, a bounded number to a file.
+
+        Small files are put together when there are many. All files are hot: each may be swapped with the next batch.
+        """
+        files = [add for add in self._table.files() if add.path in changing]
+        files += self._small(changing)
         schema = self._table.snapshot.metadata.schema
-        texts = {name: f"{_ROW}.{quoted(name)}" for name in schema.names} | {name: name for name in POSITION}
+        texts = {name: f"{_ROW}.{quoted(name)}" for name in schema.names}
         if self._step.changes.history:
             texts |= {VALID_FROM: f"{_ROW}.{quoted(self._step.changes.sequence_by[0])}", VALID_TO: _UNTIL}
-        chosen = decided.where(f"{_EFFECT} IN ({', '.join(map(literal, effects))})")
-        return chosen.selectExpr(*(f"{text} AS {quoted(name)}" for name, text in texts.items()), _EFFECT)
+        joining = decided.where(f"{_EFFECT} = {literal(_JOINS)}")
+        rows = joining.selectExpr(*(f"{text} AS {quoted(name)}" for name, text in texts.items()))
+        count = effects.get(_JOINS, 0) + sum(add.num_records or 0 for add in files)
+        if files:
+            before = reading(decided.sparkSession, self._table.disk, self._table.path, files, schema)
+            rows = rows.unionByName(self._staying(before, decided, batch))
+        parts = max(1, -(-count // MergeOutput.file_rows))
+        return Rewriting(self._table, rows.repartition(parts).selectExpr("*", f"true AS {HOT}"), files)
 
-    def _merge_in(self, decided: DataFrame, batch: BatchPlan, told: str) -> None:
-        """One MERGE; stored rows are known by their position, and none that joins has that of another."""
-        rows = self._shown(decided, _JOINS, _LEAVES, _ENDS)
-        names = [quoted(name) for name in rows.columns if name != _EFFECT]
-        ends = f" WHEN MATCHED THEN UPDATE SET t.{VALID_TO} = s.{VALID_TO}, t._batch = {batch.batch}"
-        merge_into(
-            self._table.path, rows, [*POSITION], self._app, batch.batch, told,
-            f"WHEN MATCHED AND s.{_EFFECT} = {literal(_LEAVES)} THEN DELETE"
-            f"{ends if self._step.changes.history else ''}"
-            f" WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({', '.join(f's.{name}' for name in names)})",
-        )  # fmt: skip
+    def _staying(self, before: DataFrame, decided: DataFrame, batch: int) -> DataFrame:
+        """Stored rows without those that leave, and with the new ends of spans."""
+        changed = decided.where(f"{_EFFECT} IN ({literal(_LEAVES)}, {literal(_ENDS)})")
+        joined = before.join(changed.select(*POSITION, _EFFECT, _UNTIL), [*POSITION], "left")
+        new = {VALID_TO: _UNTIL, "_batch": f"cast({batch} AS bigint)"} if self._step.changes.history else {}
+        items = [
+            f"CASE WHEN {_EFFECT} IS NULL THEN {quoted(name)} ELSE {new[name]} END AS {quoted(name)}"
+            if name in new else quoted(name) for name in before.columns
+        ]  # fmt: skip
+        return joined.where(f"NOT {_EFFECT} <=> {literal(_LEAVES)}").selectExpr(*items)
+
+    def _small(self, changing: set[str]) -> Sequence[AddFile]:
+        """Small files that stand, if there are so many that they should be one."""
+        small = [
+            add for add in self._table.files()
+            if add.path not in changing and (add.num_records or 0) < MergeOutput.file_rows // 4
+        ]  # fmt: skip
+        return small if len(small) >= MergeOutput.small_files_max else ()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lodestream.engines.embedded.correction import without_windows
 from lodestream.engines.embedded.drift import rewritten
 from lodestream.engines.spark.batch import Batch, encoded, stored
-from lodestream.engines.spark.files import HOT, Target, writing, written
+from lodestream.engines.spark.changes import Merge
+from lodestream.engines.spark.files import HOT, Rewriting, Target, writing, written
 from lodestream.engines.spark.folded import OPEN, SHOWN
 from lodestream.engines.spark.windows import corrected, with_open
 from lodestream.errors import ConflictError
@@ -18,7 +19,7 @@ from lodestream.lake.actions import AddFile, Metadata, RemoveFile
 from lodestream.lake.disk import random_id
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import BatchPlan
-from lodestream.model.steps import Aggregation, ApplyChanges, FlowPlan
+from lodestream.model.steps import Aggregation, FlowPlan
 from lodestream.model.types import Schema
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Written:
         open: files of the windows that are open afterwards, of a flow that folds them; None when they stay
             as they are.
         metadata: the table's, when its columns change.
+        operation: what the table's history calls it.
+        deletions: what happens to the deletions that a table of changes remembers; None for nothing.
+        remembering: files of those.
     """
 
     adds: tuple[AddFile, ...]
@@ -48,11 +52,15 @@ class Written:
     aside: tuple[AddFile, ...]
     open: tuple[AddFile, ...] | None = None
     metadata: Metadata | None = None
+    operation: str = "WRITE"
+    deletions: Rewriting | None = None
+    remembering: tuple[AddFile, ...] = ()
 
 
 def write_files(
     decided: Batch, batch: BatchPlan, plan: FlowPlan, tables: Tables, table: DeltaTable, quarantine: DeltaTable,
-    app: str, schema: Schema, folded: DataFrame | None = None, kept: DeltaTable | None = None,
+    app: str, schema: Schema, merge: Merge | None = None, folded: DataFrame | None = None,
+    kept: DeltaTable | None = None,
 ) -> Written:  # fmt: skip
     """Write the data files of a batch in one job; they are durable when this returns.
 
@@ -65,6 +73,7 @@ def write_files(
         quarantine: its quarantine; when that has reached the batch nothing is written for it.
         app: the flow's application id.
         schema: the table's columns after the batch.
+        merge: what the batch does to a table of changes.
         folded: what `Folding.fold` gives, of a flow that folds its windows.
         kept: where its open windows lie.
     """
@@ -82,33 +91,44 @@ def write_files(
     if aside and quarantine.refresh().txns.get(app, 0) < batch.batch:
         prepare = partial(encoded, batch=batch.batch, clock_us=batch.clock_us)
         frames += [writing(frame, Target.of(quarantine, name), prepare) for frame in decided.aside]
-    window, reopened = plan.step(Aggregation), decided.reopened
+    reopened = decided.reopened
     if reopened:
         made = corrected(tables, plan, batch, reopened)
         frames.append(writing(stored(made, schema, plan, batch.batch), target))
         adds, taken = without_windows(table, reopened, f"kept-{name}")
         removes += taken
-    if decided.output is not None and plan.step(ApplyChanges) is None:  # Delta's own MERGE writes a table of changes
-        rows = stored(decided.output, schema, plan, batch.batch)
-        if window is not None and window.emit == "updates":
-            removes += table.hot_files()
-            rows = with_open(rows, table, window, batch.evict_us, reopened)
-        frames.append(writing(rows, target))
+    main = _changing(decided, batch, plan, table, schema) if merge is None else merge.table
+    deletions = None if merge is None else merge.deletions
+    if deletions is not None and deletions.rows is not None:
+        frames.append(writing(deletions.rows, Target.of(deletions.table, name)))
     if folded is not None:
         assert kept is not None
         shown = folded.where(f"{SHOWN} IS NOT NULL").selectExpr(f"{SHOWN}.*", HOT)
-        rows = stored(shown, schema, plan, batch.batch, beside=[HOT])
-        removes += table.hot_files()
-        state = folded.where(f"{OPEN} IS NOT NULL").selectExpr(f"{OPEN}.*")
-        frames += [writing(rows, target), writing(state, Target.of(kept, name))]
+        main = Rewriting(table, stored(shown, schema, plan, batch.batch, beside=[HOT]), table.hot_files())
+        frames.append(writing(folded.where(f"{OPEN} IS NOT NULL").selectExpr(f"{OPEN}.*"), Target.of(kept, name)))
+    if main.rows is not None:
+        frames.append(writing(main.rows, target))
     files = written(frames)
-    left = files.get(kept.path, ()) if kept is not None else None
-    return Written((*adds, *files.get(table.path, ())), removes, files.get(quarantine.path, ()), left, metadata)
+    return Written(
+        (*adds, *files.get(table.path, ())), [*removes, *main.removes], files.get(quarantine.path, ()),
+        files.get(kept.path, ()) if kept is not None else None, metadata, "WRITE" if merge is None else "MERGE",
+        deletions, () if deletions is None else files.get(deletions.table.path, ()),
+    )  # fmt: skip
+
+
+def _changing(decided: Batch, batch: BatchPlan, plan: FlowPlan, table: DeltaTable, schema: Schema) -> Rewriting:
+    """What a batch of rows or windows does to its table, beside the closed windows that are computed again."""
+    if decided.output is None:
+        return Rewriting(table)
+    rows, window = stored(decided.output, schema, plan, batch.batch), plan.step(Aggregation)
+    if window is None or window.emit != "updates":
+        return Rewriting(table, rows)
+    return Rewriting(table, with_open(rows, table, window, batch.evict_us, decided.reopened), table.hot_files())
 
 
 def commit_batch(
     table: DeltaTable, adds: Sequence[AddFile], removes: Sequence[AddFile | RemoveFile], batch: BatchPlan, app: str,
-    info: Mapping[str, Any], marks: Mapping[str, int], metadata: Metadata | None = None,
+    info: Mapping[str, Any], marks: Mapping[str, int], metadata: Metadata | None = None, operation: str = "WRITE",
 ) -> None:  # fmt: skip
     """Commit the files as batch N of a flow, with the positions that its source wants written.
 
@@ -117,7 +137,10 @@ def commit_batch(
     """
     txns = {app: batch.batch, **{f"{app}/{name}": position for name, position in marks.items()}}
     try:
-        table.commit(adds=adds, removes=removes, txn=txns, info=info, metadata=metadata, clock_us=batch.clock_us)
+        table.commit(
+            adds=adds, removes=removes, txn=txns, info=info, metadata=metadata, clock_us=batch.clock_us,
+            operation=operation,
+        )  # fmt: skip
     except ConflictError:
         table.discard(adds)
         raise

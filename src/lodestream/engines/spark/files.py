@@ -22,7 +22,7 @@ from lodestream.lake.disk import Disk, random_id
 from lodestream.lake.partitions import without_empty_text
 from lodestream.lake.staging import stage_files
 from lodestream.lake.table import DeltaTable
-from lodestream.model.types import Schema
+from lodestream.model.types import STRING, Column, Schema
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -64,6 +64,15 @@ class Target:
         return cls(table.disk, table.path, metadata.schema, tuple(metadata.partition_columns), name)
 
 
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """What a commit does to a table: the rows of new files, None for none, and the files that leave."""
+
+    table: DeltaTable
+    rows: DataFrame | None = None
+    removes: Sequence[AddFile] = ()
+
+
 def writing(frame: DataFrame, target: Target, prepare: Prepare | None = None) -> DataFrame:
     """A frame that writes the rows of `frame` when it is computed: one row per file, for `written`.
 
@@ -93,16 +102,25 @@ def written(frames: list[DataFrame]) -> Mapping[str, tuple[AddFile, ...]]:
     return found
 
 
-def reading(session: SparkSession, disk: Disk, root: str, adds: Sequence[AddFile], schema: Schema) -> DataFrame:
-    """The rows of files that the driver names, in the columns of `schema`."""
+def reading(
+    session: SparkSession, disk: Disk, root: str, adds: Sequence[AddFile], schema: Schema, place: str | None = None
+) -> DataFrame:
+    """The rows of files that the driver names, in the columns of `schema`.
+
+    `place` names a further column: the path of each row's file, as the log has it.
+    """
+    shown = schema if place is None else schema.with_columns(Column(place, STRING))
 
     def read(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for piece in pieces:
-            for add in piece.column(0).to_pylist():
-                yield from read_files(disk, root, [pickle.loads(add)], schema).to_batches()
+            for add in map(pickle.loads, piece.column(0).to_pylist()):
+                rows = read_files(disk, root, [add], schema)
+                if place is not None:
+                    rows = rows.append_column(place, pa.repeat(pa.scalar(add.path), len(rows)))
+                yield from rows.to_batches()
 
     named = session.createDataFrame([(pickle.dumps(sendable(add)),) for add in adds], "add binary")
-    return named.repartition(len(shares(adds)) or 1).mapInArrow(read, ddl_of(schema))
+    return named.repartition(len(shares(adds)) or 1).mapInArrow(read, ddl_of(shown))
 
 
 def ddl_of(schema: Schema) -> str:

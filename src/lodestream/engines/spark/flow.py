@@ -6,7 +6,6 @@ is Spark's batch N-1; its number is the `txn` of both commits, so a batch that S
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -40,7 +39,7 @@ from lodestream.engines.spark.rows import given_columns
 from lodestream.engines.spark.session import reading_tasks
 from lodestream.engines.spark.source import ARRIVED, PlannedSource, Recipe
 from lodestream.engines.spark.stream import TIME, Beside, stream_of
-from lodestream.engines.spark.tables import Followed, Tables, first_version
+from lodestream.engines.spark.tables import ABOVE, JOINED, Followed, Tables, first_version
 from lodestream.engines.spark.takeover import Takeover, seed_rows
 from lodestream.errors import (
     ConfigError,
@@ -141,14 +140,16 @@ class SparkFlow:
         )  # fmt: skip
         if (step := self.plan.step(RunPython)) is not None:
             around.functions(step.step.function)  # what is not there is told here, not by a worker
-        takeover = Takeover(self.plan, around, self._tables, self.store, self._kept, self.table, self.quarantine)
+        changes, schema, deletions = self.plan.step(ApplyChanges), self.table.snapshot.metadata.schema, None
+        if changes is not None:
+            deletions = KeptDeletions(around, self.name, self.epoch, changes, schema)
+            self._merger = Merger(self.plan, changes, self.table, deletions)
+        takeover = Takeover(
+            self.plan, around, self._tables, self.store, self._kept, self.table, self.quarantine, deletions
+        )
         while (checkpoint := self._checkpoint(takeover)) is None:
             self._finish_embedded()
         self.checkpoint = checkpoint
-        changes, schema = self.plan.step(ApplyChanges), self.table.snapshot.metadata.schema
-        if changes is not None:
-            deletions = KeptDeletions(around, self.name, self.epoch, changes, schema)
-            self._merger = Merger(self.plan, changes, self.table, deletions, self.app_id)
         if self._folding is not None:
             self._open_windows = KeptWindows(around, self.name, self.epoch, self._folding.state)
 
@@ -226,11 +227,11 @@ class SparkFlow:
 
     def _stream(self, checkpoint: Checkpoint) -> DataFrame:
         self._followed = []
-        seed = seed_rows(self._session, checkpoint)
+        seeds = (seed_rows(self._session, checkpoint, name) for name in (checkpoint.seed, checkpoint.joined_seed))
         frame, step = self._input(checkpoint), self.plan.step(RunPython)
         if step is not None:
             frame = called(frame, self.plan, step, self._around.functions)
-        beside = Beside(self._markers(), self._joined(checkpoint), self._lookups(checkpoint), seed)
+        beside = Beside(self._markers(), self._joined(checkpoint), self._lookups(checkpoint), *seeds)
         return stream_of(frame, self._read, beside)
 
     @property
@@ -264,8 +265,6 @@ class SparkFlow:
         if isinstance(self.error, LodestreamError):
             return self.error
         text = f"{root_cause(self.query)}\n{self.error or error}".strip()
-        if "CONCURRENT_TRANSACTION" in text or "ConcurrentTransaction" in text:
-            return self._overtaken(self.table.snapshot.txns.get(self.app_id, 0) + 1)
         return in_our_words(text, str(self.name))
 
     def stop(self) -> None:
@@ -314,14 +313,16 @@ class SparkFlow:
         upstream = DeltaTable.open(self._around.disk, path)
         if upstream is None:
             raise TransientError("upstream table is not there yet", table=path)
-        label = f"{self.name.layer}_{self.name.name}_{len(self._followed)}"
+        label, part = f"{self.name.layer}_{self.name.name}", JOINED if joined else ABOVE
         # After a take-over Delta reads the last version again, in the batch that gives nothing.
-        begin = max(checkpoint.upto, 0) if checkpoint.batch else first_version(upstream)
+        reached = checkpoint.joined_upto if joined else checkpoint.upto
+        begin = max(reached, 0) if checkpoint.batch else first_version(upstream)
         self._followed.append(Followed(upstream, begin))
         told = self._range(checkpoint, checkpoint.number_of(checkpoint.started))[1]
-        known = told.joined_upto if joined else told.upto
-        rows = self._tables.following(name, label, begin, known, ours=reads_commits(checkpoint))
-        return rows.where(f"_batch > {checkpoint.upstream_batch}") if checkpoint.batch else rows
+        known, ours = told.joined_upto if joined else told.upto, reads_commits(checkpoint)
+        rows = self._tables.following(name, label, part, begin, known, ours=ours)
+        before = checkpoint.joined_batch if joined else checkpoint.upstream_batch
+        return rows.where(f"_batch > {before}") if checkpoint.batch else rows
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 
@@ -344,20 +345,19 @@ class SparkFlow:
             return
         batch = self._planned(number)
         with ExitStack() as held:
-            given = self._info.get("given") or 0
+            given, merge = self._info.get("given") or 0, None
             stored = self.table.snapshot.metadata.schema
             taken = with_drift(keep(stream, held), batch, self._read, self.plan, stored, self._reading)
             stream = taken.stream if taken.plan is self._read else keep(taken.stream, held)
             decided = decide(stream, taken.plan, batch, self._tables, held, given)
-            merged = None
             if self._merger is not None and decided.output is not None:
-                merged = self._merger.merge(decided.output, batch, held)
-                decided.counts |= merged.counted
-            files = self._written(decided, batch, taken.schema, held)
+                merge = self._merger.merge(decided.output, batch, held)
+                decided.counts |= merge.counted
+            files = self._written(decided, batch, taken.schema, merge, held)
             self._commit_quarantine(files, batch)
-            self._commit_deletions(merged, batch)
+            self._commit_deletions(files, batch)
             self._commit_windows(files, batch)
-            self._commit_main(files, decided, batch, merged)
+            self._commit_main(files, decided, batch)
         version = self.table.refresh().version
         self.listener(Committed(batch.batch, batch.kind, version, decided.counts))
 
@@ -368,7 +368,9 @@ class SparkFlow:
         assert self._recipe is not None
         return replace(self._recipe, step=replace(self._recipe.step, schema=first.schema))
 
-    def _written(self, decided: Batch, batch: BatchPlan, schema: Schema, held: ExitStack) -> Written:
+    def _written(
+        self, decided: Batch, batch: BatchPlan, schema: Schema, merge: Merge | None, held: ExitStack
+    ) -> Written:
         """The data files of the batch."""
         folded = kept = None
         if self._folding is not None and self._moves(decided, batch):
@@ -376,7 +378,7 @@ class SparkFlow:
             before, kept = self._open_windows.before(batch.batch), self._open_windows.table
             folded = keep(self._folding.fold(decided.going, before, kept, batch), held)
         tables = self._tables, self.table, self.quarantine, self.app_id
-        return write_files(decided, batch, self.plan, *tables, schema, folded, kept)
+        return write_files(decided, batch, self.plan, *tables, schema, merge, folded, kept)
 
     def _moves(self, decided: Batch, batch: BatchPlan) -> bool:
         """Whether windows may change: a row came, or the watermark moved on."""
@@ -447,15 +449,19 @@ class SparkFlow:
             if self.quarantine.refresh().txns.get(self.app_id, 0) < batch.batch:
                 raise
 
-    def _commit_deletions(self, merged: Merge | None, batch: BatchPlan) -> None:
-        if self._merger is not None and merged is not None:
-            self._merger.remember(merged, batch)
+    def _commit_deletions(self, files: Written, batch: BatchPlan) -> None:
+        if files.deletions is not None:
+            table, info = files.deletions.table, {"batch": batch.batch, "query": self.checkpoint.query}
+            try:
+                commit_batch(table, files.remembering, files.deletions.removes, batch, self.app_id, info, {})
+            except ConflictError as error:
+                raise self._overtaken(batch.batch) from error
 
     def _commit_windows(self, files: Written, batch: BatchPlan) -> None:
         if files.open is not None:
             self._open_windows.replace(files.open, batch)
 
-    def _commit_main(self, files: Written, decided: Batch, batch: BatchPlan, merged: Merge | None) -> None:
+    def _commit_main(self, files: Written, decided: Batch, batch: BatchPlan) -> None:
         info: dict[str, Any] = {
             "batch": batch.batch, "epoch": self.epoch, "kind": batch.kind, "counts": decided.counts,
             "definition": batch.definition, "watermark_us": batch.evict_us, "upto": batch.upto,
@@ -464,21 +470,18 @@ class SparkFlow:
         }  # fmt: skip
         if self.plan.join is not None:
             given = (self._info.get("given") or 0) + decided.counts.get("output", 0)
-            info |= {"joined_upto": batch.joined_upto, "given": given}
+            newest = _newest(decided.joined_max_event_us, self._info.get("joined_max_event_us"))
+            info |= {"joined_upto": batch.joined_upto, "joined_max_event_us": newest, "given": given}
         if self._merger is not None:
             info |= self._merger.remembered()
         if self._folding is not None:
             info |= self._open_windows.held()
-        if self._merger is not None and merged is not None and merged.writes:
-            self._merger.write(merged, batch, json.dumps({"lodestream": info}))
-            if not self._is_done(self.checkpoint.number_of(batch.batch)):
-                raise CorruptionError("Spark has not made the commit", table=str(self.name), batch=batch.batch)
-        else:
-            try:
-                marks = self._recipe.marks(batch.ranges) if self._recipe is not None and batch.ranges else {}
-                commit_batch(self.table, files.adds, files.removes, batch, self.app_id, info, marks, files.metadata)
-            except ConflictError as error:
-                raise self._overtaken(batch.batch) from error
+        try:
+            marks = self._recipe.marks(batch.ranges) if self._recipe is not None and batch.ranges else {}
+            written = files.metadata, files.operation
+            commit_batch(self.table, files.adds, files.removes, batch, self.app_id, info, marks, *written)
+        except ConflictError as error:
+            raise self._overtaken(batch.batch) from error
         self._info = info
 
 

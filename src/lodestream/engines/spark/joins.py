@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from lodestream.engines.spark.expressions import literal, quoted
-from lodestream.engines.spark.rows import EVENT_US, FAILED, FATE, HITS, WARNED
+from lodestream.engines.spark.rows import EVENT_US, FAILED, FATE, HITS, MET, SEED_ASIDE, WARNED
 from lodestream.model.steps import FlowPlan, JoinStreams, Write
 from lodestream.model.table import JOIN_META
 
@@ -41,8 +41,10 @@ def judged_there(frame: DataFrame, step: JoinStreams) -> DataFrame:
     given = [f"{text} AS {quoted(name)}" for text, name in zip(given, step.reads.names, strict=True)]
     there = ["_source", "_position", "_ingest_time", *dict.fromkeys(other for other, _ in join.columns)]
     keys = [f"{quoted(other)} AS _k{i}" for i, (_, other) in enumerate(join.on)]
+    keys += [SEED_ASIDE] if SEED_ASIDE in frame.columns else []
     return frame.selectExpr(
-        f"struct({', '.join(given)}) AS {GIVEN_THERE}", f"struct({', '.join(map(quoted, there))}) AS {THERE}", *keys,
+        f"struct({', '.join(given)}) AS {GIVEN_THERE}",
+        f"struct({', '.join(map(quoted, there))}, {_met(frame.columns)}) AS {THERE}", *keys,
         f"{named} AS _source", "_position", f"{time} AS {_OTHER_TIME}", f"unix_micros({time}) AS {EVENT_US}",
         f"CASE WHEN {time} IS NULL THEN 'quarantine' END AS {FATE}",
         f"CASE WHEN {time} IS NULL THEN array('null_event_time') ELSE array() END AS {HITS}",
@@ -65,8 +67,9 @@ def paired(here: DataFrame, there: DataFrame, plan: FlowPlan, time: str) -> Data
     assert step is not None
     join = step.join
     left = here.selectExpr(
-        f"struct({', '.join(map(quoted, _kept(here.columns, plan)))}) AS {HERE}", time,
+        f"struct({', '.join(map(quoted, kept_here(here.columns, plan)))}, {_met(here.columns)}) AS {HERE}", time,
         *(f"{quoted(name)} AS _k{i}" for i, (name, _) in enumerate(join.on)), "_source", "_position",
+        *([SEED_ASIDE] if SEED_ASIDE in here.columns else []),
     )  # fmt: skip
     left = _keyed(left, len(join.on), "<").select(HERE, time, "_key")
     right = there.where(f"{FATE} IS NULL")
@@ -78,8 +81,9 @@ def paired(here: DataFrame, there: DataFrame, plan: FlowPlan, time: str) -> Data
 
 
 def _keyed(frame: DataFrame, count: int, mark: str) -> DataFrame:
-    """With `_key`: a struct of the keys, and what keeps rows apart that have a NULL among them."""
-    lone = " OR ".join(f"_k{i} IS NULL" for i in range(count))
+    """With `_key`: a struct of the keys, and what keeps rows apart that have a NULL among them, or meet nobody."""
+    aside = [f"coalesce({SEED_ASIDE}, false)"] if SEED_ASIDE in frame.columns else []
+    lone = " OR ".join([*(f"_k{i} IS NULL" for i in range(count)), *aside])
     keys = ", ".join(f"_k{i} AS k{i}" for i in range(count))
     apart = f"CASE WHEN {lone} THEN concat('{mark}', _position, ' ', _source) ELSE '' END AS k{count}"
     return frame.selectExpr("*", f"struct({keys}, {apart}) AS _key")
@@ -95,7 +99,11 @@ def _after(one: str, other: str, distance_us: int) -> str:
     return f"cast({one} AS {_EXACT}) > {bound} - {_NEXT_TO_NOTHING}"
 
 
-def _kept(columns: list[str], plan: FlowPlan) -> list[str]:
+def _met(columns: list[str]) -> str:
+    return f"coalesce({MET}, false) AS {MET}" if MET in columns else f"false AS {MET}"
+
+
+def kept_here(columns: list[str], plan: FlowPlan) -> list[str]:
     """The columns of a row here that the table stores or computes others from."""
     write = plan.step(Write)
     assert write is not None
@@ -118,7 +126,7 @@ def output_of(pairs: DataFrame, plan: FlowPlan, given: int) -> tuple[DataFrame, 
 
     step = plan.join
     assert step is not None
-    own = ("_source", "_position", "_ingest_time")
+    own = ("_source", "_position", "_ingest_time", MET)
     kept = [f"{HERE}.{quoted(name)}" for name in pairs.select(f"{HERE}.*").columns if name not in own]
     taken = [f"{THERE}.{quoted(other)} AS {quoted(name)}" for other, name in step.join.columns]
     places = [f"{side}.{name}" for side in (HERE, THERE) for name in own[:2]]
@@ -140,13 +148,17 @@ def alone_in(pairs: DataFrame, plan: FlowPlan) -> DataFrame:
     """`_source` and `_position` of rows that left without a partner and are in no joined row, as quarantine has it."""
     assert plan.join is not None
     join = plan.join.join
-    here = pairs.where(f"{THERE} IS NULL").selectExpr(f"{HERE}._source AS _source", f"{HERE}._position AS _position")
+    here = pairs.where(f"{THERE} IS NULL AND NOT {HERE}.{MET}").selectExpr(
+        f"{HERE}._source AS _source", f"{HERE}._position AS _position"
+    )
     named = f"concat({literal(f'{join.table}/')}, {THERE}._source) AS _source"
-    there = pairs.where(f"{HERE} IS NULL").selectExpr(named, f"{THERE}._position AS _position")
+    there = pairs.where(f"{HERE} IS NULL AND NOT {THERE}.{MET}").selectExpr(named, f"{THERE}._position AS _position")
     return there if join.kind == "left" else here.unionByName(there)
 
 
 def joined_in(pairs: DataFrame, plan: FlowPlan) -> DataFrame:
     """The pairs that the table gets; in a left join also rows here that left without a partner."""
     assert plan.join is not None
-    return pairs.where(f"{HERE} IS NOT NULL" + (f" AND {THERE} IS NOT NULL" if plan.join.join.kind == "inner" else ""))
+    paired = f"{HERE} IS NOT NULL AND {THERE} IS NOT NULL"
+    alone = f"{HERE} IS NOT NULL AND {THERE} IS NULL AND NOT {HERE}.{MET}"
+    return pairs.where(paired if plan.join.join.kind == "inner" else f"({paired}) OR ({alone})")

@@ -19,6 +19,7 @@ from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.spark.as_of import met_then, unsent
 from lodestream.engines.spark.expressions import quoted
+from lodestream.engines.spark.rows import SEED_ASIDE
 from lodestream.errors import ConfigError, DataLossRefused
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import table_path
@@ -158,10 +159,24 @@ def pinned_tables(tables: Tables, plan: FlowPlan, epoch: int, checkpoint: Checkp
 
 
 def with_lookups(rows: DataFrame, plan: FlowPlan, tables: Sequence[DataFrame]) -> DataFrame:
-    """The rows of a stream with all columns that are looked up, and `AMBIGUOUS`."""
+    """The rows of a stream with all columns that are looked up, and `AMBIGUOUS`.
+
+    Rows that only make state bring along what they met in their time.
+    """
     steps = [step for step in plan.steps if isinstance(step, LookUp)]
     rows = rows.selectExpr("*", f"false AS {AMBIGUOUS}")
-    return reduce(lambda made, each: _one_more(made, *each), zip(steps, tables, range(len(steps)), strict=True), rows)
+    rows = reduce(lambda made, each: _one_more(made, *each), zip(steps, tables, range(len(steps)), strict=True), rows)
+    if SEED_ASIDE not in rows.columns:
+        return rows
+    met = {here: f"CASE WHEN {SEED_ASIDE} IS NULL THEN {quoted(here)} ELSE {quoted(was(here))} END AS {quoted(here)}"
+           for step in steps for _, here in step.lookup.columns if was(here) in rows.columns}  # fmt: skip
+    met[AMBIGUOUS] = f"{AMBIGUOUS} AND {SEED_ASIDE} IS NULL AS {AMBIGUOUS}"
+    return rows.selectExpr(*(met.get(name, quoted(name)) for name in rows.columns))
+
+
+def was(name: str) -> str:
+    """The column in which a row that only makes state brings along what it met."""
+    return f"_was_{name}"
 
 
 def _one_more(rows: DataFrame, step: LookUp, there: DataFrame, number: int) -> DataFrame:

@@ -56,8 +56,8 @@ def _marks(checkpoint: Checkpoint, number: int, plan: FlowPlan, info: Mapping[st
     if number < 0:
         return Marks(0, 0)
     _, told, *offsets = _offset_log(checkpoint, number)
-    # In the order in which `stream_of` reads them: the upstream table, then the one that is joined.
-    upto = [version_of(offset) for offset in offsets[: 1 if plan.join is None else 2]]
+    # In the order in which `stream_of` reads them: first the upstream table, last the one that is joined.
+    upto = [version_of(offset) for offset in (offsets[0], *(offsets[-1:] if plan.join is not None else ()))]
     if is_stateful(plan):
         before = json.loads(_offset_log(checkpoint, number - 1)[1])["batchWatermarkMs"] if number else 0
         return Marks(int(before) * 1000, int(json.loads(told)["batchWatermarkMs"]) * 1000, *upto)
@@ -73,4 +73,4 @@ def _offset_log(checkpoint: Checkpoint, number: int) -> list[str]:
     while not os.path.exists(path) and time.monotonic() < deadline:
         time.sleep(_LOOK_S)
     with open(path, encoding="utf-8") as file:
-        return file.read().split("\n")
+        return file.read().rstrip("\n").split("\n")

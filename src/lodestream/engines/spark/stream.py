@@ -16,7 +16,7 @@ from lodestream.engines.spark.expressions import quoted, value
 from lodestream.engines.spark.folded import is_folded
 from lodestream.engines.spark.joins import KEPT_THERE, judged_there, paired
 from lodestream.engines.spark.lookups import AMBIGUOUS, with_lookups
-from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, judged, with_window_errors
+from lodestream.engines.spark.rows import ALONE, FATE, SEED_ASIDE, WINDOW_ERRORS, judged, with_window_errors
 from lodestream.engines.spark.source import ARRIVED
 from lodestream.model.steps import Aggregation, Annotate, Dedupe, FlowPlan, Watermark
 from lodestream.model.table import Session
@@ -32,8 +32,6 @@ WINDOW = "_window"
 
 TIME = "_event_time"
 """Spark's event-time column."""
-ALONE = "_alone"
-"""Of a row that only makes state: NULL when it takes its key; else a number that keeps it from being a repeat."""
 
 _ASIDE, _HASH, _PULSE = "_aside", "_hash", "1 hour"
 _DELAY = "spark.watermarkDelayMs"
@@ -48,13 +46,14 @@ class Beside:
         markers: of a flow that follows the watermark of another: what `watermarks_of` gives, with `TIME`.
         joined: the other stream of a join.
         lookups: what `pinned_tables` gives, of a flow whose looked-up rows are counted or joined.
-        seed: rows that only make state, with `ALONE`, of a flow that took the table over.
+        seed, joined_seed: rows that only make state, of a flow that took the table over, and those of the other stream.
     """
 
     markers: DataFrame | None = None
     joined: DataFrame | None = None
     lookups: tuple[DataFrame, ...] = ()
     seed: DataFrame | None = None
+    joined_seed: DataFrame | None = None
 
 
 def stream_of(frame: DataFrame, plan: FlowPlan, beside: Beside) -> DataFrame:
@@ -100,6 +99,8 @@ def stream_of(frame: DataFrame, plan: FlowPlan, beside: Beside) -> DataFrame:
         passing = passing.where(f"NOT {AMBIGUOUS}") if beside.lookups else passing
         passing = _enriched(passing, plan, watermark)
         branches.append(there.select(*KEPT_THERE).withColumn(BRANCH, fn.lit(OTHERS)))
+        if beside.joined_seed is not None:
+            there = judged_there(beside.joined_seed, plan.join).unionByName(there, allowMissingColumns=True)
         branches.append(paired(passing, there, plan, TIME).withColumn(BRANCH, fn.lit(PAIRS)))
     return reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), branches)
 
@@ -144,7 +145,8 @@ def windows_made(passing: DataFrame, step: Aggregation) -> DataFrame:
     items += [f"{value(e)} AS {name}" for name, (_, e) in zip(groups, step.group_by, strict=True)]
     if WINDOW_ERRORS not in passing.columns:
         passing = with_window_errors(passing, step)
-    apart = [f"size({WINDOW_ERRORS}) > 0", *(name for name in (MARKER, AMBIGUOUS) if name in passing.columns)]
+    apart = [name for name in (MARKER, AMBIGUOUS, SEED_ASIDE) if name in passing.columns]
+    apart.append(f"size({WINDOW_ERRORS}) > 0")
     aside = " OR ".join(f"coalesce({condition}, false)" for condition in apart)
     marked = passing.withColumn(_ASIDE, fn.expr(aside))
     marked = marked.withColumn(_HASH, _position_hash()("_source", "_position"))

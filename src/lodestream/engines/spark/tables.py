@@ -32,6 +32,10 @@ from lodestream.model.types import Schema
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+PART, ABOVE, JOINED = "lodestream.part", "above", "joined"
+"""An option that tells the readers of a query apart, and its values for the tables that a flow reads."""
+
+_ROWS = "lodestream_rows"
 _FILES_MAX = 1_000_000
 """Files of one micro-batch: more than any has, so that no version of the upstream table is cut in two."""
 _UPTO = "upto"
@@ -67,12 +71,15 @@ class Tables:
         files = table.files() if version is None else table.read_version(version)
         return reading(self.session, self.disk, path, files, table.snapshot.metadata.schema)
 
-    def following(self, name: TableName, label: str, begin: int | None, known: int, *, ours: bool) -> DataFrame:
+    def following(
+        self, name: TableName, label: str, part: str, begin: int | None, known: int, *, ours: bool
+    ) -> DataFrame:
         """The rows that the commits of a table add, as a stream.
 
         Args:
             name: the table.
-            label: tells this stream from others of the session.
+            label: tells the query from others of the session.
+            part: what of it reads this, `ABOVE` or `JOINED`.
             begin: the first version that is read; None when the log no longer tells, and all rows are new.
             known: the last version that the query has been told of, -1 for none.
             ours: whether the query has read with the lake's own reader before, and goes on with it.
@@ -80,13 +87,13 @@ class Tables:
         path = table_path(self.lake, name)
         if self.by_delta(name) and not ours:
             delta = self.session.readStream.format("delta").option("maxFilesPerTrigger", _FILES_MAX)
-            delta = delta.option("ignoreDeletes", "true")
+            delta = delta.option("ignoreDeletes", "true").option(PART, part)
             return (delta if begin is None else delta.option("startingVersion", begin)).load(path)
         table = DeltaTable.open(self.disk, path)
         if table is None:
             raise DataLossRefused("table is gone", table=str(name))
         upstream = Upstream(self.disk, path, table.snapshot.metadata.schema, (begin or 0) - 1, known)
-        source = CommittedRows.named(f"lodestream_rows_{label}", upstream)
+        source = CommittedRows.named(f"{_ROWS}_{label}_{part}", upstream)
         self.session.dataSource.register(source)
         return self.session.readStream.format(source.name()).load()
 
@@ -110,6 +117,14 @@ class Followed:
         self.table.refresh()
         for commit in self.table.commits(max(after, self.begun or 0), upto):
             check_kept(commit, self.table.path, reader)
+
+
+def part_of(leaf: Any) -> str:
+    """What a source of a query reads, a leaf of Spark's plan; empty for what has no name."""
+    if leaf.getClass().getSimpleName() == "StreamingRelation":
+        return str(leaf.dataSource().options().apply(PART))
+    name = str(leaf.sourceName())
+    return name.rpartition("_")[2] if name.startswith(f"{_ROWS}_") else ""
 
 
 def first_version(table: DeltaTable) -> int | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lodestream.engines.embedded.checkpoints import forget_spark
 from lodestream.engines.embedded.history import flow_commit
 from lodestream.engines.embedded.leaving import Positions
 from lodestream.engines.embedded.ledger import ledger_path
@@ -128,7 +129,7 @@ class Purge:
     # --- states and plans ---------------------------------------------------------------------------------------------
 
     def _states(self, plan: FlowPlan, table: DeltaTable, gone: Positions, done: Purged) -> None:
-        """States that the newest commit does not lead to, those of earlier epochs, and texts of mended rows."""
+        """States that the newest commit does not lead to, what Spark has left behind, and texts of mended rows."""
         name = plan.table.name
         epoch = epoch_of(table.snapshot.metadata.configuration)
         commit = flow_commit(table, name)
@@ -149,6 +150,8 @@ class Purge:
                         self._disk.unlink(os.path.join(root, "state", state))
                         done.states += 1
             self._plans(os.path.join(root, "plans"), gone, batch if int(folder) == epoch else None)
+            if int(folder) < epoch or (commit is not None and "state" in commit.info):
+                forget_spark(self._disk, root)
 
     def _plans(self, folder: str, gone: Positions, upto: int | None) -> None:
         """Take the new values of mended rows out of plans that have run."""
