@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 NATIVE := $(VENV)/.native
 NATIVE_SOURCE := native/Cargo.toml native/pyproject.toml $(wildcard native/src/*.rs)
 
-.PHONY: setup native console demo test test-long test-faults test-spark lint bench bench-ingest bench-kafka bench-serve bench-state bench-lake soak kafka function-rows lock clean
+.PHONY: setup native console demo test test-long test-faults test-spark test-readers lint bench bench-ingest bench-kafka bench-serve bench-state bench-lake soak kafka function-rows lock clean
 
 setup: $(STAMP)    ## a virtual environment with everything in it; the native kernels too where cargo is
 	@if command -v cargo > /dev/null; then $(MAKE) -s $(NATIVE); \
@@ -51,6 +51,9 @@ test-faults: setup ## kills, full and failing disks, many writers and clocks tha
 
 test-spark: setup  ## random streams through Spark, the reference semantics and the embedded engine (needs Java)
 	@$(BIN)/python -m tools.spark_differential $(STREAMS)
+
+test-readers: setup ## every table that tests leave behind, read by delta-rs, Polars, DuckDB and Spark (needs Java)
+	@$(BIN)/python -m tools.readers
 
 lint: setup
 	@$(BIN)/ruff check .

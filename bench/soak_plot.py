@@ -65,7 +65,7 @@ def _panel(name: str, series: Mapping[str, Points], slopes: Mapping[str, tuple[f
             ends = " ".join(place(at, start + step * at) for at in (last / 2, last))
             parts.append(f'<polyline points="{ends}" fill="none" stroke="{colour}" stroke-width="2"/>')
         if len(series) > 1:
-            x = _WIDTH - _RIGHT - 50 * (len(series) - number) + 50
+            x = _WIDTH - _RIGHT - 45 * (len(series) - number - 1)
             short = escape(label.rpartition(" ")[2])
             parts.append(f'<text x="{x}" y="14" text-anchor="end" fill="{colour}">{short}</text>')
     return parts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import deltalake
 import duckdb
@@ -13,11 +12,9 @@ import pyarrow as pa
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.table import DeltaTable
 from lodestream.query.scan import scan
+from tests.lake.rows import rows_of, with_ours
 
-
-def with_ours(path: str) -> pa.Table:
-    table = DeltaTable.open(LocalDisk(), path)
-    return table.read(table.files())
+__all__ = ["READERS", "agree", "rows_of", "with_ours"]
 
 
 def with_delta_rs(path: str) -> pa.Table:
@@ -46,17 +43,9 @@ READERS: dict[str, Callable[[str], pa.Table]] = {
 }  # fmt: skip
 
 
-def rows_of(table: pa.Table, columns: list[str]) -> list[str]:
-    return sorted(repr([_plain(row[name]) for name in columns]) for row in table.to_pylist())
-
-
 def agree(path: str, columns: list[str]) -> list[str]:
     """The rows that every reader gives; fails when one gives others."""
     seen = {name: rows_of(read(path), columns) for name, read in READERS.items()}
     for name, rows in seen.items():
         assert rows == seen["ours"], name
     return seen["ours"]
-
-
-def _plain(value: Any) -> Any:
-    return value.replace(tzinfo=None) if hasattr(value, "tzinfo") else value

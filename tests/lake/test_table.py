@@ -465,3 +465,45 @@ def test_add_file_knows_its_path_on_disk():
     assert AddFile("a%20b/c.parquet").file == "a b/c.parquet"
     with pytest.raises(CorruptionError):
         AddFile("../x")
+
+
+def test_handles_forget_the_files_of_open_windows_that_left_long_ago(tmp_path):
+    """Every batch swaps one, for months; others that left are remembered for a week, or longer where a vacuum waits."""
+    path, minute_us = str(tmp_path / "t"), 60_000_000
+    kept = {"delta.deletedFileRetentionDuration": "interval 10 minutes"}
+    writer = DeltaTable.create(LocalDisk(), path, SCHEMA, configuration=kept, table_id="t", clock_us=0)
+    reader = DeltaTable.open(LocalDisk(), path)
+    for number in range(1, 61):
+        staged = writer.stage(rows(number), name=f"{number}-a", hot=number != 5)
+        removes = writer.hot_files() or [add for add in writer.files() if number == 7]
+        writer.commit(adds=staged.adds, removes=removes, clock_us=number * minute_us)
+        reader.refresh()
+    opened = DeltaTable.open(LocalDisk(), path)
+    for handle in (writer, reader):
+        left = {gone.path for gone in handle.swapped_files()}
+        assert len(left) == 11  # of ten minutes
+        assert set(handle.snapshot.tombstones) == left
+        assert left < {gone.path for gone in opened.swapped_files()}
+    opened.checkpoint(60 * minute_us)
+    again = DeltaTable.open(LocalDisk(), path)
+    assert {gone.path for gone in again.swapped_files()} <= {gone.path for gone in writer.swapped_files()}
+    assert set(again.snapshot.files) == set(writer.snapshot.files)
+
+
+def test_handles_forget_what_compaction_removed_a_week_ago(tmp_path):
+    path, day_us = str(tmp_path / "t"), 86_400_000_000
+    writer = DeltaTable.create(LocalDisk(), path, SCHEMA, table_id="t", clock_us=0)
+    vacuuming, reader = DeltaTable.open(LocalDisk(), path), DeltaTable.open(LocalDisk(), path)
+    vacuuming.removed_kept_ms = 30 * day_us // 1000
+    for number in range(1, 21):
+        staged = writer.stage(rows(number), name=f"{number}-a")
+        writer.commit(adds=staged.adds, removes=writer.files(), clock_us=number * day_us)
+    back = next(add for add in writer.read_version(2))
+    writer.commit(adds=[back], removes=writer.files(), clock_us=20 * day_us)  # a file comes back, and leaves again
+    writer.commit(removes=[back], clock_us=20 * day_us)
+    for handle in (vacuuming, reader):
+        handle.refresh()
+    assert set(reader.snapshot.tombstones) == set(writer.snapshot.tombstones)
+    assert {gone.deletion_time * 1000 // day_us for gone in writer.snapshot.tombstones.values()} == set(range(13, 21))
+    assert back.path in writer.snapshot.tombstones
+    assert len(vacuuming.snapshot.tombstones) == 20

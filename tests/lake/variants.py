@@ -65,6 +65,7 @@ ROWS = [
 VALUES = [
     "plain", "a b", "a/b", "a:b", "a%b", "%2F", "ä", "日本", "a=b", "it's \"q\"", "..", ".", "a\\b", "a\nb", None,
     "x" * 300, "#?&", "[]{}^~", "+", "\x7f", "\U0001f680", " lead", "trail ", "*", "<>|", "a,b", "é/../é",
+    "\U00020bb7\U0010ffff", "\x85\u2028",
 ]  # fmt: skip
 NOW_US = 1_790_000_000_000_000
 _SCHEMA = pa.schema([("id", pa.int64()), ("time", pa.timestamp("us", "UTC")), ("text", pa.string()),

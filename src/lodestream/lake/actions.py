@@ -15,6 +15,7 @@ from lodestream.model.types import Schema
 
 HOT_TAG = "lodestream.hot"
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
+_LINE_ENDS = {ord(end): json.dumps(end)[1:-1] for end in "\x85\u2028\u2029"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,5 +287,10 @@ def protocol_json(protocol: Protocol) -> dict[str, Any]:
 
 
 def serialise(actions: Iterable[Mapping[str, Any]]) -> bytes:
-    """One action a line: the content of a log file."""
-    return "".join(json.dumps(action, separators=(",", ":")) + "\n" for action in actions).encode()
+    """One action a line: the content of a log file.
+
+    Characters stand for themselves: delta-rs 1.6 takes the escapes of some beyond U+FFFF for others. But those that
+    some take for the end of a line are escaped.
+    """
+    text = "".join(json.dumps(action, separators=(",", ":"), ensure_ascii=False) + "\n" for action in actions)
+    return (text if text.isascii() else text.translate(_LINE_ENDS)).encode()

@@ -39,16 +39,14 @@ class Snapshot:
     version: int
     metadata: Metadata
     protocol: Protocol
-    files: Mapping[str, AddFile]
-    tombstones: Mapping[str, RemoveFile]
+    files: LiveMap[AddFile]
+    tombstones: LiveMap[RemoveFile]
     txns: Mapping[str, int]
     hot: Mapping[str, AddFile]
 
     def after(self, commit: Commit) -> Snapshot:
         """The snapshot that follows when `commit` is the next version."""
         files, tombstones = self.files, self.tombstones
-        assert isinstance(files, LiveMap)
-        assert isinstance(tombstones, LiveMap)
         if commit.adds or commit.removes:
             files = files.changed(((a.path, a) for a in commit.adds), (r.path for r in commit.removes))
             gone = [a.path for a in commit.adds if a.path in tombstones]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
 from collections.abc import Callable
 
 from lodestream.errors import ConfigError, CorruptionError
-from lodestream.lake.actions import HOT_TAG
+from lodestream.lake.actions import HOT_TAG, Metadata
 from lodestream.lake.checkpoint import Contents, count_actions, write_checkpoint
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk, put_if_absent, random_id, replace_durable
@@ -27,7 +28,7 @@ from lodestream.lake.log import (
 from lodestream.lake.paths import ForeignPathError
 
 _UNITS_MS = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
-_WEEK_MS = _UNITS_MS["week"]
+WEEK_MS = _UNITS_MS["week"]
 
 
 def checkpoint(
@@ -47,7 +48,7 @@ def checkpoint(
     if now_ms is None:
         changed = [add.modification_time for add in snapshot.files.values()]
         now_ms = max(*changed, *(r.deletion_time for r in snapshot.tombstones.values()), 0, 0)
-    horizon = now_ms - interval_ms(snapshot.metadata.configuration.get("delta.deletedFileRetentionDuration"), _WEEK_MS)
+    horizon = now_ms - removed_kept_ms(snapshot.metadata)
     kept = min(horizon, now_ms - kept_ms)
     tombstones = LiveMap(
         (key, r)
@@ -196,6 +197,12 @@ def _drop_damaged(disk: Disk, path: str, names: LogNames, done: list[str]) -> se
     return good
 
 
+def removed_kept_ms(metadata: Metadata) -> int:
+    """How long a table remembers removed files by its properties, milliseconds; a week when they do not say."""
+    return interval_ms(metadata.configuration.get("delta.deletedFileRetentionDuration"), WEEK_MS)
+
+
+@functools.lru_cache(maxsize=256)
 def interval_ms(text: str | None, otherwise: int) -> int:
     """Milliseconds of a Delta interval such as `interval 2 hours`; `otherwise` for None.
 

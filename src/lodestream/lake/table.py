@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from lodestream.errors import CorruptionError, DataLossRefused
 from lodestream.lake import maintenance
-from lodestream.lake.actions import AddFile, Commit, Metadata, Protocol, RemoveFile
+from lodestream.lake.actions import HOT_TAG, AddFile, Commit, Metadata, Protocol, RemoveFile
 from lodestream.lake.crash import point
 from lodestream.lake.data import Encodings, conform, local_paths, read_files
 from lodestream.lake.disk import Disk, prepared, random_id
@@ -33,12 +34,21 @@ class DeltaTable:
         path: folder of the table.
         snapshot: the state to start from.
         new_id: source of unique names.
+
+    Attributes:
+        removed_kept_ms: how long it remembers removed files at least, milliseconds; those of open windows only as long
+            as the table's properties say.
     """
+
+    removed_kept_ms = maintenance.WEEK_MS
 
     def __init__(self, disk: Disk, path: str, snapshot: Snapshot, new_id: Callable[[], str] = random_id) -> None:
         self.disk = disk
         self.path = path
         self._snapshot = snapshot
+        self._swapped: dict[str, RemoveFile] = {}
+        self._removed: deque[tuple[int, str]] = deque()
+        self._note_removed(sorted(snapshot.tombstones.values(), key=lambda gone: gone.deletion_time))
         self._new_id = new_id
         self._encodings = Encodings()
         self._lock = threading.Lock()
@@ -125,7 +135,7 @@ class DeltaTable:
     def _refresh(self) -> Snapshot:
         while True:
             try:
-                self._snapshot = self._snapshot.after(read_commit(self.disk, self.path, self._snapshot.version + 1))
+                self._advance(read_commit(self.disk, self.path, self._snapshot.version + 1))
             except FileNotFoundError:
                 break
         if not self.disk.exists(commit_path(self.path, self._snapshot.version)):
@@ -142,6 +152,37 @@ class DeltaTable:
             fix = "stop what uses it and start again"
             raise CorruptionError("table was deleted or replaced while in use", table=self.path, fix=fix)
         self._snapshot = newest
+        self._swapped.clear()
+        self._removed.clear()
+        self._note_removed(sorted(newest.tombstones.values(), key=lambda gone: gone.deletion_time))
+
+    def _advance(self, commit: Commit) -> None:
+        """Go on to the next version, and forget files that left long ago: there are more of them with every batch."""
+        snapshot = self._snapshot.after(commit)
+        self._note_removed(commit.removes)
+        kept_ms = maintenance.removed_kept_ms(snapshot.metadata)
+        before_ms, old = commit.timestamp_ms - kept_ms, []
+        for path, gone in self._swapped.items():
+            if gone.deletion_time >= before_ms:
+                break
+            old.append(path)
+        for path in old:
+            del self._swapped[path]
+        before_ms = commit.timestamp_ms - max(kept_ms, self.removed_kept_ms)
+        while self._removed and self._removed[0][0] < before_ms:
+            removed_ms, path = self._removed.popleft()
+            if path in snapshot.tombstones and snapshot.tombstones[path].deletion_time == removed_ms:
+                old.append(path)
+        if old:
+            snapshot = replace(snapshot, tombstones=snapshot.tombstones.changed(drop=old))
+        self._snapshot = snapshot
+
+    def _note_removed(self, removes: Iterable[RemoveFile]) -> None:
+        for gone in removes:
+            if gone.tags.get(HOT_TAG) == "true":
+                self._swapped[gone.path] = gone
+            else:
+                self._removed.append((gone.deletion_time, gone.path))
 
     def stage(
         self,
@@ -226,12 +267,12 @@ class DeltaTable:
                     winner = read_commit(self.disk, self.path, version)
                     if winner.info.get("txnId") != ours.commit.info["txnId"]:  # else it is ours: the link had worked
                         ours.refuse(winner)
-                        self._snapshot = self._snapshot.after(winner)
+                        self._advance(winner)
                         continue
                 point("commit.linked")
                 self.disk.sync_directory(log_folder(self.path))
                 point("commit.synced")
-                self._snapshot = self._snapshot.after(replace(ours.commit, version=version))
+                self._advance(replace(ours.commit, version=version))
                 self._durable = version
                 break
         point("commit.done")
@@ -302,6 +343,10 @@ class DeltaTable:
     def hot_files(self) -> list[AddFile]:
         """Live files that hold open windows; costs nothing however large the table is."""
         return list(self._snapshot.hot.values())
+
+    def swapped_files(self) -> list[RemoveFile]:
+        """Files of open windows that left, oldest first, as long as the table's properties want them remembered."""
+        return list(self._swapped.values())
 
     def snapshot_at(self, version: int) -> Snapshot:
         """The table as it was; DataLossRefused when the log no longer reaches back."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from lodestream.engines.embedded.sink_memory import needed
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.errors import LodestreamError
-from lodestream.lake.actions import HOT_TAG
 from lodestream.lake.compaction import due
 from lodestream.lake.layout import quarantine_name
 from lodestream.lake.log import list_log
@@ -102,7 +101,7 @@ class Maintenance:
         names = [name for table in tables for name in (table, quarantine_name(table))]
         self._cares = [Care.of(name, around, flows) for name in names]
         self._seen: dict[TableName, _Seen] = {}
-        self._deleted: set[tuple[str, str]] = set()
+        self._deleted: dict[str, frozenset[str]] = {}
         self._stopping = threading.Event()
         self._left = math.inf
         self.errors = 0
@@ -129,6 +128,7 @@ class Maintenance:
             table = care.open()
             if table is None:
                 return
+            table.removed_kept_ms = max(table.removed_kept_ms, care.policy.deleted_file_retention_us // 1000)
             last = max(list_log(self._around.disk, table.path).checkpoints, default=0)
             seen = self._seen[care.name] = _Seen(table, last)
         version = seen.table.refresh().version
@@ -186,11 +186,11 @@ class Maintenance:
 
     def _delete_hot_files(self, table: DeltaTable, pinned: frozenset[str]) -> None:
         """Delete files of open windows that were swapped out a while ago, but for those that a sink or a copy needs."""
-        for path, removed in table.snapshot.tombstones.items():
-            old = self._around.clock() // 1000 - removed.deletion_time > self._upkeep.hot_kept_ms
-            if removed.tags.get(HOT_TAG) != "true" or path in pinned:
-                continue
-            if old and (table.path, path) not in self._deleted:
+        before_ms = self._around.clock() // 1000 - self._upkeep.hot_kept_ms
+        deleted = self._deleted.get(table.path, frozenset())
+        gone = [one.path for one in table.swapped_files() if one.deletion_time < before_ms and one.path not in pinned]
+        for path in gone:
+            if path not in deleted:
                 with contextlib.suppress(FileNotFoundError):
                     self._around.disk.unlink(os.path.join(table.path, decode_path(path, table.path)))
-                self._deleted.add((table.path, path))
+        self._deleted[table.path] = frozenset(gone)

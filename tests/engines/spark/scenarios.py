@@ -28,6 +28,7 @@ from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 from lodestream.testing.streams import make_changes, make_sourced, make_stream
 from tests.engines.spark.handover import at_once, killed_on_embedded, killed_on_spark, switched, there_and_back
+from tests.engines.spark.reading import read_all, read_variants
 from tests.engines.spark.sites import Site, StreamSite
 from tests.engines.spark.stores_site import in_store
 from tests.engines.spark.topics import DECLARATIONS as TOPICS
@@ -585,6 +586,16 @@ def compiled_functions(root, session):
     """The same in compiled code."""
     with compiled(session):
         return functions(root, session)
+
+
+def variants(root, session):
+    """A table of every kind that the lake writes."""
+    return read_variants(root, session)
+
+
+def whatever_was_written(root, session):
+    """Every table that the scenarios before have written, on either engine."""
+    return read_all(root.parent, session)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from tests.lake.variants import VARIANTS
 from tests.stores.conftest import on_azurite, remote_place
 from tools.function_rows import ROOT, spark_python
 
@@ -339,3 +340,19 @@ def test_every_stage_in_a_store(spark, kind, request, tmp_path):
     assert answer["unchanged"]
     assert answer["lost"]["kind"] == "CorruptionError"
     assert answer["lost"]["message"].startswith("the checkpoint of Spark is lost or another one")
+
+
+def test_spark_reads_a_table_of_every_kind(spark):
+    answer = spark.ask("variants")
+    assert answer["differences"] == answer["broken"] == []
+    assert set(VARIANTS) <= set(answer["read"])
+    assert answer["rows"] > 400
+
+
+@pytest.mark.long
+def test_spark_reads_whatever_was_written_before(spark):
+    """By whichever of the tests above have run."""
+    spark.ask("variants")
+    answer = spark.ask("whatever_was_written", 1200)
+    assert answer["differences"] == []
+    assert answer["rows"] > 400
