@@ -87,8 +87,8 @@ def activate(
     begun = time.monotonic()
     now = standing(replica.disk, replica.lake)
     if now is None and (taken := _activation(replica.disk, replica.lake)) is not None:
-        made = replica.vault.point(str(taken["point"]))
-        return _activated(replica, made, clock(), begun, _fence_old(old, replica.lake, made, clock()))
+        then = replica.vault.point(str(taken["point"]))
+        return _activated(replica, then, clock(), begun, _fence_old(old, replica.lake, then, clock()))
     if now is None or now.kind != "replica":
         raise ConfigError("place is no replica", place=replica.lake, is_=now.kind if now else "a lake")
     with replica.vault.turn(clock()):
