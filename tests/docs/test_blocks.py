@@ -20,6 +20,7 @@ from tests.stores.emulators import ACCOUNT, AZURITE_KEY, azurite, make_container
 INSTEAD = {
     "lodestream run": "lodestream run --until-idle",
     "lodestream chaos --kills 20": "lodestream chaos --kills 2",
+    "lodestream replicate dr --every 30s": "lodestream replicate dr",
 }
 """Commands that take long or never end, and what is run in their place."""
 

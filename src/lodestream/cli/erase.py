@@ -87,6 +87,11 @@ def _print(call: Call, report: dict[str, Any]) -> None:
         call.print(f"source of {source['table']} ({source['source']}): may still hold the subject; {more}")
     for sink in report["sinks"]:
         call.print(f"sink {sink}: what was published before is still there")
+    for copy in report["copies"]:
+        if copy["kind"] == "replica":
+            call.print(f"replica {copy['place']}: holds the subject until the next lodestream replicate")
+        else:
+            call.print(f"backup {copy['place']}: {copy['points']} points still hold the subject, until they are pruned")
     for one in report["left"]:
         call.print(f"left: {one['file']}: {one['found']}")
     for path in report["unread"]:

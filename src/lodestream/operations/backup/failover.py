@@ -69,6 +69,8 @@ def activate(
 ) -> dict[str, Any]:
     """Make a replica the lake that is written; broken off, it is gone on with.
 
+    One that took over already fences the old lake, which may not have been within reach then.
+
     Args:
         replica: of the lake that is left.
         clock: microseconds since 1970 UTC.
@@ -84,9 +86,11 @@ def activate(
     """
     begun = time.monotonic()
     now = standing(replica.disk, replica.lake)
+    if now is None and (taken := _activation(replica.disk, replica.lake)) is not None:
+        then = replica.vault.point(str(taken["point"]))
+        return _activated(replica, then, clock(), begun, _fence_old(old, replica.lake, then, clock()))
     if now is None or now.kind != "replica":
-        fix = "it is written already" if now is None else None
-        raise ConfigError("place is no replica", place=replica.lake, is_=now.kind if now else "a lake", fix=fix)
+        raise ConfigError("place is no replica", place=replica.lake, is_=now.kind if now else "a lake")
     with replica.vault.turn(clock()):
         made = replica.finish(tell)
         if made is None:
@@ -97,10 +101,15 @@ def activate(
         told = {"point": made.id, "of": now.facts.get("of"), "at_us": clock()}
         replace_durable(replica.disk, os.path.join(replica.vault.root, "activated.json"), json.dumps(told).encode())
         replica.open_standing()
+        replica.vault.sweep({digest for group in made.groups.values() for digest in group.lists})  # all is in place
         point("activate.done")
+    return _activated(replica, made, clock(), begun, unfenced)
+
+
+def _activated(replica: Replica, made: Point, now_us: int, begun: float, unfenced: str | None) -> dict[str, Any]:
     return {
         "point": made.id, "lake": replica.lake, "home": replica.home,
-        "behind_s": round((clock() - made.made_us) / 1e6, 3),
+        "behind_s": round((now_us - made.made_us) / 1e6, 3),
         "seconds": round(time.monotonic() - begun, 3), "fenced": unfenced is None, "unfenced": unfenced,
         "tables": [dict(one) for one in made.tables], "left_out": list(made.left_out),
     }  # fmt: skip
@@ -156,7 +165,7 @@ def rewind(replica: Replica, source: Source) -> dict[str, int]:
     """
     now = standing(replica.disk, replica.lake)
     assert now is not None
-    taken = _activation(source)
+    taken = _activation(source.disk, source.lake)
     if taken is None or now.facts.get("by") != source.lake or taken.get("of") != replica.lake:
         fix = "name an empty place, or the lake that this one took over from"
         raise ConfigError("place was left for another lake", place=replica.lake, by=now.facts.get("by"), fix=fix)
@@ -175,10 +184,11 @@ def rewind(replica: Replica, source: Source) -> dict[str, int]:
     return aside
 
 
-def _activation(source: Source) -> dict[str, Any] | None:
-    path = os.path.join(replica_folder(source.lake), "activated.json")
+def _activation(disk: Disk, lake: str) -> dict[str, Any] | None:
+    """What a lake took over from, when it was a replica."""
+    path = os.path.join(replica_folder(lake), "activated.json")
     try:
-        found: dict[str, Any] = json.loads(source.disk.read(path))
+        found: dict[str, Any] = json.loads(disk.read(path))
         return found
     except FileNotFoundError:
         return None

@@ -25,6 +25,7 @@ from lodestream.lake.layout import epoch_of, erased_by, erasures_folder, quarant
 from lodestream.model.batch import Erasing
 from lodestream.model.steps import Aggregation, FlowPlan, ReadSource, RunQuery
 from lodestream.model.table import Session, TableName
+from lodestream.operations.backup.known import copies
 from lodestream.operations.erase.find import Finder, Found
 from lodestream.operations.erase.proof import Proof, look_through
 from lodestream.operations.erase.purge import Purge, Purged
@@ -327,7 +328,7 @@ class Carrier:
             },
             "sources": sources,
             "sinks": [str(sink.name) for name in done for sink in self._flows[name].sinks],
-            "kept_for_sinks": kept,
+            "kept_for_sinks": kept, "copies": copies(self._disk, self._lake),
             "files_searched": proof.files, "bytes_searched": proof.size, "left": proof.left, "unread": proof.unread,
             "source_logs": proof.sources, "rules": list(RULES), "proven": proof.ok and not kept,
         }  # fmt: skip
