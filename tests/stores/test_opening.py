@@ -12,6 +12,7 @@ from lodestream.errors import ConfigError, MissingDriverError, TransientError
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.object_disk import ObjectDisk
 from tests.cli.conftest import call
+from tests.stores.conftest import on_azurite
 from tests.stores.test_projects import project
 
 URL = "s3://lakes/shop"
@@ -70,6 +71,17 @@ def test_what_has_no_store_says_so(tmp_path):
     assert call("doctor", project=root).code != 0
     with open_project(root, lake="here") as app, pytest.raises(ConfigError, match="leave --checkpoints out"):
         app.on_spark(checkpoints="there")
+
+
+@pytest.mark.parametrize("engine", ["embedded", "spark"])
+def test_a_key_that_the_store_does_not_take(azurite_url, tmp_path, engine):
+    place = on_azurite(azurite_url, tmp_path)
+    root = project(tmp_path / "p", {**place.declared, "account_key": "d3Jvbmc="})
+    told = call("run", "--engine", engine, project=root)
+    assert told.code == 3
+    assert "store refuses us" in told.err
+    assert "check the credentials" in told.err
+    assert "d3Jvbmc=" not in told.err + told.out
 
 
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
