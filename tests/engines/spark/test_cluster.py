@@ -80,7 +80,8 @@ def project(tmp_path):
 
 def lodestream(project, *arguments, seconds=600):
     command = [str(spark_python()), "-m", "lodestream.cli", "-C", str(project), *arguments]
-    settings = "--conf spark.driver.host=127.0.0.1 --conf spark.driver.bindAddress=127.0.0.1 pyspark-shell"
+    wanted = ("spark.sql.shuffle.partitions=2", "spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1")
+    settings = " ".join([f"--conf {setting}" for setting in wanted] + ["pyspark-shell"])
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYSPARK_SUBMIT_ARGS": settings}
     done = subprocess.run(command, cwd=ROOT, env=env, check=False, capture_output=True, text=True, timeout=seconds)
     return done.returncode, done.stdout + done.stderr
