@@ -26,7 +26,7 @@ DECLARATIONS = {
     BRONZE: """
 source: {files: {path: data/orders, settle: 0}}
 format: json
-columns: {id: string, user: bigint, at: timestamp, amount: "decimal(12,2)"}
+columns: {id: string, user: bigint, at: timestamp, amount: "decimal(12,2)", code: string, tags: array<string>}
 """,
     SILVER: """
 from: stream(bronze.orders)

@@ -23,7 +23,7 @@ from lodestream.ports.plugins import make_enricher
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-_TRIES = 3
+_TRIES = 5
 """How often a query is started, which takes a Python that the server starts and waits ten seconds for."""
 
 
