@@ -83,6 +83,8 @@ COMMIT = {
     "max_event_us": "the newest event time taken in",
     "upto": "version of the upstream table that was read up to",
     "joined_upto": "the same of the stream that is joined",
+    "joined_max_event_us": "the newest event time taken in of the stream that is joined",
+    "given": "how many rows a join has given so far",
     "state_rows": "what the flow holds after the batch, by kind",
     "state_bytes": "how much memory that takes",
     "state_spilled_bytes": "how much lies in files besides, beyond the bound of memory",
