@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from lodestream.cli.root import main
-from lodestream.lake.disk import LocalDisk
 from tests.engines.lakes import Lab
 
 ADA, BOB = "ada@example.org", "bob@example.org"
@@ -81,14 +80,6 @@ def test_what_cannot_be_done_is_refused_before_anything_is(lab: Lab, capsys: pyt
     assert call(lab, "erase", "--subject", f"email={ADA}", "--yes") == 3
     assert "names of folders" in capsys.readouterr().err
     assert lab.delta("bronze.people").snapshot.version == before
-
-
-def test_a_lake_in_an_object_store_is_refused(
-    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LocalDisk, "atomic", True)
-    assert call(lab, "erase", "--subject", f"email={ADA}", "--dry-run") == 3
-    assert "a lake in an object store cannot be searched" in capsys.readouterr().err
 
 
 def test_what_is_left_is_named_and_ends_with_1(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
