@@ -36,7 +36,8 @@ ELSEWHERE = {
         "tests/apis/registry/test_access.py"
     ),
     "lodestream run --engine spark --until-idle": "tests/engines/spark/test_on_spark.py",
-    "lodestream run --engine spark --master spark://head:7077": "tests/engines/spark/test_refusals.py",
+    "lodestream run --engine spark --master spark://head:7077": "tests/engines/spark/test_cluster.py",
+    "lodestream run --engine spark --remote sc://head:15002": "tests/engines/spark/test_remote.py",
     "lodestream run --engine spark --checkpoints /Volumes/shop/lodestream/checkpoints": (
         "tests/engines/spark/test_on_spark.py"
     ),
