@@ -258,6 +258,7 @@ def test_files_that_nobody_reads_go_after_a_while(lab: Lab, second: Lab) -> None
 def failed_over(tmp_path: Path, seconds: float) -> dict[str, float]:
     """Kill a primary under load, take over, and count: what the replica had not heard of, and how long it took."""
     lab = shop(tmp_path / "lab", batches=1)
+    (lab.root / "lodestream.yaml").write_text("project: lab\nlake: lake\n")
     second = sibling(lab, tmp_path / "second")
     replica_of(second).follow(source(lab))
     command = [sys.executable, "-m", "tests.operations.backup.primary", str(lab.root)]
@@ -295,8 +296,11 @@ def failed_over(tmp_path: Path, seconds: float) -> dict[str, float]:
     had = len(second.read("bronze.orders"))
     for path in (lab.root / "events").iterdir():
         shutil.copy2(path, second.root / "events")
-    second.run()
+    with second.app() as app:
+        app.apply()
+        app.pipeline().run_once()
     rto_s = time.monotonic() - died
+    second.run()
     second.reconcile()
     produced = sum(len(path.read_text().splitlines()) for path in (lab.root / "events").iterdir())
     assert len(second.read("bronze.orders")) == produced  # the source still had what the replica had not
