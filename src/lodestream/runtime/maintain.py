@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lodestream.engines.embedded.sink_memory import needed
@@ -17,7 +17,7 @@ from lodestream.lake.compaction import due
 from lodestream.lake.layout import quarantine_name
 from lodestream.lake.log import list_log
 from lodestream.lake.paths import decode_path
-from lodestream.lake.pins import pins
+from lodestream.lake.pins import Pin, pins
 from lodestream.lake.table import DeltaTable
 from lodestream.lake.vacuum import vacuum
 from lodestream.model.steps import FlowPlan
@@ -116,13 +116,18 @@ class Maintenance:
 
     def look(self) -> None:
         """One round; a failure is counted and tried again in the next one, for nothing depends on it."""
+        try:
+            copied = pins(self._around.disk, self._around.lake, self._around.clock())
+        except LodestreamError:
+            self.errors += 1
+            return
         for care in self._cares:
             try:
-                self._look_after(care)
+                self._look_after(care, copied)
             except (LodestreamError, FileNotFoundError):  # the latter: another process cleaned up as well
                 self.errors += 1
 
-    def _look_after(self, care: Care) -> None:
+    def _look_after(self, care: Care, copied: Sequence[Pin]) -> None:
         seen = self._seen.get(care.name)
         if seen is None:
             table = care.open()
@@ -135,7 +140,6 @@ class Maintenance:
         plan = self._flows[care.owner]
         sinks = plan.sinks if care.name == care.owner else ()
         _, pinned = needed(self._around.disk, self._around.lake, sinks)
-        copied = pins(self._around.disk, self._around.lake, self._around.clock())
         pinned = pinned.union(*(pin.hot.get(str(care.name), ()) for pin in copied))
         self._delete_hot_files(seen.table, pinned)
         now_s = time.monotonic()

@@ -352,6 +352,7 @@ def test_a_file_that_goes_meanwhile_means_a_later_moment(
     goes_on(lab, restored(lab, vault, tmp_path / "copy"))
 
 
+@pytest.mark.long
 def test_who_was_erased_comes_back_with_an_old_point_and_is_named(tmp_path: Path, vault: Vault) -> None:
     lab = people(tmp_path / "lab")
     before = point_of(lab, vault).point
