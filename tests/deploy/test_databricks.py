@@ -306,6 +306,8 @@ def test_references_become_secrets_and_what_else_is_to_be_done_is_said(shop):
     cluster = parsed(bundle.files)["databricks.yml"]["variables"]["cluster"]["default"]
     assert cluster["spark_env_vars"] == {"LODESTREAM_HOME": "/tmp/lodestream", "BROKERS": "{{secrets/shop/BROKERS}}"}
     assert bundle.secrets == ("BROKERS",), "and not the server's"
+    (task,) = job(bundle, "stream")["tasks"]
+    assert "--no-sinks" in task["python_wheel_task"]["parameters"]
     said = {(one.file, one.line, one.message.split(":")[0]) for one in bundle.notes}
     assert {
         ("tables/bronze/clicks.yaml", 3, "sink kafka is not published from there"),
@@ -334,6 +336,13 @@ REFUSED = [
         "an enricher: language",
     ),
     ("tables/silver/x.yaml", "from: stream(bronze.orders)\nengine: embedded\n", 2, "D506", "marked engine"),
+    (
+        "tables/silver/x.yaml",
+        "from: stream(bronze.orders)\nenrich: {http: {url: 'http://a/', send: [country], receive: {score: double}}}\n",
+        2,
+        "D506",
+        "an enricher: http needs packages",
+    ),
     ("tables/gold/x.yaml", "sql: select 1 as a from silver.orders\nschedule: 0 0 1 * 1\n", 2, "D505", "not both"),
 ]
 

@@ -32,8 +32,9 @@ from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.failures import in_our_words, root_cause
 from lodestream.engines.spark.folded import Folding, is_folded
 from lodestream.engines.spark.kept_windows import KeptWindows
-from lodestream.engines.spark.lookups import pinned_tables, pins_of
+from lodestream.engines.spark.lookups import pinned_tables
 from lodestream.engines.spark.marks import Marks, is_stateful, ranges, reads_commits
+from lodestream.engines.spark.pins import pins_of
 from lodestream.engines.spark.python_step import called
 from lodestream.engines.spark.rows import given_columns
 from lodestream.engines.spark.session import reading_tasks

@@ -6,7 +6,7 @@ it is given a data source whose tasks ask the plan of the batch that is under wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, ClassVar
@@ -19,8 +19,9 @@ from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.spark.as_of import met_then, unsent
 from lodestream.engines.spark.expressions import quoted
+from lodestream.engines.spark.pins import opened
 from lodestream.engines.spark.rows import SEED_ASIDE
-from lodestream.errors import ConfigError, DataLossRefused
+from lodestream.errors import DataLossRefused
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
@@ -133,23 +134,11 @@ class PinnedReader(DataSourceReader):  # type: ignore[misc]
             yield from conform(table.read([file], columns=target.names), target).to_batches()
 
 
-def pins_of(looked_up: Iterable[TableName], disk: Disk, lake: str) -> dict[str, int]:
-    """The present versions of the tables that a flow looks up. Raises ConfigError when there is none yet."""
-    return {str(name): _opened(disk, lake, name).snapshot.version for name in looked_up}
-
-
-def _opened(disk: Disk, lake: str, name: TableName) -> DeltaTable:
-    table = DeltaTable.open(disk, table_path(lake, name))
-    if table is None:
-        raise ConfigError("lookup table does not exist yet; run it first", table=str(name))
-    return table
-
-
 def pinned_tables(tables: Tables, plan: FlowPlan, epoch: int, checkpoint: Checkpoint) -> tuple[DataFrame, ...]:
     """For each lookup of a flow the table, as every batch is to see it. Raises ConfigError when there is none yet."""
     found = []
     for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
-        schema = _opened(tables.disk, tables.lake, step.lookup.table).snapshot.metadata.schema
+        schema = opened(tables.disk, tables.lake, step.lookup.table).snapshot.metadata.schema
         columns = Schema(tuple(column for column in schema if column.name in step.lookup.reads))
         name = f"lodestream_lookup_{plan.table.name.layer}_{plan.table.name.name}_{number}"
         pinned = Pinned(tables.disk, tables.lake, step.lookup.table, columns, plan.table.name, epoch, checkpoint)

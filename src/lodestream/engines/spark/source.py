@@ -23,7 +23,7 @@ from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at
 from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.history import flow_commit
 from lodestream.engines.embedded.store import FlowStore
-from lodestream.engines.spark.lookups import pins_of
+from lodestream.engines.spark.pins import pins_of
 from lodestream.errors import DataLossRefused
 from lodestream.lake.disk import Disk, LocalDisk
 from lodestream.lake.layout import component_cache, table_path
