@@ -201,9 +201,9 @@ def test_random_joins_add_up(tmp_path, seed):
 
 
 def pairs_meet_too_early(patch):
-    pairs = joins._pairs
+    pairs = joins.pairs_of
     patch.setattr(
-        joins, "_pairs", lambda connection, held, join, old: tuple(p[1:] for p in pairs(connection, held, join, old))
+        joins, "pairs_of", lambda connection, held, join, old: tuple(p[1:] for p in pairs(connection, held, join, old))
     )
 
 

@@ -79,6 +79,8 @@ class Arrivals:
             raise DataLossRefused("upstream table is gone", table=str(self._above))
         application = present_app_id(self._above, table.snapshot.metadata.configuration)
         while not self._known or min(self._known) > number:
+            if self._version < 0:
+                raise DataLossRefused("upstream rows are of no batch that its log tells of", table=str(self._above))
             for commit in table.commits(self._version - 1, self._version):
                 while self._plan.after >= self._version:
                     self._plan = self._planned(self._plan.batch - 1)

@@ -11,7 +11,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from lodestream.engines.spark.expressions import literal, quoted
-from lodestream.engines.spark.rows import EVENT_US, FAILED, FATE, HITS, MET, SEED_ASIDE, WARNED
+from lodestream.engines.spark.rows import EVENT_US, FAILED, FATE, HITS, WARNED
+from lodestream.engines.spark.seeds import MET, SEED_ASIDE
 from lodestream.model.steps import FlowPlan, JoinStreams, Write
 from lodestream.model.table import JOIN_META
 

@@ -20,7 +20,7 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.spark.as_of import met_then, unsent
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.pins import opened
-from lodestream.engines.spark.rows import SEED_ASIDE
+from lodestream.engines.spark.seeds import SEED_ASIDE, was
 from lodestream.errors import DataLossRefused
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import table_path
@@ -161,11 +161,6 @@ def with_lookups(rows: DataFrame, plan: FlowPlan, tables: Sequence[DataFrame]) -
            for step in steps for _, here in step.lookup.columns if was(here) in rows.columns}  # fmt: skip
     met[AMBIGUOUS] = f"{AMBIGUOUS} AND {SEED_ASIDE} IS NULL AS {AMBIGUOUS}"
     return rows.selectExpr(*(met.get(name, quoted(name)) for name in rows.columns))
-
-
-def was(name: str) -> str:
-    """The column in which a row that only makes state brings along what it met."""
-    return f"_was_{name}"
 
 
 def _one_more(rows: DataFrame, step: LookUp, there: DataFrame, number: int) -> DataFrame:

@@ -37,10 +37,6 @@ RAW_FATE = "raw"
 STEP_FATE, STEP_HITS = "_step_fate", "_step_hits"
 """What a python step has decided already, and why; NULL where a row goes on."""
 
-ALONE, SEED_ASIDE, MET = "_alone", "_seed_aside", "_met"
-"""Of rows that only make state. `ALONE`: NULL when one takes its key, else a number that keeps it from being a repeat.
-`SEED_ASIDE`: whether it is in no window and waits for no partner; NULL in all other rows. `MET`: whether it had one."""
-
 _Flag = tuple[str, str, str]
 """Reason, effect, and Spark SQL that is true where it holds."""
 

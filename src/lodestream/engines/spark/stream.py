@@ -16,7 +16,8 @@ from lodestream.engines.spark.expressions import quoted, value
 from lodestream.engines.spark.folded import is_folded
 from lodestream.engines.spark.joins import KEPT_THERE, judged_there, paired
 from lodestream.engines.spark.lookups import AMBIGUOUS, with_lookups
-from lodestream.engines.spark.rows import ALONE, FATE, SEED_ASIDE, WINDOW_ERRORS, judged, with_window_errors
+from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, judged, with_window_errors
+from lodestream.engines.spark.seeds import ALONE, SEED_ASIDE
 from lodestream.engines.spark.source import ARRIVED
 from lodestream.model.steps import Aggregation, Annotate, Dedupe, FlowPlan, Watermark
 from lodestream.model.table import Session

@@ -33,8 +33,7 @@ from lodestream.engines.embedded.takeover import check_handover, check_same
 from lodestream.engines.spark.chained import offset_at
 from lodestream.engines.spark.deletions import KeptDeletions
 from lodestream.engines.spark.joins import kept_here
-from lodestream.engines.spark.lookups import was
-from lodestream.engines.spark.rows import ALONE, MET, SEED_ASIDE
+from lodestream.engines.spark.seeds import ALONE, MET, SEED_ASIDE, was
 from lodestream.engines.spark.session import is_remote
 from lodestream.engines.spark.tables import ABOVE, JOINED, PART, part_of
 from lodestream.errors import ConfigError, DataLossRefused, TransientError
