@@ -134,9 +134,7 @@ def in_turn(answer, tables, count):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("scenario", "tables", "spark_dies"), [("handover", ROWS, 10), ("handover_stateful", STATES, 10)]
-)
+@pytest.mark.parametrize(("scenario", "tables"), [("handover", ROWS), ("handover_stateful", STATES)])
 def test_a_kill_in_a_handover_and_both_engines_at_once(spark, scenario, tables):
     in_turn(spark.ask(f"{scenario}:4", 1200), tables, 4)
     answer = spark.ask(f"{scenario}_kills", 2400)
