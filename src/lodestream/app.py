@@ -117,7 +117,7 @@ class App:
         """The compiled flows. Raises ProjectError with every mistake at once."""
         made = self.compiled_for(self.engine)
         if self.engine == "spark":
-            refuse_on_spark(self.project, made.flows, in_store=self.disk.atomic)
+            refuse_on_spark(self.project, made.flows)
         return made
 
     def compiled_for(self, engine: Literal["embedded", "spark"]) -> Plans:

@@ -31,7 +31,7 @@ def refusals(project: Project, plans: Plans, mistakes: Mistakes) -> None:
                 table=name, fix=f"read {' or '.join(SOURCES)}, or keep this project on one machine",
             )  # fmt: skip
         if name in plans.flows:
-            refuse_stages(project, plans.flows[name], mistakes, in_store=True)
+            refuse_stages(project, plans.flows[name], mistakes)
             _refuse_packages(project, table, mistakes)
         if table.engine != "embedded" or table.enrichers:
             continue

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from lodestream.model.project import Project
 from lodestream.model.steps import (
     Aggregation,
-    ApplyChanges,
     Dedupe,
     FlowPlan,
     JoinStreams,
@@ -21,21 +20,20 @@ _SOURCES = ("files", "generator", "kafka", "replay")
 _HERE = "run this table on the embedded engine"
 
 
-def refuse_on_spark(project: Project, flows: Mapping[TableName, FlowPlan], *, in_store: bool = False) -> None:
+def refuse_on_spark(project: Project, flows: Mapping[TableName, FlowPlan]) -> None:
     """Raise ProjectError with everything, as P210, that keeps tables from running on Spark.
 
     Args:
         project: where they are declared.
         flows: the tables.
-        in_store: whether the lake is in an object store.
     """
     mistakes = Mistakes()
     for plan in flows.values():
-        _refuse(project, plan, mistakes, in_store=in_store)
+        _refuse(project, plan, mistakes)
     mistakes.raise_any()
 
 
-def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes, *, in_store: bool) -> None:
+def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
     no, first = _Refusals(project, plan, mistakes), plan.steps[0]
     if plan.table.engine == "embedded":
         no("this table runs on the embedded engine only", "run it there, or use portable functions only", "engine")
@@ -44,10 +42,10 @@ def _refuse(project: Project, plan: FlowPlan, mistakes: Mistakes, *, in_store: b
             no(f"Spark does not read {first.source.name}", _HERE, "source")
         if first.source.settings.get("share") is True:
             no("a shared source", "take share out: on Spark the cluster shares the work", "source")
-    refuse_stages(project, plan, mistakes, in_store=in_store)
+    refuse_stages(project, plan, mistakes)
 
 
-def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes, *, in_store: bool) -> None:
+def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes) -> None:
     """Note, as P210, the stages of a table that Spark does not run."""
     no, table, first = _Refusals(project, plan, mistakes), plan.table, plan.steps[0]
     steps = {type(step) for step in plan.steps}
@@ -59,8 +57,6 @@ def refuse_stages(project: Project, plan: FlowPlan, mistakes: Mistakes, *, in_st
             "do that in the table below",
             "late",
         )
-    if in_store and ApplyChanges in steps:
-        no("changes in an object store", _HERE, "changes")
     for i, lookup in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
         native = Aggregation in steps or JoinStreams in steps
         if native and lookup.lookup.as_of is not None and not lookup.unique:

@@ -104,6 +104,14 @@ join:
   within: {before: 2 seconds, after: 4 seconds}
   columns: {id: other, at: other_at}
 """,
+    "silver.last_of_user": """
+from: stream(bronze.orders)
+changes: {keys: [user], sequence_by: at, delete_when: amount > 100}
+""",
+    "silver.users_over_time": """
+from: stream(bronze.orders)
+changes: {keys: [user], sequence_by: at, delete_when: amount > 100, type: 2}
+""",
     "gold.by_tier": """
 sql: select u.tier, count(*) as orders from silver.orders o join bronze.users u on o.user = u.id group by u.tier
 """,

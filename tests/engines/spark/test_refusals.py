@@ -153,13 +153,6 @@ def run(folder, *options):
     return CliRunner().invoke(app, ["-C", folder, "run", "--until-idle", *options], prog_name="lodestream")
 
 
-def test_changes_in_a_store(project):
-    opened = open_project(project(silver=SILVER + CHANGES), lake="s3://lakes/x")
-    opened.engine, opened.deployed = "spark", {}
-    with pytest.raises(ProjectError, match=r"tables/silver/orders\.yaml:2:1 P210 changes in an object store"):
-        _ = opened.plans
-
-
 def test_options_that_do_not_go_together(project):
     folder = project()
     assert "add --engine spark" in run(folder, "--master", "local[1]").output
