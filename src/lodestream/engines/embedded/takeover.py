@@ -27,7 +27,7 @@ from lodestream.lake.actions import Commit
 from lodestream.lake.layout import app_id
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import SourceRange
-from lodestream.model.steps import Aggregation, Annotate, Ask, FlowPlan, ReadSource, ReadTable, Watermark
+from lodestream.model.steps import Aggregation, Annotate, FlowPlan, ReadSource, ReadTable, Watermark
 from lodestream.model.table import Session, TableName
 
 SPARK = "spark"
@@ -44,7 +44,6 @@ def check_handover(plan: FlowPlan) -> None:
     """Raise ConfigError for a table that the other engine cannot take over."""
     steps, window = {type(step) for step in plan.steps}, plan.step(Aggregation)
     holds = {
-        "rows that wait for an answer": Ask in steps,
         "windows that say what they cover": window is not None and window.completeness,
         "windows of enriched rows": window is not None and Annotate in steps,
         "sessions that are shown while they are open": (
