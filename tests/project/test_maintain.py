@@ -84,3 +84,9 @@ def test_sizes():
     assert [parse_size(text) for text in ("64 KB", "1MB", "2 GB", "0 MB", "1.5 MB", "MB")] == [
         64 << 10, 1 << 20, 2 << 30, None, None, None,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("entries", "commits"), [(0, 100), (100_000, 100), (2_400_000, 2_400)])
+def test_a_commit_never_pays_for_more_than_a_thousand_entries_of_a_checkpoint(entries, commits):
+    assert MaintenancePolicy().checkpoint_after(entries) == commits
+    assert MaintenancePolicy(checkpoint_interval=5_000).checkpoint_after(entries) == 5_000

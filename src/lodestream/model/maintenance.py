@@ -10,6 +10,7 @@ from lodestream.model.types import DataType
 
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
+_ENTRIES_PER_COMMIT = 1_000
 FOREVER = -1
 """Retention of a table whose rows never go."""
 RETENTION_US: Mapping[str, int] = MappingProxyType(
@@ -23,7 +24,7 @@ class MaintenancePolicy:
     """What is done beside the writer of one table.
 
     Attributes:
-        checkpoint_interval: commits between two checkpoints.
+        checkpoint_interval: commits between two checkpoints; more in a large table, see `checkpoint_after`.
         log_retention_us: age under which a log entry stays, microseconds.
         compact: whether small files are put together.
         target_file_size: bytes from which a file is left alone.
@@ -40,6 +41,13 @@ class MaintenancePolicy:
     z_order: tuple[str, ...] = ()
     deleted_file_retention_us: int = 7 * _DAY_US
     quarantine_retention_us: int | None = None
+
+    def checkpoint_after(self, entries: int) -> int:
+        """Commits between two checkpoints of a table with so many files, those still remembered as removed included.
+
+        A checkpoint writes all of them, so that a commit never pays for more than a thousand.
+        """
+        return max(self.checkpoint_interval, entries // _ENTRIES_PER_COMMIT)
 
 
 def retention_us(layer: str, declared_us: int | None, *, changing: bool) -> int | None:

@@ -136,15 +136,15 @@ class Maintenance:
             table.removed_kept_ms = max(table.removed_kept_ms, care.policy.deleted_file_retention_us // 1000)
             last = max(list_log(self._around.disk, table.path).checkpoints, default=0)
             seen = self._seen[care.name] = _Seen(table, last)
-        version = seen.table.refresh().version
+        now = seen.table.refresh()
         plan = self._flows[care.owner]
         sinks = plan.sinks if care.name == care.owner else ()
         _, pinned = needed(self._around.disk, self._around.lake, sinks)
         pinned = pinned.union(*(pin.hot.get(str(care.name), ()) for pin in copied))
         self._delete_hot_files(seen.table, pinned)
         now_s = time.monotonic()
-        every = self._upkeep.checkpoint_every or care.policy.checkpoint_interval
-        full = version - seen.checkpoint >= every
+        every = self._upkeep.checkpoint_every or care.policy.checkpoint_after(len(now.files) + len(now.tombstones))
+        full = now.version - seen.checkpoint >= every
         if full:
             self._shorten_log(care, seen)
         if full or now_s - seen.compacted_s >= self._upkeep.compact_every_s:
