@@ -223,7 +223,8 @@ def test_the_registry(shop):
     [
         (("--without", "pipelines"), 3, "no such part"),
         (("--without", "pipeline,http", "--without", "postgres,registry"), 3, "nothing is left"),
-        (("--host", "0.0.0.0"), 3, "lodestream keys create"),
+        (("--host", "0.0.0.0", "--without", "http"), 3, "lodestream keys create"),
+        (("--host", "0.0.0.0", "--without", "postgres"), 3, "lodestream keys create"),
     ],
 )
 def test_what_cannot_be(shop, arguments, code, says):

@@ -62,6 +62,8 @@ ELSEWHERE = {
     '.venv/bin/python -m bench.kafka --only "" --peers spark': "tests/bench/test_kafka.py",
     ".venv/bin/python -m bench.kafka --profile": "tests/bench/test_kafka.py",
     ".venv/bin/python -m bench.kafka --portable": "tests/bench/test_kafka.py",
+    ".venv/bin/python -m bench.lake --part commits --marks 100 1000": "tests/bench/test_lake.py",
+    ".venv/bin/python -m bench.lake --part old --entries 100000 --files 10000": "tests/bench/test_lake.py",
     ".venv/bin/python -m bench.serve --quick": "tests/bench/test_serve.py",
     ".venv/bin/python -m bench.serve --only rest changes --no-postgres": "tests/bench/test_serve.py",
     ".venv/bin/python -m bench.serve --rows 1000000 --connections 32 --keep": "tests/bench/test_serve.py",

@@ -71,11 +71,13 @@ def _token(call: Call, app: App, settings: ServingSettings) -> str | None:
     from lodestream.security.keys import KeyStore
     from lodestream.security.networks import is_local
 
-    if not is_local(settings.host) and settings.tls is None:
-        raise ConfigError("connections from other machines need TLS; add server.tls", host=settings.host)
     keys = KeyStore(app.keys_path)
-    token = development_token(settings, keys, app.environment)
-    if nobody_can_enter(settings, keys) and token is None:
+    nobody, exposed = nobody_can_enter(settings, keys), not is_local(settings.host) and settings.tls is None
+    # A missing key is told before missing TLS, as `serve` tells it: under `up` one of both is heard.
+    token = development_token(settings, keys, app.environment) if nobody or not exposed else None
+    if exposed:
+        raise ConfigError("connections from other machines need TLS; add server.tls", host=settings.host)
+    if nobody and token is None:
         call.say(f"nobody can sign in yet; make the first key: {FIRST_KEY}")
     return token
 
