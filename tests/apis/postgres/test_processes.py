@@ -133,7 +133,12 @@ def test_a_port_that_is_taken(folder, processes):
     assert "--port" in told
 
 
-def test_other_machines_need_tls(folder):
+def test_other_machines_need_a_key_and_tls(tmp_path):
+    folder = write_project(tmp_path / "shop")
+    code, told = refused(folder, "--host", "0.0.0.0", "--port", "0")
+    assert code == 3
+    assert "without a key only this machine may connect; make one: lodestream keys create" in told
+    key(open_project(str(folder)), "frank")
     code, told = refused(folder, "--host", "0.0.0.0", "--port", "0")
     assert code == 3
     assert "connections from other machines need TLS; add server.tls" in told
