@@ -30,7 +30,7 @@ class Answers:
     def __init__(self, schema: Schema) -> None:
         self._columns = [(column.name, converter(column.type)) for column in schema]
         self._parse = Parser(_DEPTH_MAX, exact=any(_has_decimal(column.type) for column in schema))
-        self._schema = pa.schema([field.with_nullable(True) for field in to_arrow(schema)])
+        self._schema = to_arrow(schema, nullable=True)
 
     def values(self, data: bytes) -> list[Any]:
         """The n values of one answer.

@@ -59,9 +59,9 @@ def from_arrow_type(kind: pa.DataType) -> DataType:
     raise ValueError(f"no table can store this type: {kind}")
 
 
-def to_arrow(schema: Schema) -> pa.Schema:
-    """The Arrow schema of `schema`."""
-    return pa.schema([pa.field(c.name, to_arrow_type(c.type), c.nullable) for c in schema])
+def to_arrow(schema: Schema, *, nullable: bool = False) -> pa.Schema:
+    """The Arrow schema of `schema`; with `nullable` any column may be NULL, whatever `schema` says."""
+    return pa.schema([pa.field(c.name, to_arrow_type(c.type), nullable or c.nullable) for c in schema])
 
 
 def from_arrow(schema: pa.Schema) -> Schema:

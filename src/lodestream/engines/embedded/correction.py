@@ -78,8 +78,12 @@ def taken_in(
 
 def span_of(plan: FlowPlan, event: str, step: Aggregation, reopened: frozenset[int]) -> tuple[str, int, int] | None:
     """Where the rows of reopened windows lie in event time; None when that is made here, not in the table above."""
-    made = plan.table.python is not None or event in {one.name for one in plan.table.derive}
-    return None if made else (event, min(reopened), max(reopened) + step.window.span_us)
+    return None if is_made_here(plan, event) else (event, min(reopened), max(reopened) + step.window.span_us)
+
+
+def is_made_here(plan: FlowPlan, event: str) -> bool:
+    """Whether the flow may make the column of event time itself, so that the table above has another or none."""
+    return plan.table.python is not None or event in {one.name for one in plan.table.derive}
 
 
 def correct(

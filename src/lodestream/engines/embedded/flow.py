@@ -26,7 +26,6 @@ from lodestream.engines.embedded.inputs import (
     Input,
     MakeSource,
     Planned,
-    Readers,
     RefreshInput,
     SourceInput,
     Span,
@@ -37,6 +36,7 @@ from lodestream.engines.embedded.lookups import Lookups
 from lodestream.engines.embedded.merge import DELETES, Merger
 from lodestream.engines.embedded.outputs import Output, Prepared, make_output
 from lodestream.engines.embedded.passing import Outcome
+from lodestream.engines.embedded.readers import Readers
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.refusals import refuse_replay
 from lodestream.engines.embedded.rejects import QUARANTINE, commit_rejects

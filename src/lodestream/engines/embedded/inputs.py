@@ -16,13 +16,13 @@ from lodestream.engines.embedded.erased_view import ErasedView, view_of
 from lodestream.engines.embedded.frames import naive
 from lodestream.engines.embedded.history import check_kept
 from lodestream.engines.embedded.passing import Outcome
+from lodestream.engines.embedded.readers import Readers
 from lodestream.engines.embedded.rebuild import REBUILD
 from lodestream.engines.embedded.rejects import rejected_raw
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused, TransientError
 from lodestream.lake.actions import AddFile
-from lodestream.lake.disk import Disk
 from lodestream.lake.erasures import is_finished
 from lodestream.lake.layout import epoch_of, table_path
 from lodestream.lake.log import commit_path
@@ -60,23 +60,6 @@ class Planned:
 def reader_group(name: TableName, table_id: str, epoch: int) -> str:
     """A name of one flow that no other lake, table or rebuild has, for services that keep track of readers."""
     return f"lodestream.{name}.{table_id[:8]}.{epoch}"
-
-
-class Readers:
-    """Tables that a flow reads beside its stream; each is opened once and refreshed after that."""
-
-    def __init__(self, disk: Disk, lake: str) -> None:
-        self._disk, self._lake = disk, lake
-        self._tables: dict[TableName, DeltaTable] = {}
-
-    def open(self, name: TableName) -> DeltaTable | None:
-        """The table as it was last seen, or None while there is none."""
-        if name not in self._tables:
-            table = DeltaTable.open(self._disk, table_path(self._lake, name))
-            if table is None:
-                return None
-            self._tables[name] = table
-        return self._tables[name]
 
 
 class Input(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from lodestream.engines.embedded.frames import ROW, numbered, quoted
-from lodestream.engines.embedded.inputs import Readers
+from lodestream.engines.embedded.readers import Readers
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused
 from lodestream.model.steps import LookUp
 from lodestream.model.table import VALID_FROM, VALID_TO, Lookup

@@ -69,11 +69,11 @@ class _Writer:
             values = select(self._connection, rows, [(p.name, p.expression.duckdb) for p in computed])
             for column in computed:
                 rows = rows.append_column(column.name, values.column(column.name))
-        columns = to_arrow(schema or self._table.snapshot.metadata.schema)
+        columns = to_arrow(schema or self._table.snapshot.metadata.schema, nullable=True)
         for field in columns:  # a replayed row has no raw record any more
             if field.name not in rows.column_names:
                 rows = rows.append_column(field.name, pa.nulls(len(rows), field.type))
-        return conform(rows, pa.schema([f.with_nullable(True) for f in columns]))
+        return conform(rows, columns)
 
 
 class RowOutput(_Writer):

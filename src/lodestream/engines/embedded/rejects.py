@@ -160,7 +160,7 @@ def decode_rows(texts: list[str], schema: Schema) -> pa.Table:
     decoded = [json.loads(text) for text in texts]
     columns = [pa.array([_decode(row.get(c.name, row.get(c.renamed_from)), c.type) for row in decoded], f.type)
                for c, f in zip(schema, to_arrow(schema), strict=True)]  # fmt: skip
-    return pa.table(columns, schema=pa.schema([f.with_nullable(True) for f in to_arrow(schema)]))
+    return pa.table(columns, schema=to_arrow(schema, nullable=True))
 
 
 def _decode(value: Any, kind: DataType) -> Any:

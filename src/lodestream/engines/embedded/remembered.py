@@ -17,14 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lodestream.engines.embedded.arrivals import Arrivals
+from lodestream.engines.embedded.correction import is_made_here
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.enrich import Enrichment
 from lodestream.engines.embedded.frames import positions_of, select
-from lodestream.engines.embedded.inputs import Readers, Span, StreamInput
+from lodestream.engines.embedded.inputs import Span, StreamInput
 from lodestream.engines.embedded.joins import pairs_of, right_source
 from lodestream.engines.embedded.keys import hash_keys
 from lodestream.engines.embedded.leaving import Positions
 from lodestream.engines.embedded.lookups import Lookups
+from lodestream.engines.embedded.readers import Readers
 from lodestream.engines.embedded.rejects import decode_rows
 from lodestream.engines.embedded.replay import entries_before, input_schema, mended, open_entries
 from lodestream.engines.embedded.sessions import END, OpenSessions, open_windows
@@ -271,8 +273,8 @@ class Memory:
 
     def _span(self, late_us: int) -> Span | None:
         """Where rows that may still count lie in event time; None when that is made here, or there is no bound."""
-        made = self._plan.table.python is not None or self._event in {one.name for one in self._plan.table.derive}
-        if made or (self._window is not None and isinstance(self._window.window, Session)):
+        unbounded = self._window is not None and isinstance(self._window.window, Session)
+        if unbounded or is_made_here(self._plan, self._event):
             return None
         return self._event, late_us - self._reach_us, _NEWEST
 

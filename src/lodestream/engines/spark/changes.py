@@ -97,8 +97,7 @@ class Merger:
 
     def remembered(self) -> dict[str, int]:
         """What the main commit says of the deletions that are remembered; nothing when there are none."""
-        rows, size = self._deletions.held()
-        return {"state_rows": rows, "state_bytes": size} if rows else {}
+        return self._deletions.held()
 
     def _decided(self, changes: DataFrame, batch: BatchPlan) -> DataFrame:
         """Changes, and of their keys the stored rows and the deletions, with what becomes of each."""

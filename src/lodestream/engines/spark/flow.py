@@ -17,6 +17,7 @@ from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at, c
 from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import reader_group
+from lodestream.engines.embedded.readers import Readers
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.store import FlowStore
@@ -102,6 +103,7 @@ class SparkFlow:
         self._followed: list[Followed] = []
         self._around, self._session, self._checkpoints = around, session, checkpoints
         self._tables = Tables(session, around.disk, around.lake, widening)
+        self._readers = Readers(around.disk, around.lake)
         self._recipe: Recipe | None = None
         self._make_recipe, self._embedded, self._poll_s = make_recipe, embedded, poll_s
         self._window = plan.step(Aggregation)
@@ -321,7 +323,7 @@ class SparkFlow:
         self._followed.append(Followed(upstream, begin))
         told = self._range(checkpoint, checkpoint.number_of(checkpoint.started))[1]
         known, ours = told.joined_upto if joined else told.upto, reads_commits(checkpoint)
-        rows = self._tables.following(name, label, part, begin, known, ours=ours)
+        rows = self._tables.following(name, upstream, label, part, begin, known, ours=ours)
         before = checkpoint.joined_batch if joined else checkpoint.upstream_batch
         return rows.where(f"_batch > {before}") if checkpoint.batch else rows
 
@@ -376,7 +378,7 @@ class SparkFlow:
         folded = kept = None
         if self._folding is not None and self._moves(decided, batch):
             assert decided.going is not None
-            before, kept = self._open_windows.before(batch.batch), self._open_windows.table
+            before, kept = self._open_windows.files_before(batch.batch), self._open_windows.table
             folded = keep(self._folding.fold(decided.going, before, kept, batch), held)
         tables = self._tables, self.table, self.quarantine, self.app_id
         return write_files(decided, batch, self.plan, *tables, schema, merge, folded, kept)
@@ -428,7 +430,7 @@ class SparkFlow:
             epoch=self.epoch, batch=batch, kind="data" if any(upto > after for after, upto in spans) else "no_data",
             clock_us=self._around.clock(), definition=self.plan.definition, after=before.upto, upto=marks.upto,
             joined_after=before.joined_upto, joined_upto=marks.joined_upto,
-            pins=pins_of(self.plan.looked_up, self._around.disk, self._around.lake), late_us=marks.late_us,
+            pins=pins_of(self.plan.looked_up, self._readers), late_us=marks.late_us,
             evict_us=marks.evict_us,
             kept_us=later_us(
                 kept_from_us(self._followed[0].table, self.plan.upstream) if self.plan.upstream else None,

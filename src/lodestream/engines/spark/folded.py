@@ -131,7 +131,7 @@ class Folding:
         structs = table.column(column).drop_null().combine_chunks()
         structs = structs if isinstance(structs, pa.StructArray) else structs.chunk(0)
         rows = pa.Table.from_arrays(structs.flatten(), names=[field.name for field in structs.type])
-        return rows if not len(kinds) else conform(rows, _nullable(kinds))
+        return rows if not len(kinds) else conform(rows, to_arrow(kinds, nullable=True))
 
 
 @dataclass(frozen=True)
@@ -168,15 +168,15 @@ class _Task:
             yield from self._stored(windows.table)
 
     def _told(self, shown: pa.Table, hot: bool) -> Iterator[pa.RecordBatch]:
-        rows = conform(shown, _nullable(self.folding.shown))
+        rows = conform(shown, to_arrow(self.folding.shown, nullable=True))
         yield from _batches(rows, SHOWN, [pa.repeat(pa.scalar(hot), len(rows)), _nothing(self.folding.state, rows)])
 
     def _stored(self, windows: pa.Table) -> Iterator[pa.RecordBatch]:
         at = windows.schema.get_field_index(_DIGEST)
         signed = pa.chunked_array([c.view(pa.int64()) for c in windows.column(_DIGEST).chunks], pa.int64())
-        rows = conform(windows.set_column(at, _DIGEST, signed), _nullable(self.folding.state))
+        rows = conform(windows.set_column(at, _DIGEST, signed), to_arrow(self.folding.state, nullable=True))
         for piece in rows.combine_chunks().to_batches():
-            shown = pa.nulls(len(piece), pa.struct(list(_nullable(self.folding.shown))))
+            shown = pa.nulls(len(piece), pa.struct(list(to_arrow(self.folding.shown, nullable=True))))
             hot = pa.nulls(len(piece), pa.bool_())
             yield pa.record_batch([shown, hot, piece.to_struct_array()], [SHOWN, HOT, OPEN])
 
@@ -198,7 +198,7 @@ class _Correction:
         with connect() as connection:
             fresh = open_windows(connection, folding.step)
             made = correct(fresh, folding.step, rows, folding.event, self.reopened, set()).windows
-            shown = conform(fresh.finished(made), _nullable(folding.shown))
+            shown = conform(fresh.finished(made), to_arrow(folding.shown, nullable=True))
         yield from _batches(shown, SHOWN, [])
 
 
@@ -221,11 +221,7 @@ def _batches(rows: pa.Table, name: str, beside: Sequence[pa.Array]) -> Iterator[
 
 
 def _nothing(kinds: Schema, rows: pa.Table) -> pa.Array:
-    return pa.nulls(len(rows), pa.struct(list(_nullable(kinds))))
-
-
-def _nullable(kinds: Schema) -> pa.Schema:
-    return pa.schema([field.with_nullable(True) for field in to_arrow(kinds)])
+    return pa.nulls(len(rows), pa.struct(list(to_arrow(kinds, nullable=True))))
 
 
 def _struct(kinds: Schema) -> str:

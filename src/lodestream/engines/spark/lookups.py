@@ -16,9 +16,11 @@ from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 
 from lodestream.engines.embedded.checkpoints import Checkpoint
 from lodestream.engines.embedded.frames import conform
+from lodestream.engines.embedded.readers import Readers
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.spark.as_of import met_then, unsent
 from lodestream.engines.spark.expressions import quoted
+from lodestream.engines.spark.files import ddl_of
 from lodestream.engines.spark.pins import opened
 from lodestream.engines.spark.seeds import SEED_ASIDE, was
 from lodestream.errors import DataLossRefused
@@ -99,7 +101,7 @@ class PinnedTable(DataSource):  # type: ignore[misc]
 
     def schema(self) -> str:
         """Columns as DDL."""
-        return ", ".join(f"{quoted(column.name)} {column.type}" for column in self.pinned.columns)
+        return ddl_of(self.pinned.columns)
 
     def reader(self, schema: object) -> PinnedReader:
         """The reader."""
@@ -129,7 +131,7 @@ class PinnedReader(DataSourceReader):  # type: ignore[misc]
         """The rows of a share."""
         table = self._pinned.open()
         files = sorted(table.read_version(self._pinned.version()), key=lambda file: file.path)
-        target = pa.schema([field.with_nullable(True) for field in to_arrow(self._pinned.columns)])
+        target = to_arrow(self._pinned.columns, nullable=True)
         for file in files[partition.number :: partition.of]:
             yield from conform(table.read([file], columns=target.names), target).to_batches()
 
@@ -138,7 +140,7 @@ def pinned_tables(tables: Tables, plan: FlowPlan, epoch: int, checkpoint: Checkp
     """For each lookup of a flow the table, as every batch is to see it. Raises ConfigError when there is none yet."""
     found = []
     for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
-        schema = opened(tables.disk, tables.lake, step.lookup.table).snapshot.metadata.schema
+        schema = opened(step.lookup.table, Readers(tables.disk, tables.lake)).snapshot.metadata.schema
         columns = Schema(tuple(column for column in schema if column.name in step.lookup.reads))
         name = f"lodestream_lookup_{plan.table.name.layer}_{plan.table.name.name}_{number}"
         pinned = Pinned(tables.disk, tables.lake, step.lookup.table, columns, plan.table.name, epoch, checkpoint)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lodestream.engines.embedded.readers import Readers
 from lodestream.errors import ConfigError
-from lodestream.lake.disk import Disk
-from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 
 
-def pins_of(looked_up: Iterable[TableName], disk: Disk, lake: str) -> dict[str, int]:
+def pins_of(looked_up: Iterable[TableName], readers: Readers) -> dict[str, int]:
     """The present versions of the tables that a flow looks up. Raises ConfigError when there is none yet."""
-    return {str(name): opened(disk, lake, name).snapshot.version for name in looked_up}
+    return {str(name): opened(name, readers).refresh().version for name in looked_up}
 
 
-def opened(disk: Disk, lake: str, name: TableName) -> DeltaTable:
+def opened(name: TableName, readers: Readers) -> DeltaTable:
     """A table that is looked up. Raises ConfigError when there is none yet."""
-    table = DeltaTable.open(disk, table_path(lake, name))
+    table = readers.open(name)
     if table is None:
         raise ConfigError("lookup table does not exist yet; run it first", table=str(name))
     return table

@@ -22,12 +22,13 @@ from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at
 from lodestream.engines.embedded.frames import conform
 from lodestream.engines.embedded.history import flow_commit
+from lodestream.engines.embedded.readers import Readers
 from lodestream.engines.embedded.store import FlowStore
+from lodestream.engines.spark.files import ddl_of
 from lodestream.engines.spark.pins import pins_of
 from lodestream.errors import DataLossRefused
 from lodestream.lake.disk import Disk, LocalDisk
-from lodestream.lake.layout import component_cache, table_path
-from lodestream.lake.table import DeltaTable
+from lodestream.lake.layout import component_cache
 from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchLimit, BatchPlan, SourceRange
 from lodestream.model.steps import ReadSource
@@ -148,7 +149,7 @@ class PlannedSource(DataSource):  # type: ignore[misc]
 
     def schema(self) -> str:
         """Columns as DDL."""
-        return ", ".join(f"`{column.name}` {column.type}" for column in Recipe.from_text(self.recipe).schema)
+        return ddl_of(Recipe.from_text(self.recipe).schema)
 
     def streamReader(self, schema: Any) -> PlannedReader:  # noqa: N802 - Spark's name
         """The reader."""
@@ -172,7 +173,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
     """Plans batches and reads them."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+        self._recipe, self._readers = recipe, Readers(recipe.disk, recipe.lake)
         self._source: Source | None = None
         self._consumed: dict[str, SourceRange] = {}
         self._folded = 0
@@ -203,7 +204,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
         recipe, (late_us, evict_us) = self._recipe, self._watermarks()
         plan = BatchPlan(
             epoch=recipe.epoch, batch=planned + 1, kind="data", clock_us=now_us, definition=recipe.definition,
-            ranges=ranges, pins=pins_of(recipe.looked_up, recipe.disk, recipe.lake), late_us=late_us,
+            ranges=ranges, pins=pins_of(recipe.looked_up, self._readers), late_us=late_us,
             evict_us=evict_us,
         )  # fmt: skip
         return {"batch": store.put_plan(plan).batch}
@@ -211,9 +212,12 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
     def _watermarks(self) -> tuple[int, int]:
         """W(n-1) and W(n) of the next batch, as Spark will have them: it moves on by what the last commit has seen."""
         delay_us, name = self._recipe.delay_us, self._recipe.table
-        table = None if delay_us is None else DeltaTable.open(self._recipe.disk, table_path(self._recipe.lake, name))
-        commit = None if table is None else flow_commit(table, name)
-        if commit is None or delay_us is None:
+        table = None if delay_us is None else self._readers.open(name)
+        if table is None or delay_us is None:
+            return 0, 0
+        table.refresh()
+        commit = flow_commit(table, name)
+        if commit is None:
             return 0, 0
         late_us = int(commit.info["watermark_us"])
         return late_us, next_watermark(late_us, commit.info["max_event_us"], delay_us)
@@ -282,7 +286,7 @@ class PlannedReader(DataSourceStreamReader):  # type: ignore[misc]
     def read(self, partition: Ranges) -> Iterator[pa.RecordBatch]:
         """Rows and rejects of the ranges."""
         source = self._recipe.source()
-        target = pa.schema([field.with_nullable(True) for field in to_arrow(self._recipe.schema)])
+        target = to_arrow(self._recipe.schema, nullable=True)
         try:
             for arrived, planned in zip(partition.places, partition.ranges, strict=True):
                 for piece in source.read(planned):

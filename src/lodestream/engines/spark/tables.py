@@ -72,27 +72,23 @@ class Tables:
         return reading(self.session, self.disk, path, files, table.snapshot.metadata.schema)
 
     def following(
-        self, name: TableName, label: str, part: str, begin: int | None, known: int, *, ours: bool
+        self, name: TableName, table: DeltaTable, label: str, part: str, begin: int | None, known: int, *, ours: bool
     ) -> DataFrame:
         """The rows that the commits of a table add, as a stream.
 
         Args:
-            name: the table.
+            name, table: the table.
             label: tells the query from others of the session.
             part: what of it reads this, `ABOVE` or `JOINED`.
             begin: the first version that is read; None when the log no longer tells, and all rows are new.
             known: the last version that the query has been told of, -1 for none.
             ours: whether the query has read with the lake's own reader before, and goes on with it.
         """
-        path = table_path(self.lake, name)
         if self.by_delta(name) and not ours:
             delta = self.session.readStream.format("delta").option("maxFilesPerTrigger", _FILES_MAX)
             delta = delta.option("ignoreDeletes", "true").option(PART, part)
-            return (delta if begin is None else delta.option("startingVersion", begin)).load(path)
-        table = DeltaTable.open(self.disk, path)
-        if table is None:
-            raise DataLossRefused("table is gone", table=str(name))
-        upstream = Upstream(self.disk, path, table.snapshot.metadata.schema, (begin or 0) - 1, known)
+            return (delta if begin is None else delta.option("startingVersion", begin)).load(table.path)
+        upstream = Upstream(self.disk, table.path, table.snapshot.metadata.schema, (begin or 0) - 1, known)
         source = CommittedRows.named(f"{_ROWS}_{label}_{part}", upstream)
         self.session.dataSource.register(source)
         return self.session.readStream.format(source.name()).load()
@@ -234,7 +230,7 @@ class CommittedRowsReader(DataSourceStreamReader):  # type: ignore[misc]
     def read(self, partition: Files) -> Iterator[pa.RecordBatch]:
         """The rows of some files."""
         upstream = self._upstream
-        target = pa.schema([field.with_nullable(True) for field in to_arrow(upstream.schema)])
+        target = to_arrow(upstream.schema, nullable=True)
         for add in partition.adds:
             rows = read_files(upstream.disk, upstream.path, [pickle.loads(add)], upstream.schema)
             yield from conform(rows, target).to_batches()

@@ -1,0 +1,84 @@
+"""A small Delta table beside a flow's plans, for what its batches hand on to the next that Spark's state does not hold.
+
+Batch N's commit to it comes before the table's own, under the same number. A batch that is done again begins with what
+the batch before left, and does not write it twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+
+from lodestream.engines.embedded.kept_deletions import files_before, has_batch
+from lodestream.engines.embedded.surroundings import Surroundings
+from lodestream.lake.actions import AddFile
+from lodestream.lake.paths import decode_path
+from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
+from lodestream.model.types import Schema
+
+_CHECKPOINT_EVERY, _VERSIONS_KEPT = 100, 10
+
+
+class KeptTable:
+    """That of one epoch of a table; it is made with the first of its rows.
+
+    Args:
+        around: the flow's surroundings.
+        name: the table.
+        epoch: its rebuild generation.
+        path: where it lies.
+        schema: its columns.
+    """
+
+    def __init__(self, around: Surroundings, name: TableName, epoch: int, path: str, schema: Schema) -> None:
+        self._around, self._name, self._epoch = around, name, epoch
+        self.path, self._schema = path, schema
+        self._table: DeltaTable | None = None
+        self._unlinked: set[str] = set()
+
+    def opened(self) -> DeltaTable | None:
+        """The table, None while there is none."""
+        self._table = self._table or DeltaTable.open(self._around.disk, self.path)
+        return self._table
+
+    def made(self, clock_us: int) -> DeltaTable:
+        """The table, made now if there is none."""
+        self._table = self.opened() or DeltaTable.create(
+            self._around.disk, self.path, self._schema, table_id=str(uuid.uuid4()), clock_us=clock_us
+        )
+        return self._table
+
+    def has(self, batch: int) -> bool:
+        """Whether its last version that was looked at is as batch N leaves it, or a later one."""
+        table = self.opened()
+        return table is not None and has_batch(table, self._name, self._epoch, batch)
+
+    def files_before(self, batch: int) -> list[AddFile]:
+        """Files of what batch N begins with."""
+        table = self.opened()
+        if table is None:
+            return []
+        table.refresh()
+        if not self.has(batch):  # else it died between this commit and the table's
+            self._tidy(table)
+        return files_before(table, self._name, self._epoch, batch)
+
+    def held(self) -> dict[str, int]:
+        """How many rows there are, and bytes of their files, as a commit tells it; nothing for none."""
+        table = self.opened()
+        files = table.files() if table is not None else []
+        rows = sum(add.num_records or 0 for add in files)
+        return {"state_rows": rows, "state_bytes": sum(add.size for add in files)} if rows else {}
+
+    def _tidy(self, table: DeltaTable) -> None:
+        """Delete files and versions that no batch may begin with any more."""
+        for path in table.snapshot.tombstones.keys() - self._unlinked:
+            with contextlib.suppress(FileNotFoundError):
+                self._around.disk.unlink(os.path.join(table.path, decode_path(path, table.path)))
+            self._unlinked.add(path)
+        version = table.snapshot.version
+        if version % _CHECKPOINT_EVERY == _CHECKPOINT_EVERY - 1:
+            table.checkpoint(self._around.clock())
+            table.clean_log(keep_versions=_VERSIONS_KEPT, needed_from=version)
