@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import deltalake
+
 from lodestream.app import now_us
 from lodestream.lake.log import list_log
 from lodestream.model.table import TableName
@@ -76,6 +78,30 @@ def test_swapped_out_hot_files_are_deleted_and_live_ones_stay(tmp_path: Path) ->
     assert care.errors == 0
     assert [f.name for f in folder.glob("*.parquet")] == [a.file for a in lab.delta("gold.w").files()]
     assert lab.rows("gold.w", "n") == [{"n": 3}]
+
+
+def test_a_hot_file_that_a_restore_brought_back_stays(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "p")
+    lab.table("bronze.e", BRONZE.replace("id: string", "id: string, at: timestamp"))
+    lab.table(
+        "gold.w",
+        "from: stream(bronze.e)\nevent_time: {column: at, delay: 30 seconds}\n"
+        "window: {every: 1 minute}\nmeasures: {n: count(*)}\n",
+    )
+    lab.events([{"id": "x", "at": "2024-01-01T00:00:00Z"}])
+    lab.run()
+    later, app = [0], lab.app()
+    around = replace(app.pipeline().around, clock=lambda: now_us() + later[0])
+    care = Maintenance([TableName("gold", "w")], app.flows, around, Upkeep())
+    care.look()
+    there = lab.delta("gold.w").snapshot.version
+    lab.events([{"id": "x", "at": "2024-01-01T00:00:01Z"}])
+    lab.run()
+    deltalake.DeltaTable(lab.root / "lake" / "gold" / "w").restore(there)
+    later[0] = 10 * 60_000_000
+    care.look()
+    assert care.errors == 0
+    assert lab.rows("gold.w", "n") == [{"n": 1}]
 
 
 def test_short_runs_leave_no_long_log_behind(tmp_path: Path) -> None:

@@ -160,6 +160,8 @@ class DeltaTable:
         """Go on to the next version, and forget files that left long ago: there are more of them with every batch."""
         snapshot = self._snapshot.after(commit)
         self._note_removed(commit.removes)
+        for add in commit.adds:
+            self._swapped.pop(add.path, None)  # a restore brings files back
         kept_ms = maintenance.removed_kept_ms(snapshot.metadata)
         before_ms, old = commit.timestamp_ms - kept_ms, []
         for path, gone in self._swapped.items():
