@@ -3,6 +3,8 @@
 import datetime as dt
 import json
 import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 
@@ -18,8 +20,9 @@ from lodestream.lake.statistics import statistics
 from lodestream.model.access import Principal, TableAccess
 from lodestream.model.policy import Grant, Mask, RowFilter
 from lodestream.model.table import TableName
-from lodestream.model.types import Column, parse_type
+from lodestream.model.types import BIGINT, Column, Schema, parse_type
 from lodestream.query import reading
+from lodestream.query.conditions import Condition
 from lodestream.query.guard import parse
 from lodestream.query.occurrences import occurrences
 from lodestream.query.pruning import Pruner, alternatives
@@ -219,6 +222,23 @@ def test_no_file_with_a_hit_is_left_out(seed):
 @pytest.mark.parametrize("seed", range(100, 200))
 def test_no_file_with_a_hit_is_left_out_at_length(seed):
     assert left_out(seed, 500) > 300
+
+
+def test_many_threads_ask_of_versions_that_differ(monkeypatch):
+    """Each version has other files, so what is known of those that are gone is let go of all the time."""
+    schema, pruner = Schema((Column("id", BIGINT),)), Pruner()
+    versions = [
+        Snapshot(schema, {f"{n}-{i}": AddFile(f"{n}-{i}", {}, 1, stats=None) for i in range(200)}) for n in range(8)
+    ]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(5):
+                found = list(pool.map(lambda one: pruner.kept(one, [[Condition("id", "=", 1)]]), versions * 4))
+                assert [len(adds) for adds in found] == [200] * len(found)
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def query(rng: random.Random) -> str:

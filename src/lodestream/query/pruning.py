@@ -55,11 +55,11 @@ class Pruner:
         key, files = (snapshot.metadata.id, f"{column.name} {column.type}"), snapshot.files
         known = self._known.get(key, {})
         if len(known) > 2 * len(files) + 64:
-            known = {path: bounds for path, bounds in known.items() if path in files}
+            known = {path: known[path] for path in files if path in known}
         for path, add in files.items():
             if path not in known:
                 known[path] = bounds_of(add, column)
-        if len(self._known) >= _KEPT_COLUMNS:
+        if key not in self._known and len(self._known) >= _KEPT_COLUMNS:
             self._known.clear()
         self._known[key] = known
         return known
