@@ -228,15 +228,15 @@ def test_many_threads_ask_of_versions_that_differ(monkeypatch):
     """Each version has other files, so what is known of those that are gone is let go of all the time."""
     schema, pruner = Schema((Column("id", BIGINT),)), Pruner()
     versions = [
-        Snapshot(schema, {f"{n}-{i}": AddFile(f"{n}-{i}", {}, 1, stats=None) for i in range(200)}) for n in range(8)
+        Snapshot(schema, {f"{n}-{i}": AddFile(f"{n}-{i}", {}, 1, stats=None) for i in range(1_000)}) for n in range(8)
     ]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
         with ThreadPoolExecutor(8) as pool:
-            for _ in range(5):
+            for _ in range(10):
                 found = list(pool.map(lambda one: pruner.kept(one, [[Condition("id", "=", 1)]]), versions * 4))
-                assert [len(adds) for adds in found] == [200] * len(found)
+                assert [len(adds) for adds in found] == [1_000] * len(found)
     finally:
         sys.setswitchinterval(interval)
 
