@@ -26,7 +26,7 @@ from lodestream.catalog.things import Known
 from lodestream.drivers.registry import registries
 from lodestream.engines.embedded.frames import describe
 from lodestream.engines.embedded.surroundings import Notice, untold
-from lodestream.errors import ConfigError
+from lodestream.errors import ConfigError, ConflictError
 from lodestream.lake.disk import Disk, LocalDisk, random_id
 from lodestream.lake.layout import catalog_file, component_cache, keys_path, table_path
 from lodestream.lake.opening import open_lake
@@ -37,7 +37,7 @@ from lodestream.model.steps import FlowPlan
 from lodestream.model.table import Table, TableName
 from lodestream.model.types import Schema
 from lodestream.planning.compile import Plans, compile_project, stored_schemas
-from lodestream.planning.diff import Change, Deployed, accept_hash, diff
+from lodestream.planning.diff import Change, Deployed, diff
 from lodestream.planning.on_spark import refuse_on_spark
 from lodestream.planning.policies import check_policies
 from lodestream.ports.plugins import make_source
@@ -48,7 +48,7 @@ from lodestream.project.mistakes import Mistakes, ProjectError
 from lodestream.project.policies import POLICY_FILE
 from lodestream.project.serving import ServingSettings, serving
 from lodestream.project.values import parse_duration
-from lodestream.runtime.apply import apply_changes, check_lake
+from lodestream.runtime.apply import TRIES, accepted, apply_changes, check_lake
 from lodestream.runtime.deployed import deployed
 from lodestream.runtime.machine import memory_bytes
 from lodestream.runtime.pipeline import Pipeline
@@ -73,7 +73,6 @@ if TYPE_CHECKING:
 
 _POLL_US = 100_000
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
-_NO_ENVIRONMENT = "D116"
 
 
 def now_us() -> int:
@@ -156,19 +155,21 @@ class App:
 
         Raises:
             ConfigError: the lake is not to be written; or a table must be rebuilt, and that plan was not accepted.
+            ConflictError: others keep on changing the same tables.
         """
         check_lake(self.disk, self.lake)
-        changes = self.changes()
-        grave = [change for change in changes if change.must_be_accepted]
-        if grave and accept != (wanted := accept_hash(changes)):
-            what = "must be rebuilt" if any(one.kind == "rebuild" for one in grave) else "lose columns"
-            raise ConfigError(
-                f"tables {what}; look at `lodestream plan`, then `lodestream run --accept {wanted}`",
-                tables=", ".join(str(change.table) for change in grave),
-            )
-        declare(self.catalog, self.project.policies, self.flows, door="run")
-        apply_changes(changes, self.flows, lake=self.lake, disk=self.disk, clock_us=now_us())
-        self.__dict__.pop("deployed", None)
+        for left in reversed(range(TRIES)):
+            changes, seen = accepted(self.changes(), accept), self.deployed
+            declare(self.catalog, self.project.policies, self.flows, door="run")
+            try:
+                apply_changes(changes, self.flows, seen, lake=self.lake, disk=self.disk, clock_us=now_us())
+                break
+            except ConflictError:  # a process that starts beside us has been first
+                self.__dict__.pop("plans", None)
+                if not left:
+                    raise
+            finally:
+                self.__dict__.pop("deployed", None)
         return changes
 
     def pipeline(self, notice: Notice = untold) -> Pipeline:
@@ -440,9 +441,8 @@ class App:
         assert table.source
         assert table.format
         reading = Reading(
-            Schema(), keep_raw=False, drift=table.drift, root=self.project.root,
-            registry=self.registry, lake=self.home,
-        )  # fmt: skip
+            Schema(), keep_raw=False, drift=table.drift, root=self.project.root, registry=self.registry, lake=self.home
+        )
         try:
             source = make_source(table.source, table.format, reading, resolved)
             found: Schema | None = source.sample() if hasattr(source, "sample") else None
@@ -494,7 +494,7 @@ def open_project(root: str, *, lake: str | None = None, environment: str | None 
     """
     environment = environment or os.environ.get("LODESTREAM_ENV") or None
     project = read_project(root, environment)
-    if astray := [mistake for mistake in project.mistakes if mistake.code == _NO_ENVIRONMENT]:
+    if astray := [mistake for mistake in project.mistakes if mistake.code == "D116"]:
         raise ProjectError(astray)  # at once: another lake than the one that was meant would be opened
     chosen = resolved(lake or os.environ.get("LODESTREAM_LAKE") or project.lake)
     return App(project, *open_lake(chosen, project.root, resolved(project.store), os.environ), environment=environment)

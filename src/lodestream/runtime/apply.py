@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
-from lodestream.errors import ConflictError
+from lodestream.errors import ConfigError, ConflictError
 from lodestream.lake.disk import Disk
 from lodestream.lake.layout import EPOCH_PROPERTY, epoch_of, table_path
 from lodestream.lake.opening import check_put_if_absent
@@ -15,8 +15,12 @@ from lodestream.lake.standing import refuse_written
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import FlowPlan
 from lodestream.model.table import TableName
-from lodestream.planning.diff import Change
+from lodestream.planning.diff import Change, Deployed, accept_hash
+from lodestream.runtime.deployed import deployed_as
 from lodestream.runtime.evolving import evolve_table
+
+TRIES = 5
+"""How often to look again at what has to change, when processes that start side by side change the same tables."""
 
 
 def check_lake(disk: Disk, lake: str) -> None:
@@ -26,10 +30,31 @@ def check_lake(disk: Disk, lake: str) -> None:
         check_put_if_absent(disk, lake)
 
 
+def accepted(changes: list[Change], accept: str | None) -> list[Change]:
+    """The same changes. Raises ConfigError for those that must be accepted, where `accept` is not their hash."""
+    grave = [change for change in changes if change.must_be_accepted]
+    if grave and accept != (wanted := accept_hash(changes)):
+        what = "must be rebuilt" if any(one.kind == "rebuild" for one in grave) else "lose columns"
+        raise ConfigError(
+            f"tables {what}; look at `lodestream plan`, then `lodestream run --accept {wanted}`",
+            tables=", ".join(str(change.table) for change in grave),
+        )
+    return changes
+
+
 def apply_changes(
-    changes: Sequence[Change], flows: Mapping[TableName, FlowPlan], *, lake: str, disk: Disk, clock_us: int
-) -> None:
+    changes: Sequence[Change], flows: Mapping[TableName, FlowPlan], seen: Mapping[TableName, Deployed], *, lake: str,
+    disk: Disk, clock_us: int,
+) -> None:  # fmt: skip
     """Carry out every change but drops, which only a person makes; `check_lake` comes first.
+
+    Args:
+        changes: what to do.
+        flows: what tables are to be.
+        seen: what they were when the changes were found.
+        lake: root of the lake.
+        disk: its disk.
+        clock_us: commit time.
 
     Raises:
         ConflictError: a table was changed meanwhile; plan again.
@@ -41,6 +66,8 @@ def apply_changes(
         path = table_path(lake, change.table)
         table = DeltaTable.open(disk, path)
         configuration = table_properties(plan)
+        if not _is_as_seen(table, seen.get(change.table)):
+            raise _changed(change)
         if table is None:
             DeltaTable.create(
                 disk, path, plan.schema, partition_columns=plan.partition_columns,
@@ -62,4 +89,15 @@ def apply_changes(
                     txn=None, info={}, metadata=metadata, clock_us=clock_us, operation="ALTER", blind=False
                 )  # fmt: skip
             except ConflictError:
-                raise ConflictError("table changed meanwhile; plan again", table=str(change.table)) from None
+                raise _changed(change) from None
+
+
+def _is_as_seen(table: DeltaTable | None, seen: Deployed | None) -> bool:
+    """Whether a table is still made by the same definition; rows may have come."""
+    if table is None or seen is None:
+        return table is None and seen is None
+    return deployed_as(table) == replace(seen, version=table.snapshot.version)
+
+
+def _changed(change: Change) -> ConflictError:
+    return ConflictError("table changed meanwhile; plan again", table=str(change.table))

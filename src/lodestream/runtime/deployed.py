@@ -36,11 +36,12 @@ def deployed(disk: Disk, lake: str, *, lenient: bool = False) -> dict[TableName,
                     raise
                 continue
             if table is not None:
-                found[name] = _deployed(table)
+                found[name] = deployed_as(table)
     return found
 
 
-def _deployed(table: DeltaTable) -> Deployed:
+def deployed_as(table: DeltaTable) -> Deployed:
+    """What a table is made by, as it was read."""
     configuration = table.snapshot.metadata.configuration
     return Deployed(
         definition_json=configuration.get("lodestream.definition", "{}"),
