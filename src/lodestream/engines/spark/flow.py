@@ -100,6 +100,7 @@ class SparkFlow:
         self.plan, self.name = plan, plan.table.name
         self.query: StreamingQuery | None = None
         self.error: Exception | None = None
+        self._calls: list[Callable[[DataFrame, int], None]] = []
         self._followed: list[Followed] = []
         self._around, self._session, self._checkpoints = around, session, checkpoints
         self._tables = Tables(session, around.disk, around.lake, widening)
@@ -274,6 +275,7 @@ class SparkFlow:
         """End the query; a batch that is under way is done again by the next start. Twice is harmless."""
         if self.query is not None:
             self.query.stop()
+        self._calls.clear()
 
     def _input(self, checkpoint: Checkpoint) -> DataFrame:
         first = self.plan.steps[0]
@@ -331,7 +333,10 @@ class SparkFlow:
 
     @property
     def _batches(self) -> Callable[[DataFrame, int], None]:
-        return self.run_batch
+        """What the query calls. Java holds on to it and Python to the query, a ring that `stop` has to cut."""
+        calls = self._calls
+        calls.append(self.run_batch)
+        return lambda stream, number: calls[0](stream, number)
 
     def run_batch(self, stream: DataFrame, number: int) -> None:
         """Run one batch of the query."""
