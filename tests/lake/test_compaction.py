@@ -21,7 +21,7 @@ from lodestream.lake.compaction import due, everything, newest_ms, rewrite
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.statistics import statistics
 from lodestream.lake.table import DeltaTable
-from lodestream.lake.vacuum import data_files
+from lodestream.lake.vacuum import stored_files
 from lodestream.lake.zorder import z_order, z_values
 from lodestream.model.arrow import from_arrow
 from lodestream.testing.faults import FaultyDisk, ForgetfulDisk
@@ -147,7 +147,7 @@ def test_a_writer_that_removes_a_file_wins(tmp_path):
     other = DeltaTable.open(disk(), table.path)
     other.commit(removes=[RemoveFile.of(other.files()[0])], clock_us=1, operation="DELETE")
     assert rewrite(table, groups[0], target_bytes=MB, clock_us=1) is None
-    assert len(list(data_files(table.disk, table.path))) == 3, "the new file is taken back"
+    assert len(list(stored_files(table.disk, table.path))) == 3, "the new file is taken back"
     assert len(agree(table.path, COLUMNS)) == 20
 
 
@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     (group,) = everything(table.snapshot.files.values(), target_bytes=MB)
     with pytest.raises(TransientError):
         rewrite(table, group, target_bytes=group.bytes // 3, clock_us=1)
-    assert len(list(data_files(table.disk, table.path))) == 3
+    assert len(list(stored_files(table.disk, table.path))) == 3
     assert len(agree(table.path, COLUMNS)) == 300
 
 

@@ -19,7 +19,7 @@ from lodestream.lake.disk import LocalDisk
 from lodestream.lake.log import list_log
 from lodestream.lake.maintenance import repair
 from lodestream.lake.table import DeltaTable
-from lodestream.lake.vacuum import data_files, unneeded, vacuum
+from lodestream.lake.vacuum import stored_files, unneeded, vacuum
 from lodestream.model.arrow import from_arrow
 from lodestream.testing.faults import ForgetfulDisk
 from tests.apis.postgres.packages import installed
@@ -55,7 +55,7 @@ def base(tmp_path_factory) -> Path:
             table.checkpoint(NOW_MS * 1000)
     table.commit(removes=[RemoveFile.of(table.files()[0])], clock_us=(NOW_MS - 9 * DAY_MS) * 1000)
     table.stage(pa.table({"id": [99], "day": ["a"]}), name="0-lost")
-    for file in data_files(table.disk, table.path):
+    for file in [one.path for one in stored_files(table.disk, table.path)]:
         os.utime(Path(table.path, file), (0, 0))
     return path
 
@@ -82,7 +82,9 @@ def test_killed_before_any_effect_upkeep_costs_nothing_and_can_be_done_again(bas
         assert rows_of(with_ours(path), SCHEMA.names) == finished, number
         put(table, 50 + number)
         vacuum(table, unneeded(table, now_ms=2 * NOW_MS, keep_ms=DAY_MS))
-        assert set(data_files(table.disk, path)) == {add.file for add in table.refresh().files.values()}, number
+        assert {one.path for one in stored_files(table.disk, path)} == {
+            add.file for add in table.refresh().files.values()
+        }, number
         assert repair(table.disk, path) == []
 
 
@@ -187,7 +189,7 @@ def test_a_full_disk_that_is_enlarged(small_disk):
         with pytest.raises(TransientError):
             failing()
         live = {add.file for add in table.refresh().files.values()}
-        assert set(data_files(table.disk, table.path)) == live
+        assert {one.path for one in stored_files(table.disk, table.path)} == live
     assert len(agree(table.path, ["id", "day"])) == 2 * done
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     one()

@@ -13,7 +13,7 @@ from lodestream.lake.compaction import NEWEST_TAG, everything, rewrite
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.retention import expire, expired, partition_end_ms, retention_id
 from lodestream.lake.table import DeltaTable
-from lodestream.lake.vacuum import data_files, unneeded, vacuum
+from lodestream.lake.vacuum import stored_files, unneeded, vacuum
 from lodestream.model.arrow import from_arrow
 from lodestream.testing.faults import ForgetfulDisk
 from tests.lake.outside import agree
@@ -54,7 +54,7 @@ def test_removed_files_go_after_the_window_and_live_ones_never(tmp_path):
     assert gone(table, needed={adds[0].file}) == []
     found = unneeded(table, now_ms=NOW, keep_ms=DAY)
     assert (found[0].bytes, vacuum(table, found)) == (adds[0].size, 1)
-    assert sorted(data_files(table.disk, table.path)) == sorted(add.file for add in adds[1:])
+    assert sorted(one.path for one in stored_files(table.disk, table.path)) == sorted(add.file for add in adds[1:])
     assert len(agree(table.path, SCHEMA.names)) == 2
     assert len(table.read(table.read_version(5))) == 3, "a version within the window is whole"
 
@@ -147,7 +147,7 @@ def test_it_stops_when_asked(tmp_path):
     table.commit(removes=[RemoveFile.of(add) for add in adds], clock_us=0)
     asked = iter([False, False, True])
     assert vacuum(table, unneeded(table, now_ms=NOW, keep_ms=DAY), lambda: next(asked)) == 2
-    assert len(list(data_files(table.disk, table.path))) == 3
+    assert len(list(stored_files(table.disk, table.path))) == 3
 
 
 # --- retention -------------------------------------------------------------------------------------------------------

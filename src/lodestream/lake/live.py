@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
 _BUCKET = 32
 _SMALLEST = 64
+
+
+class _Items(ItemsView[str, V]):
+    _mapping: LiveMap[V]
+
+    def __iter__(self) -> Iterator[tuple[str, V]]:
+        for bucket in self._mapping._buckets:
+            yield from bucket.items()
+
+
+class _Values(ValuesView[V]):
+    _mapping: LiveMap[V]
+
+    def __iter__(self) -> Iterator[V]:
+        for bucket in self._mapping._buckets:
+            yield from bucket.values()
 
 
 class LiveMap(Mapping[str, V], Generic[V]):
@@ -36,6 +52,14 @@ class LiveMap(Mapping[str, V], Generic[V]):
 
     def __len__(self) -> int:
         return self._count
+
+    def items(self) -> ItemsView[str, V]:
+        """Keys and values, bucket by bucket: the ones that `Mapping` gives would hash each key once more."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[V]:
+        """Values in the same order."""
+        return _Values(self)
 
     def changed(self, put: Iterable[tuple[str, V]] = (), drop: Iterable[str] = ()) -> LiveMap[V]:
         """A map without the keys of `drop` (missing ones are no error), then with the pairs of `put`."""

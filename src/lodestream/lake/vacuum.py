@@ -91,13 +91,11 @@ def vacuum(table: DeltaTable, files: list[Unneeded], stopping: Callable[[], bool
     return deleted
 
 
-def data_files(disk: Disk, root: str) -> Iterator[str]:
-    """Paths, relative to the table, of every data file in its folder; names with a leading `_` or `.` are others'."""
-    return (one.path for one in stored_files(disk, root))
-
-
 def stored_files(disk: Disk, root: str) -> Iterator[Stored]:
-    """The same with size and time; the log, which may be long, is not listed."""
+    """Every data file in a table's folder, its path relative to that; names with a leading `_` or `.` are others'.
+
+    The log, which may be long, is not listed.
+    """
     folders = [name for name in sorted(disk.list(root)) if "=" in name]
     for one in disk.walk(root, deep=False):
         if _is_data(one.path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -46,7 +46,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class _Place:
     """The value of a condition is a parameter, counted from 0."""
 
     index: int
@@ -57,14 +57,28 @@ def conditions(statement: Statement, parameters: Sequence[object]) -> list[Condi
     known = statement.known.get("conditions")
     if known is None:
         known = statement.known["conditions"] = _conditions(statement)
-    given = (
-        Condition(one.column, one.operator, parameters[one.value.index], one.qualifier)
-        if isinstance(one.value, Place)
-        else one
-        for one in known
-        if not isinstance(one.value, Place) or one.value.index < len(parameters)
-    )
-    return [one for one in given if one.value is not None and one.operator in _TURNED]
+    return [one for one in filled(known, parameters) if one.operator in _TURNED]
+
+
+def filled(found: Iterable[Condition], parameters: Sequence[object]) -> tuple[Condition, ...]:
+    """The conditions with values in the place of parameters, without those that have none."""
+
+    def value(told: object) -> object:
+        if isinstance(told, _Place):
+            return parameters[told.index] if told.index < len(parameters) else None
+        return told
+
+    made = []
+    for one in found:
+        if one.operator == "in":
+            assert isinstance(one.value, tuple)
+            values = tuple(value(each) for each in one.value)
+            made += [] if None in values else [Condition(one.column, one.operator, values, one.qualifier)]
+        elif one.operator in ("null", "not null"):
+            made.append(one)
+        elif (given := value(one.value)) is not None:
+            made.append(one if given is one.value else Condition(one.column, one.operator, given, one.qualifier))
+    return tuple(made)
 
 
 def _conditions(statement: Statement) -> list[Condition]:
@@ -131,7 +145,7 @@ def _value(item: Mapping[str, Any]) -> object:
     """The value that a node stands for; None when it is not plainly one."""
     if item["class"] == "PARAMETER":
         place = item["identifier"]
-        return Place(int(place) - 1) if place.isdecimal() and int(place) > 0 else None
+        return _Place(int(place) - 1) if place.isdecimal() and int(place) > 0 else None
     if item["class"] == "CAST" and item["child"].get("literal", {}).get("kind") == "STRING":
         return _moment(item["type_expr"].get("type_name", "").lower(), item["child"]["literal"]["text"])
     if item["class"] != "CONSTANT" or "literal" not in item:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lodestream.query.conditions import Condition, Place, all_of
+from lodestream.query.conditions import Condition, all_of, filled
 from lodestream.query.guard import Statement
 
 Node = Mapping[str, Any]
@@ -39,30 +39,9 @@ def occurrences(statement: Statement, parameters: Sequence[object]) -> list[Occu
     if known is None:
         known = statement.known["occurrences"] = list(_occurrences(statement.tree["node"]))
     return [
-        replace(one, conditions=_filled(one.conditions, parameters), shared=_filled(one.shared, parameters))
+        replace(one, conditions=filled(one.conditions, parameters), shared=filled(one.shared, parameters))
         for one in known
     ]
-
-
-def _filled(found: Iterable[Condition], parameters: Sequence[object]) -> tuple[Condition, ...]:
-    """The conditions with values in the place of parameters, without those that have none."""
-
-    def value(told: object) -> object:
-        if isinstance(told, Place):
-            return parameters[told.index] if told.index < len(parameters) else None
-        return told
-
-    filled = []
-    for one in found:
-        if one.operator == "in":
-            assert isinstance(one.value, tuple)
-            values = tuple(value(each) for each in one.value)
-            filled += [] if None in values else [replace(one, value=values)]
-        elif one.operator in ("null", "not null"):
-            filled.append(one)
-        elif (given := value(one.value)) is not None:
-            filled.append(replace(one, value=given))
-    return tuple(filled)
 
 
 def _occurrences(tree: Node) -> Iterator[Occurrence]:

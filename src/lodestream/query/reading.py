@@ -62,6 +62,11 @@ class Read:
         return (read, every - read) if self._narrow else (every, 0)
 
     @property
+    def may_narrow(self) -> bool:
+        """Whether leaving files out can be worth it."""
+        return self.table.disk.atomic or len(self.snapshot.files) >= _WORTH
+
+    @property
     def _narrow(self) -> bool:
         """Whether only the files of `adds` are read."""
         if self.table.disk.atomic or self.adds is None:

@@ -295,8 +295,8 @@ class QueryService:
         schemas = {read.label: read.schema for read in reads}
         pairs = []
         for read in reads:
-            if describe:
-                read.adds = [] if self.disk.atomic else None
+            if describe or not read.may_narrow:
+                read.adds = [] if describe and self.disk.atomic else None
             else:
                 read.adds = self._pruner.kept(read.snapshot, alternatives(places, read.label, schemas, read.access))
             pairs.append(read.scan(statement.names, found))

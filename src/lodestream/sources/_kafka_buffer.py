@@ -158,10 +158,6 @@ class Buffer:
                 found.append(piece.cut(first, stop) if (first, stop) != (0, len(piece)) else piece)
         return found
 
-    def pieces(self, partition: Partition) -> list[Messages]:
-        """All messages of a partition."""
-        return self._held[partition].pieces
-
     def _count(self, piece: Messages, sign: int) -> None:
         self.rows += sign * len(piece)
         self.nbytes += sign * piece.nbytes
