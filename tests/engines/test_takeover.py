@@ -1,5 +1,6 @@
 """What a flow remembers can be made again from rows: the half of a handover between the engines that needs no Spark."""
 
+import datetime as dt
 import json
 import random
 import shutil
@@ -14,9 +15,11 @@ from lodestream.cli.root import app as cli
 from lodestream.engines.embedded import frames, remembered
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import StreamInput
+from lodestream.engines.embedded.kept import WINDOWS, is_folded, kept_path, kept_schema, signed
 from lodestream.engines.embedded.remembered import Memory, Point
 from lodestream.engines.embedded.takeover import check_handover, check_same
 from lodestream.engines.spark.deletions import KeptDeletions
+from lodestream.engines.spark.kept_windows import KeptWindows
 from lodestream.errors import ConfigError, DataLossRefused
 from lodestream.lake import crash
 from lodestream.lake.log import commit_path
@@ -26,6 +29,7 @@ from lodestream.model.table import TableName
 from lodestream.runtime.replaying import take_again
 from lodestream.testing.streams import make_changes, make_stream
 from tests.engines.lakes import Lab
+from tests.engines.spark.wide_site import FOLDED, UNTIMED, USERS
 from tests.engines.test_differential import Site
 
 SHORT, LONG = 10, 1_000
@@ -105,7 +109,13 @@ def test_the_state_is_made_again_from_rows(tmp_path, first):
 
 
 def of_spark(flow):
-    """Make the last commit one of Spark's, which names no state."""
+    """Make the last commit one of Spark's, which names no state; open windows that it folds it keeps in a table."""
+    if is_folded(flow.plan):
+        open_windows = flow.state.windows
+        shutil.rmtree(kept_path(flow.around.lake, flow.name, flow.epoch, WINDOWS), ignore_errors=True)
+        kept = KeptWindows(flow.around, flow.name, flow.epoch, kept_schema(open_windows.schema))
+        kept.take_over(signed(open_windows.table), flow.state.batch)
+        kept.take_over(signed(open_windows.table.slice(1)), flow.state.batch + 1)  # which is half done
     version = last_commit(flow.table, flow.app_id).version
     path = commit_path(flow.table.path, version)
     lines = []
@@ -294,6 +304,88 @@ def test_a_row_that_was_set_aside_after_dedup_keeps_its_key(tmp_path):
     kinds = {(row["_source"], row["kind"]) for row in lab.rows("gold.codes__quarantine")}
     assert kinds == {("0000.jsonl", "quarantine"), ("0001.jsonl", "duplicate")}
     assert [(row["number"], row["rows"]) for row in lab.rows("gold.codes")] == [(1, 2)]
+
+
+def test_a_row_that_found_no_partner_keeps_its_key(tmp_path):
+    """It was set aside long after it took that; a copy that comes after the take-over is a duplicate all the same."""
+    lab = Lab(tmp_path / "lab")
+    for name in ("events", "replies"):
+        lab.table(f"bronze.{name}", LOOKING_UP["bronze.events"].replace("path: events", f"path: {name}"))
+    lab.table(
+        "silver.pairs",
+        """
+        from: stream(bronze.events)
+        event_time: {column: at, delay: 0 seconds}
+        dedup: {keys: [id], within: 1 hour}
+        join:
+          from: stream(bronze.replies)
+          on: user
+          event_time: {column: at, delay: 0 seconds}
+          within: {after: 1 minute}
+          columns: {id: reply}
+    """,
+    )
+    (lab.root / "replies").mkdir()
+    event = {"id": "a", "at": "2026-01-01T00:00:00Z", "user": 1}
+    lab.events([event, {"id": "b", "at": "2026-01-01T00:10:00Z", "user": 2}])
+    reply = {"id": "r", "at": "2026-01-01T00:10:00Z", "user": 3}
+    (lab.root / "replies" / "0.jsonl").write_text(json.dumps(reply) + "\n")
+    app = lab.run()
+    alone = [row for row in lab.quarantine("silver.pairs") if row["reasons"] == ["unmatched"]]
+    assert (event["id"], "0000.jsonl", 0) in [("a", row["_source"], row["_position"]) for row in alone]
+    flow = app.pipeline().flow(TableName.parse("silver.pairs"))
+    flow.open()
+    check_same(made_again(flow), flow.state, flow.name)
+    of_spark(flow)
+    shutil.rmtree(f"{flow.store.root}/state")
+    flow.close()
+    lab.events([event | {"at": "2026-01-01T00:10:01Z"}])
+    lab.run()
+    assert [row["kind"] for row in lab.quarantine("silver.pairs")].count("duplicate") == 1
+
+
+@pytest.mark.parametrize("engine", ["ours", "spark"])
+def test_windows_that_spark_folds_are_kept_as_they_are(tmp_path, engine):
+    """They say what they cover, are sessions that are shown while they are open, or count enriched rows."""
+    labs = Lab(tmp_path / "turns"), Lab(tmp_path / "alone")
+    rng, folded = random.Random(7), 0
+    for number in range(4):
+        files = {f"data/orders/{number}.jsonl": some_orders(rng, number)}
+        for lab in labs:
+            for path, text in {**UNTIMED, **FOLDED, **USERS, **files}.items():
+                (lab.root / path).parent.mkdir(parents=True, exist_ok=True)
+                (lab.root / path).write_text(text)
+            app = lab.run()
+        pipeline = labs[0].app().pipeline()
+        for name, plan in app.flows.items() if engine == "spark" else ():
+            flow = pipeline.flow(name)
+            flow.open()
+            if name.layer != "bronze":
+                check_same(made_again(flow), flow.state, flow.name)
+            if is_folded(plan):
+                folded += len(flow.state.windows.table)
+                of_spark(flow)
+                shutil.rmtree(f"{flow.store.root}/state")
+            flow.close()
+    for table in FOLDED:
+        name = ".".join(table.removesuffix(".yaml").split("/")[1:])
+        one, other = (sorted(map(repr, plain(lab.rows(name)))) for lab in labs)
+        assert one == other, name
+        assert one, name
+    assert folded > 50 or engine == "ours"
+
+
+def some_orders(rng, number):
+    """JSON lines for `UNTIMED`, in two minutes each, some of them twice."""
+    lines = []
+    for i in range(60):
+        at = dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=90 * number + rng.uniform(0, 120))
+        order = {
+            "id": f"o{number}-{i}", "user": rng.randrange(6), "at": at.isoformat(), "amount": f"{rng.randrange(200)}.5",
+            "code": rng.choice(["1", "22", "x", "hello world", "guten Tag", None]), "tags": None,
+        }  # fmt: skip
+        lines += [json.dumps(order)] * rng.choice([1, 1, 1, 2])
+    return "".join(line + "\n" for line in lines)
 
 
 LOOKING_UP = {

@@ -33,7 +33,7 @@ from tests.engines.spark.sites import Site, StreamSite
 from tests.engines.spark.stores_site import in_store
 from tests.engines.spark.topics import DECLARATIONS as TOPICS
 from tests.engines.spark.topics import losses, turns
-from tests.engines.spark.wide_site import DRIFTING, FOLDED, SOURCES, USERS, Rounds, beside, drifting
+from tests.engines.spark.wide_site import DRIFTING, FOLDED, SOURCES, UNTIMED, USERS, Rounds, beside, drifting
 from tests.engines.spark.workers_site import NOTES, notes
 from tests.expressions.spark_rows import load, table
 
@@ -361,6 +361,11 @@ def handover(root, session, turns=3):
 def handover_stateful(root, session, turns=3):
     """The same of a join, sessions and windows of windows, all of them over looked-up columns."""
     return there_and_back(root, session, STATEFUL, orders, turns)
+
+
+def handover_folded(root, session, turns=3):
+    """The same of windows that workers fold, which both engines keep as they are."""
+    return there_and_back(root, session, UNTIMED | FOLDED, orders, turns)
 
 
 def handover_kills(root, session):

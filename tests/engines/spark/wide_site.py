@@ -47,6 +47,13 @@ event_time: {{column: at, delay: 10 seconds}}
 }
 """Sources whose rows have event time: their plans are made before Spark knows the watermark."""
 
+UNTIMED = {
+    "lodestream.yaml": SOURCES["lodestream.yaml"],
+    "tables/bronze/users.yaml": SOURCES["tables/bronze/users.yaml"],
+    "tables/bronze/timed.yaml": SOURCES["tables/bronze/timed.yaml"].partition("event_time")[0],
+}
+"""The same without it, as tables that are handed over have to be."""
+
 FOLDED = {
     "tables/gold/covered.yaml": """
 from: stream(bronze.timed)

@@ -23,6 +23,7 @@ from lodestream.engines.embedded.enrich import Enrichment
 from lodestream.engines.embedded.frames import positions_of, select
 from lodestream.engines.embedded.inputs import Span, StreamInput
 from lodestream.engines.embedded.joins import pairs_of, right_source
+from lodestream.engines.embedded.kept import is_folded
 from lodestream.engines.embedded.keys import hash_keys
 from lodestream.engines.embedded.leaving import Positions
 from lodestream.engines.embedded.lookups import Lookups
@@ -57,7 +58,7 @@ from lodestream.model.table import WINDOW_END, WINDOW_START, Session
 from lodestream.planning.scope import BATCH
 
 _ENTRY = ("_source", "_position", "_batch", "kind", "reasons")
-_AFTER_DEDUP = ("lookup", "enrich:", "group:", "measure:")
+_AFTER_DEDUP = ("lookup", "unmatched", "enrich:", "group:", "measure:")
 """How reasons begin that set a row aside after it took its key."""
 _NEWEST = np.iinfo(np.int64).max
 
@@ -133,7 +134,8 @@ class Memory:
     ) -> None:  # fmt: skip
         self._plan, self._around, self._connection = plan, around, connection
         self._store, self._table, self._quarantine = store, table, quarantine
-        self._dedupe, self._window, self._join = plan.step(Dedupe), plan.step(Aggregation), plan.join
+        self._dedupe, self._join = plan.step(Dedupe), plan.join
+        self._window = None if is_folded(plan) else plan.step(Aggregation)
         watermark = plan.step(Watermark)
         self._event = "" if watermark is None else watermark.event_time.column
         self._goes_on = self._window is not None or self._join is not None

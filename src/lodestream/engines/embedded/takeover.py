@@ -12,23 +12,24 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_of
+from lodestream.engines.embedded.checkpoints import DELETIONS, Checkpoint, checkpoint_of
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.deletions import Deletions
 from lodestream.engines.embedded.frames import conform
-from lodestream.engines.embedded.kept_deletions import deletions_before
+from lodestream.engines.embedded.kept import WINDOWS, is_folded, kept_before, unsigned
 from lodestream.engines.embedded.remembered import Memory, Point, Remembered
 from lodestream.engines.embedded.sides import MATCHED
 from lodestream.engines.embedded.state import Changes, FlowState
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.surroundings import Surroundings
+from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.errors import ConfigError, CorruptionError, DataLossRefused
 from lodestream.lake.actions import Commit
 from lodestream.lake.layout import app_id
 from lodestream.lake.table import DeltaTable
 from lodestream.model.batch import SourceRange
-from lodestream.model.steps import Aggregation, Annotate, FlowPlan, ReadSource, ReadTable, Watermark
-from lodestream.model.table import Session, TableName
+from lodestream.model.steps import FlowPlan, ReadSource, ReadTable, Watermark
+from lodestream.model.table import TableName
 
 SPARK = "spark"
 """The attempt that a state is of which was made from Spark's last commit."""
@@ -42,18 +43,8 @@ def is_spark(commit: Commit) -> bool:
 
 def check_handover(plan: FlowPlan) -> None:
     """Raise ConfigError for a table that the other engine cannot take over."""
-    steps, window = {type(step) for step in plan.steps}, plan.step(Aggregation)
-    holds = {
-        "windows that say what they cover": window is not None and window.completeness,
-        "windows of enriched rows": window is not None and Annotate in steps,
-        "sessions that are shown while they are open": (
-            window is not None and isinstance(window.window, Session) and window.emit == "updates"
-        ),
-        "the event time of a source": not isinstance(plan.steps[0], ReadTable) and Watermark in steps,
-    }
-    for what, there in holds.items():
-        if there:
-            raise _refusal(plan.table.name, what, "go on with that engine")
+    if not isinstance(plan.steps[0], ReadTable) and plan.step(Watermark) is not None:
+        raise _refusal(plan.table.name, "the event time of a source", "go on with that engine")
 
 
 def _refusal(table: TableName, what: str, fix: str) -> ConfigError:
@@ -91,6 +82,8 @@ def take_over(
             _take_in(state, memory.at(at), at.late_us)
         if state.deletions is not None:
             _remember(state.deletions, around, plan.table.name, store.epoch, at)
+        if state.windows is not None and is_folded(plan):
+            _hold(state.windows, around, plan.table.name, store.epoch, at)
         link = state.link(table_id, store.epoch, SPARK, Changes())
         state.linked(link, store.put_state(link))
         around.notice(plan.table.name, f"taken over from Spark at batch {batch}")
@@ -122,11 +115,18 @@ def _take_in(state: FlowState, made: Remembered, late_us: int) -> None:
 
 def _remember(deletions: Deletions, around: Surroundings, name: TableName, epoch: int, at: Point) -> None:
     """The deletions that Spark remembers, but for those that the watermark has passed."""
-    found = deletions_before(around, name, epoch, at.batch + 1)
+    found = kept_before(around, name, epoch, at.batch + 1, DELETIONS)
     if found is not None:
-        table, files = found
-        deletions.table = conform(table.read(files), deletions.schema)
+        deletions.table = conform(found, deletions.schema)
     deletions.forget(at.late_us)
+
+
+def _hold(windows: OpenWindows, around: Surroundings, name: TableName, epoch: int, at: Point) -> None:
+    """The open windows that Spark keeps."""
+    found = kept_before(around, name, epoch, at.batch + 1, WINDOWS)
+    if found is None:
+        raise CorruptionError("the open windows that Spark kept are lost", table=str(name), batch=at.batch)
+    windows.refill(unsigned(found, windows.schema))
 
 
 def _consumed_by_spark(store: FlowStore, batch: int, query: str) -> dict[str, SourceRange]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lodestream.engines.embedded.kept import is_folded
 from lodestream.engines.embedded.rejects import rejected, rejected_raw
 from lodestream.engines.spark.enrich import annotated
 from lodestream.engines.spark.expressions import literal, quoted
-from lodestream.engines.spark.folded import is_folded
 from lodestream.engines.spark.joins import GIVEN_THERE, HERE, KEPT_THERE, THERE, alone_in, joined_in, output_of
 from lodestream.engines.spark.lookups import looked_up
 from lodestream.engines.spark.rows import (

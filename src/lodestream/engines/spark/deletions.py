@@ -1,22 +1,18 @@
 """The deletions that a table of changes remembers on Spark: those that a batch begins with, and what becomes of them.
 
-They lie where `engines.embedded.kept_deletions` says. A batch that is done again does not write them twice.
+They lie where `engines.embedded.kept` says. A batch that is done again does not write them twice.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
+from lodestream.engines.embedded.checkpoints import DELETIONS
 from lodestream.engines.embedded.deletions import POSITION, identity
-from lodestream.engines.embedded.kept_deletions import deletions_path
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.files import Rewriting, reading
 from lodestream.engines.spark.kept import KeptTable
-from lodestream.lake.disk import random_id
-from lodestream.lake.layout import app_id
 from lodestream.model.batch import BatchPlan
 from lodestream.model.steps import ApplyChanges
 from lodestream.model.table import TableName
@@ -42,7 +38,7 @@ class KeptDeletions(KeptTable):
 
     def __init__(self, around: Surroundings, name: TableName, epoch: int, step: ApplyChanges, schema: Schema) -> None:
         columns = Schema(tuple(schema[column] for column in identity(step)))
-        super().__init__(around, name, epoch, deletions_path(around.lake, name, epoch), columns)
+        super().__init__(around, name, epoch, DELETIONS, columns)
         self._step = step
 
     def before(self, session: SparkSession, batch: int, place: str) -> DataFrame | None:
@@ -71,18 +67,3 @@ class KeptDeletions(KeptTable):
         if self._step.forgets:
             rows = rows.where(f"unix_micros({quoted(self._step.changes.sequence_by[0])}) > {batch.evict_us}")
         return Rewriting(table, rows.coalesce(1), removes)
-
-    def take_over(self, rows: pa.Table, batch: int) -> None:
-        """Remember these, as another engine does after its batch N, instead of what there is."""
-        if self.opened() is None and not len(rows):
-            return
-        clock_us = self._around.clock()
-        table = self.made(clock_us)
-        table.refresh()
-        if self.has(batch):  # a take-over that was broken off has done it, or this engine the very same batch
-            return
-        adds = table.stage(rows, name=f"{batch}-{random_id()}").adds if len(rows) else ()
-        table.commit(
-            adds=adds, removes=table.files(), txn=(app_id(self._name, self._epoch), batch), info={"batch": batch},
-            clock_us=clock_us,
-        )  # fmt: skip

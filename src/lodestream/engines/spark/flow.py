@@ -17,6 +17,7 @@ from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_at, c
 from lodestream.engines.embedded.flow import Flow
 from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import reader_group
+from lodestream.engines.embedded.kept import is_folded
 from lodestream.engines.embedded.readers import Readers
 from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
@@ -31,7 +32,7 @@ from lodestream.engines.spark.deletions import KeptDeletions
 from lodestream.engines.spark.drift import decoding, with_drift
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.failures import in_our_words, root_cause
-from lodestream.engines.spark.folded import Folding, is_folded
+from lodestream.engines.spark.folded import Folding
 from lodestream.engines.spark.kept_windows import KeptWindows
 from lodestream.engines.spark.lookups import pinned_tables
 from lodestream.engines.spark.marks import Marks, is_stateful, ranges, reads_commits
@@ -144,18 +145,18 @@ class SparkFlow:
         )  # fmt: skip
         if (step := self.plan.step(RunPython)) is not None:
             around.functions(step.step.function)  # what is not there is told here, not by a worker
-        changes, schema, deletions = self.plan.step(ApplyChanges), self.table.snapshot.metadata.schema, None
+        changes, schema = self.plan.step(ApplyChanges), self.table.snapshot.metadata.schema
+        deletions = windows = None
         if changes is not None:
             deletions = KeptDeletions(around, self.name, self.epoch, changes, schema)
             self._merger = Merger(self.plan, changes, self.table, deletions)
-        takeover = Takeover(
-            self.plan, around, self._tables, self.store, self._kept, self.table, self.quarantine, deletions
-        )
+        if self._folding is not None:
+            windows = self._open_windows = KeptWindows(around, self.name, self.epoch, self._folding.state)
+        tables = self._tables, self.store, self._kept, self.table, self.quarantine
+        takeover = Takeover(self.plan, around, *tables, deletions, windows)
         while (checkpoint := self._checkpoint(takeover)) is None:
             self._finish_embedded()
         self.checkpoint = checkpoint
-        if self._folding is not None:
-            self._open_windows = KeptWindows(around, self.name, self.epoch, self._folding.state)
 
     def _open_table(self, path: str, *, main: bool) -> DeltaTable:
         properties = {EPOCH_PROPERTY: "1", **(table_properties(self.plan) if main else {})}

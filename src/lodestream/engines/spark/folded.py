@@ -1,8 +1,7 @@
 """Windows that Spark has no operator for, or cannot make late enough in a query, folded in its Python workers.
 
-Those are windows that say what they cover, sessions that are shown while they are open, and windows of enriched rows. A
-task has the open windows of some groups and the batch's rows of those, and runs the embedded engine's own code over
-them. The open windows lie in a small Delta table beside the flow's plans.
+`engines.embedded.kept` says which. A task has the open windows of some groups and the batch's rows of those, and runs
+the embedded engine's own code over them. The open windows lie in a small Delta table beside the flow's plans.
 """
 
 from __future__ import annotations
@@ -18,36 +17,26 @@ import pyarrow as pa
 from lodestream.engines.embedded.aggregate import aggregate
 from lodestream.engines.embedded.correction import correct
 from lodestream.engines.embedded.frames import conform, connect
+from lodestream.engines.embedded.kept import kept_schema, signed, unsigned
 from lodestream.engines.embedded.passing import INDEX, Outcome, Pass
 from lodestream.engines.embedded.sessions import open_windows
 from lodestream.engines.embedded.state import FlowState
-from lodestream.engines.embedded.windows import OpenWindows
 from lodestream.engines.spark.expressions import quoted, value
 from lodestream.engines.spark.files import HOT, reading
 from lodestream.errors import LodestreamError
 from lodestream.lake.actions import AddFile
 from lodestream.lake.table import DeltaTable
-from lodestream.model.arrow import from_arrow_type, to_arrow
+from lodestream.model.arrow import to_arrow
 from lodestream.model.batch import BatchPlan
-from lodestream.model.steps import Aggregation, Annotate, FlowPlan, Watermark
-from lodestream.model.table import Session
-from lodestream.model.types import BIGINT, Column, Schema
+from lodestream.model.steps import Aggregation, FlowPlan, Watermark
+from lodestream.model.types import Schema
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 OPEN, SHOWN = "_open", "_shown"
 """A window as the state has it; a window as the table has it. One of them is NULL."""
-_ROW, _SHARE, _DIGEST = "_row", "_share", "_digest"
-
-
-def is_folded(plan: FlowPlan) -> bool:
-    """Whether the windows of a flow are made here."""
-    step = plan.step(Aggregation)
-    if step is None:
-        return False
-    shown_open = isinstance(step.window, Session) and step.emit == "updates"
-    return shown_open or step.completeness or plan.step(Annotate) is not None
+_ROW, _SHARE = "_row", "_share"
 
 
 @dataclass(frozen=True)
@@ -72,10 +61,9 @@ class Folding:
 
     @cached_property
     def state(self) -> Schema:
-        """Columns of open windows as they are stored; the digest is a signed number there."""
+        """Columns of open windows as they are stored."""
         with connect() as connection:
-            fields = open_windows(connection, self.step).schema
-        return Schema(tuple(Column(f.name, BIGINT if f.name == _DIGEST else from_arrow_type(f.type)) for f in fields))
+            return kept_schema(open_windows(connection, self.step).schema)
 
     @cached_property
     def reads(self) -> list[str]:
@@ -151,7 +139,7 @@ class _Task:
             state = FlowState()
             windows = state.windows = open_windows(connection, folding.step)
             if OPEN in table.column_names:
-                windows.refill(_unsigned(folding.rows_of(table, OPEN, folding.state), windows))
+                windows.refill(unsigned(folding.rows_of(table, OPEN, folding.state), windows.schema))
             rows = folding.rows_of(table, _ROW, Schema())
             out = Outcome(rows.append_column(INDEX, pa.array(np.arange(len(rows), dtype=np.int64))))
             passing = Pass(connection, rows, self.batch, state, out, folding.plan.table.name)
@@ -172,10 +160,7 @@ class _Task:
         yield from _batches(rows, SHOWN, [pa.repeat(pa.scalar(hot), len(rows)), _nothing(self.folding.state, rows)])
 
     def _stored(self, windows: pa.Table) -> Iterator[pa.RecordBatch]:
-        at = windows.schema.get_field_index(_DIGEST)
-        signed = pa.chunked_array([c.view(pa.int64()) for c in windows.column(_DIGEST).chunks], pa.int64())
-        rows = conform(windows.set_column(at, _DIGEST, signed), to_arrow(self.folding.state, nullable=True))
-        for piece in rows.combine_chunks().to_batches():
+        for piece in signed(windows).combine_chunks().to_batches():
             shown = pa.nulls(len(piece), pa.struct(list(to_arrow(self.folding.shown, nullable=True))))
             hot = pa.nulls(len(piece), pa.bool_())
             yield pa.record_batch([shown, hot, piece.to_struct_array()], [SHOWN, HOT, OPEN])
@@ -207,12 +192,6 @@ def _shared(frame: DataFrame, name: str, columns: Sequence[str], groups: Sequenc
     return frame.selectExpr(
         f"struct({', '.join(map(quoted, columns))}) AS {name}", f"xxhash64({', '.join(['0', *groups])}) AS {_SHARE}"
     )
-
-
-def _unsigned(windows: pa.Table, like: OpenWindows) -> pa.Table:
-    at = windows.schema.get_field_index(_DIGEST)
-    digest = pa.chunked_array([c.view(pa.uint64()) for c in windows.column(_DIGEST).chunks], pa.uint64())
-    return conform(windows.set_column(at, _DIGEST, digest), like.schema)
 
 
 def _batches(rows: pa.Table, name: str, beside: Sequence[pa.Array]) -> Iterator[pa.RecordBatch]:

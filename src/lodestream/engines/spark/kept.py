@@ -10,9 +10,13 @@ import contextlib
 import os
 import uuid
 
-from lodestream.engines.embedded.kept_deletions import files_before, has_batch
+import pyarrow as pa
+
+from lodestream.engines.embedded.kept import files_before, has_batch, kept_path
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.lake.actions import AddFile
+from lodestream.lake.disk import random_id
+from lodestream.lake.layout import app_id
 from lodestream.lake.paths import decode_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
@@ -28,13 +32,13 @@ class KeptTable:
         around: the flow's surroundings.
         name: the table.
         epoch: its rebuild generation.
-        path: where it lies.
+        what: name of its folder.
         schema: its columns.
     """
 
-    def __init__(self, around: Surroundings, name: TableName, epoch: int, path: str, schema: Schema) -> None:
+    def __init__(self, around: Surroundings, name: TableName, epoch: int, what: str, schema: Schema) -> None:
         self._around, self._name, self._epoch = around, name, epoch
-        self.path, self._schema = path, schema
+        self.path, self._schema = kept_path(around.lake, name, epoch, what), schema
         self._table: DeltaTable | None = None
         self._unlinked: set[str] = set()
 
@@ -71,6 +75,19 @@ class KeptTable:
         files = table.files() if table is not None else []
         rows = sum(add.num_records or 0 for add in files)
         return {"state_rows": rows, "state_bytes": sum(add.size for add in files)} if rows else {}
+
+    def take_over(self, rows: pa.Table, batch: int) -> None:
+        """Hold these, as another engine does after its batch N, instead of what there is."""
+        if self.opened() is None and not len(rows):
+            return
+        clock_us = self._around.clock()
+        table = self.made(clock_us)
+        table.refresh()
+        if self.has(batch):  # a take-over that was broken off has done it, or this engine the very same batch
+            return
+        adds = table.stage(rows, name=f"{batch}-{random_id()}").adds if len(rows) else ()
+        txn = app_id(self._name, self._epoch), batch
+        table.commit(adds=adds, removes=table.files(), txn=txn, info={"batch": batch}, clock_us=clock_us)
 
     def _tidy(self, table: DeltaTable) -> None:
         """Delete files and versions that no batch may begin with any more."""

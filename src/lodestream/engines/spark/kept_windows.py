@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
+from lodestream.engines.embedded.kept import WINDOWS
 from lodestream.engines.embedded.surroundings import Surroundings
 from lodestream.engines.spark.kept import KeptTable
 from lodestream.errors import ConflictError
 from lodestream.lake.actions import AddFile
-from lodestream.lake.layout import app_id, flow_folder
+from lodestream.lake.layout import app_id
 from lodestream.model.batch import BatchPlan
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema
-
-
-def windows_path(lake: str, name: TableName, epoch: int) -> str:
-    """Where they lie."""
-    return os.path.join(flow_folder(lake, name), str(epoch), "windows")
 
 
 class KeptWindows(KeptTable):
@@ -31,7 +26,7 @@ class KeptWindows(KeptTable):
     """
 
     def __init__(self, around: Surroundings, name: TableName, epoch: int, schema: Schema) -> None:
-        super().__init__(around, name, epoch, windows_path(around.lake, name, epoch), schema)
+        super().__init__(around, name, epoch, WINDOWS, schema)
         self.table = self.made(around.clock())
 
     def replace(self, adds: Sequence[AddFile], batch: BatchPlan) -> None:

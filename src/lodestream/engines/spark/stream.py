@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+from lodestream.engines.embedded.kept import is_folded
 from lodestream.engines.spark.chained import MARKER
 from lodestream.engines.spark.enrich import annotated
 from lodestream.engines.spark.expressions import quoted, value
-from lodestream.engines.spark.folded import is_folded
 from lodestream.engines.spark.joins import KEPT_THERE, judged_there, paired
 from lodestream.engines.spark.lookups import AMBIGUOUS, with_lookups
 from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, judged, with_window_errors

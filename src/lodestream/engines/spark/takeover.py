@@ -23,6 +23,7 @@ from lodestream.engines.embedded.checkpoints import Checkpoint, checkpoint_folde
 from lodestream.engines.embedded.dedup import DedupMap
 from lodestream.engines.embedded.deletions import Deletions
 from lodestream.engines.embedded.frames import connect, new_attempt
+from lodestream.engines.embedded.kept import signed
 from lodestream.engines.embedded.remembered import Memory, Point, Remembered
 from lodestream.engines.embedded.sessions import open_windows
 from lodestream.engines.embedded.sides import MATCHED, JoinState
@@ -33,6 +34,8 @@ from lodestream.engines.embedded.takeover import check_handover, check_same
 from lodestream.engines.spark.chained import offset_at
 from lodestream.engines.spark.deletions import KeptDeletions
 from lodestream.engines.spark.joins import kept_here
+from lodestream.engines.spark.kept_windows import KeptWindows
+from lodestream.engines.spark.marks import is_stateful
 from lodestream.engines.spark.seeds import ALONE, MET, SEED_ASIDE, was
 from lodestream.engines.spark.session import is_remote
 from lodestream.engines.spark.tables import ABOVE, JOINED, PART, part_of
@@ -70,14 +73,15 @@ class Takeover:
         table: the flow's table.
         quarantine: its quarantine.
         deletions: those that the query will remember, for a table of changes.
+        windows: the open ones, of a flow that folds them.
     """
 
     def __init__(
         self, plan: FlowPlan, around: Surroundings, tables: Tables, store: FlowStore, kept: str,
-        table: DeltaTable, quarantine: DeltaTable, deletions: KeptDeletions | None = None,
+        table: DeltaTable, quarantine: DeltaTable, deletions: KeptDeletions | None, windows: KeptWindows | None,
     ) -> None:  # fmt: skip
         self._plan, self._around, self._tables, self._session = plan, around, tables, tables.session
-        self._deletions = deletions
+        self._deletions, self._windows = deletions, windows
         self._store, self._kept, self._table, self._quarantine = store, kept, table, quarantine
 
     def checkpoint(self, commit: Commit, batch: int, stream: Callable[[Checkpoint], DataFrame]) -> Checkpoint:
@@ -114,6 +118,8 @@ class Takeover:
                 made, other = Checkpoint(path, batch, consumed=tuple(state.consumed.values())), {"batch": batch}
         if self._deletions is not None and state.deletions is not None:
             self._deletions.take_over(state.deletions.table, batch)
+        if self._windows is not None and state.windows is not None:
+            self._windows.take_over(signed(state.windows.table), batch)
         self._write_log(path, at.late_us, [offsets.get(part, other) for part in _parts(stream(made))])
         point("takeover.before")
         made.put(LocalDisk())
@@ -191,8 +197,7 @@ class Takeover:
             inside = inside.rename_columns([was(c) if c in self._looked_up else c for c in inside.column_names])
             numbers = pa.array(np.arange(_MARKER + 1, len(inside) + 1))
             parts.append(_marked(inside, aside=False, alone=numbers))
-        stateful = found.dedup is not None or found.windows is not None or found.join is not None
-        if watermark is not None and watermark.follows is None and stateful and at.max_event_us is not None:
+        if watermark and not watermark.follows and is_stateful(self._plan) and at.max_event_us is not None:
             parts.append(_marker(watermark.event_time.column, at.max_event_us))
         return _together(parts)
 

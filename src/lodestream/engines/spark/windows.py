@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from lodestream.engines.embedded.kept import is_folded
 from lodestream.engines.spark.chained import windows_as_rows
 from lodestream.engines.spark.enrich import annotated
 from lodestream.engines.spark.expressions import quoted
 from lodestream.engines.spark.files import HOT, reading
-from lodestream.engines.spark.folded import Folding, is_folded
+from lodestream.engines.spark.folded import Folding
 from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, given_columns, judged, with_window_errors
 from lodestream.engines.spark.source import ARRIVED
 from lodestream.engines.spark.stream import TIME, WINDOW, windows_made
