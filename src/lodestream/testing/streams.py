@@ -81,23 +81,12 @@ def make_stream(seed: int) -> Stream:
         chained = _Draft(CHAINED, GOLD, 0)
         chained.draw_chain(rng, gold)
         drafts.append(chained)
-    declarations = {
-        "lodestream.yaml": "project: random\nlake: lake\n",
-        "tables/bronze/events.yaml": _bronze("events", EVENT_COLUMNS, keep_raw=rng.random() < 0.3),
-        **{f"tables/{d.name.layer}/{d.name.name}.yaml": d.text() for d in drafts},
-    }
+    sources = {BRONZE: _bronze("events", EVENT_COLUMNS, keep_raw=rng.random() < 0.3)}
     if any("lookups" in draft.parts for draft in drafts):
-        declarations["tables/bronze/users.yaml"] = _bronze("users", USER_COLUMNS, keep_raw=False)
+        sources[USERS] = _bronze("users", USER_COLUMNS)
     else:
         users = ()
-    return Stream(
-        seed,
-        files,
-        users,
-        declarations,
-        {d.name: d.spec() for d in drafts},
-        {d.name: d.upstream for d in drafts if d.upstream},
-    )
+    return _stream(seed, files, users, sources, drafts)
 
 
 def make_changes(seed: int) -> Stream:
@@ -111,20 +100,8 @@ def make_changes(seed: int) -> Stream:
     then = _Draft(THEN, BRONZE, delay_s)
     then.look_up_as_of(drafts[1].parts["changes"])
     drafts.append(then)
-    declarations = {
-        "lodestream.yaml": "project: random\nlake: lake\n",
-        "tables/bronze/events.yaml": _bronze("events", EVENT_COLUMNS, keep_raw=False),
-        "tables/bronze/users.yaml": _bronze("users", USER_COLUMNS, keep_raw=False),
-        **{f"tables/{d.name.layer}/{d.name.name}.yaml": d.text() for d in drafts},
-    }
-    return Stream(
-        seed,
-        files,
-        (),
-        declarations,
-        {d.name: d.spec() for d in drafts},
-        {d.name: d.upstream for d in drafts if d.upstream},
-    )
+    sources = {BRONZE: _bronze("events", EVENT_COLUMNS), USERS: _bronze("users", USER_COLUMNS)}
+    return _stream(seed, files, (), sources, drafts)
 
 
 def make_sourced(seed: int) -> Stream:
@@ -141,16 +118,29 @@ def make_sourced(seed: int) -> Stream:
     gold.declare_event_time("time")
     gold.draw_window(rng)
     gold.lines.append("skip_silver: true")
-    looks_up = "lookups" in sourced.parts
-    declarations = {
-        "lodestream.yaml": "project: random\nlake: lake\n",
-        **({"tables/bronze/users.yaml": _bronze("users", USER_COLUMNS, keep_raw=False)} if looks_up else {}),
-        **{f"tables/{d.name.layer}/{d.name.name}.yaml": d.text() for d in (sourced, gold)},
-    }
+    if "lookups" not in sourced.parts:
+        return _stream(seed, files, (), {}, (sourced, gold))
+    return _stream(seed, files, users, {USERS: _bronze("users", USER_COLUMNS)}, (sourced, gold))
+
+
+def _stream(
+    seed: int,
+    files: tuple[File, ...],
+    users: tuple[File, ...],
+    sources: Mapping[TableName, str],
+    drafts: Sequence[_Draft],
+) -> Stream:
+    """The project of these tables."""
+    texts = {**sources, **{draft.name: draft.text() for draft in drafts}}
+    tables = {f"tables/{name.layer}/{name.name}.yaml": text for name, text in texts.items()}
     return Stream(
-        seed, files, users if looks_up else (), declarations, {d.name: d.spec() for d in (sourced, gold)},
-        {GOLD: SOURCED},
-    )  # fmt: skip
+        seed,
+        files,
+        users,
+        {"lodestream.yaml": "project: random\nlake: lake\n", **tables},
+        {draft.name: draft.spec() for draft in drafts},
+        {draft.name: draft.upstream for draft in drafts if draft.upstream},
+    )
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -215,7 +205,7 @@ class _Draft:
         """The declaration."""
         first = f"from: stream({self.upstream})"
         if self.upstream is None:
-            first = _bronze("events", EVENT_COLUMNS, keep_raw=False).rstrip()
+            first = _bronze("events", EVENT_COLUMNS).rstrip()
         return "\n".join([first, *self.lines, ""])
 
     def spec(self) -> Spec:
@@ -389,7 +379,7 @@ _DELETING: tuple[tuple[str, Compute], ...] = (
 )
 
 
-def _bronze(name: str, columns: Mapping[str, str], *, keep_raw: bool) -> str:
+def _bronze(name: str, columns: Mapping[str, str], *, keep_raw: bool = False) -> str:
     listed = "".join(f"  {column}: {kind}\n" for column, kind in columns.items())
     raw = "keep_raw: true\n" if keep_raw else ""
     return f"source: {{files: {{path: data/{name}, settle: 0}}}}\nformat: json\n{raw}columns:\n{listed}"
