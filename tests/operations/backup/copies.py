@@ -105,6 +105,17 @@ def replica_of(lab: Lab) -> Replica:
     return Replica(LocalDisk(), lake, lake)
 
 
+def released(vault: Vault) -> None:
+    """The turn of a process that died is over."""
+    Path(vault.root, "turn.json").unlink(missing_ok=True)
+
+
+def hand_on(lab: Lab, copy: Lab) -> None:
+    """The source of the one is that of the other too."""
+    for path in (lab.root / "events").iterdir():
+        shutil.copy2(path, copy.root / "events")
+
+
 def contents(lab: Lab) -> dict[str, list[str]]:
     """Every table's rows, without what differs from run to run."""
     found = {}
@@ -119,8 +130,7 @@ def contents(lab: Lab) -> dict[str, list[str]]:
 
 def goes_on(lab: Lab, copy: Lab) -> None:
     """Both take in what is new and end up equal, and nothing of the copy is missing or twice."""
-    for path in (lab.root / "events").iterdir():
-        shutil.copy2(path, copy.root / "events")
+    hand_on(lab, copy)
     lab.run()
     copy.run()
     copy.reconcile()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,9 @@ from lodestream.operations.health import examine
 from lodestream.runtime.care import Care
 from lodestream.runtime.maintain import Maintenance, Upkeep
 from tests.engines.lakes import Lab, killed_at, points_of
-from tests.operations.backup.copies import contents, goes_on, more, point_of, restored, shop, source, twin
+from tests.operations.backup.copies import contents, goes_on, more, point_of, released, restored, source
 from tests.operations.test_erase import ADA, erase, holders
 from tests.operations.test_erase import shop as people
-
-
-@pytest.fixture(scope="module")
-def _shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shop(tmp_path_factory.mktemp("shop") / "lab").root
-
-
-@pytest.fixture
-def lab(_shop: Path, tmp_path: Path) -> Lab:
-    """A lab of its own that has run."""
-    return twin(_shop, tmp_path / "lab")
 
 
 @pytest.fixture
@@ -159,7 +149,7 @@ def test_killed_anywhere_there_is_no_half_point_and_the_next_goes_on(lab: Lab, t
     names = points_of(lambda: point_of(lab, Vault(LocalDisk(), str(tmp_path / "steps"))))
     for step in range(0, len(names), max(1, len(names) // 8)):
         vault = Vault(LocalDisk(), str(tmp_path / f"set{step}"))
-        killed_at(step, lambda vault=vault: point_of(lab, vault))  # type: ignore[misc]
+        killed_at(step, partial(point_of, lab, vault))
         assert len(vault.points()) == names[: step + 1].count("backup.point")
         released(vault)
         made = point_of(lab, vault)
@@ -170,13 +160,6 @@ def test_killed_anywhere_there_is_no_half_point_and_the_next_goes_on(lab: Lab, t
         assert verify(vault, [made.point], print)["damaged"] == []
     copy = restored(lab, vault, tmp_path / "copy")
     goes_on(lab, copy)
-
-
-def released(vault: Vault) -> None:
-    """The turn of a process that died is over."""
-    turn = Path(vault.root, "turn.json")
-    if turn.exists():
-        turn.unlink()
 
 
 def test_what_was_copied_before_the_end_is_not_copied_again(
@@ -200,7 +183,7 @@ def test_a_restore_killed_anywhere_is_refused_until_it_is_done(lab: Lab, tmp_pat
     names = points_of(lambda: restored(lab, vault, tmp_path / "measure"))
     for step in range(1, len(names), max(1, len(names) // 7)):
         root = tmp_path / f"copy{step}"
-        killed_at(step, lambda root=root: restored(lab, vault, root))  # type: ignore[misc]
+        killed_at(step, partial(restored, lab, vault, root))
         copy = Lab.at(root)
         if names[step] != "restore.done":
             with pytest.raises(ConfigError, match="not restored to the end"):

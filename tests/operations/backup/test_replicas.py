@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import deltalake
+import pyarrow.parquet as pq
 import pytest
 
 from lodestream.app import now_us
@@ -24,33 +25,28 @@ from lodestream.operations.backup.failover import activate, fence, rewind
 from lodestream.operations.backup.replica import KEEP_US, Replica
 from lodestream.operations.backup.restore import verify
 from tests.engines.lakes import Lab, killed_at, points_of
-from tests.operations.backup.copies import contents, goes_on, more, replica_of, shop, sibling, source, twin
+from tests.operations.backup.copies import (
+    contents,
+    goes_on,
+    hand_on,
+    more,
+    released,
+    replica_of,
+    shop,
+    sibling,
+    source,
+    twin,
+)
 from tests.operations.test_erase import ADA, erase, holders
 from tests.operations.test_erase import shop as people
 
 TABLES = ("gold/per_country", "silver/orders", "bronze/orders")
 
 
-@pytest.fixture(scope="module")
-def _shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shop(tmp_path_factory.mktemp("shop") / "lab").root
-
-
-@pytest.fixture
-def lab(_shop: Path, tmp_path: Path) -> Lab:
-    """A lab of its own that has run."""
-    return twin(_shop, tmp_path / "lab")
-
-
 @pytest.fixture
 def second(lab: Lab, tmp_path: Path) -> Lab:
     """The same project elsewhere, without a lake."""
     return sibling(lab, tmp_path / "second")
-
-
-def released(replica: Replica) -> None:
-    """The turn of a process that died is over."""
-    Path(replica.vault.root, "turn.json").unlink(missing_ok=True)
 
 
 def take_over(replica: Replica, old: Lab | None) -> dict[str, object]:
@@ -93,8 +89,7 @@ def test_it_follows_takes_over_and_is_left_again(lab: Lab, second: Lab) -> None:
 
 def goes_on_alone(lab: Lab, second: Lab) -> None:
     """The second takes in all that the first had, and more."""
-    for path in (lab.root / "events").iterdir():
-        shutil.copy2(path, second.root / "events")
+    hand_on(lab, second)
     second.files = lab.files
     second.run()
     second.reconcile()
@@ -154,8 +149,8 @@ def test_killed_anywhere_it_can_take_over_and_goes_on(steps_in_between: int, lab
         replica = replica_of(copy)
         before = replica.applied
         assert before is not None
-        killed_at(step, lambda replica=replica: replica.follow(source(lab)))  # type: ignore[misc]
-        released(replica)
+        killed_at(step, partial(replica.follow, source(lab)))
+        released(replica.vault)
         after = twin(copy.root, tmp_path / f"after{step}")
         report = take_over(replica_of(after), None)
         assert (report["point"] == before.id) == (step < whole)
@@ -169,8 +164,8 @@ def test_an_activation_killed_anywhere_is_gone_on_with(lab: Lab, second: Lab, tm
     names = points_of(lambda: take_over(replica_of(twin(second.root, tmp_path / "m")), twin(lab.root, tmp_path / "n")))
     for step in range(0, len(names) - 1, 3):
         old, copy = twin(lab.root, tmp_path / f"old{step}"), twin(second.root, tmp_path / f"copy{step}")
-        killed_at(step, lambda copy=copy, old=old: take_over(replica_of(copy), old))  # type: ignore[misc]
-        released(replica_of(copy))
+        killed_at(step, partial(take_over, replica_of(copy), old))
+        released(replica_of(copy).vault)
         with pytest.raises(ConfigError):
             copy.run()
         assert take_over(replica_of(copy), old)["fenced"]
@@ -238,7 +233,7 @@ def test_what_was_erased_leaves_with_the_next_cut(tmp_path: Path) -> None:
 
 def raw(path: Path) -> bytes:
     """The values of a data file as text."""
-    return repr(deltalake.__name__ and __import__("pyarrow.parquet").parquet.read_table(path).to_pylist()).encode()
+    return repr(pq.read_table(path).to_pylist()).encode()
 
 
 def test_files_that_nobody_reads_go_after_a_while(lab: Lab, second: Lab) -> None:
@@ -292,12 +287,11 @@ def failed_over(tmp_path: Path, seconds: float) -> dict[str, float]:
         producing.join()
         for process in (primary, following):
             process.wait()
-    released(replica_of(second))
+    released(replica_of(second).vault)
     acknowledged = len(lab.read("bronze.orders"))
     report = take_over(replica_of(second), lab)
     had = len(second.read("bronze.orders"))
-    for path in (lab.root / "events").iterdir():
-        shutil.copy2(path, second.root / "events")
+    hand_on(lab, second)
     with second.app() as app:
         app.apply()
         app.pipeline().run_once()
