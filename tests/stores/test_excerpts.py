@@ -19,6 +19,7 @@ from lodestream.model.table import TableName
 from lodestream.query.service import QueryService
 from tests.catalog.conftest import say
 from tests.query.conftest import catalog_at, schema_of
+from tests.stores.conftest import on_azurite
 from tests.stores.faults import proxied
 from tests.stores.test_faults import behind
 
@@ -80,8 +81,6 @@ def test_one_column_of_one_day_is_all_that_is_fetched(remote, tmp_path):
 
 
 def test_policies_see_the_columns_that_they_look_at(azurite_url, tmp_path):
-    from tests.stores.conftest import on_azurite
-
     place = on_azurite(azurite_url, tmp_path)
     rows = fill(place)
     catalog = catalog_at(tmp_path / "catalog")
