@@ -55,6 +55,16 @@ def close(flows):
         flow.close()
 
 
+def file_by_file(site):
+    """Every flow, each time that all have taken in a further file."""
+    pipeline = site.pipeline()
+    while site.place():
+        flows = opened(pipeline)
+        run(flows)
+        yield flows.values()
+        close(flows)
+
+
 def handed_over(plan):
     try:
         check_handover(plan)
@@ -91,20 +101,14 @@ def told(windows):
 def test_the_state_is_made_again_from_rows(tmp_path, first):
     compared = 0
     for seed in range(first, first + 10):
-        (tmp_path / str(seed)).mkdir()
-        site = Site(tmp_path / str(seed), make_stream(seed))
-        pipeline = site.pipeline()
-        while site.place():
-            flows = opened(pipeline)
-            run(flows)
-            for flow in filter(stateful, flows.values()):
+        for flows in file_by_file(Site(tmp_path / str(seed), make_stream(seed))):
+            for flow in filter(stateful, flows):
                 if flow.state.batch:
                     made = made_again(flow)
                     check_same(made, flow.state, flow.name)
                     if made.windows is not None:
                         assert told(made.windows) == told(flow.state.windows), (seed, flow.name)
                     compared += counted(made)
-            close(flows)
     assert compared > 100
 
 
@@ -129,24 +133,24 @@ def of_spark(flow):
         file.write("".join(line + "\n" for line in lines))
 
 
+def left_to_spark(flow):
+    """The last commit is one of Spark's, and the state that this engine kept is gone."""
+    of_spark(flow)
+    shutil.rmtree(f"{flow.store.root}/state")
+
+
 @pytest.mark.parametrize("first", [*range(100, 100 + SHORT, 10), *(pytest.param(s, marks=pytest.mark.long) for s in
                                    range(30_000, 30_000 + LONG, 10))])  # fmt: skip
 def test_flows_go_on_from_commits_of_spark(tmp_path, first):
     """Without the state that they kept themselves."""
     taken = 0
     for seed in range(first, first + 10):
-        (tmp_path / str(seed)).mkdir()
         site, rng = Site(tmp_path / str(seed), make_stream(seed)), random.Random(seed)
-        pipeline = site.pipeline()
-        while site.place():
-            flows = opened(pipeline)
-            run(flows)
-            for flow in flows.values():
+        for flows in file_by_file(site):
+            for flow in flows:
                 if flow.state.batch and handed_over(flow.plan) and rng.random() < 0.7:
-                    of_spark(flow)
-                    shutil.rmtree(f"{flow.store.root}/state")
+                    left_to_spark(flow)
                     taken += 1
-            close(flows)
         assert site.differences() == [], seed
     assert taken > 50
 
@@ -174,13 +178,9 @@ def test_tables_of_changes_go_on_from_commits_of_spark(tmp_path, first):
     """With the deletions that Spark remembered, and what a batch that it left half done does to them."""
     taken = remembered = 0
     for seed in range(first, first + 5):
-        (tmp_path / str(seed)).mkdir()
         site, rng = Site(tmp_path / str(seed), make_changes(seed)), random.Random(seed)
-        pipeline = site.pipeline()
-        while site.place():
-            flows = opened(pipeline)
-            run(flows)
-            for flow in flows.values():
+        for flows in file_by_file(site):
+            for flow in flows:
                 step = flow.plan.step(ApplyChanges)
                 if step is not None and flow.state.batch and rng.random() < 0.7:
                     schema, deletions = flow.table.snapshot.metadata.schema, flow.state.deletions.table
@@ -189,10 +189,8 @@ def test_tables_of_changes_go_on_from_commits_of_spark(tmp_path, first):
                     kept.take_over(deletions, flow.state.batch)
                     if rng.random() < 0.5:
                         kept.take_over(deletions.slice(1), flow.state.batch + 1)
-                    of_spark(flow)
-                    shutil.rmtree(f"{flow.store.root}/state")
+                    left_to_spark(flow)
                     taken, remembered = taken + 1, remembered + len(deletions)
-            close(flows)
         assert site.differences() == [], seed
     assert taken > 10
     assert remembered > 10
@@ -449,8 +447,7 @@ def test_rows_go_on_with_what_they_looked_up_in_their_time(tmp_path):
             flow = app.pipeline().flow(TableName.parse(name))
             flow.open()
             check_same(made_again(flow), flow.state, flow.name)
-            of_spark(flow)
-            shutil.rmtree(f"{flow.store.root}/state")
+            left_to_spark(flow)
             flow.close()
     for alone in looked_up(tmp_path / "alone"):
         alone.run()
@@ -516,8 +513,7 @@ def test_rows_that_were_mended_are_what_they_were_made(tmp_path):
         check_same(made, flow.state, flow.name)
         held = made.keyed if made.join is None else made.join.here.rows
         assert held.column("user").to_pylist() == [7]
-        of_spark(flow)
-        shutil.rmtree(f"{flow.store.root}/state")
+        left_to_spark(flow)
         flow.close()
     lab.events([{"id": "c", "at": "2026-01-01T00:00:02Z", "user": 7}])
     lab.run()
@@ -534,8 +530,7 @@ def test_rows_that_may_have_left_by_retention_are_no_state(tmp_path, monkeypatch
         flow = app.pipeline().flow(TableName.parse(name))
         flow.open()
         late_us = flow.state.late_us
-        of_spark(flow)
-        shutil.rmtree(f"{flow.store.root}/state")
+        left_to_spark(flow)
         with monkeypatch.context() as patch:
             patch.setattr(remembered, "kept_from_us", lambda table, name, kept_us=late_us: kept_us)
             with pytest.raises(DataLossRefused, match="may have left by retention; go on with the engine"):
