@@ -15,6 +15,7 @@ from lodestream.errors import ConfigError
 from lodestream.model.table import TableName
 from lodestream.runtime.beside import Beside
 from tests.engines.lakes import wait_for
+from tests.engines.spark.sites import Site
 from tests.engines.spark.wide_site import OWN_SINKS, asking, reviews
 from tests.enrichers.service import serving
 
@@ -26,9 +27,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path
     """A project whose bronze table is filled already, as Spark would have filled it."""
     monkeypatch.setattr(lodestream.sinks, "__path__", [*lodestream.sinks.__path__, OWN_SINKS])
     with serving() as service:
-        for path, text in {**asking(service.url, tmp_path), "data/reviews/0.jsonl": reviews(0)}.items():
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / path).write_text(text)
+        Site(tmp_path, None).write({**asking(service.url, tmp_path), "data/reviews/0.jsonl": reviews(0)})
         app = open_project(str(tmp_path))
         app.apply()
         app.pipeline().run(tables=[BRONZE], publishing=(), until_idle=True)

@@ -5,9 +5,9 @@ Both engines fill the lake `spark`; the lake `embedded` is filled by the embedde
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
+from functools import partial
 
 from lodestream.app import open_project
 from lodestream.engines.embedded.checkpoints import Checkpoint
@@ -69,8 +69,7 @@ def there_and_back(root, session, declarations, orders, turns):
         bring(site, orders)
         site.on_embedded()
         engine()
-        compared, differences = site.compare()
-        found.append({"rows": compared, "differences": differences, "problems": site.reconcile()})
+        found.append(site.judged())
     return {"turns": found, "told": both.told}
 
 
@@ -89,19 +88,14 @@ def killed_on_spark(site, orders, tables):
             (Checkpoint, "put", False), (Checkpoint, "put", True), (SparkFlow, "_commit_quarantine", False),
             (SparkFlow, "_commit_main", False), (SparkFlow, "_commit_main", True),
         ):  # fmt: skip
-            with dying(owner, method, after=after):
-                try:
-                    both.on_spark(table)
-                except LodestreamError as error:
-                    died.append(error.message)
+            died += killed(partial(both.on_spark, table), method, owner, after=after)
         both.on_spark(table)
     both.on_spark()
     return {"half_done": half_done, "died": died, "compared": site.compare(), "problems": site.reconcile()}
 
 
-@contextlib.contextmanager
-def dying(owner, method, *, after):
-    """Whoever does this dies before it, or after."""
+def killed(work, method, owner=SparkFlow, *, after=False):
+    """Do it, but die before `owner` does that, or after; what is said of it, nothing when it never came to that."""
     kept = getattr(owner, method)
 
     def dies(self, *given):
@@ -111,9 +105,12 @@ def dying(owner, method, *, after):
 
     setattr(owner, method, dies)
     try:
-        yield
+        work()
+    except LodestreamError as error:
+        return [error.message]
     finally:
         setattr(owner, method, kept)
+    return []
 
 
 class Killed(BaseException):
@@ -127,11 +124,7 @@ def killed_on_embedded(site, orders, tables):
     bring(site, orders)
     site.on_embedded()
     both.on_embedded("bronze.orders", "bronze.users")
-    with dying(SparkFlow, "_commit_main", after=False):
-        try:
-            both.on_spark(tables[0])
-        except LodestreamError as error:
-            half_done = error.message
+    [half_done] = killed(partial(both.on_spark, tables[0]), "_commit_main")
     app = open_project(str(site.root), lake="spark")
     for table in tables:
         passed = 0

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from lodestream.app import open_project
 from lodestream.engines.spark import connect
-from lodestream.errors import LodestreamError
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 from tests.engines.spark.scenarios import orders
-from tests.engines.spark.sites import Site
+from tests.engines.spark.sites import Site, said_by
 from tests.engines.spark.topics import TopicSite, messages
 
 BRONZE, SILVER = "tables/bronze/orders.yaml", "tables/silver/orders.yaml"
@@ -72,14 +71,6 @@ class RemoteSite(Site):
 
 def told(name, committed):
     print(f"{name} {committed.batch} {committed.kind}", file=sys.stderr, flush=True)
-
-
-def said_by(work):
-    try:
-        work()
-    except LodestreamError as error:
-        return f"{type(error).__name__}: {error}"
-    return "nothing"
 
 
 def killed(site, root):

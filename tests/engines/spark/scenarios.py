@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,17 +19,13 @@ from lodestream.cli.root import app as cli
 from lodestream.demo.flights import prepare, release_stragglers, withhold_stragglers
 from lodestream.demo.run import write_project
 from lodestream.engines.spark.expressions import error, value
-from lodestream.engines.spark.flow import SparkFlow
 from lodestream.engines.spark.session import open_session
 from lodestream.errors import LodestreamError
 from lodestream.expressions.scalar import compile_scalar
-from lodestream.lake.layout import table_path
-from lodestream.lake.table import DeltaTable
-from lodestream.model.table import TableName
 from lodestream.testing.streams import make_changes, make_sourced, make_stream
-from tests.engines.spark.handover import at_once, killed_on_embedded, killed_on_spark, switched, there_and_back
+from tests.engines.spark.handover import at_once, killed, killed_on_embedded, killed_on_spark, switched, there_and_back
 from tests.engines.spark.reading import read_all, read_variants
-from tests.engines.spark.sites import Site, StreamSite
+from tests.engines.spark.sites import Site, StreamSite, said_by, unmark
 from tests.engines.spark.stores_site import in_store
 from tests.engines.spark.topics import DECLARATIONS as TOPICS
 from tests.engines.spark.topics import losses, turns
@@ -204,11 +200,9 @@ def rounds(root, session):
         site.on_embedded()
         with compiled(session):
             site.on_spark(listener=note)
-        compared, differences = site.compare()
-        found.append({"rows": compared, "differences": differences, "counts": counts, "problems": site.reconcile()})
-    app = site.spark_app()
-    windows = DeltaTable.open(app.disk, table_path(app.lake, TableName("gold", "corrected")))
-    return {"rounds": found, "corrections": sum(bool(commit.removes) for commit in windows.commits(-1))}
+        found.append(site.judged() | {"counts": counts})
+    corrections = sum(bool(commit.removes) for commit in site.table("gold.corrected").commits(-1))
+    return {"rounds": found, "corrections": corrections}
 
 
 def after_rounds(root, session):
@@ -220,12 +214,6 @@ def checkpoint(site, name):
     return site.root / "spark" / "_lodestream" / "flows" / str(name) / "1" / "spark"
 
 
-def versions(site):
-    app = site.spark_app()
-    opened = {str(name): DeltaTable.open(app.disk, table_path(app.lake, name)) for name in app.flows}
-    return {name: table.snapshot.version for name, table in opened.items()}
-
-
 def replay(root, session):
     """A third round with crashes between any two of quarantine commit, main commit and Spark's marker."""
     site = after_rounds(root, session)
@@ -235,18 +223,14 @@ def replay(root, session):
     died = []
     for name in ("silver.orders", "gold.per_minute"):
         for method in ("_commit_quarantine", "_commit_main"):
-            with killed(method):
-                try:
-                    site.on_spark(name)
-                except LodestreamError as error:
-                    died.append(error.message)
+            died += killed(partial(site.on_spark, name), method)
         site.on_spark(name)
     site.on_spark()
-    first, before = site.compare(), versions(site)
+    first, before = site.compare(), site.versions()
     for name in STREAMS:
         killed_after_commit(site, name)
     site.on_spark(*STREAMS)
-    unchanged = before == versions(site)
+    unchanged = before == site.versions()
     return {
         "died": died,
         "first": first,
@@ -257,24 +241,7 @@ def replay(root, session):
 
 
 def killed_after_commit(site, name):
-    """As if Spark had died between the main commit of the last batch and its own marker: it does that batch again."""
-    folder = checkpoint(site, name) / "commits"
-    last = max(int(marker) for marker in os.listdir(folder) if marker.isdigit())
-    for marker in (f"{last}", f".{last}.crc"):
-        (folder / marker).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def killed(method):
-    """Every flow dies where it would do this."""
-    kept = getattr(SparkFlow, method)
-
-    def dies(self, *given):
-        raise LodestreamError("killed here")
-
-    setattr(SparkFlow, method, dies)
-    yield
-    setattr(SparkFlow, method, kept)
+    unmark(checkpoint(site, name))
 
 
 def lost(root, session):
@@ -297,11 +264,11 @@ def lost(root, session):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.move(kept, folder)
 
-    before = versions(site)
+    before = site.versions()
     tried("all", shutil.rmtree)
     tried("offsets", lambda folder: [shutil.rmtree(folder / part) for part in ("offsets", "commits")])
     tried("another", lambda folder: (folder / "metadata").write_text('{"id":"11111111-2222-3333-4444-555555555555"}'))
-    unchanged = before == versions(site)
+    unchanged = before == site.versions()
     shutil.rmtree(checkpoint(site, "silver.orders"))
     rewind = "table restore silver.orders --version 0 --rewind --yes"
     mended = CliRunner().invoke(cli, ["-C", str(site.root), "--lake", "spark", *rewind.split()])
@@ -331,26 +298,16 @@ def stream(root, session, seed, make=make_stream):
 
 def stateful(root, session):
     """Operators with state of their own, round by round, the last batch of each twice; the other engine on the same."""
-    site = Site(root, session)
-    site.write(STATEFUL)
-    site.write({"data/users/a.csv": "id,tier\n1,gold\n2,gold\n3,silver\n4,\n9,bronze\n"})
-    site.write({"data/orders/empty.jsonl": ""})
+    rounds = Rounds(root, session, STATEFUL | USERS | {"data/orders/empty.jsonl": ""})
+    site = rounds.site
     site.on_spark("bronze.orders")
-    counts = {}
-
-    def note(name, done):
-        for kind, rows in done.counts.items():
-            counts[f"{name}:{kind}"] = counts.get(f"{name}:{kind}", 0) + rows
-
     for number, start_s in enumerate((40_012, 40_040)):
         site.write({f"data/orders/{number}.jsonl": orders(number, start_s, 50)})
-        site.on_spark(listener=note)
+        site.on_spark(listener=rounds.note)
         for name in ("gold.visits", "gold.visits_per_minute", "silver.pairs"):
             killed_after_commit(site, name)
         site.write({"data/users/b.csv": "id,tier\n3,again\n5,bronze\n"})
-    site.replay_on_embedded()
-    compared, differences = site.compare()
-    return {"rows": compared, "differences": differences, "problems": site.reconcile(), "counts": counts}
+    return rounds.answer()
 
 
 def handover(root, session, turns=3):
@@ -446,11 +403,7 @@ def folding_crashes(root, session):
         rounds.round(files, untouched, "bronze.users", "bronze.timed")
         for name in tables:
             for method in ("_commit_quarantine", "_commit_windows", "_commit_main") if number else ():
-                with killed(method):
-                    try:
-                        rounds.site.on_spark(name)
-                    except LodestreamError as error:
-                        died.append(error.message)
+                died += killed(partial(rounds.site.on_spark, name), method)
             rounds.site.on_spark(name)
             killed_after_commit(rounds.site, name)
             rounds.site.on_spark(name)
@@ -468,26 +421,20 @@ def crashing(root, session, seed):
     site.on_spark("bronze.events")
     for name in tables:
         for method in ("_commit_quarantine", "_commit_deletions", "_commit_main"):
-            with killed(method):
-                try:
-                    site.on_spark(name)
-                except LodestreamError as error:
-                    died.append(error.message)
+            died += killed(partial(site.on_spark, name), method)
         site.on_spark(name)
-    before = versions(site)
+    before = site.versions()
     for name in tables:
         killed_after_commit(site, name)
     site.on_spark(*tables)
-    unchanged = before == versions(site)
+    unchanged = before == site.versions()
     site.on_spark()
     while site.place():
         site.on_spark()
     mistakes = site.by_meaning()
     site.replay_on_embedded()
     compared, differences = site.compare()
-    remembered = [
-        sum(info.get("state_rows", 0) for info in site.infos(table)) for table in map(TableName.parse, tables)
-    ]
+    remembered = [sum(info.get("state_rows", 0) for info in site.infos(table)) for table in tables]
     return {
         "died": died, "unchanged": unchanged, "rows": compared, "mistakes": mistakes + differences,
         "remembered": remembered, "problems": site.reconcile(),
@@ -523,21 +470,15 @@ def workers(root, session):
         site.write({f"data/notes/{number}.jsonl": notes(number + 1, 40)})
         site.on_embedded()
         site.on_spark(listener=note)
-        compared, differences = site.compare()
-        found.append({"rows": compared, "differences": differences, "problems": site.reconcile()})
+        found.append(site.judged())
     site.write({"functions/clean.py": "def tidy(rows):\n    return rows.select(['id'])\n"})
     site.write({"data/notes/2.jsonl": notes(3, 5)})
-    try:
-        site.on_spark()
-        said = "nothing"
-    except LodestreamError as error:
-        said = f"{type(error).__name__}: {error.message}"
-    return {"rounds": found, "counts": counts, "said": said}
+    return {"rounds": found, "counts": counts, "said": said_by(site.on_spark)}
 
 
 def stores(root, session, **given):
     """A lake in an object store; what follows the colon only tells one place from another."""
-    return in_store(root, session, killed, **given)
+    return in_store(root, session, **given)
 
 
 def demo(root, session):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lodestream.app import open_project
 from lodestream.engines.embedded.store import FlowStore
-from lodestream.errors import ConfigError
+from lodestream.errors import ConfigError, LodestreamError
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
@@ -60,15 +60,28 @@ class Site:
         """(rows compared, differences)."""
         return compare_lakes(open_project(str(self.root), lake="embedded"), self.spark_app())
 
+    def table(self, name):
+        """A table on Spark."""
+        app = self.spark_app()
+        return DeltaTable.open(app.disk, table_path(app.lake, TableName.parse(name)))
+
+    def versions(self):
+        """Of every table on Spark."""
+        return {str(name): self.table(str(name)).snapshot.version for name in self.spark_app().flows}
+
     def infos(self, name):
         """What the commits of a table on Spark say, but its first."""
-        app = self.spark_app()
-        return [commit.info for commit in DeltaTable.open(app.disk, table_path(app.lake, name)).commits(0)]
+        return [commit.info for commit in self.table(name).commits(0)]
 
     def reconcile(self):
         app = self.spark_app()
         reports = [reconcile(app.project.root, app.lake, plan, app.resolve) for plan in app.flows.values()]
         return [f"{report.table}: {problem}" for report in reports for problem in report.problems]
+
+    def judged(self):
+        """How the two lakes differ, and what of the one on Spark does not add up."""
+        compared, differences = self.compare()
+        return {"rows": compared, "differences": differences, "problems": self.reconcile()}
 
     def replay_on_embedded(self):
         """The embedded engine on the very same batches."""
@@ -87,6 +100,23 @@ class Site:
                 flow.step()
             flow.close()
         app.close()
+
+
+def unmark(checkpoint):
+    """As if Spark had died between the main commit of the last batch and its own marker: it does that batch again."""
+    folder = checkpoint / "commits"
+    last = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    for marker in (f"{last}", f".{last}.crc"):
+        (folder / marker).unlink(missing_ok=True)
+
+
+def said_by(work):
+    """What the error says that ends this."""
+    try:
+        work()
+    except LodestreamError as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
 
 
 class StreamSite(Site):

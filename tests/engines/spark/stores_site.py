@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import sys
+from functools import partial
 from importlib.metadata import EntryPoint
 
 from ruamel.yaml import YAML
@@ -13,29 +14,26 @@ from ruamel.yaml import YAML
 from lodestream.app import open_project
 from lodestream.deploy.databricks import make_bundle
 from lodestream.deploy.jobs import CHECKPOINTS
-from lodestream.errors import LodestreamError
-from lodestream.lake.layout import table_path
 from lodestream.lake.log import commit_path
-from lodestream.lake.table import DeltaTable
-from lodestream.model.table import TableName
-from tests.engines.spark.sites import Site
+from tests.engines.spark.handover import killed
+from tests.engines.spark.sites import Site, said_by, unmark
 
 VOLUME = "volume"
 """Folder of the project that stands for a volume of Databricks."""
 TABLES = {
-    "bronze.orders": """
+    "tables/bronze/orders.yaml": """
 source: {files: {path: data/orders, settle: 0}}
 format: json
 columns: {id: string, user: bigint, at: timestamp, amount: "decimal(12,2)"}
 partition_by: [date(at)]
 """,
-    "silver.orders": """
+    "tables/silver/orders.yaml": """
 from: stream(bronze.orders)
 expect: {has_id: {that: id is not null, else: quarantine}}
 event_time: {column: at, delay: 20 seconds}
 dedup: {keys: [id], within: 25 seconds}
 """,
-    "gold.per_minute": """
+    "tables/gold/per_minute.yaml": """
 from: stream(silver.orders)
 event_time: {column: at, delay: 1 second}
 window: {every: 1 minute}
@@ -50,16 +48,16 @@ window: {every: 20 seconds}
 measures: {orders: count(*)}
 """
 WIDER = {
-    "bronze.users": """
+    "tables/bronze/users.yaml": """
 source: {files: {path: data/users, settle: 0}}
 format: csv
 columns: {id: bigint, tier: string}
 """,
-    "silver.known": """
+    "tables/silver/known.yaml": """
 from: stream(silver.orders)
 enrich: {lookup: {table: bronze.users, on: {user: id}, columns: [tier]}}
 """,
-    "gold.corrected": """
+    "tables/gold/corrected.yaml": """
 from: stream(silver.orders)
 event_time: {column: at, delay: 1 second}
 window: {every: 20 seconds}
@@ -67,7 +65,7 @@ measures: {orders: count(*)}
 emit: final
 late: update
 """,
-    "gold.shown": """
+    "tables/gold/shown.yaml": """
 from: stream(silver.orders)
 event_time: {column: at, delay: 1 second}
 window: {every: 1 minute, slide: 20 seconds}
@@ -75,7 +73,7 @@ group_by: [user]
 measures: {orders: count(*)}
 emit: updates
 """,
-    "gold.raw_visits": """
+    "tables/gold/raw_visits.yaml": """
 from: stream(bronze.orders)
 skip_silver: true
 event_time: {column: at, delay: 10 seconds}
@@ -86,13 +84,13 @@ group_by: [tier]
 measures: {orders: count(*)}
 emit: final
 """,
-    "gold.visits_per_minute": """
+    "tables/gold/visits_per_minute.yaml": """
 from: stream(gold.raw_visits)
 window: {every: 1 minute}
 measures: {visits: count(*), orders: sum(orders)}
 emit: final
 """,
-    "silver.pairs": """
+    "tables/silver/pairs.yaml": """
 from: stream(bronze.orders)
 event_time: {column: at, delay: 10 seconds}
 dedup: {keys: [id, at]}
@@ -104,15 +102,15 @@ join:
   within: {before: 2 seconds, after: 4 seconds}
   columns: {id: other, at: other_at}
 """,
-    "silver.last_of_user": """
+    "tables/silver/last_of_user.yaml": """
 from: stream(bronze.orders)
 changes: {keys: [user], sequence_by: at, delete_when: amount > 100}
 """,
-    "silver.users_over_time": """
+    "tables/silver/users_over_time.yaml": """
 from: stream(bronze.orders)
 changes: {keys: [user], sequence_by: at, delete_when: amount > 100, type: 2}
 """,
-    "gold.by_tier": """
+    "tables/gold/by_tier.yaml": """
 sql: select u.tier, count(*) as orders from silver.orders o join bronze.users u on o.user = u.id group by u.tier
 """,
 }
@@ -124,9 +122,7 @@ class StoreSite(Site):
     def __init__(self, root, session, tables, lake, store):
         super().__init__(root, session)
         self.lake, self.store = lake, store
-        for name, text in tables.items():
-            layer, _, short = name.partition(".")
-            self.write({f"tables/{layer}/{short}.yaml": text})
+        self.write(tables)
         self.declare()
 
     def declare(self, **settings):
@@ -160,21 +156,6 @@ def orders(seed, start_s, count):
     return "".join(line + "\n" for line in lines)
 
 
-def versions(site):
-    app = site.spark_app()
-    opened = {str(name): DeltaTable.open(app.disk, table_path(app.lake, name)) for name in app.flows}
-    return {name: table.snapshot.version for name, table in opened.items()}
-
-
-def told(work):
-    """What an error says; nothing when there is none."""
-    try:
-        work()
-    except LodestreamError as error:
-        return {"kind": type(error).__name__, "message": error.message, **{k: str(v) for k, v in error.facts.items()}}
-    return {}
-
-
 def as_on_databricks(site):
     """The stream of the bundle that `deploy databricks` makes, run by the wheel's entry point with its parameters."""
     with open_project(str(site.root), lake="embedded") as app:
@@ -196,7 +177,7 @@ def as_on_databricks(site):
     return words
 
 
-def in_store(root, session, killed, lake, store, *, wide=False, switched=False):
+def in_store(root, session, lake, store, *, wide=False, switched=False):
     """Rounds over a growing source: as on Databricks, then killed before a commit.
 
     With `wide` more tables, and killed after a commit; with `switched` the embedded engine goes on, then Spark again.
@@ -213,8 +194,7 @@ def in_store(root, session, killed, lake, store, *, wide=False, switched=False):
             site.declare(checkpoints=VOLUME)
         elif number == 1:
             site.on_spark("bronze.orders")
-            with killed("_commit_main"):
-                answer["died"].append(told(lambda: site.on_spark("silver.orders")).get("message"))
+            answer["died"] += killed(partial(site.on_spark, "silver.orders"), "_commit_main")
             site.on_spark("silver.orders", "gold.per_minute")
         if wide:
             site.on_spark()
@@ -231,7 +211,7 @@ def in_store(root, session, killed, lake, store, *, wide=False, switched=False):
 def there_and_back(site):
     """A round on the embedded engine, and one on Spark."""
     told, turns = [], []
-    silver(site).checkpoint()
+    site.table("silver.orders").checkpoint()
     for number, start_s in ((2, 40_100), (3, 40_150)):
         site.write({f"data/orders/{number}.jsonl": orders(number, start_s, 40)})
         site.on_embedded()
@@ -245,14 +225,9 @@ def there_and_back(site):
     return {"told": told, "turns": turns, "cleaned": whole_again(site)}
 
 
-def silver(site):
-    app = site.spark_app()
-    return DeltaTable.open(app.disk, table_path(app.lake, TableName("silver", "orders")))
-
-
 def whole_again(site):
     """A table that comes when the log of the one that it reads no longer begins at the beginning."""
-    above = silver(site)
+    above = site.table("silver.orders")
     above.checkpoint()
     above.clean_log(keep_versions=1, needed_from=above.snapshot.version)
     gone = not above.disk.exists(commit_path(above.path, 0))
@@ -264,13 +239,11 @@ def whole_again(site):
 
 def again(site, folder):
     """The last batch of silver once more, as if Spark had died before its own marker; then without the checkpoint."""
-    before = versions(site)
-    newest = max(int(path.name) for path in (folder / "commits").iterdir() if path.name.isdigit())
-    for marker in (f"{newest}", f".{newest}.crc"):
-        (folder / "commits" / marker).unlink(missing_ok=True)
+    before = site.versions()
+    unmark(folder)
     site.on_spark("silver.orders")
-    repeated = versions(site)
+    repeated = site.versions()
     shutil.move(folder, site.root / "kept")
-    lost = told(lambda: site.on_spark("silver.orders"))
+    lost = said_by(partial(site.on_spark, "silver.orders"))
     shutil.move(site.root / "kept", folder)
-    return {"unchanged": before == repeated == versions(site), "lost": lost}
+    return {"unchanged": before == repeated == site.versions(), "lost": lost}

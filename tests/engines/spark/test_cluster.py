@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,9 @@ from lodestream.app import open_project
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
+from tests.engines.lakes import wait_for
+from tests.engines.spark.sites import Site
+from tests.enrichers.service import free_port
 from tools.function_rows import ROOT, spark_python
 
 DECLARATIONS = {
@@ -46,11 +48,9 @@ def cluster(tmp_path):
             )
 
     def start(*, workers=1, path=str(ROOT / "src")):
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            port = taken.getsockname()[1]
+        port = free_port()
         launch("Master", "--port", str(port))
-        until(lambda: reached(port))
+        wait_for(lambda: reached(port), 120)
         for _ in range(workers):
             launch("Worker", "-c", "2", "-m", "1200m", "-d", str(tmp_path), f"spark://127.0.0.1:{port}", path=path)
         return f"spark://127.0.0.1:{port}"
@@ -61,13 +61,6 @@ def cluster(tmp_path):
         process.wait(30)
 
 
-def until(done, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.2)
-
-
 def reached(port):
     with socket.socket() as tried:
         return tried.connect_ex(("127.0.0.1", port)) == 0
@@ -75,10 +68,9 @@ def reached(port):
 
 @pytest.fixture
 def project(tmp_path):
-    for path, text in DECLARATIONS.items():
-        (tmp_path / "project" / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "project" / path).write_text(text)
-    return tmp_path / "project"
+    site = Site(tmp_path / "project", None)
+    site.write(DECLARATIONS)
+    return site.root
 
 
 def lodestream(project, *arguments, seconds=600):

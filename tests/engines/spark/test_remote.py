@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.spark.sites import Site
+from tests.enrichers.service import free_port
 from tools.function_rows import ROOT, spark_python
 
 JARS = Path.home() / ".cache" / "lodestream" / "spark"
@@ -24,12 +26,6 @@ SETTINGS = (
 )  # fmt: skip
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")]
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 @pytest.fixture
@@ -92,14 +88,11 @@ def test_a_server_makes_the_rows_of_the_embedded_engine(server, kafka, tmp_path)
 
 
 def test_a_server_without_delta_is_told(server, tmp_path):
-    (tmp_path / "site").mkdir()
     files = {
         "lodestream.yaml": "project: x\nlake: lake\n",
         "tables/bronze/orders.yaml": "source: {generator: {stream: orders, rows: 10}}\n",
     }
-    for path, text in files.items():
-        (tmp_path / "site" / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "site" / path).write_text(text)
+    Site(tmp_path / "site", None).write(files)
     command = ("lodestream.cli", "-C", tmp_path / "site", "run", "--engine", "spark", "--until-idle", "--remote")
     code, _, err = client(*command, server(delta=False))
     assert code == 3, err

@@ -7,18 +7,17 @@ import os
 import random
 import socket
 import time
+from functools import partial
 
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 from lodestream.app import open_project
-from lodestream.engines.spark.flow import SparkFlow
-from lodestream.errors import LodestreamError
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
-from tests.engines.spark.handover import Both, dying
-from tests.engines.spark.sites import Site
+from tests.engines.spark.handover import Both, killed
+from tests.engines.spark.sites import Site, said_by
 
 BRONZE = TableName("bronze", "orders")
 
@@ -134,30 +133,21 @@ def turns(root, session, servers, declarations=DECLARATIONS):
     topic.send(messages(4, 40_100, 15))
     site.on_embedded()
     both.on_spark()
-    found.append(told_of(site))
+    found.append(site.judged())
     topic.send(messages(5, 40_115, 40))
     site.on_embedded()
     both.on_embedded()
-    found.append(told_of(site))
+    found.append(site.judged())
     topic.grow(PARTITIONS + 1)
     topic.send(messages(6, 40_160, 80))
     topic.cut(0, topic.ends()[0] - 10)
     site.on_embedded()
     died = []
     for method in ("_commit_quarantine", "_commit_main"):
-        with dying(SparkFlow, method, after=False):
-            try:
-                both.on_spark("bronze.orders")
-            except LodestreamError as error:
-                died.append(error.message)
+        died += killed(partial(both.on_spark, "bronze.orders"), method)
     both.on_spark()
-    found.append(told_of(site))
+    found.append(site.judged())
     return {"turns": found, "told": both.told, "died": died, "marks": marks(site)}
-
-
-def told_of(site):
-    compared, differences = site.compare()
-    return {"rows": compared, "differences": differences, "problems": site.reconcile()}
 
 
 def marks(site):
@@ -175,32 +165,22 @@ def marks(site):
 def losses(root, session, servers):
     """What is said when records are gone that were not read, when the topic is, and when no broker answers."""
     site = TopicSite(root, session, servers)
-    topic = site.topic
+    topic, read = site.topic, partial(site.on_spark, "bronze.orders")
     topic.send(messages(7, 40_000, 30))
-    site.on_spark("bronze.orders")
+    read()
     topic.send(messages(8, 40_030, 30))
     topic.cut(1, topic.ends()[1] - 2)
-    said = {"retention": said_by(site)}
+    said = {"retention": said_by(read)}
     path = site.root / PATH
     declared = path.read_text()
     path.write_text(declared.replace("include:", "on_data_loss: record_gap, include:"))
-    site.on_spark("bronze.orders")
-    counts = [info.get("counts", {}) for info in site.infos(BRONZE)]
+    read()
+    counts = [info.get("counts", {}) for info in site.infos("bronze.orders")]
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         path.write_text(declared.replace(servers, f"127.0.0.1:{nobody.getsockname()[1]}"))
-        started = time.monotonic()
-        said["nobody"] = said_by(site)
-        took_s = time.monotonic() - started
+        said["nobody"] = said_by(read)
     path.write_text(declared)
     topic.admin.delete_topics([topic.name])[topic.name].result(10)
-    said["gone"] = said_by(site)
-    return {"said": said, "counts": counts, "took_s": took_s, "problems": site.reconcile()}
-
-
-def said_by(site):
-    try:
-        site.on_spark("bronze.orders")
-    except LodestreamError as error:
-        return f"{type(error).__name__}: {error}"
-    return "nothing"
+    said["gone"] = said_by(read)
+    return {"said": said, "counts": counts, "problems": site.reconcile()}

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import lodestream.sinks
 from lodestream.app import open_project
-from lodestream.lake.layout import table_path
-from lodestream.lake.table import DeltaTable
-from lodestream.model.table import TableName
 from tests.engines.spark.sites import Site
 from tests.enrichers.service import serving
 
@@ -223,17 +220,12 @@ def beside(root, session):
         with open_project(str(root), lake="embedded") as app:  # which publishes nothing: the places are taken
             app.apply()
             app.pipeline().run(until_idle=True, publishing=())
-        compared, differences = site.compare()
-        return {
-            "rows": compared, "differences": differences, "problems": site.reconcile(), "asked": asked,
-            "published": published, "tables": [stored(site, name) for name in ("silver.scored", "gold.labels")],
-        }  # fmt: skip
+        tables = [stored(site.table(name)) for name in ("silver.scored", "gold.labels")]
+        return site.judged() | {"asked": asked, "published": published, "tables": tables}
 
 
-def stored(site, name):
-    """The rows of a table on Spark, without what sinks do not publish."""
-    app = site.spark_app()
-    table = DeltaTable.open(app.disk, table_path(app.lake, TableName.parse(name)))
+def stored(table):
+    """The rows of a table, without what sinks do not publish."""
     rows = [{c: v for c, v in row.items() if c[0] != "_"} for row in table.read(table.files()).to_pylist()]
     return json.loads(json.dumps(rows, default=str))
 
@@ -258,6 +250,4 @@ class Rounds:
 
     def answer(self):
         self.site.replay_on_embedded()
-        compared, differences = self.site.compare()
-        problems = self.site.reconcile()
-        return {"rows": compared, "differences": differences, "problems": problems, "counts": self.counts}
+        return self.site.judged() | {"counts": self.counts}
