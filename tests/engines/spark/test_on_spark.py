@@ -111,6 +111,15 @@ def test_a_random_stream_means_the_same_on_spark(spark):
 
 
 ROWS = ("bronze.orders", "silver.orders", "gold.per_minute", "gold.raw_minutes", "gold.by_tier")
+FOLDS = (
+    "bronze.timed",
+    "gold.covered",
+    "gold.corrected",
+    "gold.visits",
+    "gold.spells",
+    "gold.spells_per_minute",
+    "silver.pairs",
+)
 STATES = ("bronze.orders", "gold.visits", "gold.visits_per_minute", "gold.minutes_per_visit", "silver.pairs")
 
 
@@ -122,6 +131,11 @@ def test_tables_go_from_engine_to_engine(spark):
 @pytest.mark.long
 def test_joins_sessions_and_windows_of_windows_do_so_too(spark):
     in_turn(spark.ask("handover_stateful", 600), STATES, [False, True])
+
+
+@pytest.mark.long
+def test_windows_that_workers_fold_do_so_too(spark):
+    in_turn(spark.ask("handover_folded", 900), FOLDS, [False, True])
 
 
 def in_turn(answer, tables, from_spark, rows=50):
