@@ -97,3 +97,15 @@ def test_it_does_not_try_for_ever(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConflictError, match="plan again"):
         lab.app().apply()
     assert len(tried) == applying.TRIES
+
+
+def test_others_are_told_how_long_a_removed_file_is_kept(lab: Lab) -> None:
+    def told(name: str) -> str:
+        return lab.delta(name).snapshot.metadata.configuration["delta.deletedFileRetentionDuration"]
+
+    lab.app().apply()
+    assert told("bronze.events") == "interval 172800 seconds"
+    assert told("gold.counts") == "interval 10 minutes"  # it swaps a file with each batch
+    lab.table("bronze.events", BRONZE + "maintain: {deleted_file_retention: 1 day}\n")
+    assert [change.kind for change in lab.app().apply()] == ["alter_metadata"]
+    assert told("bronze.events") == "interval 86400 seconds"

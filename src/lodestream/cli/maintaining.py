@@ -84,7 +84,7 @@ def vacuum(
 ) -> None:
     """Delete the data files that no version has any more, and those of attempts that were never committed.
 
-    A file stays for as long as `maintain: deleted_file_retention` says (7 days), and beyond while a stream, a lookup, a
+    A file stays for as long as `maintain: deleted_file_retention` says (2 days), and beyond while a stream, a lookup, a
     sink or a batch under way needs it. Versions from before the window can then no longer be read.
     """
     from lodestream.cli.output import size

@@ -39,7 +39,7 @@ class MaintenancePolicy:
     compact: bool = True
     target_file_size: int = 64 << 20
     z_order: tuple[str, ...] = ()
-    deleted_file_retention_us: int = 7 * _DAY_US
+    deleted_file_retention_us: int = 2 * _DAY_US
     quarantine_retention_us: int | None = None
 
     def checkpoint_after(self, entries: int) -> int:

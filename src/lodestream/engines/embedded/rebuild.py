@@ -21,10 +21,12 @@ def table_properties(plan: FlowPlan) -> dict[str, str]:
     A table of windows swaps its hot file every batch, and one of changes the files whose rows change. Those are deleted
     soon, and time travel does not reach back to them.
     """
-    properties = {"lodestream.hash": plan.definition, "lodestream.definition": plan.declaration}
-    if any(isinstance(step, Aggregation | ApplyChanges) for step in plan.steps):
-        properties["delta.deletedFileRetentionDuration"] = "interval 10 minutes"
-    return properties
+    swaps = any(isinstance(step, Aggregation | ApplyChanges) for step in plan.steps)
+    kept = "10 minutes" if swaps else f"{plan.table.maintenance.deleted_file_retention_us // 1_000_000} seconds"
+    return {
+        "lodestream.hash": plan.definition, "lodestream.definition": plan.declaration,
+        "delta.deletedFileRetentionDuration": f"interval {kept}",
+    }  # fmt: skip
 
 
 def begin_epoch(
