@@ -182,17 +182,18 @@ class App:
         )  # fmt: skip
 
     def on_spark(
-        self, master: str | None = None, *, session: Any = None, checkpoints: str | None = None, notice: Notice = untold
-    ) -> SparkPipeline:
+        self, master: str | None = None, *, session: Any = None, checkpoints: str | None = None,
+        conf: Mapping[str, str] | None = None, notice: Notice = untold,
+    ) -> SparkPipeline:  # fmt: skip
         """The flows on a Spark `master` (or `sc://` server), or in a `session` with Delta; set `engine` first."""
         from lodestream.runtime.on_spark import on_spark
 
-        return on_spark(self.pipeline(notice), resolved(self.project.registries), checkpoints, master, session)
+        places = checkpoints, master, session, conf or {}
+        return on_spark(self.pipeline(notice), resolved(self.project.registries), *places)
 
     def resolve(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Settings with values in the place of their references."""
-        found: Mapping[str, Any] = resolved(settings)
-        return found
+        return dict(resolved(settings))
 
     def registry(self, name: str) -> SchemaRegistry:
         """A schema registry by the name it has under `registries:`, or by URL; `default` needs no declaration."""
@@ -489,8 +490,7 @@ def open_project(root: str, *, lake: str | None = None, environment: str | None 
         environment: name under `environments:`; default is `LODESTREAM_ENV`, else none.
 
     Raises:
-        ProjectError: the project folder cannot be read, or there is no such environment; mistakes in declarations are
-            reported by `App.plans`, together.
+        ProjectError: the folder cannot be read, or there is no such environment; other mistakes are for `App.plans`.
     """
     environment = environment or os.environ.get("LODESTREAM_ENV") or None
     project = read_project(root, environment)

@@ -54,6 +54,10 @@ def run(
         str | None,
         typer.Option(metavar="DIR", help="Where Spark keeps how far it is, of a lake in an object store."),
     ] = None,
+    conf: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A setting of Spark, as spark-submit takes it; may be repeated."),
+    ] = None,
 ) -> None:
     """Bring the lake in line with the declarations, then read, refine and write rows.
 
@@ -67,7 +71,9 @@ def run(
 
     app = call.app()
     app.engine = engine.value
-    _check_engine(engine, once=once, master=master, remote=remote, checkpoints=checkpoints)
+    settings = dict(_setting(text) for text in conf or [])
+    given = {"--master": master, "--remote": remote, "--checkpoints": checkpoints, "--conf": conf}
+    _check_engine(engine, [option for option, value in given.items() if value], remote, once=once)
     chosen = [table_named(text, app.flows) for text in tables or []] or None
     _apply(call, app, accepted(plan) if plan is not None else accept)
     pipeline: Pipeline | SparkPipeline
@@ -78,7 +84,7 @@ def run(
     if engine is Engine.EMBEDDED:
         pipeline = app.pipeline(notice)
     else:
-        pipeline = app.on_spark(remote or master, checkpoints=checkpoints, notice=notice)
+        pipeline = app.on_spark(remote or master, checkpoints=checkpoints, conf=settings, notice=notice)
     port = metrics_port if metrics_port is not None else app.project.server.get("metrics_port")
     with Interrupt(call, pipeline.stop) as interrupt, Progress(call, list(chosen or app.flows), pipeline) as progress:
         _run(call, pipeline, chosen, None if sinks else (), progress, port, once=once, until_idle=until_idle)
@@ -87,14 +93,22 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
-def _check_engine(
-    engine: Engine, *, once: bool, master: str | None, remote: str | None, checkpoints: str | None
-) -> None:
+def _setting(text: str) -> tuple[str, str]:
     from lodestream.errors import ConfigError
 
-    if engine is Engine.EMBEDDED and (master or remote or checkpoints):
-        raise ConfigError("--master, --remote and --checkpoints are for Spark; add --engine spark")
-    if master and remote:
+    key, equals, value = text.partition("=")
+    if not key.startswith("spark.") or not equals:
+        raise ConfigError("not a setting of Spark; write --conf spark.KEY=VALUE", conf=text)
+    return key, value
+
+
+def _check_engine(engine: Engine, given: list[str], remote: str | None, *, once: bool) -> None:
+    """Raise ConfigError for options that do not go together; `given` are those of Spark."""
+    from lodestream.errors import ConfigError
+
+    if engine is Engine.EMBEDDED and given:
+        raise ConfigError(f"{', '.join(given)}: for Spark only; add --engine spark")
+    if "--master" in given and remote:
         raise ConfigError("Spark runs in one place: give --master or --remote")
     if remote and not remote.startswith("sc://"):
         raise ConfigError("not an address of Spark Connect; write sc://host:port", address=remote)

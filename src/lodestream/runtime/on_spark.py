@@ -303,6 +303,7 @@ def on_spark(
     checkpoints: str | None,
     master: str | None,
     session: SparkSession | None,
+    conf: Mapping[str, str],
 ) -> SparkPipeline:
     """A pipeline's flows on Spark; pyspark is needed only when it runs.
 
@@ -315,6 +316,7 @@ def on_spark(
         master: where Spark runs, `sc://host:port` for a server of Spark Connect; None for the session that is there,
             else this machine.
         session: one that is there already, instead of that.
+        conf: further settings of Spark.
 
     Raises:
         ConfigError: checkpoints have no place beside a lake in a folder.
@@ -339,14 +341,14 @@ def on_spark(
 
     def opened() -> SparkSession:
         from lodestream.engines.spark.connect import connect
-        from lodestream.engines.spark.session import check_folder, open_session, prepare
+        from lodestream.engines.spark.session import check_folder, checked, open_session, prepare
 
         if session is not None:
-            opened = prepare(session)
+            opened = prepare(session, conf)
         elif master is not None and master.startswith("sc:"):
-            opened = connect(master, folder)
+            opened = prepare(connect(master, folder), conf)
         else:
-            opened = open_session(master)
+            opened = open_session(master, settings=checked(conf))
         if around.disk.atomic:
             check_folder(opened, folder)
         return opened

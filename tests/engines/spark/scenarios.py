@@ -19,6 +19,7 @@ from lodestream.cli.root import app as cli
 from lodestream.demo.flights import prepare, release_stragglers, withhold_stragglers
 from lodestream.demo.run import write_project
 from lodestream.engines.spark.expressions import error, value
+from lodestream.engines.spark.marks import PARTITIONS
 from lodestream.engines.spark.session import open_session
 from lodestream.errors import LodestreamError
 from lodestream.expressions.scalar import compile_scalar
@@ -38,7 +39,7 @@ SMALL = {
     # The first compiler alone is given 48 MB for its code, which are full after some minutes; all is interpreted then.
     "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m"
     " -XX:+UseSerialGC",
-    "spark.sql.shuffle.partitions": "1",
+    PARTITIONS: "1",
     # Batches of a few rows are not worth a second plan, a page of 32 MB for each join, or checksums of checkpoints.
     "spark.sql.adaptive.enabled": "false",
     "spark.buffer.pageSize": "1m",
@@ -184,7 +185,10 @@ def orders(seed, start_s, count):
 
 
 def rounds(root, session):
-    """Two rounds over a growing source, each on both engines; in compiled code, as users run it."""
+    """Two rounds over a growing source, each on both engines; in compiled code, as users run it.
+
+    The session would split states in another number of parts in the second, where they have one already.
+    """
     site = Site(root, session)
     site.write(DECLARATIONS)
     site.write({"data/users/a.csv": "id,tier\n2,gold\n3,silver\n4,\n5,bronze\n5,again\n"})
@@ -199,7 +203,9 @@ def rounds(root, session):
 
         site.on_embedded()
         with compiled(session):
+            session.conf.set(PARTITIONS, str(1 + 2 * number))
             site.on_spark(listener=note)
+            session.conf.set(PARTITIONS, SMALL[PARTITIONS])
         found.append(site.judged() | {"counts": counts})
     corrections = sum(bool(commit.removes) for commit in site.table("gold.corrected").commits(-1))
     return {"rounds": found, "corrections": corrections}

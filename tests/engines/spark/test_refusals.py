@@ -165,6 +165,20 @@ def test_options_that_do_not_go_together(project):
     assert "--until-idle" in run(folder, "--engine", "spark", "--once").output
 
 
+@pytest.mark.parametrize(
+    ("conf", "told"),
+    [
+        ("spark.executor.memory", "write --conf spark.KEY=VALUE"), ("memory=2g", "write --conf spark.KEY=VALUE"),
+        ("spark.sql.ansi.enabled=false", "rows would be others"),
+    ],
+)  # fmt: skip
+def test_settings_that_spark_is_not_given(project, conf, told):
+    done = run(project(), "--engine", "spark", "--conf", conf)
+    assert done.exit_code == 3
+    assert told in done.output
+    assert "add --engine spark" in run(project(), "--conf", "spark.executor.memory=2g").output
+
+
 def test_without_pyspark_the_extra_is_named(project):
     folder = project()
     for options, extra in (((), "spark"), (("--remote", "sc://head"), "spark-connect")):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from lodestream.engines.spark.session import SPARK, delta_wanted, prepare
+from lodestream.engines.spark.session import SPARK, delta_wanted
 from lodestream.errors import ConfigError, MissingDriverError, TransientError
 from lodestream.lake.disk import random_id
 from lodestream.version import VERSION
@@ -51,7 +51,7 @@ def connect(url: str, folder: str) -> SparkSession:
         raise ConfigError(
             "the server of Spark Connect refuses", address=url.split(";")[0], cause=str(error)[:500]
         ) from error
-    return prepare(session)
+    return session
 
 
 def _reach(url: str) -> None:

@@ -35,7 +35,7 @@ from lodestream.engines.spark.failures import in_our_words, root_cause
 from lodestream.engines.spark.folded import Folding
 from lodestream.engines.spark.kept_windows import KeptWindows
 from lodestream.engines.spark.lookups import pinned_tables
-from lodestream.engines.spark.marks import Marks, is_stateful, ranges, reads_commits
+from lodestream.engines.spark.marks import Marks, is_stateful, partitions_of, ranges, reads_commits
 from lodestream.engines.spark.pins import pins_of
 from lodestream.engines.spark.python_step import called
 from lodestream.engines.spark.rows import given_columns
@@ -232,12 +232,12 @@ class SparkFlow:
 
     def _stream(self, checkpoint: Checkpoint) -> DataFrame:
         self._followed = []
-        seeds = (seed_rows(self._session, checkpoint, name) for name in (checkpoint.seed, checkpoint.joined_seed))
+        seed, there = (seed_rows(self._session, checkpoint, name) for name in (checkpoint.seed, checkpoint.joined_seed))
         frame, step = self._input(checkpoint), self.plan.step(RunPython)
         if step is not None:
             frame = called(frame, self.plan, step, self._around.functions)
-        beside = Beside(self._markers(), self._joined(checkpoint), self._lookups(checkpoint), *seeds)
-        return stream_of(frame, self._read, beside)
+        joined, lookups, parts = self._joined(checkpoint), self._lookups(checkpoint), partitions_of(checkpoint)
+        return stream_of(frame, self._read, Beside(self._markers(), joined, lookups, seed, there, parts))
 
     @property
     def outdated(self) -> bool:

@@ -23,6 +23,7 @@ from lodestream.engines.embedded.sessions import open_windows
 from lodestream.engines.embedded.state import FlowState
 from lodestream.engines.spark.expressions import quoted, value
 from lodestream.engines.spark.files import HOT, reading
+from lodestream.engines.spark.marks import PARTITIONS
 from lodestream.errors import LodestreamError
 from lodestream.lake.actions import AddFile
 from lodestream.lake.table import DeltaTable
@@ -111,7 +112,7 @@ class Folding:
 
     def _spread(self, given: DataFrame) -> DataFrame:
         """Rows and windows of a group in one task."""
-        partitions = str(given.sparkSession.conf.get("spark.sql.shuffle.partitions"))
+        partitions = str(given.sparkSession.conf.get(PARTITIONS))
         return given.repartition(int(partitions) if self.step.group_by else 1, _SHARE)
 
     def rows_of(self, table: pa.Table, column: str, kinds: Schema) -> pa.Table:

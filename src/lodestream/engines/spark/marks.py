@@ -26,6 +26,9 @@ class Marks:
     joined_upto: int = -1
 
 
+PARTITIONS = "spark.sql.shuffle.partitions"
+
+
 def is_stateful(plan: FlowPlan) -> bool:
     """Whether an operator of Spark keeps state, and with it the watermark."""
     return plan.step(Aggregation) is not None or plan.step(Dedupe) is not None or plan.join is not None
@@ -49,6 +52,14 @@ def reads_commits(checkpoint: Checkpoint) -> bool:
     """Whether the query has read tables above with the lake's own reader."""
     number = checkpoint.number_of(checkpoint.started)
     return number >= 0 and any('"upto"' in offset for offset in _offset_log(checkpoint, number)[2:])
+
+
+def partitions_of(checkpoint: Checkpoint) -> int | None:
+    """Into how many parts Spark has split the query's state, for good; None when it has none yet."""
+    number = checkpoint.number_of(checkpoint.started)
+    if number < 0:
+        return None
+    return int(json.loads(_offset_log(checkpoint, number)[1])["conf"][PARTITIONS])
 
 
 def _marks(checkpoint: Checkpoint, number: int, plan: FlowPlan, info: Mapping[str, Any]) -> Marks:

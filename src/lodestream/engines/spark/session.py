@@ -106,7 +106,7 @@ def open_session(
     from pyspark.sql import SparkSession
 
     if master is None and (there := SparkSession.getActiveSession()) is not None:
-        return prepare(there)
+        return prepare(there, settings or {})
     master = master or "local[2]"
     version = importlib.metadata.version("pyspark")
     if version != SPARK:
@@ -246,9 +246,29 @@ def _signals_as_they_are() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def prepare(session: SparkSession) -> SparkSession:
-    """Give a session that somebody else made the settings that the flows rely on."""
-    for name, setting in _SETTINGS.items():
-        if name not in _STATIC:
+def checked(conf: Mapping[str, str]) -> Mapping[str, str]:
+    """A person's settings. Raises ConfigError for one that rows depend on."""
+    for name in conf:
+        if name in _SETTINGS:
+            raise ConfigError("this setting of Spark is not to be chosen: rows would be others", conf=name)
+    return conf
+
+
+def prepare(session: SparkSession, conf: Mapping[str, str]) -> SparkSession:
+    """Give a session that somebody else made the settings that the flows rely on, and a person's.
+
+    Raises:
+        ConfigError: one of those is not to be chosen, or comes too late.
+    """
+    from pyspark.errors import PySparkException
+
+    for name, setting in {**_SETTINGS, **checked(conf)}.items():
+        if name in _STATIC:
+            continue
+        try:
             session.conf.set(name, setting)
+        except PySparkException as error:
+            raise ConfigError(
+                "this setting of Spark has to be there when its session begins", conf=name, cause=str(error)[:200]
+            ) from error
     return session

@@ -16,6 +16,7 @@ from lodestream.engines.spark.enrich import annotated
 from lodestream.engines.spark.expressions import quoted, value
 from lodestream.engines.spark.joins import KEPT_THERE, judged_there, paired
 from lodestream.engines.spark.lookups import AMBIGUOUS, with_lookups
+from lodestream.engines.spark.marks import PARTITIONS
 from lodestream.engines.spark.rows import FATE, WINDOW_ERRORS, judged, with_window_errors
 from lodestream.engines.spark.seeds import ALONE, SEED_ASIDE
 from lodestream.engines.spark.source import ARRIVED
@@ -48,6 +49,7 @@ class Beside:
         joined: the other stream of a join.
         lookups: what `pinned_tables` gives, of a flow whose looked-up rows are counted or joined.
         seed, joined_seed: rows that only make state, of a flow that took the table over, and those of the other stream.
+        partitions: into how many parts the state is split; None for what the session says.
     """
 
     markers: DataFrame | None = None
@@ -55,6 +57,7 @@ class Beside:
     lookups: tuple[DataFrame, ...] = ()
     seed: DataFrame | None = None
     joined_seed: DataFrame | None = None
+    partitions: int | None = None
 
 
 def stream_of(frame: DataFrame, plan: FlowPlan, beside: Beside) -> DataFrame:
@@ -84,7 +87,7 @@ def stream_of(frame: DataFrame, plan: FlowPlan, beside: Beside) -> DataFrame:
     else:  # the event time of a union is that of its first part
         passing = beside.markers.unionByName(passing.withColumn(MARKER, fn.lit(False)), allowMissingColumns=True)
     if dedupe is not None:
-        passing = _firsts(passing, dedupe)
+        passing = _firsts(passing, dedupe, beside.partitions)
         branches.append(passing.select("_source", "_position", fn.lit(FIRSTS).alias(BRANCH)))
     if beside.lookups:
         passing = with_lookups(passing, plan, beside.lookups)
@@ -106,14 +109,17 @@ def stream_of(frame: DataFrame, plan: FlowPlan, beside: Beside) -> DataFrame:
     return reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), branches)
 
 
-def _firsts(passing: DataFrame, step: Dedupe) -> DataFrame:
-    """The first row of each key; in a batch that is the first in arrival order, whatever order tasks end in."""
+def _firsts(passing: DataFrame, step: Dedupe, partitions: int | None) -> DataFrame:
+    """The first row of each key; in a batch that is the first in arrival order, whatever order tasks end in.
+
+    The rows are split as the state is, or Spark would split them once more, and forget their order.
+    """
     from pyspark.sql import functions as fn
 
     within = fn.col(TIME).alias(TIME, metadata={_DELAY: step.expiry_us // 1000})
     keys = [*step.dedup.keys, *([ALONE] if ALONE in passing.columns else [])]
     order = [ARRIVED] if ARRIVED in passing.columns else []
-    partitions = int(str(passing.sparkSession.conf.get("spark.sql.shuffle.partitions")))
+    partitions = partitions or int(str(passing.sparkSession.conf.get(PARTITIONS)))
     others = [fn.col(quoted(name)) for name in passing.columns if name != TIME]
     spread = passing.select(*others, within).repartition(partitions, *map(quoted, keys))
     return spread.sortWithinPartitions(*order, "_source", "_position").dropDuplicatesWithinWatermark(keys)

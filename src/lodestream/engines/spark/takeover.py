@@ -35,7 +35,7 @@ from lodestream.engines.spark.chained import offset_at
 from lodestream.engines.spark.deletions import KeptDeletions
 from lodestream.engines.spark.joins import kept_here
 from lodestream.engines.spark.kept_windows import KeptWindows
-from lodestream.engines.spark.marks import is_stateful
+from lodestream.engines.spark.marks import PARTITIONS, is_stateful
 from lodestream.engines.spark.seeds import ALONE, MET, SEED_ASIDE, was
 from lodestream.engines.spark.session import is_remote
 from lodestream.engines.spark.tables import ABOVE, JOINED, PART, part_of
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 
     from lodestream.engines.spark.tables import Tables
 
-_PARTITIONS = "spark.sql.shuffle.partitions"
 _MARKER = 0
 """`ALONE` of a row that only moves the watermark to where it would be."""
 
@@ -242,7 +241,7 @@ class Takeover:
         metadata = jvm.org.apache.spark.sql.execution.streaming.checkpointing.OffsetSeqMetadata
         session: Any = self._session._jsparkSession
         told = json.loads(metadata.apply(late_us // 1000, self._around.clock() // 1000, session.conf()).json())
-        told["conf"][_PARTITIONS] = str(self._session.conf.get(_PARTITIONS))  # which is a query's own, so not there yet
+        told["conf"][PARTITIONS] = str(self._session.conf.get(PARTITIONS))  # which is a query's own, so not there yet
         lines = ["v1", *map(json.dumps, (told, *offsets))]
         replace_durable(disk, os.path.join(path, "offsets", "0"), "\n".join(lines).encode())
 
