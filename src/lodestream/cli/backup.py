@@ -71,7 +71,7 @@ def backup(
     check_put_if_absent(disk, place)
     vault.make(app.project.name)
     call.note(app, "backup", place=place)
-    with vault.turn(now_us()):
+    with vault.turn(now_us):
         made = make_point(source, vault, room=room_of(disk, place))
         pruned = prune(vault, now_us(), keep, keep_days) if keep is not None or keep_days is not None else None
         note_copy(app.disk, app.lake, place, "backup", [vault.point(one).made_us for one in vault.points()])
@@ -107,7 +107,7 @@ def _points(call: Call, vault: Vault, *, verify: bool, keep: int | None, keep_da
         raise ConfigError("no backup set here", place=vault.root, fix="lodestream backup makes one")
     pruned = None
     if keep is not None or keep_days is not None:
-        with vault.turn(now_us()):
+        with vault.turn(now_us):
             pruned = prune(vault, now_us(), keep, keep_days)
     rows: list[list[object]] = []
     told: list[dict[str, Any]] = []

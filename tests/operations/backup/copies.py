@@ -69,7 +69,7 @@ def source(lab: Lab) -> Source:
 def point_of(lab: Lab, vault: Vault) -> Made:
     """One more point."""
     vault.make("lab")
-    with vault.turn(now_us()):
+    with vault.turn(now_us):
         return make_point(source(lab), vault)
 
 

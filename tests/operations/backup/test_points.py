@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from functools import partial
@@ -13,19 +14,22 @@ import pytest
 from lodestream.app import now_us
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import ConfigError, ConflictError, CorruptionError
+from lodestream.lake import crash
 from lodestream.lake.disk import LocalDisk
 from lodestream.lake.pins import Pin, drop_pin, pins, put_pin
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 from lodestream.operations.backup import cut as cutting
+from lodestream.operations.backup import turn as turns
 from lodestream.operations.backup.make import make_point, would
 from lodestream.operations.backup.prune import prune, too_old
 from lodestream.operations.backup.restore import Places, restore, verify
+from lodestream.operations.backup.turn import TURN_US
 from lodestream.operations.backup.vault import Point, Vault
 from lodestream.operations.health import examine
 from lodestream.runtime.care import Care
 from lodestream.runtime.maintain import Maintenance, Upkeep
-from tests.engines.lakes import Lab, killed_at, points_of
+from tests.engines.lakes import Lab, killed_at, points_of, wait_for
 from tests.operations.backup.copies import contents, goes_on, more, point_of, released, restored, source
 from tests.operations.test_erase import ADA, erase, holders
 from tests.operations.test_erase import shop as people
@@ -234,7 +238,7 @@ def test_pruning_takes_only_what_no_point_needs(lab: Lab, tmp_path: Path, vault:
         more(lab)
         lab.run()
         made.append(point_of(lab, vault).point)
-    with vault.turn(now_us()):
+    with vault.turn(now_us):
         report = prune(vault, now_us(), 1, None)
     assert report["points"] == [one.id for one in made[:2]]
     assert report["blobs"]
@@ -301,12 +305,51 @@ def test_a_pin_ends_by_itself(tmp_path: Path) -> None:
 
 def test_two_at_once_take_turns(lab: Lab, tmp_path: Path, vault: Vault) -> None:
     vault.make("lab")
-    with vault.turn(1_000), pytest.raises(ConflictError, match="another process works on this set"):
-        Vault(vault.disk, vault.root).turn(2_000).__enter__()
-    killed = vault.turn(1_000)
+    with vault.turn(lambda: 1_000), pytest.raises(ConflictError, match="another process works on this set"):
+        Vault(vault.disk, vault.root).turn(lambda: 2_000).__enter__()
+    killed = vault.turn(lambda: 1_000)
     killed.__enter__()
-    with Vault(vault.disk, vault.root).turn(601_001_000):  # whoever died has lost it
+    with Vault(vault.disk, vault.root).turn(lambda: 601_001_000):  # whoever died has lost it
         pass
+
+
+def test_a_pin_lasts_as_long_as_one_file_takes(lab: Lab, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "BEAT_S", 0.001)
+    origin, ahead_us, waited = source(lab), [0], []
+    origin.clock = lambda: now_us() + ahead_us[0]
+    folder = Path(origin.lake, "_lodestream", "pins")
+
+    def until_us() -> int:
+        (path,) = folder.glob("*.json")
+        return int(Pin(**json.loads(path.read_text())).until_us)
+
+    def slow(name: str) -> None:
+        if name == "backup.file" and not waited:
+            waited.append(name)
+            first, ahead_us[0] = until_us(), 10 * TURN_US
+            wait_for(lambda: until_us() >= first + 10 * TURN_US)
+
+    monkeypatch.setattr("lodestream.operations.backup.copying._SMALL", 1_000)
+    vault.begin("lab")
+    crash.install(slow)
+    try:
+        with vault.turn(now_us):
+            make_point(origin, vault)
+    finally:
+        crash.install(None)
+    assert waited
+    assert list(folder.glob("*.json")) == []
+
+
+def test_whose_turn_was_taken_makes_no_point(lab: Lab, vault: Vault) -> None:
+    vault.begin("lab")
+    origin = source(lab)
+    with vault.turn(now_us), Vault(vault.disk, vault.root).turn(lambda: now_us() + 2 * TURN_US):
+        with pytest.raises(ConflictError, match="another process has taken over"):
+            make_point(origin, vault)
+        with pytest.raises(ConflictError, match="another process has taken over"):
+            prune(vault, now_us(), 1, None)
+    assert vault.points() == []
 
 
 def test_a_file_that_goes_meanwhile_means_a_later_moment(
@@ -328,7 +371,7 @@ def test_a_file_that_goes_meanwhile_means_a_later_moment(
         return found
 
     monkeypatch.setattr(origin, "take", once)
-    with vault.turn(now_us()):
+    with vault.turn(now_us):
         made = make_point(origin, vault)
     assert len(taken) == 2
     assert {t["path"]: t["version"] for t in made.point.tables} == {t.path: t.version for t in taken[1].tables}
@@ -354,7 +397,7 @@ def test_who_was_erased_comes_back_with_an_old_point_and_is_named(tmp_path: Path
 def test_more_room_than_there_is(lab: Lab, tmp_path: Path, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     vault.make("lab")
     monkeypatch.setattr("shutil.disk_usage", lambda _path: type("Usage", (), {"free": 10})())
-    with vault.turn(now_us()), pytest.raises(ConfigError, match="not enough space"):
+    with vault.turn(now_us), pytest.raises(ConfigError, match="not enough space"):
         make_point(source(lab), vault, room=vault.root)
     assert vault.points() == []
 

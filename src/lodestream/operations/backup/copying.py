@@ -108,15 +108,14 @@ class Mover:
         in_place: writes an early file where it belongs, durably; None where the vault takes all.
         present: the blobs that are there.
         amount: told of every file.
-        beat: called now and then, to keep pins and turns.
         held: whether a file that an earlier point names is there, beside those in blobs that are present.
     """
 
     def __init__(
         self, vault: Vault, in_place: Callable[[str, bytes], None] | None, present: Collection[str], amount: Amount,
-        beat: Callable[[], None], held: Callable[[Entry], bool] = lambda entry: entry.blob is None,
+        held: Callable[[Entry], bool] = lambda entry: entry.blob is None,
     ) -> None:  # fmt: skip
-        self._vault, self._in_place, self._amount, self._beat = vault, in_place, amount, beat
+        self._vault, self._in_place, self._amount = vault, in_place, amount
         self._present, self._held = set(present), held
         self._journal = {path: one for path, one in vault.journal().items() if self._is_there(one)}
         self._unnoted: list[Entry] = []
@@ -212,7 +211,6 @@ class Mover:
         return _Moved(entry)
 
     def _landed(self, item: Item, moved: _Moved, found: dict[str, Entry | None]) -> None:
-        self._beat()
         if moved.data is not None:
             self._amount.add(len(moved.data))
             pack = self._packs[item.early]

@@ -91,13 +91,14 @@ def activate(
         return _activated(replica, then, clock(), begun, _fence_old(old, replica.lake, then, clock()))
     if now is None or now.kind != "replica":
         raise ConfigError("place is no replica", place=replica.lake, is_=now.kind if now else "a lake")
-    with replica.vault.turn(clock()):
+    with replica.vault.turn(clock):
         made = replica.finish(tell)
         if made is None:
             raise ConfigError("replica has no whole cut yet", place=replica.lake, fix="lodestream replicate again")
         unfenced = _fence_old(old, replica.lake, made, clock())
         _put_home(replica, made, tell)
         point("activate.home")
+        replica.vault.keep_turn()
         told = {"point": made.id, "of": now.facts.get("of"), "at_us": clock()}
         replace_durable(replica.disk, os.path.join(replica.vault.root, "activated.json"), json.dumps(told).encode())
         replica.open_standing()

@@ -20,10 +20,10 @@ from lodestream.operations.backup.contents import Part, parts
 from lodestream.operations.backup.copying import Amount, GoneError, Mover, check_room
 from lodestream.operations.backup.cut import Cut, Flows, Links, take
 from lodestream.operations.backup.home import home_parts
+from lodestream.operations.backup.turn import renewed
 from lodestream.operations.backup.vault import Entry, Group, Point, Vault
 
 _PIN_US = 900_000_000
-_BEAT_S = 30.0
 _TRIES = 5
 
 
@@ -137,10 +137,10 @@ def _make_point(
     made_us = source.clock()
     id_ = _point_id(made_us, before)
     amount = Amount(time.monotonic, source.tell)
-    with _pinned(source, vault, id_) as (cut, beat):
+    with _pinned(source, id_) as cut:
         listed = source.parts(cut, before, read=in_place is not None)
         put, held = in_place or (None, lambda entry: entry.blob is None)
-        mover = Mover(vault, put, _present(vault), amount, beat, held)
+        mover = Mover(vault, put, _present(vault), amount, held)
         amount.bytes_expected = _expected(listed, vault, before, mover)
         check_room(room, amount.bytes_expected)
         groups: dict[str, Group] = {}
@@ -156,6 +156,7 @@ def _make_point(
         tuple(_erased(one) for one in cut.erasures),
         tuple(_left_out(source, cut)), amount.told(),
     )  # fmt: skip
+    vault.keep_turn()
     vault.put_point(made)
     vault.close_journal()
     return Made(made, entries, amount)
@@ -178,22 +179,18 @@ def _left_out(source: Source, cut: Cut) -> Iterator[str]:
 
 
 @contextmanager
-def _pinned(source: Source, vault: Vault, id_: str) -> Iterator[tuple[Cut, Callable[[], None]]]:
-    """A cut whose files upkeep leaves; what is given beside it has to be called now and then."""
+def _pinned(source: Source, id_: str) -> Iterator[Cut]:
+    """A cut whose files upkeep leaves meanwhile."""
     cut = source.take()
-    pin = cut.pin(id_, source.clock() + _PIN_US)
-    put_pin(source.disk, source.lake, pin)
-    last = time.monotonic()
+    pin = cut.pin(id_, 0)
 
-    def beat() -> None:
-        nonlocal last
-        if time.monotonic() - last > _BEAT_S:
-            last = time.monotonic()
-            put_pin(source.disk, source.lake, replace(pin, until_us=source.clock() + _PIN_US))
-            vault.keep_turn(source.clock())
+    def keep() -> None:
+        put_pin(source.disk, source.lake, replace(pin, until_us=source.clock() + _PIN_US))
 
+    keep()
     try:
-        yield cut, beat
+        with renewed(keep):
+            yield cut
     finally:
         with suppress(LodestreamError):  # it ends by itself
             drop_pin(source.disk, source.lake, pin)

@@ -48,6 +48,7 @@ def prune(vault: Vault, now_us: int, keep: int | None, keep_days: float | None) 
                 fix = "take that point away by hand, or leave the set as it is"
                 raise CorruptionError("nothing is pruned, for a list of a point is damaged", point=one.id, fix=fix,
                                       cause=error.message) from error  # fmt: skip
+    vault.keep_turn()
     for id_ in sorted(gone):
         vault.drop_point(id_)
     blobs, size = vault.sweep(kept)

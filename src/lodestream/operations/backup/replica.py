@@ -86,7 +86,7 @@ class Replica:
             CorruptionError: the lake or the replica is damaged.
         """
         self.prepare(source)
-        with self.vault.turn(source.clock()):
+        with self.vault.turn(source.clock):
             self.finish(source.tell)
             made = make_point(source, self.vault, (self._put_early, self._holds), room=room_of(self.disk, self.lake))
             self._apply(made.point, source.tell)
@@ -118,6 +118,7 @@ class Replica:
         before = self.applied
         if before is not None and before.id == made.id:
             return
+        self.vault.keep_turn()
         places, amount, fetcher = self.places(), Amount(time.monotonic, tell), Fetcher(self.vault)
         point("replicate.whole")
         for name, group in made.groups.items():
@@ -142,6 +143,7 @@ class Replica:
 
     def _tidy(self, made: Made, now_us: int) -> None:
         """Forget earlier cuts, and after a while the files that only they had; what was erased goes at once."""
+        self.vault.keep_turn()
         retired: dict[str, int] = {}
         if self.disk.exists(self._retired):
             retired = json.loads(self.disk.read(self._retired))

@@ -17,18 +17,17 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lodestream.errors import ConfigError, ConflictError, CorruptionError
 from lodestream.lake.crash import point
-from lodestream.lake.disk import Data, Disk, put_if_absent, replace_durable, settle
+from lodestream.lake.disk import Data, Disk, put_if_absent, settle
+from lodestream.operations.backup.turn import Turn, renewed
 
 FORMAT = 1
 """Version of the form; a set of a later one is refused."""
-TURN_US = 600_000_000
-"""How long a process that has died keeps others from the set, microseconds."""
 _MARKER = "backup.json"
 
 
@@ -141,7 +140,7 @@ class Vault:
 
     def __init__(self, disk: Disk, root: str) -> None:
         self.disk, self.root = disk, root
-        self._turn = ""
+        self._turn: Turn | None = None
 
     # --- what it is ---------------------------------------------------------------------------------------------------
 
@@ -188,33 +187,29 @@ class Vault:
         put_if_absent(self.disk, os.path.join(self.root, _MARKER), told)
 
     @contextlib.contextmanager
-    def turn(self, now_us: int) -> Iterator[None]:
-        """Nobody else makes or prunes points meanwhile; `keep_turn` has to be called within ten minutes.
+    def turn(self, clock: Callable[[], int]) -> Iterator[None]:
+        """Nobody else makes or prunes points meanwhile, as far as a store can keep them from it; see `Turn`.
+
+        Args:
+            clock: microseconds since 1970 UTC.
 
         Raises:
             ConflictError: somebody else does.
         """
-        path, self._turn = os.path.join(self.root, "turn.json"), uuid.uuid4().hex
-        told = {"who": self._turn, "until_us": now_us + TURN_US}
-        settle(self.disk, self.root)
-        if not put_if_absent(self.disk, path, json.dumps(told).encode()):
-            with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-                until_us = int(json.loads(self.disk.read(path))["until_us"])
-                if until_us > now_us:
-                    wait_s = (until_us - now_us) // 1_000_000
-                    fix = f"wait for it; if it has died, its turn ends in {wait_s} s"
-                    raise ConflictError("another process works on this set", place=self.root, fix=fix)
-            replace_durable(self.disk, path, json.dumps(told).encode())
+        turn = Turn(self.disk, self.root, clock)
+        turn.take()
+        self._turn = turn
         try:
-            yield
+            with renewed(turn.keep):
+                yield
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                self.disk.unlink(path)
+            self._turn = None
+            turn.leave()
 
-    def keep_turn(self, now_us: int) -> None:
-        """Say that we are still at it."""
-        told = {"who": self._turn, "until_us": now_us + TURN_US}
-        replace_durable(self.disk, os.path.join(self.root, "turn.json"), json.dumps(told).encode())
+    def keep_turn(self) -> None:
+        """Look whether it is still our turn, before what others would suffer from. Raises ConflictError if not."""
+        if self._turn is not None:
+            self._turn.keep()
 
     # --- blobs --------------------------------------------------------------------------------------------------------
 
