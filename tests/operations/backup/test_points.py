@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,12 @@ from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 from lodestream.operations.backup import cut as cutting
 from lodestream.operations.backup import turn as turns
+from lodestream.operations.backup.copying import Amount
 from lodestream.operations.backup.make import make_point, would
 from lodestream.operations.backup.prune import prune, too_old
-from lodestream.operations.backup.restore import Places, restore, verify
+from lodestream.operations.backup.restore import Places, put_all, restore, verify
 from lodestream.operations.backup.turn import TURN_US
-from lodestream.operations.backup.vault import Point, Vault
+from lodestream.operations.backup.vault import Entry, Point, Vault, digest_of
 from lodestream.operations.health import examine
 from lodestream.runtime.care import Care
 from lodestream.runtime.maintain import Maintenance, Upkeep
@@ -180,6 +183,34 @@ def test_what_was_copied_before_the_end_is_not_copied_again(
     assert made.amount.kept == len(noted)
     assert made.amount.files + made.amount.kept == made.point.file_count
     assert vault.journal() == {}
+
+
+class Slow(Amount):
+    """Who counts looks, then waits for another that does the same at that moment."""
+
+    both = threading.Barrier(2)
+
+    @property
+    def kept(self) -> int:
+        found = self.__dict__["kept"]
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.both.wait(0.5)
+        return int(found)
+
+    @kept.setter
+    def kept(self, count: int) -> None:
+        self.__dict__["kept"] = count
+
+
+def test_files_that_stand_are_counted_one_by_one(tmp_path: Path) -> None:
+    names = [f"lake/{number}" for number in range(2)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    amount = Slow(time.monotonic, print)
+    places = Places(LocalDisk(), str(tmp_path / "lake"), str(tmp_path))
+    put_all([Entry(name, 1, digest_of(b"x")) for name in names], lambda _entry: b"", places, amount)
+    assert amount.kept == 2
 
 
 def test_a_restore_killed_anywhere_is_refused_until_it_is_done(lab: Lab, tmp_path: Path, vault: Vault) -> None:

@@ -57,6 +57,11 @@ class Amount:
             line = f"{self.part}: {self.files:,} files, {mebibytes(self.bytes)}{of}, {mebibytes(round(rate))}/s"
         self._tell(line)
 
+    def keep(self) -> None:
+        """One more file that was there already."""
+        with self._lock:
+            self.kept += 1
+
     def told(self) -> dict[str, float]:
         """As a report says it."""
         rate = self.bytes / self.seconds
@@ -162,7 +167,7 @@ class Mover:
                 for item in items:
                     if (known := self.known(item, before)) is not None:
                         found[item.path] = known
-                        self._amount.kept += 1
+                        self._amount.keep()
                         continue
                     found[item.path] = None  # keeps the place in the order
                     size = item.size or _SMALL

@@ -167,7 +167,7 @@ def _put(entry: Entry, read: Callable[[Entry], bytes], places: Places, amount: A
     assert place is not None
     disk, path = place
     if _stands(disk, path, entry):
-        amount.kept += 1
+        amount.keep()
         return
     put_file(disk, path, read(entry), replaced=entry.path.startswith((_HOME, _PROJECT)) or _replaced(entry.path))
     if entry.path.startswith(_HOME):
