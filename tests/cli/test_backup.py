@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from lodestream.app import open_project
+from lodestream.cli.backup import _lake, _place
 from lodestream.operations.backup.copying import Amount
 from tests.cli.conftest import call
 from tests.engines.lakes import Lab
@@ -59,8 +61,50 @@ def test_points_are_made_listed_verified_pruned_and_recorded(lab: Lab) -> None:
     assert listed["verified"]["damaged"] == []
     actions = call("audit", "list", "--action", "backup", "--json", project=lab.root)
     assert actions.out.count('"backup"') == 2
+    assert known(lab) == [("backup", 1)]
+
+
+def known(lab: Lab) -> list[tuple[str, int]]:
     copies = json.loads((lab.root / "lake/_lodestream/copies.json").read_text())
-    assert [(one["kind"], one["points"]) for one in copies.values()] == [("backup", 1)]
+    return [(one["kind"], one["points"]) for one in copies.values()]
+
+
+def test_points_taken_away_without_a_new_one_are_noted_as_well(lab: Lab) -> None:
+    for _ in range(3):
+        call("backup", "nightly", project=lab.root)
+    assert known(lab) == [("backup", 3)]
+    call("backup", "nightly", "--list", "--keep", "1", project=lab.root)
+    assert known(lab) == [("backup", 1)]
+    call("backup", "nightly", project=lab.root)
+    shutil.rmtree(lab.root / "lake")
+    call("backup", "nightly", "--list", "--keep", "1", project=lab.root)
+    assert call("restore", "nightly", project=lab.root).code == 0  # a lake that is lost is not begun by a listing
+
+
+def test_a_damaged_older_point_is_told_of_and_ends_no_backup(lab: Lab) -> None:
+    call("backup", "nightly", project=lab.root)
+    (first,) = (lab.root.parent / "set/points").iterdir()
+    first.write_text("{}")
+    said = call("backup", "nightly", project=lab.root)
+    assert (said.code, "BAD  " + first.stem in said.out) == (0, True)
+    report = call("backup", "nightly", "--json", project=lab.root).json
+    assert report["damaged"] == [first.stem]
+    assert known(lab) == [("backup", 2)]
+    kept = call("backup", "nightly", "--keep", "1", project=lab.root)
+    assert kept.code == 6
+    assert "point " in kept.out  # it is there, and nothing else has gone
+    assert "point of a backup is damaged" in kept.err
+    assert len(list((lab.root.parent / "set/points").iterdir())) == 4
+
+
+def test_a_place_has_its_home_where_variables_say(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LODESTREAM_HOME", str(tmp_path / "homes"))
+    url = "s3://bucket/lake"
+    (lab.root / "lodestream.yaml").write_text(f"project: lab\nlake: lake\nstores: {{far: '{url}'}}\n")
+    with open_project(str(lab.root)) as app:
+        for place in ("far", url):
+            assert Path(_place(app, place)[1].beside(url)).parent == tmp_path / "homes"
+        assert _lake(app, "far", str(tmp_path / "own"))[1].beside(url) == str(tmp_path / "own")
 
 
 def test_a_damaged_set_ends_with_1(lab: Lab) -> None:

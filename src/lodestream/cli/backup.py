@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lodestream.lake.disk import Disk
     from lodestream.operations.backup.make import Source
     from lodestream.operations.backup.replica import Replica
-    from lodestream.operations.backup.vault import Vault
+    from lodestream.operations.backup.vault import Point, Vault
 
 _SHOWN = 20
 _TELLING_BYTES = 16 << 20
@@ -48,6 +48,7 @@ def backup(
     neither --keep nor --keep-days are taken away, with all that only they needed.
     """
     from lodestream.app import now_us
+    from lodestream.errors import CorruptionError
     from lodestream.lake.opening import check_put_if_absent
     from lodestream.operations.backup.known import note_copy
     from lodestream.operations.backup.make import check_apart, make_point, room_of, would
@@ -58,7 +59,7 @@ def backup(
     place, disk = _place(app, to)
     vault = Vault(disk, place)
     if listed:
-        _points(call, vault, verify=verify, keep=keep, keep_days=keep_days)
+        _points(call, app, vault, verify=verify, keep=keep, keep_days=keep_days)
         return
     source = _source(call, app)
     check_apart(source, place)
@@ -71,16 +72,22 @@ def backup(
     check_put_if_absent(disk, place)
     vault.make(app.project.name)
     call.note(app, "backup", place=place)
+    pruned, unpruned = None, None
     with vault.turn(now_us):
         made = make_point(source, vault, room=room_of(disk, place))
-        pruned = prune(vault, now_us(), keep, keep_days) if keep is not None or keep_days is not None else None
-        note_copy(app.disk, app.lake, place, "backup", [vault.point(one).made_us for one in vault.points()])
-    checked = _verify(call, vault, [made.point.id]) if verify else None
+        if keep is not None or keep_days is not None:
+            try:
+                pruned = prune(vault, now_us(), keep, keep_days)
+            except CorruptionError as error:  # the point is there all the same
+                unpruned = error
+        points, damaged = vault.read_points()
+        note_copy(app.disk, app.lake, place, "backup", [one.made_us for one in points])
+    checked = _verify(call, vault, [made.point], {}) if verify else None
     point = made.point
     report = {
         "place": place, "point": point.id, "files_in_point": point.file_count, "bytes_in_point": point.byte_count,
         **made.amount.told(), "tables": [dict(one) for one in point.tables], "left_out": list(point.left_out),
-        "pruned": pruned, "verified": checked,
+        "pruned": pruned, "verified": checked, "damaged": sorted(damaged),
     }  # fmt: skip
     if call.json:
         call.emit(report)
@@ -93,14 +100,21 @@ def backup(
         if pruned is not None:
             went = f"{len(pruned['points'])} points, {count(pruned['blobs'])} files, {size(pruned['bytes'])}"
             call.print(f"taken away: {went}")
+        for id_, error in damaged.items():
+            call.print(f"BAD  {id_}: {error}")
         _told_of(call, checked)
+    if unpruned is not None:
+        raise unpruned
     if checked is not None and checked["damaged"]:
         raise typer.Exit(FAILED)
 
 
-def _points(call: Call, vault: Vault, *, verify: bool, keep: int | None, keep_days: float | None) -> None:
+def _points(
+    call: Call, app: App, vault: Vault, *, verify: bool, keep: int | None, keep_days: float | None
+) -> None:  # fmt: skip
     from lodestream.app import now_us
-    from lodestream.errors import ConfigError, CorruptionError
+    from lodestream.errors import ConfigError
+    from lodestream.operations.backup.known import copies, note_copy
     from lodestream.operations.backup.prune import prune
 
     if not vault.exists:
@@ -109,40 +123,33 @@ def _points(call: Call, vault: Vault, *, verify: bool, keep: int | None, keep_da
     if keep is not None or keep_days is not None:
         with vault.turn(now_us):
             pruned = prune(vault, now_us(), keep, keep_days)
-    rows: list[list[object]] = []
-    told: list[dict[str, Any]] = []
-    for id_ in vault.points():
-        try:
-            one = vault.point(id_)
-        except CorruptionError:
-            rows.append([id_, "damaged", "", "", ""])
-            told.append({"point": id_, "damaged": True})
-            continue
-        rows.append([id_, when_us(one.made_us), len(one.tables), count(one.file_count), size(one.byte_count)])
-        told.append({"point": id_, "made_us": one.made_us, "tables": len(one.tables), "files": one.file_count,
+    points, damaged = vault.read_points()
+    if pruned is not None and vault.root in [one["place"] for one in copies(app.disk, app.lake)]:
+        note_copy(app.disk, app.lake, vault.root, "backup", [one.made_us for one in points])
+    rows: list[list[Any]] = [[id_, "damaged", "", "", ""] for id_ in damaged]
+    told: list[dict[str, Any]] = [{"point": id_, "damaged": True} for id_ in damaged]
+    for one in points:
+        rows.append([one.id, when_us(one.made_us), len(one.tables), count(one.file_count), size(one.byte_count)])
+        told.append({"point": one.id, "made_us": one.made_us, "tables": len(one.tables), "files": one.file_count,
                      "bytes": one.byte_count, "left_out": list(one.left_out)})  # fmt: skip
-    checked = _verify(call, vault, vault.points()) if verify else None
+    rows.sort()
+    told.sort(key=lambda one: one["point"])
+    checked = _verify(call, vault, points, damaged) if verify else None
     if call.json:
         call.emit({"place": vault.root, "points": told, "pruned": pruned, "verified": checked})
     else:
         call.table(["point", "made", "tables", "files", "size"], rows, right={"tables", "files", "size"})
         _told_of(call, checked)
-    if (checked is not None and checked["damaged"]) or any(one.get("damaged") for one in told):
+    if (checked is not None and checked["damaged"]) or damaged:
         raise typer.Exit(FAILED)
 
 
-def _verify(call: Call, vault: Vault, ids: list[str]) -> dict[str, Any]:
-    from lodestream.errors import CorruptionError
+def _verify(call: Call, vault: Vault, points: list[Point], damaged: Mapping[str, Exception]) -> dict[str, Any]:
     from lodestream.operations.backup.restore import verify
 
-    points, damaged = [], []
-    for id_ in ids:
-        try:
-            points.append(vault.point(id_))
-        except CorruptionError as error:
-            damaged.append({"point": id_, "file": f"points/{id_}.json", "problem": str(error)})
+    bad = [{"point": id_, "file": f"points/{id_}.json", "problem": str(error)} for id_, error in damaged.items()]
     found = verify(vault, points, call.say)
-    return {**found, "damaged": damaged + found["damaged"]}
+    return {**found, "damaged": bad + found["damaged"]}
 
 
 def _told_of(call: Call, checked: Mapping[str, Any] | None) -> None:
@@ -368,7 +375,7 @@ def _place(app: App, text: str) -> tuple[str, Disk]:
     found = app.project.stores.get(text)
     place: str = app.resolve({"at": found.lake if found is not None else text})["at"]
     store = app.resolve(found.store) if found is not None else {}
-    return open_lake(place if is_url(place) else os.path.abspath(place), app.project.root, store)
+    return open_lake(place if is_url(place) else os.path.abspath(place), app.project.root, store, os.environ)
 
 
 def _lake(app: App, named: str | None, home: str | None) -> tuple[str, Disk]:
@@ -383,7 +390,8 @@ def _lake(app: App, named: str | None, home: str | None) -> tuple[str, Disk]:
         raise ConfigError("the home of a lake in a folder is that folder", home=home, fix="leave --home out")
     found = app.project.stores.get(named or "")
     store = found.store if found is not None else app.project.store
-    return open_lake(lake, app.project.root, {**app.resolve(store), "home": os.path.abspath(home)})
+    environment = {name: value for name, value in os.environ.items() if name != "LODESTREAM_HOME"}  # --home says more
+    return open_lake(lake, app.project.root, {**app.resolve(store), "home": os.path.abspath(home)}, environment)
 
 
 def _source(call: Call, app: App) -> Source:

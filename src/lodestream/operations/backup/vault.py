@@ -265,6 +265,16 @@ class Vault:
             known = ", ".join(self.points()[-5:]) or None
             raise ConfigError("no such point", point=id_, newest=known, fix="lodestream backup --list") from None
 
+    def read_points(self) -> tuple[list[Point], dict[str, CorruptionError]]:
+        """The points that can be read, the oldest first, and by id what is wrong with the others."""
+        points, damaged = [], {}
+        for id_ in self.points():
+            try:
+                points.append(self.point(id_))
+            except CorruptionError as error:
+                damaged[id_] = error
+        return points, damaged
+
     def newest(self) -> Point | None:
         """The newest point that can be read; None when there is none."""
         for id_ in reversed(self.points()):
