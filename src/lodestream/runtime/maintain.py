@@ -7,8 +7,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from lodestream.engines.embedded.sink_memory import needed
 from lodestream.engines.embedded.surroundings import Surroundings
@@ -116,18 +117,14 @@ class Maintenance:
 
     def look(self) -> None:
         """One round; a failure is counted and tried again in the next one, for nothing depends on it."""
-        try:
-            copied = pins(self._around.disk, self._around.lake, self._around.clock())
-        except LodestreamError:
-            self.errors += 1
-            return
+        copied = cache(lambda: pins(self._around.disk, self._around.lake, self._around.clock()))
         for care in self._cares:
             try:
                 self._look_after(care, copied)
             except (LodestreamError, FileNotFoundError):  # the latter: another process cleaned up as well
                 self.errors += 1
 
-    def _look_after(self, care: Care, copied: Sequence[Pin]) -> None:
+    def _look_after(self, care: Care, copied: Callable[[], Sequence[Pin]]) -> None:
         seen = self._seen.get(care.name)
         if seen is None:
             table = care.open()
@@ -137,11 +134,7 @@ class Maintenance:
             last = max(list_log(self._around.disk, table.path).checkpoints, default=0)
             seen = self._seen[care.name] = _Seen(table, last)
         now = seen.table.refresh()
-        plan = self._flows[care.owner]
-        sinks = plan.sinks if care.name == care.owner else ()
-        _, pinned = needed(self._around.disk, self._around.lake, sinks)
-        pinned = pinned.union(*(pin.hot.get(str(care.name), ()) for pin in copied))
-        self._delete_hot_files(seen.table, pinned)
+        self._delete_hot_files(care, seen.table, copied)
         now_s = time.monotonic()
         every = self._upkeep.checkpoint_every or care.policy.checkpoint_after(len(now.files) + len(now.tombstones))
         full = now.version - seen.checkpoint >= every
@@ -188,13 +181,16 @@ class Maintenance:
     def _hurried(self) -> bool:
         return self._stopping.is_set()
 
-    def _delete_hot_files(self, table: DeltaTable, pinned: frozenset[str]) -> None:
+    def _delete_hot_files(self, care: Care, table: DeltaTable, copied: Callable[[], Sequence[Pin]]) -> None:
         """Delete files of open windows that were swapped out a while ago, but for those that a sink or a copy needs."""
         before_ms = self._around.clock() // 1000 - self._upkeep.hot_kept_ms
-        deleted = self._deleted.get(table.path, frozenset())
-        gone = [one.path for one in table.swapped_files() if one.deletion_time < before_ms and one.path not in pinned]
-        for path in gone:
-            if path not in deleted:
-                with contextlib.suppress(FileNotFoundError):
-                    self._around.disk.unlink(os.path.join(table.path, decode_path(path, table.path)))
-        self._deleted[table.path] = frozenset(gone)
+        old = {one.path for one in table.swapped_files() if one.deletion_time < before_ms}
+        deleted = self._deleted.get(table.path, frozenset()) & old
+        if leaving := old - deleted:  # nobody is asked for what they need while there is nothing to delete
+            sinks = self._flows[care.owner].sinks if care.name == care.owner else ()
+            _, read = needed(self._around.disk, self._around.lake, sinks)
+            leaving -= read.union(*(pin.hot.get(str(care.name), ()) for pin in copied()))
+        for path in leaving:
+            with contextlib.suppress(FileNotFoundError):
+                self._around.disk.unlink(os.path.join(table.path, decode_path(path, table.path)))
+        self._deleted[table.path] = deleted | leaving
