@@ -16,7 +16,7 @@ from lodestream.engines.embedded.ledger import ledger_path
 from lodestream.engines.embedded.sink_memory import SinkMemory
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.lake.actions import ERASE, HOT_TAG
-from lodestream.lake.disk import Disk, LocalDisk, replace_durable
+from lodestream.lake.disk import Disk, LocalDisk, Stored, replace_durable
 from lodestream.lake.layout import app_id, component_cache, epoch_of, flow_folder, quarantine_name, table_path
 from lodestream.lake.log import list_log, read_commit
 from lodestream.lake.paths import decode_path
@@ -94,7 +94,8 @@ class Purge:
         live = {add.file for add in table.snapshot.files.values()}
         taken_out = _erased_files(self._disk, table)
         folders = set()
-        for relative in data_files(self._disk, table.path):
+        for one in data_files(self._disk, table.path):
+            relative = one.path
             if relative in live:
                 continue
             path = os.path.join(table.path, relative)
@@ -104,9 +105,8 @@ class Purge:
                 done.kept_for = tuple(sorted({*done.kept_for, *(str(sink.name) for sink in plan.sinks)}))
                 continue
             with contextlib.suppress(FileNotFoundError):
-                done.size += self._disk.size(path)
                 self._disk.unlink(path)
-                done.files += 1
+                done.files, done.size = done.files + 1, done.size + one.bytes
                 folders.add(os.path.dirname(path))
         for folder in folders:
             self._disk.sync_directory(folder)
@@ -184,11 +184,10 @@ class Purge:
                         here.unlink(os.path.join(folder, one.path))
 
 
-def data_files(disk: Disk, root: str) -> list[str]:
-    """Every Parquet file of a table's folder but those of its log, relative to it."""
-    return sorted(
-        one.path for one in disk.walk(root) if one.path.endswith(".parquet") and not one.path.startswith("_delta_log/")
-    )
+def data_files(disk: Disk, root: str) -> list[Stored]:
+    """Every Parquet file of a table's folder but those of its log, by path relative to it."""
+    found = (one for one in disk.walk(root) if one.path.endswith(".parquet"))
+    return sorted((one for one in found if not one.path.startswith("_delta_log/")), key=lambda one: one.path)
 
 
 def _erased_files(disk: Disk, table: DeltaTable) -> set[str]:
