@@ -100,8 +100,8 @@ def backup(
         if pruned is not None:
             went = f"{len(pruned['points'])} points, {count(pruned['blobs'])} files, {size(pruned['bytes'])}"
             call.print(f"taken away: {went}")
-        for id_, error in damaged.items():
-            call.print(f"BAD  {id_}: {error}")
+        for id_, problem in damaged.items():
+            call.print(f"BAD  {id_}: {problem}")
         _told_of(call, checked)
     if unpruned is not None:
         raise unpruned

@@ -244,6 +244,13 @@ class LocalDisk:
         return path
 
 
+def nearest_folder(path: str) -> str:
+    """A folder of this machine, or the nearest one above it that is there: both are on one file system."""
+    while not os.path.isdir(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return path
+
+
 def random_id() -> str:
     """32 random hexadecimal digits: the default source of unique names."""
     return os.urandom(16).hex()

@@ -30,6 +30,11 @@ def flow_folder(lake: str, name: TableName) -> str:
     return os.path.join(lake, "_lodestream", "flows", str(name))
 
 
+def caught_up_file(lake: str, name: TableName) -> str:
+    """The file that says that a table has taken in what was there when its flow began."""
+    return os.path.join(flow_folder(lake, name), "caught_up")
+
+
 def erased_by(configuration: Mapping[str, str]) -> tuple[str, int]:
     """The id of the last erasure that a table's properties name, and the first batch of it; ("", 0) for none."""
     erasure, _, batch = configuration.get(ERASURE_PROPERTY, "").partition("@")
@@ -59,6 +64,11 @@ def copies_file(lake: str) -> str:
 def replica_folder(lake: str) -> str:
     """Folder of what a replica knows of its own files, and of what is about to be put in place."""
     return os.path.join(lake, "_lodestream", "replica")
+
+
+def diverged_folder(lake: str, point: str) -> str:
+    """Folder of what a lake had committed after the point at which its replica took over, and was put aside."""
+    return os.path.join(lake, "_lodestream", "diverged", point)
 
 
 def ingest_folder(home: str) -> str:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from lodestream.lake.disk import Disk, replace_durable, settle
+from lodestream.lake.disk import Disk, replace_durable
 from lodestream.lake.layout import pins_folder
 
 
@@ -33,9 +33,8 @@ class Pin:
 
 def put_pin(disk: Disk, lake: str, pin: Pin) -> None:
     """Write a pin durably, over what was there of it."""
-    folder = pins_folder(lake)
-    settle(disk, folder)
-    replace_durable(disk, os.path.join(folder, f"{pin.id}.json"), json.dumps(asdict(pin), sort_keys=True).encode())
+    path = os.path.join(pins_folder(lake), f"{pin.id}.json")
+    replace_durable(disk, path, json.dumps(asdict(pin), sort_keys=True).encode())
 
 
 def drop_pin(disk: Disk, lake: str, pin: Pin) -> None:

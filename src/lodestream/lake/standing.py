@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from lodestream.errors import ConfigError, CorruptionError
-from lodestream.lake.disk import Disk, replace_durable, settle
+from lodestream.lake.disk import Disk, replace_durable
 from lodestream.lake.layout import standing_file
 
 Kind = Literal["restoring", "replica", "fenced"]
@@ -39,19 +38,17 @@ class Standing:
 def standing(disk: Disk, lake: str) -> Standing | None:
     """Why a lake is not written; None for one that is. Raises CorruptionError when its file cannot be read."""
     path = standing_file(lake)
-    if not disk.exists(path):
-        return None
     try:
         return Standing(**json.loads(disk.read(path)))
+    except FileNotFoundError:
+        return None
     except (ValueError, TypeError) as error:
         raise CorruptionError("file that says what this lake is cannot be read", path=path) from error
 
 
 def put_standing(disk: Disk, lake: str, now: Standing) -> None:
     """Say durably that a lake is not to be written."""
-    path = standing_file(lake)
-    settle(disk, os.path.dirname(path))
-    replace_durable(disk, path, json.dumps(asdict(now), sort_keys=True).encode())
+    replace_durable(disk, standing_file(lake), json.dumps(asdict(now), sort_keys=True).encode())
 
 
 def refuse_written(disk: Disk, lake: str) -> None:

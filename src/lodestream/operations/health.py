@@ -12,7 +12,7 @@ from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import ConfigError, CorruptionError, LodestreamError
 from lodestream.lake import maintenance
 from lodestream.lake.actions import AddFile
-from lodestream.lake.disk import Disk, Stored
+from lodestream.lake.disk import Disk, Stored, nearest_folder
 from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.log import checkpoint_contents, list_log, log_folder, read_commit, read_hint
 from lodestream.lake.opening import check_put_if_absent
@@ -73,9 +73,7 @@ def examine(lake: str, disk: Disk, names: Iterable[TableName], *, repair: bool, 
 
 def _disk(lake: str, disk: Disk) -> Iterator[Finding]:
     """Free space, and whether the lake can be written the way commits need."""
-    there = disk.beside(lake)
-    while not os.path.isdir(there) and os.path.dirname(there) != there:
-        there = os.path.dirname(there)
+    there = nearest_folder(disk.beside(lake))
     free = shutil.disk_usage(there).free
     text = f"{free // _MIB:,} MiB free"
     if free < _FREE_BYTES_MIN:

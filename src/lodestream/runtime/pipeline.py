@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +17,7 @@ from lodestream.engines.embedded.spill import StateBudget
 from lodestream.engines.embedded.surroundings import Committed, Notice, Surroundings, has_state, untold
 from lodestream.errors import ConfigError, ConflictError
 from lodestream.lake.disk import Disk, write_durable
-from lodestream.lake.layout import component_cache, flow_folder
+from lodestream.lake.layout import caught_up_file, component_cache
 from lodestream.model.batch import BatchLimit
 from lodestream.model.steps import FlowPlan, Publish, ReadSource, RunQuery
 from lodestream.model.table import FlowName, TableName
@@ -275,16 +274,14 @@ class Pipeline:
 
     def _caught_up(self, table: TableName, chosen: list[TableName]) -> bool:
         """Whether a table that another process fills has taken in what was there when that process started."""
-        return table not in chosen and self.around.disk.exists(self._marker(table))
+        return table not in chosen and self.around.disk.exists(caught_up_file(self.around.lake, table))
 
     def mark_caught_up(self, table: FlowName) -> None:
         """Tell other processes that the table has taken in what was there."""
         assert isinstance(table, TableName)
-        if not self.around.disk.exists(self._marker(table)):
-            write_durable(self.around.disk, self._marker(table), b"")
-
-    def _marker(self, table: TableName) -> str:
-        return os.path.join(flow_folder(self.around.lake, table), "caught_up")
+        path = caught_up_file(self.around.lake, table)
+        if not self.around.disk.exists(path):
+            write_durable(self.around.disk, path, b"")
 
     def _refresh_due(self, flow: Flow | SinkFlow) -> bool:
         assert isinstance(flow, Flow)

@@ -361,7 +361,7 @@ def test_a_pin_lasts_as_long_as_one_file_takes(lab: Lab, vault: Vault, monkeypat
             wait_for(lambda: until_us() >= first + 10 * TURN_US)
 
     monkeypatch.setattr("lodestream.operations.backup.copying._SMALL", 1_000)
-    vault.begin("lab")
+    vault.make("lab")
     crash.install(slow)
     try:
         with vault.turn(now_us):
@@ -373,7 +373,7 @@ def test_a_pin_lasts_as_long_as_one_file_takes(lab: Lab, vault: Vault, monkeypat
 
 
 def test_whose_turn_was_taken_makes_no_point(lab: Lab, vault: Vault) -> None:
-    vault.begin("lab")
+    vault.make("lab")
     origin = source(lab)
     with vault.turn(now_us), Vault(vault.disk, vault.root).turn(lambda: now_us() + 2 * TURN_US):
         with pytest.raises(ConflictError, match="another process has taken over"):

@@ -13,7 +13,7 @@ from lodestream.errors import CorruptionError, DataLossRefused
 from lodestream.lake.actions import AddFile
 from lodestream.lake.checkpoint import Contents, count_actions, write_checkpoint
 from lodestream.lake.disk import Disk
-from lodestream.lake.layout import erasures_folder, flow_folder
+from lodestream.lake.layout import caught_up_file, erasures_folder, flow_folder
 from lodestream.lake.log import Snapshot, list_log, load, log_folder, read_commit
 from lodestream.lake.paths import decode_path
 from lodestream.operations.backup.cut import Cut, FlowCut, TableCut
@@ -162,7 +162,7 @@ def _hint(disk: Disk, folder: str, version: int, names: tuple[str, ...]) -> byte
 
 def _flow(disk: Disk, lake: str, flow: FlowCut, same_erasure: bool) -> Iterator[Item]:
     """State, then plans up to the last committed batch; what folded ones had read is looked at after the listing."""
-    folder = os.path.join("_lodestream", "flows", str(flow.name), str(flow.epoch))
+    folder = os.path.join(flow_folder("", flow.name), str(flow.epoch))
     for name in flow.state:
         yield _at(disk, lake, folder, "state", name, early=True)
     plans = os.path.join(folder, "plans")
@@ -171,9 +171,8 @@ def _flow(disk: Disk, lake: str, flow: FlowCut, same_erasure: bool) -> Iterator[
             # An erasure takes values out of plans; one that has gone meanwhile is in the file of folded ones.
             yield _at(disk, lake, plans, name, fixed=same_erasure, must=False)
     yield _at(disk, lake, plans, FOLDED, fixed=False, must=False)
-    marker = os.path.join("_lodestream", "flows", str(flow.name), "caught_up")
-    if disk.exists(os.path.join(flow_folder(lake, flow.name), "caught_up")):
-        yield _at(disk, lake, marker, must=False)
+    if disk.exists(caught_up_file(lake, flow.name)):
+        yield _at(disk, lake, caught_up_file("", flow.name), must=False)
 
 
 # --- the lake ---------------------------------------------------------------------------------------------------------
@@ -181,7 +180,7 @@ def _flow(disk: Disk, lake: str, flow: FlowCut, same_erasure: bool) -> Iterator[
 
 def _lake(disk: Disk, lake: str, cut: Cut) -> Iterator[Item]:
     """Erasures, and how far sinks are."""
-    below = os.path.relpath(erasures_folder(lake), lake) if not disk.atomic else erasures_folder(lake)[len(lake) + 1 :]
+    below = erasures_folder("")
     if cut.erasures:
         yield _at(disk, lake, below, "key")
     for one in cut.erasures:

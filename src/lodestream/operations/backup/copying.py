@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from lodestream.errors import ConfigError, CorruptionError
 from lodestream.lake.crash import point
+from lodestream.lake.disk import nearest_folder
 from lodestream.operations.backup.contents import Item
 from lodestream.operations.backup.vault import Entry, Vault, digest_of
 
-THREADS = 8
-FLIGHT_BYTES = 128 << 20
+T = TypeVar("T")
+R = TypeVar("R")
+_THREADS = 8
+_FLIGHT_BYTES = 128 << 20
 """What is held in memory at once, but for one file that is larger."""
 _SMALL = 64 << 10
 _PACK_BYTES = 8 << 20
@@ -81,12 +84,34 @@ def check_room(room: str | None, size: int) -> None:
     """Raise ConfigError when the file system of a folder has not so many bytes left; None has room for everything."""
     if room is None:
         return
-    while not os.path.isdir(room) and os.path.dirname(room) != room:
-        room = os.path.dirname(room)
-    free = shutil.disk_usage(room).free
+    free = shutil.disk_usage(nearest_folder(room)).free
     if size > free:
         fix = "free space there, prune older points (--keep), or name a larger place"
         raise ConfigError("not enough space for the copy", place=room, needed=size, free=free, fix=fix)
+
+
+def in_flight(items: Iterable[T], work: Callable[[T], R], size: Callable[[T], int]) -> Iterator[tuple[T, R]]:
+    """Work on several items at once, as many as memory is meant for; each with what came of it, in their order.
+
+    The first failure is raised when its turn comes; what has not begun by then never does.
+    """
+    flying: deque[tuple[T, Future[R]]] = deque()
+    weight = 0
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="copy") as pool:
+        try:
+            for item in items:
+                while flying and (len(flying) >= 4 * _THREADS or weight + size(item) > _FLIGHT_BYTES):
+                    landed, future = flying.popleft()
+                    weight -= size(landed)
+                    yield landed, future.result()
+                flying.append((item, pool.submit(work, item)))
+                weight += size(item)
+            while flying:
+                landed, future = flying.popleft()
+                yield landed, future.result()
+        finally:
+            for _, future in flying:
+                future.cancel()
 
 
 class GoneError(Exception):
@@ -147,40 +172,22 @@ class Mover:
             CorruptionError: a file is not of its size.
         """
         found: dict[str, Entry | None] = {}
-        flying: deque[tuple[Item, Future[_Moved | None]]] = deque()
-        weight = 0
 
-        def land() -> None:
-            nonlocal weight
-            item, future = flying.popleft()
-            weight -= item.size or _SMALL
-            moved = future.result()
+        def wanted() -> Iterator[Item]:
+            for item in items:
+                found[item.path] = known = self.known(item, before)  # None keeps the place in the order
+                if known is None:
+                    yield item
+                else:
+                    self._amount.keep()
+
+        for item, moved in in_flight(wanted(), self._one, lambda item: item.size or _SMALL):
             if moved is None:
                 del found[item.path]
                 self._amount.missing += item.size is not None
-                return
-            found[item.path] = moved.entry
-            self._landed(item, moved, found)
-
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="copy") as pool:
-            try:
-                for item in items:
-                    if (known := self.known(item, before)) is not None:
-                        found[item.path] = known
-                        self._amount.keep()
-                        continue
-                    found[item.path] = None  # keeps the place in the order
-                    size = item.size or _SMALL
-                    while flying and (len(flying) >= 4 * THREADS or weight + size > FLIGHT_BYTES):
-                        land()
-                    flying.append((item, pool.submit(self._one, item)))
-                    weight += size
-                while flying:
-                    land()
-            except BaseException:
-                for _, future in flying:
-                    future.cancel()
-                raise
+            else:
+                found[item.path] = moved.entry
+                self._landed(item, moved, found)
         for early in self._packs:
             self._close_pack(early, found)
         self._note(force=True)
@@ -207,13 +214,16 @@ class Mover:
         elif len(data) <= _SMALL:
             return _Moved(entry, data)
         else:
-            if digest not in self._present:
-                self._vault.put_blob(data)
-                self._present.add(digest)
+            self._put(data, digest)
             entry = replace(entry, blob=digest)
         point("backup.file")
         self._amount.add(len(data))
         return _Moved(entry)
+
+    def _put(self, data: bytes, digest: str) -> None:
+        if digest not in self._present:
+            self._vault.put_blob(data, digest)
+            self._present.add(digest)
 
     def _landed(self, item: Item, moved: _Moved, found: dict[str, Entry | None]) -> None:
         if moved.data is not None:
@@ -236,9 +246,7 @@ class Mover:
             return
         data = b"".join(moved.data or b"" for moved in pack)
         digest = digest_of(data)
-        if digest not in self._present:
-            self._vault.put_blob(data)
-            self._present.add(digest)
+        self._put(data, digest)
         point("backup.pack")
         for moved in pack:
             found[moved.entry.path] = replace(moved.entry, blob=digest)
@@ -264,7 +272,7 @@ class Fetcher:
 
     def __init__(self, vault: Vault, place: Callable[[str], bytes] | None = None) -> None:
         self._vault, self._place = vault, place
-        self._packs: dict[str, bytes] = {}
+        self._packs: dict[str, Future[bytes]] = {}
         self._lock = threading.Lock()
 
     def read(self, entry: Entry) -> bytes:
@@ -283,18 +291,24 @@ class Fetcher:
         elif entry.offset is None:
             return self._vault.blob(entry.blob)
         else:
-            data = self._piece(entry.blob)[entry.offset : entry.offset + entry.size]
+            data = self._pack(entry.blob)[entry.offset : entry.offset + entry.size]
         if len(data) != entry.size or digest_of(data) != entry.digest:
             raise CorruptionError("copy of a file is damaged", file=entry.path, blob=entry.blob)
         return data
 
-    def _piece(self, blob: str) -> bytes:
+    def _pack(self, blob: str) -> bytes:
+        """A pack; of those who want it at once, one reads it."""
         with self._lock:
-            if blob in self._packs:
-                return self._packs[blob]
-        data = self._vault.blob(blob)
-        with self._lock:
-            while len(self._packs) >= self._PACKS:
-                self._packs.pop(next(iter(self._packs)))
-            self._packs[blob] = data
-        return data
+            pack, ours = self._packs.get(blob), False
+            if pack is None:
+                while len(self._packs) >= self._PACKS:
+                    self._packs.pop(next(iter(self._packs)))
+                pack, ours = Future(), True
+                self._packs[blob] = pack
+        if ours:
+            try:
+                pack.set_result(self._vault.blob(blob))
+            except BaseException as error:
+                pack.set_exception(error)
+                raise
+        return pack.result()

@@ -165,7 +165,7 @@ class _MovedError(Exception):
 
 def _take(disk: Disk, lake: str, flows: Flows, erased: tuple[Erasure, ...], links: Links) -> Cut:
     sinks = {path: data for name in flows for path, data in _sink_files(disk, lake, name)}
-    stand = _standing(disk, lake)
+    stand = list(table_folders(disk, lake))
     undeclared = [name for name in stand if name not in flows and not name.name.endswith(QUARANTINE_SUFFIX)]
     cuts: dict[TableName, list[TableCut]] = {}
     for name in [*undeclared, *reversed(list(flows))]:
@@ -177,21 +177,20 @@ def _take(disk: Disk, lake: str, flows: Flows, erased: tuple[Erasure, ...], link
     return Cut(tables, sinks, erased)
 
 
-def _standing(disk: Disk, lake: str) -> list[TableName]:
-    return [
-        TableName(layer, folder)
-        for layer in LAYERS
-        for folder in sorted(disk.list(os.path.join(lake, layer)))
-        if disk.list(log_folder(os.path.join(lake, layer, folder)))
-    ]
+def table_folders(disk: Disk, lake: str) -> Iterator[TableName]:
+    """The tables that have a log in the lake, quarantines among them, without opening them."""
+    for layer in LAYERS:
+        for folder in sorted(disk.list(os.path.join(lake, layer))):
+            if disk.list(log_folder(os.path.join(lake, layer, folder))):
+                yield TableName(layer, folder)
 
 
 def _sink_files(disk: Disk, lake: str, name: TableName) -> Iterator[tuple[str, bytes]]:
-    folder = os.path.join(flow_folder(lake, name), "sinks")
-    for file in sorted(disk.list(folder)):
+    folder = os.path.join(flow_folder("", name), "sinks")
+    for file in sorted(disk.list(os.path.join(lake, folder))):
         if file.endswith(".json"):
             path = os.path.join(folder, file)
-            yield os.path.relpath(path, lake) if not disk.atomic else path[len(lake) + 1 :], disk.read(path)
+            yield path, disk.read(os.path.join(lake, path))
 
 
 def _flow(disk: Disk, lake: str, name: TableName, plan: FlowPlan | None, links: Links) -> list[TableCut]:
@@ -200,23 +199,18 @@ def _flow(disk: Disk, lake: str, name: TableName, plan: FlowPlan | None, links: 
     if table is None:
         return []
     flow = _flow_cut(disk, lake, name, table, links)
-    found = [TableCut(_below(name), *_seen(table.snapshot), flow=flow)]
+    found = [TableCut(table_path("", name), *_seen(table.snapshot), flow=flow)]
     aside = DeltaTable.open(disk, table_path(lake, quarantine_name(name)))
     if aside is not None:
-        found.insert(0, TableCut(_below(quarantine_name(name)), *_seen(_upto(aside, name, flow))))
+        found.insert(0, TableCut(table_path("", quarantine_name(name)), *_seen(_upto(aside, name, flow))))
     answers = DeltaTable.open(disk, ledger_path(lake, name)) if plan is not None else None
     if answers is not None:
-        path = os.path.join("_lodestream", "flows", str(name), "answers")
-        found.insert(0, TableCut(path, *_seen(answers.snapshot)))
+        found.insert(0, TableCut(ledger_path("", name), *_seen(answers.snapshot)))
     return found
 
 
 def _seen(snapshot: Snapshot) -> tuple[str, int, tuple[str, ...]]:
     return snapshot.metadata.id, snapshot.version, tuple(sorted(snapshot.hot))
-
-
-def _below(name: TableName) -> str:
-    return os.path.join(name.layer, name.name)
 
 
 def _flow_cut(disk: Disk, lake: str, name: TableName, table: DeltaTable, links: Links) -> FlowCut:

@@ -13,13 +13,15 @@ from typing import Any
 from lodestream.errors import ConfigError, ConflictError, CorruptionError, LodestreamError
 from lodestream.lake.crash import point
 from lodestream.lake.disk import Disk, replace_durable, write_durable
-from lodestream.lake.layout import replica_folder
+from lodestream.lake.layout import diverged_folder, flow_folder, replica_folder, table_path
 from lodestream.lake.log import commit_path, list_log, log_folder
 from lodestream.lake.standing import Standing, put_standing, standing
 from lodestream.lake.table import DeltaTable
+from lodestream.model.table import TableName
 from lodestream.operations.backup.copying import Amount, Fetcher
+from lodestream.operations.backup.cut import table_folders
 from lodestream.operations.backup.make import Source
-from lodestream.operations.backup.replica import Replica, logs
+from lodestream.operations.backup.replica import Replica
 from lodestream.operations.backup.restore import put_all
 from lodestream.operations.backup.vault import Entry, Point
 
@@ -43,8 +45,8 @@ def fence(disk: Disk, lake: str, by: str, made: Point | None, clock_us: int) -> 
     put_standing(disk, lake, Standing("fenced", facts))
     point("fence.standing")
     count = 0
-    for path in logs(disk, lake):
-        table = DeltaTable.open(disk, os.path.join(lake, path))
+    for name in table_folders(disk, lake):
+        table = DeltaTable.open(disk, table_path(lake, name))
         if table is not None:
             _fence_table(table, by, clock_us)
             count += 1
@@ -177,7 +179,8 @@ def rewind(replica: Replica, source: Source) -> dict[str, int]:
         if number := _rewind_table(replica, told, made.id):
             aside[str(told["path"])] = number
     known = {str(told["path"]) for told in made.tables}
-    for path in [path for path in logs(replica.disk, replica.lake) if path not in known]:
+    here = {table_path("", name) for name in table_folders(replica.disk, replica.lake)}
+    for path in sorted(here - known):
         aside[path] = _rewind_table(replica, {"path": path, "version": -1}, made.id)
     _rewind_vault(replica, there, made)
     put_standing(replica.disk, replica.lake, Standing("replica", {"of": source.lake}))
@@ -202,7 +205,7 @@ def _rewind_table(replica: Replica, told: dict[str, Any] | Any, id_: str) -> int
     if table is not None and "id" in told and table.snapshot.metadata.id != told["id"]:
         raise CorruptionError("table was made anew after its replica took over; name an empty place", table=path)
     names = list_log(disk, path)
-    kept = os.path.join(replica.lake, "_lodestream", "diverged", id_, told["path"])
+    kept = os.path.join(diverged_folder(replica.lake, id_), told["path"])
     for late in sorted((v for v in names.checkpoints if v > version), reverse=True):
         for name in names.checkpoints[late]:
             _move(disk, os.path.join(log_folder(path), name), os.path.join(kept, name))
@@ -213,7 +216,8 @@ def _rewind_table(replica: Replica, told: dict[str, Any] | Any, id_: str) -> int
         _move(disk, commit_path(path, late), os.path.join(kept, f"{late:020d}.json"))
         point("rewind.commit")
     if "flow" in told:
-        plans = os.path.join(replica.lake, "_lodestream", "flows", told["flow"], str(told["epoch"]), "plans")
+        flow = flow_folder(replica.lake, TableName.parse(told["flow"]))
+        plans = os.path.join(flow, str(told["epoch"]), "plans")
         for name in sorted(disk.list(plans), reverse=True):
             if name[:20].isdigit() and int(name[:20]) > int(told["batch"]):
                 _move(disk, os.path.join(plans, name), os.path.join(kept, "plans", name))
@@ -230,7 +234,7 @@ def _rewind_vault(replica: Replica, there: Replica, made: Point) -> None:
     """Let the replica know what it has: all files of the cut that are still in their places."""
     for id_ in replica.vault.points():
         replica.vault.drop_point(id_)
-    replica.vault.begin(made.project)
+    replica.vault.make(made.project)
     groups = {}
     for name, group in made.groups.items():
         found = there.vault.entries(group)
@@ -245,5 +249,4 @@ def _rewind_vault(replica: Replica, there: Replica, made: Point) -> None:
                     here[path] = entry
         groups[name] = replica.vault.put_entries(here, {}, None)
     replica.vault.put_point(replace(made, groups=groups))
-    told = json.dumps({"point": made.id}).encode()
-    replace_durable(replica.disk, os.path.join(replica.vault.root, "applied.json"), told)
+    replica.note_applied(made)

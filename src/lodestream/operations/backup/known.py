@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from lodestream.errors import LodestreamError
-from lodestream.lake.disk import Disk, replace_durable, settle
+from lodestream.lake.disk import Disk, replace_durable
 from lodestream.lake.layout import copies_file
 
 
@@ -30,5 +29,4 @@ def note_copy(
     known[place] = {"kind": kind, "points": len(made_us), "oldest_us": min(made_us, default=0),
                     "newest_us": max(made_us, default=0)}  # fmt: skip
     with contextlib.suppress(LodestreamError):
-        settle(disk, os.path.dirname(copies_file(lake)))
         replace_durable(disk, copies_file(lake), json.dumps(known, sort_keys=True).encode())

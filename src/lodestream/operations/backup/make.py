@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -98,9 +97,9 @@ def would(source: Source, vault: Vault) -> dict[str, Any]:
     before = vault.newest() if vault.exists else None
     cut = source.take()
     files = size = 0
-    for name, listed in source.parts(cut, before):
+    for name, items in source.parts(cut, before):
         known = vault.entries(before.groups.get(name)) if before is not None else {}
-        for item in listed():
+        for item in items():
             if not (item.fixed and item.path in known) and not item.path.endswith(FOLDED):
                 files, size = files + 1, size + (item.size or 0)
     return {"tables": [table.told() for table in cut.tables], "files": files, "bytes_of_data": size}
@@ -130,31 +129,33 @@ def make_point(source: Source, vault: Vault, in_place: InPlace | None = None, *,
     raise ConflictError("lake loses files faster than they can be copied", file=gone, fix="lodestream doctor")
 
 
-def _make_point(
-    source: Source, vault: Vault, in_place: InPlace | None, room: str | None
-) -> Made:  # fmt: skip
+def _make_point(source: Source, vault: Vault, in_place: InPlace | None, room: str | None) -> Made:
     before = vault.newest()
+    known = before.groups if before is not None else {}
     made_us = source.clock()
     id_ = _point_id(made_us, before)
     amount = Amount(time.monotonic, source.tell)
     with _pinned(source, id_) as cut:
         listed = source.parts(cut, before, read=in_place is not None)
         put, held = in_place or (None, lambda entry: entry.blob is None)
-        mover = Mover(vault, put, _present(vault), amount, held)
-        amount.bytes_expected = _expected(listed, vault, before, mover)
+        mover = Mover(vault, put, vault.blobs(), amount, held)
+        tables = {
+            name: (list(items()), vault.entries(known.get(name))) for name, items in listed if name.startswith("table ")
+        }
+        amount.bytes_expected = sum(
+            item.size or 0 for items, old in tables.values() for item in items if mover.known(item, old) is None
+        )
         check_room(room, amount.bytes_expected)
         groups: dict[str, Group] = {}
         entries: dict[str, Mapping[str, Entry]] = {}
-        for name, items in listed:
+        for name, now in listed:
             amount.part = name
-            known = before.groups.get(name) if before is not None else None
-            old = vault.entries(known)
-            entries[name] = mover.move(items(), old)
-            groups[name] = vault.put_entries(entries[name], old, known)
+            items, old = tables.pop(name) if name in tables else (now(), vault.entries(known.get(name)))
+            entries[name] = mover.move(items, old)
+            groups[name] = vault.put_entries(entries[name], old, known.get(name))
     made = Point(
         id_, made_us, source.project, source.lake, tuple(_told(cut)), groups,
-        tuple(_erased(one) for one in cut.erasures),
-        tuple(_left_out(source, cut)), amount.told(),
+        tuple(_erased(one) for one in cut.erasures), tuple(_left_out(source, cut)),
     )  # fmt: skip
     vault.keep_turn()
     vault.put_point(made)
@@ -194,21 +195,6 @@ def _pinned(source: Source, id_: str) -> Iterator[Cut]:
     finally:
         with suppress(LodestreamError):  # it ends by itself
             drop_pin(source.disk, source.lake, pin)
-
-
-def _present(vault: Vault) -> set[str]:
-    root = os.path.join(vault.root, "blobs")
-    return {name for folder in vault.disk.list(root) for name in vault.disk.list(os.path.join(root, folder))}
-
-
-def _expected(listed: Sequence[Part], vault: Vault, before: Point | None, mover: Mover) -> int:
-    """Bytes of data files that will be moved."""
-    size = 0
-    for name, items in listed:
-        if name.startswith("table "):
-            old = vault.entries(before.groups.get(name)) if before is not None else {}
-            size += sum(item.size or 0 for item in items() if mover.known(item, old) is None)
-    return size
 
 
 def room_of(disk: Disk, place: str) -> str | None:

@@ -8,6 +8,7 @@ order. Whoever dies, the next pass or the activation puts the rest of a whole cu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -16,14 +17,12 @@ from typing import Any
 
 from lodestream.errors import ConfigError, CorruptionError
 from lodestream.lake.crash import point
-from lodestream.lake.disk import Disk, put_if_absent, replace_durable, settle
+from lodestream.lake.disk import Disk, put_if_absent, replace_durable
 from lodestream.lake.layout import replica_folder, standing_file
-from lodestream.lake.log import log_folder
 from lodestream.lake.standing import Standing, put_standing, standing
-from lodestream.model.table import LAYERS
 from lodestream.operations.backup.copying import Amount, Fetcher
 from lodestream.operations.backup.make import Made, Source, make_point, room_of
-from lodestream.operations.backup.restore import Places, check_version, in_order, put_all
+from lodestream.operations.backup.restore import Places, check_version, in_order, occupied, put_all
 from lodestream.operations.backup.vault import Entry, Point, Vault
 
 KEEP_US = 3 * 3_600_000_000
@@ -56,8 +55,7 @@ class Replica:
         """
         now = standing(self.disk, self.lake)
         if now is None:
-            held = [name for name in (*LAYERS, "_lodestream") if self.disk.list(os.path.join(self.lake, name))]
-            if held:
+            if held := occupied(self.disk, self.lake):
                 fix = "name an empty place or a replica of this lake"
                 raise ConfigError("place is not empty and not a replica", place=self.lake, holds=held[0], fix=fix)
             put_standing(self.disk, self.lake, Standing("replica", {"of": source.lake}))
@@ -65,15 +63,20 @@ class Replica:
             fix = "name an empty place, or replicate from the lake that it is a replica of"
             raise ConfigError("place is something else than a replica of this lake", place=self.lake, is_=now.kind,
                               of=now.facts.get("of"), fix=fix)  # fmt: skip
-        self.vault.begin(source.project)
+        self.vault.make(source.project)
 
     @property
     def applied(self) -> Point | None:
         """The cut that readers of the replica see; None before the first."""
-        if not self.disk.exists(self._applied):
+        try:
+            told = json.loads(self.disk.read(self._applied))
+        except FileNotFoundError:
             return None
-        told = json.loads(self.disk.read(self._applied))
         return self.vault.point(told["point"])
+
+    def note_applied(self, made: Point) -> None:
+        """Write down which cut readers see."""
+        replace_durable(self.disk, self._applied, json.dumps({"point": made.id}).encode())
 
     # --- following ----------------------------------------------------------------------------------------------------
 
@@ -110,7 +113,6 @@ class Replica:
 
     def _put_early(self, path: str, data: bytes) -> None:
         target = os.path.join(self.lake, path.removeprefix(_LAKE))
-        settle(self.disk, os.path.dirname(target))
         if not put_if_absent(self.disk, target, data) and self.disk.size(target) != len(data):
             raise CorruptionError("another file has this name in the replica", path=target)
 
@@ -121,9 +123,12 @@ class Replica:
         self.vault.keep_turn()
         places, amount, fetcher = self.places(), Amount(time.monotonic, tell), Fetcher(self.vault)
         point("replicate.whole")
+        stands = before.groups if before is not None else {}
         for name, group in made.groups.items():
+            if group == stands.get(name):
+                continue
             amount.part = f"putting in place: {name}"
-            old = self.vault.entries(before.groups.get(name)) if before is not None else {}
+            old = self.vault.entries(stands.get(name))
             fresh = (
                 entry for path, entry in self.vault.entries(group).items()
                 if path.startswith(_LAKE) and entry.blob is not None and _differs(old.get(path), entry)
@@ -132,7 +137,7 @@ class Replica:
             point("replicate.part")
         for told in made.tables:
             check_version(places, told)
-        replace_durable(self.disk, self._applied, json.dumps({"point": made.id}).encode())
+        self.note_applied(made)
         point("replicate.applied")
 
     def places(self) -> Places:
@@ -145,7 +150,7 @@ class Replica:
         """Forget earlier cuts, and after a while the files that only they had; what was erased goes at once."""
         self.vault.keep_turn()
         retired: dict[str, int] = {}
-        if self.disk.exists(self._retired):
+        with contextlib.suppress(FileNotFoundError):
             retired = json.loads(self.disk.read(self._retired))
         earlier = [self.vault.point(id_) for id_ in self.vault.points() if id_ != made.point.id]
         erased = any(one.erasures != made.point.erasures for one in earlier)
@@ -169,14 +174,14 @@ class Replica:
     def _gone(self, made: Made, earlier: list[Point]) -> Iterator[str]:
         for one in earlier:
             for name, group in one.groups.items():
+                if group == made.point.groups.get(name):
+                    continue
                 now = made.entries.get(name, {})
                 yield from (path for path in self.vault.entries(group) if path.startswith(_LAKE) and path not in now)
 
     def _unlink(self, path: str) -> None:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self.disk.unlink(path)
-        except FileNotFoundError:
-            return
 
     # --- what it holds ------------------------------------------------------------------------------------------------
 
@@ -193,11 +198,3 @@ class Replica:
 
 def _differs(old: Entry | None, new: Entry) -> bool:
     return old is None or (old.digest, old.size) != (new.digest, new.size)
-
-
-def logs(disk: Disk, lake: str) -> Iterator[str]:
-    """Folders of the lake's tables, quarantines among them, relative to it."""
-    for layer in LAYERS:
-        for name in sorted(disk.list(os.path.join(lake, layer))):
-            if disk.list(log_folder(os.path.join(lake, layer, name))):
-                yield os.path.join(layer, name)

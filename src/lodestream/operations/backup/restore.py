@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import Any
 
+from lodestream.engines.embedded.store import FOLDED
 from lodestream.errors import ConfigError, CorruptionError
 from lodestream.lake.crash import point
-from lodestream.lake.disk import Disk, LocalDisk, put_if_absent, replace_durable, settle
-from lodestream.lake.layout import standing_file
+from lodestream.lake.disk import Disk, LocalDisk, put_if_absent, replace_durable
+from lodestream.lake.layout import ingest_folder, keys_path, registry_file, standing_file
 from lodestream.lake.log import load
 from lodestream.lake.standing import Standing, put_standing, standing
 from lodestream.model.table import LAYERS
-from lodestream.operations.backup.copying import FLIGHT_BYTES, THREADS, Amount, Fetcher
+from lodestream.operations.backup.copying import Amount, Fetcher, in_flight
 from lodestream.operations.backup.vault import Entry, Point, Vault, digest_of
 
 _LAKE, _HOME, _PROJECT = "lake/", "home/", "project/"
@@ -62,14 +63,19 @@ def check_empty(places: Places, id_: str) -> None:
         raise ConfigError(
             "another point is being restored here", lake=places.lake, point=now.facts.get("point"), fix=fix
         )
-    roots = [os.path.join(places.lake, name) for name in (*LAYERS, "_lodestream")]
-    homes = [os.path.join(places.home, "_lodestream", name) for name in ("access", "ingest", "registry.db")]
-    held = [path for path in roots if places.disk.list(path)] + [path for path in homes if os.path.exists(path)]
+    homes = [os.path.dirname(keys_path(places.home)), ingest_folder(places.home), registry_file(places.home)]
+    held = occupied(places.disk, places.lake) + [path for path in homes if os.path.exists(path)]
     if held or now is not None:
         fix = "name an empty place with --lake, or move what is there away"
         raise ConfigError(
             "place is not empty", lake=places.lake, holds=(held or [standing_file(places.lake)])[0], fix=fix
         )
+
+
+def occupied(disk: Disk, lake: str) -> list[str]:
+    """Folders of a lake that hold something."""
+    folders = [os.path.join(lake, layer) for layer in LAYERS] + [os.path.dirname(standing_file(lake))]
+    return [path for path in folders if disk.list(path)]
 
 
 def restore(vault: Vault, made: Point, places: Places, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -110,24 +116,14 @@ def put_all(
     entries: Iterable[Entry], read: Callable[[Entry], bytes], places: Places, amount: Amount
 ) -> None:  # fmt: skip
     """Put files in place, durably: early ones in any order, log entries and what follows one after the other."""
-    flying: deque[tuple[Entry, Future[None]]] = deque()
-    weight = 0
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="restore") as pool:
-        for entry in entries:
-            if is_ordered(entry.path):
-                while flying:
-                    flying.popleft()[1].result()
-                weight = 0
-                _put(entry, read, places, amount)
-                continue
-            while flying and (len(flying) >= 4 * THREADS or weight + entry.size > FLIGHT_BYTES):
-                landed, future = flying.popleft()
-                weight -= landed.size
-                future.result()
-            flying.append((entry, pool.submit(_put, entry, read, places, amount)))
-            weight += entry.size
-        while flying:
-            flying.popleft()[1].result()
+    put = partial(_put, read=read, places=places, amount=amount)
+    for ordered, some in groupby(entries, lambda entry: is_ordered(entry.path)):
+        for _ in map(put, some) if ordered else in_flight(some, put, _size):
+            pass
+
+
+def _size(entry: Entry) -> int:
+    return entry.size
 
 
 def is_ordered(path: str) -> bool:
@@ -179,7 +175,7 @@ def _put(entry: Entry, read: Callable[[Entry], bytes], places: Places, amount: A
 def _replaced(path: str) -> bool:
     """Whether a file of a lake changes under its name."""
     name = os.path.basename(path)
-    return name in ("_last_checkpoint", "folded.json") or "/sinks/" in path or "/erasures/" in path or "/plans/" in path
+    return name in ("_last_checkpoint", FOLDED) or "/sinks/" in path or "/erasures/" in path or "/plans/" in path
 
 
 def _stands(disk: Disk, path: str, entry: Entry) -> bool:
@@ -197,7 +193,6 @@ _LOOKED_AT = 1 << 20
 
 def put_file(disk: Disk, path: str, data: bytes, *, replaced: bool) -> None:
     """Write a file durably and whole or not at all; one that is there is replaced, or has to be the same."""
-    settle(disk, os.path.dirname(path))
     if replaced:
         replace_durable(disk, path, data)
     elif not put_if_absent(disk, path, data) and disk.read(path) != data:
@@ -241,22 +236,19 @@ def verify(
         amount.add(entry.size)
         return None
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="verify") as pool:
-        for made in points:
-            for name, group in made.groups.items():
-                amount.part = f"{made.id} {name}"
-                try:
-                    entries = [entry for entry in vault.entries(group).values() if _which(entry) not in good]
-                except CorruptionError as error:
-                    bad.append({"point": made.id, "file": name, "problem": str(error)})
-                    continue
-                for at in range(0, len(entries), THREADS):
-                    some = entries[at : at + THREADS]
-                    for entry, problem in zip(some, pool.map(one, some), strict=True):
-                        if problem is None:
-                            good.add(_which(entry))
-                        else:
-                            bad.append({"point": made.id, "file": entry.path, "problem": problem})
+    for made in points:
+        for name, group in made.groups.items():
+            amount.part = f"{made.id} {name}"
+            try:
+                entries = [entry for entry in vault.entries(group).values() if _which(entry) not in good]
+            except CorruptionError as error:
+                bad.append({"point": made.id, "file": name, "problem": str(error)})
+                continue
+            for entry, problem in in_flight(entries, one, _size):
+                if problem is None:
+                    good.add(_which(entry))
+                else:
+                    bad.append({"point": made.id, "file": entry.path, "problem": problem})
     return {**amount.told(), "damaged": bad}
 
 

@@ -18,12 +18,12 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lodestream.errors import ConfigError, ConflictError, CorruptionError
 from lodestream.lake.crash import point
-from lodestream.lake.disk import Data, Disk, put_if_absent, settle
+from lodestream.lake.disk import Data, Disk, Stored, put_if_absent
 from lodestream.operations.backup.turn import Turn, renewed
 
 FORMAT = 1
@@ -76,7 +76,6 @@ class Point:
         groups: the files, by part, in the order in which they are put in place.
         erasures: the erasures that had been asked for: `id`, `time_us`, `columns`, and whether they were `done`.
         left_out: what of the lake it does not hold, in words.
-        copied: files and bytes that were copied for it, and in how many seconds.
     """
 
     id: str
@@ -87,7 +86,6 @@ class Point:
     groups: Mapping[str, Group]
     erasures: tuple[Mapping[str, Any], ...] = ()
     left_out: tuple[str, ...] = ()
-    copied: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def file_count(self) -> int:
@@ -114,8 +112,9 @@ class Point:
             groups = {
                 name: Group(tuple(one["lists"]), one["files"], one["bytes"]) for name, one in body["groups"].items()
             }
-            parts = {key: tuple(body[key]) for key in ("tables", "erasures", "left_out")}
-            return cls(**{**body, **parts, "groups": groups})
+            told: dict[str, Any] = {key: body[key] for key in ("id", "made_us", "project", "lake")}
+            told |= {key: tuple(body[key]) for key in ("tables", "erasures", "left_out")}
+            return cls(**told, groups=groups)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             fix = "restore another point; lodestream backup --list --verify tells which are whole"
             raise CorruptionError("point of a backup is damaged", path=path, fix=fix) from error
@@ -176,15 +175,10 @@ class Vault:
                               fix=fix)  # fmt: skip
 
     def make(self, project: str) -> None:
-        """Begin a set, unless it is there."""
+        """Say that this is a set, unless it is one."""
         if not self.exists:
-            self.begin(project)
-
-    def begin(self, project: str) -> None:
-        """Say that this is a set."""
-        settle(self.disk, self.root)
-        told = json.dumps({"format": FORMAT, "project": project}).encode()
-        put_if_absent(self.disk, os.path.join(self.root, _MARKER), told)
+            told = json.dumps({"format": FORMAT, "project": project}).encode()
+            put_if_absent(self.disk, os.path.join(self.root, _MARKER), told)
 
     @contextlib.contextmanager
     def turn(self, clock: Callable[[], int]) -> Iterator[None]:
@@ -216,21 +210,16 @@ class Vault:
     def _blob(self, digest: str) -> str:
         return os.path.join(self.root, "blobs", digest[:2], digest)
 
-    def put_blob(self, data: Data) -> str:
-        """Write content durably, unless it is there; its digest."""
-        digest = digest_of(data)
-        path = self._blob(digest)
-        if not self.holds(digest, memoryview(data).nbytes):
-            put_if_absent(self.disk, path, data)
-        return digest
+    def blobs(self) -> dict[str, Stored]:
+        """Every blob by its digest, its path relative to their folder."""
+        found = self.disk.walk(os.path.join(self.root, "blobs"))
+        return {os.path.basename(one.path): one for one in found}
 
-    def holds(self, digest: str, size: int | None = None) -> bool:
-        """Whether there is a blob, of that size."""
-        try:
-            found = self.disk.size(self._blob(digest))
-        except FileNotFoundError:
-            return False
-        return size is None or found == size
+    def put_blob(self, data: Data, digest: str | None = None) -> str:
+        """Write content durably, unless it is there; its digest, which the caller may know."""
+        digest = digest or digest_of(data)
+        put_if_absent(self.disk, self._blob(digest), data)
+        return digest
 
     def blob(self, digest: str) -> bytes:
         """The content of a blob.
@@ -297,18 +286,11 @@ class Vault:
     def sweep(self, kept: Collection[str]) -> tuple[int, int]:
         """Delete every blob but these and those of the journal; how many went, and their bytes."""
         held = {*kept, *(entry.blob for entry in self.journal().values())}
-        gone = size = 0
-        root = os.path.join(self.root, "blobs")
-        for folder in sorted(self.disk.list(root)):
-            for name in sorted(self.disk.list(os.path.join(root, folder))):
-                if name in held:
-                    continue
-                path = os.path.join(root, folder, name)
-                with contextlib.suppress(FileNotFoundError):
-                    size += self.disk.size(path)
-                    self.disk.unlink(path)
-                    gone += 1
-        return gone, size
+        unneeded = [one for digest, one in self.blobs().items() if digest not in held]
+        for one in unneeded:
+            with contextlib.suppress(FileNotFoundError):
+                self.disk.unlink(os.path.join(self.root, "blobs", one.path))
+        return len(unneeded), sum(one.bytes for one in unneeded)
 
     # --- lists of files -----------------------------------------------------------------------------------------------
 
