@@ -67,6 +67,7 @@ KINDS = {
     "L2": "Lakes: the log of a table",
     "L3": "Lakes: data files",
     "L4": "Lakes: plans and state",
+    "L5": "Lakes: copies",
     "N1": "Notes, which refuse nothing",
 }
 

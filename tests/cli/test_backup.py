@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from lodestream.app import open_project
+from lodestream.app import now_us, open_project
 from lodestream.cli.backup import _lake, _place
+from lodestream.lake.disk import LocalDisk
+from lodestream.lake.pins import Pin, put_pin
 from lodestream.operations.backup.copying import Amount
 from tests.cli.conftest import call
 from tests.engines.lakes import Lab
@@ -105,6 +107,43 @@ def test_a_place_has_its_home_where_variables_say(lab: Lab, tmp_path: Path, monk
         for place in ("far", url):
             assert Path(_place(app, place)[1].beside(url)).parent == tmp_path / "homes"
         assert _lake(app, "far", str(tmp_path / "own"))[1].beside(url) == str(tmp_path / "own")
+
+
+def told_of(lab: Lab, *given: str) -> dict[str, list[str]]:
+    """What doctor says of copies, by code."""
+    found = call(*given, "doctor", "--json", project=lab.root)
+    assert found.code == 0, found.out
+    told: dict[str, list[str]] = {}
+    for one in found.json["findings"]:
+        if one["check"] == "copies" or one["code"].startswith("L5"):
+            told.setdefault(one["code"], []).append(one["text"])
+    return told
+
+
+def test_doctor_tells_of_copies_of_who_makes_one_and_of_a_fence(lab: Lab) -> None:
+    assert told_of(lab) == {}
+    call("backup", "nightly", project=lab.root)
+    point = call("backup", "nightly", "--json", project=lab.root).json["point"]
+    cut = call("replicate", "dr", "--json", project=lab.root).json["point"]
+    (texts,) = told_of(lab).values()
+    backup, replica = lab.root.parent / "set", lab.root.parent / "second"
+    assert [text.rpartition(",")[0] for text in texts] == [
+        f"replica at {replica}: newest point {cut}",
+        f"backup at {backup}: newest point {point}",
+    ]
+    disk, lake, now = LocalDisk(), str(lab.root / "lake"), now_us()
+    put_pin(disk, lake, Pin("one", now + 600_000_000))
+    put_pin(disk, lake, Pin("ended", now - 1))
+    assert ["one is being copied" in text for text in told_of(lab)["L502"]] == [True]
+    assert "lake is a replica" in told_of(lab, "--lake", str(replica))["L501"][0]
+    call("replicate", "dr", "--activate", project=lab.root)
+    assert told_of(lab)["L501"] == [
+        f"lake was left for its replica, which is the one that is written now (by {replica}, point {cut})"
+    ]
+    (lab.root / "lake/_lodestream/standing.json").write_text("{")
+    result = call("doctor", project=lab.root)
+    assert result.code == 1
+    assert "file that says what this lake is cannot be read" in result.out
 
 
 def test_a_damaged_set_ends_with_1(lab: Lab) -> None:

@@ -81,7 +81,7 @@ def backup(
             except CorruptionError as error:  # the point is there all the same
                 unpruned = error
         points, damaged = vault.read_points()
-        note_copy(app.disk, app.lake, place, "backup", [one.made_us for one in points])
+        note_copy(app.disk, app.lake, place, "backup", points)
     checked = _verify(call, vault, [made.point], {}) if verify else None
     point = made.point
     report = {
@@ -125,7 +125,7 @@ def _points(
             pruned = prune(vault, now_us(), keep, keep_days)
     points, damaged = vault.read_points()
     if pruned is not None and vault.root in [one["place"] for one in copies(app.disk, app.lake)]:
-        note_copy(app.disk, app.lake, vault.root, "backup", [one.made_us for one in points])
+        note_copy(app.disk, app.lake, vault.root, "backup", points)
     rows: list[list[Any]] = [[id_, "damaged", "", "", ""] for id_ in damaged]
     told: list[dict[str, Any]] = [{"point": id_, "damaged": True} for id_ in damaged]
     for one in points:
@@ -298,8 +298,7 @@ def _follow(call: Call, replica: Replica, source: Source) -> None:
     from lodestream.operations.backup.known import note_copy
 
     report = replica.follow(source)
-    applied = replica.applied
-    note_copy(source.disk, source.lake, replica.lake, "replica", [applied.made_us] if applied is not None else [])
+    note_copy(source.disk, source.lake, replica.lake, "replica", [replica.vault.point(report["point"])])
     if call.json:
         call.emit({"place": replica.lake, **report})
         return

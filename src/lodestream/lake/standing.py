@@ -34,6 +34,10 @@ class Standing:
     kind: Kind
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def told(self) -> tuple[str, str]:
+        """The same in words, and what helps."""
+        return _REFUSED[self.kind]
+
 
 def standing(disk: Disk, lake: str) -> Standing | None:
     """Why a lake is not written; None for one that is. Raises CorruptionError when its file cannot be read."""
@@ -55,5 +59,5 @@ def refuse_written(disk: Disk, lake: str) -> None:
     """Raise ConfigError when a lake is not to be written."""
     found = standing(disk, lake)
     if found is not None:
-        message, fix = _REFUSED[found.kind]
+        message, fix = found.told()
         raise ConfigError(message, lake=lake, fix=fix, **found.facts)

@@ -1,4 +1,4 @@
-"""Looks for what is wrong with a lake: its disk, and the log, files, plans and state of each table."""
+"""Looks for what is wrong with a lake: its disk, its copies, and the log, files, plans and state of each table."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from lodestream.lake.layout import app_id, epoch_of, quarantine_name, table_path
 from lodestream.lake.log import checkpoint_contents, list_log, log_folder, read_commit, read_hint
 from lodestream.lake.opening import check_put_if_absent
 from lodestream.lake.paths import ForeignPathError, decode_path
+from lodestream.lake.pins import pins
+from lodestream.lake.standing import standing
 from lodestream.lake.table import DeltaTable
 from lodestream.lake.vacuum import stored_files
 from lodestream.model.table import TableName
+from lodestream.operations.backup.known import copies
 
 _FREE_BYTES_MIN = 256 << 20
 _YOUNG_S = 3600.0
@@ -59,7 +62,7 @@ def examine(lake: str, disk: Disk, names: Iterable[TableName], *, repair: bool, 
         repair: whether to mend what can be mended without losing anything readable.
         now_s: the present, seconds since 1970; files younger than an hour are nobody's orphans.
     """
-    findings = [*_disk(lake, disk)]
+    findings = [*_disk(lake, disk), *_copies(lake, disk, now_s)]
     for name in names:
         path = table_path(lake, name)
         if not disk.exists(log_folder(path)):
@@ -92,6 +95,27 @@ def _disk(lake: str, disk: Disk) -> Iterator[Finding]:
     except LodestreamError as error:
         fix = "commits need a store or file system that refuses to overwrite"
         yield Finding("error", "lake", str(error), fix, "L102")
+
+
+def _copies(lake: str, disk: Disk, now_s: float) -> Iterator[Finding]:
+    """Whether the lake is a copy or was left for one, who copies it now, and how old the copies are."""
+    try:
+        now = standing(disk, lake)
+    except CorruptionError as error:
+        yield Finding("error", "lake", str(error), "restore it from a copy; nothing is written meanwhile", "L501")
+        return
+    if now is not None:
+        text, fix = now.told()
+        facts = ", ".join(f"{name} {value}" for name, value in now.facts.items())
+        yield Finding("note", "lake", f"{text} ({facts})", fix, "L501")
+    for pin in pins(disk, lake, 0):  # those that have ended are there as well, and stay
+        if (left_s := pin.until_us / 1e6 - now_s) > 0:
+            text = f"{pin.id} is being copied; upkeep leaves what it needs for {left_s / 60:.0f} min more, or longer"
+            yield Finding("note", "copies", text, "nothing to do: it ends with the copy, or by itself", "L502")
+    for one in copies(disk, lake):
+        age_h = (now_s - one["newest_us"] / 1e6) / 3600
+        text = f"{one['kind']} at {one['place']}: newest point {one.get('newest')}, made {age_h:,.1f} h ago"
+        yield Finding("ok", "copies", text)
 
 
 def _log(disk: Disk, name: TableName, path: str, *, repair: bool) -> Iterator[Finding]:

@@ -106,6 +106,8 @@ CODES: dict[str, Code] = {
     "L302": Code("files that no version knows", "harmless; a vacuum deletes them"),
     "L401": Code("plans, state and table do not fit together", "begin the table again as the message says"),
     "L402": Code("a batch is planned and not committed", "the next run goes on with it"),
+    "L501": Code("lake is not written", "end the restore, activate the replica, or go to the lake that took over"),
+    "L502": Code("lake is being copied", "nothing: upkeep leaves what the copy needs until it ends, or has died"),
     # notes, which refuse nothing
     "N102": Code("a sink does less than its reader may expect", "see that readers of the sink cope with it"),
     "N103": Code("policy without effect", "correct the name, or remove it"),
