@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import deltalake
+import pytest
 
 from lodestream.app import now_us
+from lodestream.lake.disk import LocalDisk
+from lodestream.lake.layout import pins_folder
 from lodestream.lake.log import list_log
 from lodestream.model.table import TableName
 from lodestream.operations.reconcile import reconcile
@@ -102,6 +105,26 @@ def test_a_hot_file_that_a_restore_brought_back_stays(tmp_path: Path) -> None:
     care.look()
     assert care.errors == 0
     assert lab.rows("gold.w", "n") == [{"n": 1}]
+
+
+def test_nobody_is_asked_what_they_need_while_there_is_nothing_to_delete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = _lab(tmp_path, 2)
+    lab.run()
+    app = lab.app()
+    care = Maintenance(app.flows, app.flows, app.pipeline().around)
+    care.look()  # the first one vacuums
+    listed, names = [], LocalDisk.list
+
+    def counted(disk: LocalDisk, path: str) -> list[str]:
+        listed.append(path)
+        return names(disk, path)
+
+    monkeypatch.setattr(LocalDisk, "list", counted)
+    care.look()
+    assert care.errors == 0
+    assert [path for path in listed if path == pins_folder(app.lake)] == []
 
 
 def test_short_runs_leave_no_long_log_behind(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from lodestream.app import now_us
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.errors import ConfigError, ConflictError, CorruptionError
 from lodestream.lake import crash
-from lodestream.lake.disk import LocalDisk
+from lodestream.lake.disk import Disk, LocalDisk
+from lodestream.lake.log import Snapshot, load
 from lodestream.lake.pins import Pin, drop_pin, pins, put_pin
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 from lodestream.operations.backup import cut as cutting
 from lodestream.operations.backup import turn as turns
-from lodestream.operations.backup.copying import Amount
+from lodestream.operations.backup.copying import Amount, Fetcher, in_flight
 from lodestream.operations.backup.make import make_point, would
 from lodestream.operations.backup.prune import prune, too_old
 from lodestream.operations.backup.restore import Places, put_all, restore, verify
@@ -211,6 +213,39 @@ def test_files_that_stand_are_counted_one_by_one(tmp_path: Path) -> None:
     places = Places(LocalDisk(), str(tmp_path / "lake"), str(tmp_path))
     put_all([Entry(name, 1, digest_of(b"x")) for name in names], lambda _entry: b"", places, amount)
     assert amount.kept == 2
+
+
+def test_of_those_who_want_a_pack_one_reads_it(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = vault.put_blob(b"abcd"), digest_of(b"no such blob")
+    wanted = [Entry(f"lake/{number}", 1, digest_of(b"abcd"[number : number + 1]), good, number) for number in range(4)]
+    lost = [replace(entry, blob=bad) for entry in wanted]
+    read, blob, others = [], vault.blob, threading.Event()
+
+    def slow(digest: str) -> bytes:
+        read.append(digest)
+        others.wait(0.2)
+        return blob(digest)
+
+    monkeypatch.setattr(vault, "blob", slow)
+    fetcher = Fetcher(vault)
+    assert [data for _, data in in_flight(wanted, fetcher.read, lambda entry: entry.size)] == [b"a", b"b", b"c", b"d"]
+    for entry in lost:
+        with pytest.raises(CorruptionError, match="file of a backup is missing"):
+            fetcher.read(entry)
+    assert read == [good, bad]
+
+
+def test_each_table_is_listed_once(lab: Lab, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[tuple[str, int]] = []
+
+    def counted(disk: Disk, path: str, version: int) -> Snapshot | None:
+        loaded.append((path, version))
+        return load(disk, path, version)
+
+    monkeypatch.setattr("lodestream.operations.backup.contents.load", counted)
+    made = point_of(lab, vault).point
+    assert len(set(loaded)) >= len(made.tables)
+    assert len(set(loaded)) == len(loaded)
 
 
 def test_a_restore_killed_anywhere_is_refused_until_it_is_done(lab: Lab, tmp_path: Path, vault: Vault) -> None:

@@ -24,6 +24,7 @@ from lodestream.lake.table import DeltaTable
 from lodestream.operations.backup.failover import activate, fence, rewind
 from lodestream.operations.backup.replica import KEEP_US, Replica
 from lodestream.operations.backup.restore import verify
+from lodestream.operations.backup.vault import Entry, Group, Vault
 from tests.engines.lakes import Lab, killed_at, points_of
 from tests.operations.backup.copies import (
     contents,
@@ -250,6 +251,25 @@ def test_files_that_nobody_reads_go_after_a_while(lab: Lab, second: Lab) -> None
     live = {path.name for path in (lab.root / "lake" / "gold" / "per_country").glob("*.parquet")}
     assert {path.name for path in folder.glob("*.parquet")} < live | {path.name for path in first}
     assert len(list((second.root / "lake/_lodestream/replica/points").iterdir())) == 1
+
+
+def test_a_pass_with_nothing_new_reads_each_list_once(
+    lab: Lab, second: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    replica, origin, read = replica_of(second), source(lab), []
+    for _ in range(2):  # the first one has a checkpoint of its own, for readers
+        replica.follow(origin)
+    entries = Vault.entries
+
+    def counted(vault: Vault, group: Group | None) -> dict[str, Entry]:
+        read.append(group)
+        return entries(vault, group)
+
+    monkeypatch.setattr(Vault, "entries", counted)
+    replica.follow(origin)
+    made = replica.applied
+    assert made is not None
+    assert sorted(map(repr, read)) == sorted(map(repr, made.groups.values()))
 
 
 def failed_over(tmp_path: Path, seconds: float) -> dict[str, float]:
