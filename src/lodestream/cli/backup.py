@@ -87,26 +87,29 @@ def backup(
     report = {
         "place": place, "point": point.id, "files_in_point": point.file_count, "bytes_in_point": point.byte_count,
         **made.amount.told(), "tables": [dict(one) for one in point.tables], "left_out": list(point.left_out),
-        "pruned": pruned, "verified": checked, "damaged": sorted(damaged),
+        "pruned": pruned, "verified": checked, "damaged": _bad(damaged),
     }  # fmt: skip
-    if call.json:
-        call.emit(report)
-    else:
-        held = f"{count(point.file_count)} files, {size(point.byte_count)}"
-        call.print(f"point {point.id}: {len(point.tables)} tables, {held}")
-        _moved(call, "copied", report)
-        for text in point.left_out:
-            call.print(f"not in it: {text}")
-        if pruned is not None:
-            went = f"{len(pruned['points'])} points, {count(pruned['blobs'])} files, {size(pruned['bytes'])}"
-            call.print(f"taken away: {went}")
-        for id_, problem in damaged.items():
-            call.print(f"BAD  {id_}: {problem}")
-        _told_of(call, checked)
+    _backed_up(call, report)
     if unpruned is not None:
         raise unpruned
     if checked is not None and checked["damaged"]:
         raise typer.Exit(FAILED)
+
+
+def _backed_up(call: Call, report: Mapping[str, Any]) -> None:
+    if call.json:
+        call.emit(report)
+        return
+    held = f"{count(report['files_in_point'])} files, {size(report['bytes_in_point'])}"
+    call.print(f"point {report['point']}: {len(report['tables'])} tables, {held}")
+    _moved(call, "copied", report)
+    for text in report["left_out"]:
+        call.print(f"not in it: {text}")
+    if (pruned := report["pruned"]) is not None:
+        went = f"{len(pruned['points'])} points, {count(pruned['blobs'])} files, {size(pruned['bytes'])}"
+        call.print(f"taken away: {went}")
+    _print_bad(call, report["damaged"])
+    _told_of(call, report["verified"])
 
 
 def _points(
@@ -147,18 +150,26 @@ def _points(
 def _verify(call: Call, vault: Vault, points: list[Point], damaged: Mapping[str, Exception]) -> dict[str, Any]:
     from lodestream.operations.backup.restore import verify
 
-    bad = [{"point": id_, "file": f"points/{id_}.json", "problem": str(error)} for id_, error in damaged.items()]
     found = verify(vault, points, call.say)
-    return {**found, "damaged": bad + found["damaged"]}
+    return {**found, "damaged": _bad(damaged) + found["damaged"]}
+
+
+def _bad(damaged: Mapping[str, Exception]) -> list[dict[str, str]]:
+    """Points that cannot be read, as `verify` tells of what is damaged."""
+    return [{"point": id_, "file": f"points/{id_}.json", "problem": str(error)} for id_, error in damaged.items()]
+
+
+def _print_bad(call: Call, damaged: list[dict[str, str]]) -> None:
+    for one in damaged[:_SHOWN]:
+        call.print(f"BAD  {one['point']}: {one['file']}: {one['problem']}")
+    if (more := len(damaged) - _SHOWN) > 0:
+        call.print(f"BAD  and {count(more)} more; --json shows all")
 
 
 def _told_of(call: Call, checked: Mapping[str, Any] | None) -> None:
     if checked is None:
         return
-    for one in checked["damaged"][:_SHOWN]:
-        call.print(f"BAD  {one['point']}: {one['file']}: {one['problem']}")
-    if (more := len(checked["damaged"]) - _SHOWN) > 0:
-        call.print(f"BAD  and {count(more)} more; --json shows all")
+    _print_bad(call, checked["damaged"])
     if not checked["damaged"]:
         call.print(f"verified: {count(checked['files'])} files, {size(checked['bytes'])}, all as they were written")
 
