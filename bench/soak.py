@@ -33,6 +33,7 @@ _PROJECT = {
     "tables/bronze/orders.yaml": """
 source: {{generator: {{stream: orders, rate: {rate}, rows: {rows}, chaos: {{duplicate: 0.01, malformed: 0.002}}}}}}
 retention: {kept_s} seconds
+maintain: {{log_retention: {kept_s} seconds, deleted_file_retention: {kept_s} seconds}}
 """,
     "tables/silver/orders.yaml": """
 from: stream(bronze.orders)
@@ -40,6 +41,7 @@ expect: {{has_id: {{that: order_id is not null, else: quarantine}}}}
 event_time: {{column: ordered_at, delay: 5 seconds}}
 dedup: {{keys: [order_id]}}
 retention: {kept_s} seconds
+maintain: {{log_retention: {kept_s} seconds, deleted_file_retention: {kept_s} seconds}}
 """,
     "tables/gold/per_country.yaml": """
 from: stream(silver.orders)
@@ -49,6 +51,7 @@ group_by: [country, product]
 measures: {{orders: count(*), amount: sum(amount)}}
 emit: updates
 retention: {kept_s} seconds
+maintain: {{log_retention: {kept_s} seconds, deleted_file_retention: {kept_s} seconds}}
 """,
 }
 _PANELS = {

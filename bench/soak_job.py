@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from lodestream.engines.embedded.surroundings import Committed
 from lodestream.lake import vacuum
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import FlowName, TableName
+from lodestream.project import maintain
 from lodestream.runtime.maintain import Upkeep
 from lodestream.runtime.memory import keep_freed_memory
 from lodestream.runtime.pipeline import Pipeline
@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--every-seconds", type=float, required=True, help="between two notes")
     args = parser.parse_args(arguments)
     keep_freed_memory()
+    vacuum.KEEP_MIN_MS = maintain.KEEP_LEAST_US = 0  # one machine, one clock, and files are committed at once
     app = open_project(args.project)
     app.apply()
     pipeline, notes = _pipeline(app, args.kept_seconds), Notes()
@@ -90,19 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _pipeline(app: App, kept_s: float) -> Pipeline:
-    """The project's pipeline, whose maintenance has its hours and days in seconds."""
-    vacuum.KEEP_MIN_MS = 0  # one machine, one clock, and files are committed at once
-    kept_us = round(kept_s * 1e6)
-    flows = {}
-    for name, plan in app.flows.items():
-        policy = replace(plan.table.maintenance, log_retention_us=kept_us, deleted_file_retention_us=kept_us)
-        flows[name] = replace(plan, table=replace(plan.table, maintain=policy))
+    """The project's pipeline, which looks after its tables as often as hours and days are seconds here."""
     often_s = max(2.0, kept_s / 6)
     return Pipeline(
-        app.project.root, flows, lake=app.lake, disk=app.disk, clock=now_us, limit=app.project.batch.limit,
+        app.project.root, app.flows, lake=app.lake, disk=app.disk, clock=now_us, limit=app.project.batch.limit,
         poll_s=0.1, resolve=resolved,
         upkeep=Upkeep(
-            versions_kept=100, hot_kept_ms=min(60_000, kept_us // 1000), compact_every_s=often_s,
+            versions_kept=100, hot_kept_ms=min(60_000, round(kept_s * 1000)), compact_every_s=often_s,
             expire_every_s=often_s, vacuum_every_s=often_s,
         ),
     )  # fmt: skip

@@ -507,3 +507,22 @@ def test_handles_forget_what_compaction_removed_a_week_ago(tmp_path):
     assert {gone.deletion_time * 1000 // day_us for gone in writer.snapshot.tombstones.values()} == set(range(13, 21))
     assert back.path in writer.snapshot.tombstones
     assert len(vacuuming.snapshot.tombstones) == 20
+
+
+def test_who_only_follows_soon_forgets_removed_files(tmp_path):
+    """What upkeep and a fresh look know of them stays."""
+    table, minute_us = make(tmp_path / "t"), 60_000_000
+    for number in range(30):
+        put(table, number, number)
+    looking, following = DeltaTable.open(LocalDisk(), table.path), DeltaTable.follow(LocalDisk(), table.path)
+    for number in range(30, 60):
+        table.commit(removes=[RemoveFile.of(table.files()[0])], clock_us=number * minute_us)
+        looking.refresh()
+        following.refresh()
+    assert len(looking.snapshot.tombstones) == 30
+    assert 10 <= len(following.snapshot.tombstones) <= 12
+    assert len(following.files()) == 0
+    with pytest.raises(ValueError, match="has forgotten"):
+        following.checkpoint()
+    looking.checkpoint(60 * minute_us)
+    assert len(DeltaTable.open(LocalDisk(), table.path).snapshot.tombstones) == 30

@@ -26,6 +26,9 @@ from lodestream.model.types import Schema
 __all__ = ["Commit", "DeltaTable", "Staged"]
 
 
+_BRIEF_MS = 600_000
+
+
 class DeltaTable:
     """One handle on a table; its methods may be called from several threads.
 
@@ -36,8 +39,8 @@ class DeltaTable:
         new_id: source of unique names.
 
     Attributes:
-        removed_kept_ms: how long it remembers removed files at least, milliseconds; those of open windows only as long
-            as the table's properties say.
+        removed_kept_ms: how long it remembers removed files, milliseconds; those of open windows only as long as the
+            table's properties say.
     """
 
     removed_kept_ms = maintenance.WEEK_MS
@@ -117,6 +120,20 @@ class DeltaTable:
         disk.sync_directory(log_folder(path))
         return cls(disk, path, snapshot, new_id)
 
+    @classmethod
+    def follow(cls, disk: Disk, path: str, new_id: Callable[[], str] = random_id) -> DeltaTable | None:
+        """The same for who goes on with the table for long and never looks after it.
+
+        It soon forgets removed files, of which a busy table has a million in two days; so it makes no checkpoint.
+        """
+        table = cls.open(disk, path, new_id)
+        return None if table is None else table.forgetful()
+
+    def forgetful(self) -> DeltaTable:
+        """This handle, which remembers removed files for ten minutes from now on."""
+        self.removed_kept_ms = _BRIEF_MS
+        return self
+
     @property
     def snapshot(self) -> Snapshot:
         """The newest version this handle knows; it never changes, `refresh` and `commit` put another in its place."""
@@ -170,7 +187,7 @@ class DeltaTable:
             old.append(path)
         for path in old:
             del self._swapped[path]
-        before_ms = commit.timestamp_ms - max(kept_ms, self.removed_kept_ms)
+        before_ms = commit.timestamp_ms - self.removed_kept_ms
         while self._removed and self._removed[0][0] < before_ms:
             removed_ms, path = self._removed.popleft()
             if path in snapshot.tombstones and snapshot.tombstones[path].deletion_time == removed_ms:
@@ -373,6 +390,8 @@ class DeltaTable:
         Returns:
             The version of the checkpoint.
         """
+        if self.removed_kept_ms == _BRIEF_MS:
+            raise ValueError("this handle has forgotten files that a checkpoint has to name")
         now_ms = None if clock_us is None else clock_us // 1000
         kept_ms = tombstones_kept_us // 1000
         return maintenance.checkpoint(self.disk, self.path, self._snapshot, now_ms, self._new_id, kept_ms=kept_ms)

@@ -16,7 +16,7 @@ KEYS = (
 SIZE = re.compile(r"([1-9][0-9]{0,5}) ?(KB|MB|GB)")
 _UNITS = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 _SIZE_LEAST, _SIZE_MOST = 64 << 10, 4 << 30
-_KEEP_LEAST_US = 3 * 3_600_000_000
+KEEP_LEAST_US = 3 * 3_600_000_000
 
 
 def read_maintain(node: Node, mistakes: Mistakes) -> MaintenancePolicy:
@@ -24,7 +24,7 @@ def read_maintain(node: Node, mistakes: Mistakes) -> MaintenancePolicy:
     fields = Fields(node, KEYS, mistakes, "maintain")
     plain = MaintenancePolicy()
     keep_us = fields.duration("deleted_file_retention")
-    if keep_us is not None and keep_us < _KEEP_LEAST_US:
+    if keep_us is not None and keep_us < KEEP_LEAST_US:
         fix = "keep files for at least 3 hours: a running writer or reader may still need them"
         place = fields.nodes["deleted_file_retention"].place
         mistakes.add(place, "D117", "deleted files are kept too short", key="deleted_file_retention", fix=fix)

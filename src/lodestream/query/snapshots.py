@@ -121,7 +121,7 @@ class Snapshots:
                 table = None
         if table is None:
             before_waiting()
-            table = DeltaTable.open(self.disk, table_path(self.lake, name))
+            table = DeltaTable.follow(self.disk, table_path(self.lake, name))
         if table is not None:
             with self._lock:
                 self._tables[name] = table, time.monotonic()

@@ -17,6 +17,7 @@ from lodestream.errors import LodestreamError
 from lodestream.lake.compaction import due
 from lodestream.lake.layout import quarantine_name
 from lodestream.lake.log import list_log
+from lodestream.lake.maintenance import removed_kept_ms
 from lodestream.lake.paths import decode_path
 from lodestream.lake.pins import Pin, pins
 from lodestream.lake.table import DeltaTable
@@ -130,7 +131,8 @@ class Maintenance:
             table = care.open()
             if table is None:
                 return
-            table.removed_kept_ms = max(table.removed_kept_ms, care.policy.deleted_file_retention_us // 1000)
+            told_ms = removed_kept_ms(table.snapshot.metadata)
+            table.removed_kept_ms = max(told_ms, care.policy.deleted_file_retention_us // 1000)
             last = max(list_log(self._around.disk, table.path).checkpoints, default=0)
             seen = self._seen[care.name] = _Seen(table, last)
         now = seen.table.refresh()

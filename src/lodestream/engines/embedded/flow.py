@@ -37,7 +37,7 @@ from lodestream.engines.embedded.merge import DELETES, Merger
 from lodestream.engines.embedded.outputs import Output, Prepared, make_output
 from lodestream.engines.embedded.passing import Outcome
 from lodestream.engines.embedded.readers import Readers
-from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
+from lodestream.engines.embedded.rebuild import begin_epoch, quarantine_properties, table_properties
 from lodestream.engines.embedded.refusals import refuse_replay
 from lodestream.engines.embedded.rejects import QUARANTINE, commit_rejects
 from lodestream.engines.embedded.replay import replayed_rows, resolutions
@@ -139,10 +139,10 @@ class Flow:
         self.output: Output = make_output(self.plan, self._connection, self.table)
 
     def _open_table(self, path: str, *, main: bool) -> DeltaTable:
-        table = DeltaTable.open(self.around.disk, path)
+        table = DeltaTable.follow(self.around.disk, path)
         if table is not None:
             return table
-        configuration = {EPOCH_PROPERTY: "1", **(table_properties(self.plan) if main else {})}
+        configuration = {EPOCH_PROPERTY: "1", **(table_properties if main else quarantine_properties)(self.plan)}
         return DeltaTable.create(
             self.around.disk,
             path,
@@ -151,7 +151,7 @@ class Flow:
             configuration=configuration,
             table_id=str(uuid.uuid4()),
             clock_us=self.around.clock(),
-        )
+        ).forgetful()
 
     def _match_epoch(self, quarantine: DeltaTable) -> None:
         """After a rebuild the quarantine starts empty too; its earlier versions stay readable."""

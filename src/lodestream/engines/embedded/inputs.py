@@ -311,7 +311,7 @@ class StreamInput:
 
     def _upstream(self) -> DeltaTable | None:
         if self._table is None:
-            self._table = DeltaTable.open(self._around.disk, self._path)
+            self._table = DeltaTable.follow(self._around.disk, self._path)
         return self._table
 
     def _begin(self, table: DeltaTable) -> int | None:

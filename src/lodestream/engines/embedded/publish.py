@@ -142,7 +142,7 @@ class SinkFlow:
     def _ready(self) -> bool:
         """Have the table, the lock and an open sink; False when there is no table, or another process has the lock."""
         if self._table is None:
-            self._table = DeltaTable.open(self.around.disk, table_path(self.around.lake, self.name.table))
+            self._table = DeltaTable.follow(self.around.disk, table_path(self.around.lake, self.name.table))
             if self._table is None:
                 return False
         self._table.refresh()

@@ -18,7 +18,7 @@ class Readers:
     def open(self, name: TableName) -> DeltaTable | None:
         """The table as it was last seen, or None while there is none."""
         if name not in self._tables:
-            table = DeltaTable.open(self._disk, table_path(self._lake, name))
+            table = DeltaTable.follow(self._disk, table_path(self._lake, name))
             if table is None:
                 return None
             self._tables[name] = table

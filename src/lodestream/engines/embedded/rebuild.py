@@ -15,18 +15,24 @@ REBUILD = "REBUILD"
 """Operation of the commit that begins an epoch."""
 
 
+_RETENTION = "delta.deletedFileRetentionDuration"
+
+
 def table_properties(plan: FlowPlan) -> dict[str, str]:
     """Delta table properties that say what a flow's table was made by, and how long its removed files are kept.
 
     A table of windows swaps its hot file every batch, and one of changes the files whose rows change. Those are deleted
     soon, and time travel does not reach back to them.
     """
-    swaps = any(isinstance(step, Aggregation | ApplyChanges) for step in plan.steps)
-    kept = "10 minutes" if swaps else f"{plan.table.maintenance.deleted_file_retention_us // 1_000_000} seconds"
-    return {
-        "lodestream.hash": plan.definition, "lodestream.definition": plan.declaration,
-        "delta.deletedFileRetentionDuration": f"interval {kept}",
-    }  # fmt: skip
+    properties = {"lodestream.hash": plan.definition, "lodestream.definition": plan.declaration}
+    if any(isinstance(step, Aggregation | ApplyChanges) for step in plan.steps):
+        return properties | {_RETENTION: "interval 10 minutes"}
+    return properties | quarantine_properties(plan)
+
+
+def quarantine_properties(plan: FlowPlan) -> dict[str, str]:
+    """Those of its quarantine."""
+    return {_RETENTION: f"interval {plan.table.maintenance.deleted_file_retention_us // 1_000_000} seconds"}
 
 
 def begin_epoch(

@@ -126,7 +126,7 @@ class WatermarkReader(DataSourceStreamReader):  # type: ignore[misc]
     def latestOffset(self) -> dict[str, int]:  # noqa: N802 - Spark's name
         """What the newest commit of the table's flow says."""
         if self._table is None:
-            self._table = DeltaTable.open(self._disk, table_path(self._lake, self._name))
+            self._table = DeltaTable.follow(self._disk, table_path(self._lake, self._name))
         if self._table is None:
             return self.initialOffset()
         self._table.refresh()

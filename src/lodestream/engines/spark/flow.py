@@ -19,7 +19,7 @@ from lodestream.engines.embedded.history import last_commit
 from lodestream.engines.embedded.inputs import reader_group
 from lodestream.engines.embedded.kept import is_folded
 from lodestream.engines.embedded.readers import Readers
-from lodestream.engines.embedded.rebuild import begin_epoch, table_properties
+from lodestream.engines.embedded.rebuild import begin_epoch, quarantine_properties, table_properties
 from lodestream.engines.embedded.rejects import QUARANTINE
 from lodestream.engines.embedded.store import FlowStore
 from lodestream.engines.embedded.surroundings import Committed, Surroundings
@@ -159,7 +159,7 @@ class SparkFlow:
         self.checkpoint = checkpoint
 
     def _open_table(self, path: str, *, main: bool) -> DeltaTable:
-        properties = {EPOCH_PROPERTY: "1", **(table_properties(self.plan) if main else {})}
+        properties = {EPOCH_PROPERTY: "1", **(table_properties if main else quarantine_properties)(self.plan)}
         return DeltaTable.create(
             self._around.disk, path, self.plan.schema if main else QUARANTINE,
             partition_columns=self.plan.partition_columns if main else (), configuration=properties,
@@ -316,7 +316,7 @@ class SparkFlow:
     def _new_rows(self, name: TableName, checkpoint: Checkpoint, *, joined: bool = False) -> DataFrame:
         """The rows that a table's commits add; after a take-over only those that were not taken in before it."""
         path = table_path(self._around.lake, name)
-        upstream = DeltaTable.open(self._around.disk, path)
+        upstream = DeltaTable.follow(self._around.disk, path)
         if upstream is None:
             raise TransientError("upstream table is not there yet", table=path)
         label, part = f"{self.name.layer}_{self.name.name}", JOINED if joined else ABOVE
