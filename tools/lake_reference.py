@@ -65,7 +65,7 @@ PROPERTIES = {
     "lodestream.definition": "the declaration that the table was made by, as JSON",
     "lodestream.hash": "hash of that declaration; a flow refuses a table of another one",
     "lodestream.epoch": "generation; a rebuild begins the next one",
-    "delta.deletedFileRetentionDuration": "tables of windows: how long checkpoints remember removed files",
+    "delta.deletedFileRetentionDuration": "how long checkpoints remember removed files, and other writers keep them",
 }
 RARE_PROPERTIES = {
     ERASURE_PROPERTY: "the last erasure that went through the table, and the first batch that did: `<id>@<batch>`",

@@ -52,7 +52,7 @@ class DeltaTable:
         self._swapped: dict[str, RemoveFile] = {}
         self._removed: deque[tuple[int, str]] = deque()
         self._note_removed(sorted(snapshot.tombstones.values(), key=lambda gone: gone.deletion_time))
-        self._new_id = new_id
+        self._new_id, self._forgetful = new_id, False
         self._encodings = Encodings()
         self._lock = threading.Lock()
         self._durable = snapshot.version
@@ -131,7 +131,7 @@ class DeltaTable:
 
     def forgetful(self) -> DeltaTable:
         """This handle, which remembers removed files for ten minutes from now on."""
-        self.removed_kept_ms = _BRIEF_MS
+        self._forgetful, self.removed_kept_ms = True, _BRIEF_MS
         return self
 
     @property
@@ -390,7 +390,7 @@ class DeltaTable:
         Returns:
             The version of the checkpoint.
         """
-        if self.removed_kept_ms == _BRIEF_MS:
+        if self._forgetful:
             raise ValueError("this handle has forgotten files that a checkpoint has to name")
         now_ms = None if clock_us is None else clock_us // 1000
         kept_ms = tombstones_kept_us // 1000
