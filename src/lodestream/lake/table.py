@@ -26,7 +26,7 @@ from lodestream.model.types import Schema
 __all__ = ["Commit", "DeltaTable", "Staged"]
 
 
-_BRIEF_MS = 600_000
+_BRIEF_MS = 60_000
 
 
 class DeltaTable:
@@ -130,7 +130,7 @@ class DeltaTable:
         return None if table is None else table.forgetful()
 
     def forgetful(self) -> DeltaTable:
-        """This handle, which remembers removed files for ten minutes from now on."""
+        """This handle, which remembers removed files for a minute from now on."""
         self._forgetful, self.removed_kept_ms = True, _BRIEF_MS
         return self
 
