@@ -188,9 +188,12 @@ class Takeover:
             rows = found.join.here.rows
             on = [name for name, _ in self._plan.join.join.on]
             event = [watermark.event_time.column] if watermark is not None else []
-            asked = [name for step in self._plan.steps if isinstance(step, Annotate) for name in step.reads]
+            enrichers = [step for step in self._plan.steps if isinstance(step, Annotate)]
+            asked = [name for step in enrichers for name in step.reads]
+            said = {name for step in enrichers for name in step.schema.names}  # enrichers say it again
             kept = kept_here(rows.column_names, self._plan)
-            names = list(dict.fromkeys([*kept, *on, *event, *self._looked_up, *asked]))
+            wanted = dict.fromkeys([*kept, *on, *event, *self._looked_up, *asked])
+            names = [name for name in wanted if name not in said]
             inside = rows.select([*names, MATCHED]).rename_columns([*names, MET])
         if inside is not None and len(inside):
             inside = inside.rename_columns([was(c) if c in self._looked_up else c for c in inside.column_names])
