@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import pyarrow as pa
+
 from lodestream.app import App
 from lodestream.lake.layout import quarantine_name, table_path
 from lodestream.lake.table import DeltaTable
@@ -20,13 +22,22 @@ def rows_of(app: App, name: TableName) -> Counter[str]:
     found: Counter[str] = Counter()
     if table is None:
         return found
-    for row in table.read(table.files()).to_pylist():
+    for row in _whole(table.read(table.files())).to_pylist():
         kept = {column: value for column, value in row.items() if column not in _OF_A_RUN}
         if isinstance(kept.get("row"), str):  # a quarantined row as JSON
             text = json.loads(kept["row"])
             kept["row"] = json.dumps({column: value for column, value in text.items() if column not in _OF_A_RUN})
         found[repr(kept)] += 1
     return found
+
+
+def _whole(rows: pa.Table) -> pa.Table:
+    """Times as microseconds: a window may end after the year 9999, where Python's times end."""
+    timed = [pa.types.is_timestamp(field.type) for field in rows.schema]
+    columns = [
+        column.cast(pa.int64()) if is_time else column for column, is_time in zip(rows.columns, timed, strict=True)
+    ]
+    return pa.table(columns, names=rows.column_names)
 
 
 def compare_lakes(one: App, other: App) -> tuple[int, list[str]]:
