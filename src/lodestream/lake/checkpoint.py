@@ -139,17 +139,25 @@ def _contents(
     add, remove, txn = leaves["add"], leaves["remove"], leaves["txn"]
     if None in add["path"] or None in add["size"] or None in remove["path"]:
         raise ValueError("a file has no path or no size")
+    shared: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
+
+    def made(pairs: Sequence[tuple[str, Any]] | None) -> dict[str, Any]:
+        """One dict for all that say the same: a table has a million files and few partitions."""
+        key = tuple(pairs or ())
+        found = shared.get(key)
+        if found is None:
+            found = shared[key] = dict(key)
+        return found
+
     files = {
-        path: AddFile(
-            path, dict(values or ()), size, modified or 0, False, stats, dict(tags or ()), decode_path(path, where)
-        )
+        path: AddFile(path, made(values), size, modified or 0, False, stats, made(tags), decode_path(path, where))
         for path, values, size, modified, stats, tags in zip(
             add["path"], add["partitionValues"], add["size"], add["modificationTime"], add["stats"], add["tags"],
             strict=True,
         )
     }  # fmt: skip
     tombstones = {
-        path: RemoveFile(path, deleted or 0, False, dict(values or ()), size or 0, dict(tags or ()))
+        path: RemoveFile(path, deleted or 0, False, made(values), size or 0, made(tags))
         for path, deleted, values, size, tags in zip(
             remove["path"], remove["deletionTimestamp"], remove["partitionValues"], remove["size"], remove["tags"],
             strict=True,
