@@ -329,6 +329,7 @@ class App:
         from lodestream.apis.rest.part import rest_part
         from lodestream.apis.routing import application
         from lodestream.apis.session import session_part
+        from lodestream.apis.sharing.part import sharing_part
         from lodestream.apis.status import status_part
         from lodestream.apis.turned_away import TurnedAway
         from lodestream.project.queries import Queries
@@ -339,9 +340,8 @@ class App:
             open_ingest(self.flows, self.project.root, self.home, gate, now_us, resolved, self.registry),
             rest_part(self.query, settings.api, self.project.name, self.catalog, Queries(self.project.root).current),
             self._console(gate),
-            about_part(
-                About(self.catalog, self.known, lambda by: self.catalog.holds(by, "manage"), self.audit.records)
-            ),
+            sharing_part(self.query, gate, self.project.name, now_us),
+            about_part(About(self.catalog, self.known, self.audit.records)),
             governing_part(Governing(self.catalog, lambda by: self.governing(by, "rest"))),
         ]
         return application(

@@ -28,7 +28,7 @@ QUERY = "select carrier, arr_delay_mean from gold.delay_by_carrier where carrier
 class Served:
     def __init__(self, app) -> None:
         self.app = app
-        made = about_part(About(app.catalog, app.known, lambda by: app.catalog.holds(by, "manage"), app.audit.records))
+        made = about_part(About(app.catalog, app.known, app.audit.records))
         self.part = made
         self.client = TestClient(application([made], Gate(WHO)))
 

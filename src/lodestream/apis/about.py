@@ -14,13 +14,14 @@ from starlette.responses import Response
 from lodestream.apis.problems import ProblemError
 from lodestream.apis.routing import Endpoint, Parameter, Part, Reply
 from lodestream.catalog.audit_table import Wanted, facts
+from lodestream.catalog.catalog import Catalog
 from lodestream.catalog.chain import Record
 from lodestream.catalog.lineage import Lineage, Reader, Sees, Walk
 from lodestream.catalog.things import Known
 from lodestream.errors import AccessError
 from lodestream.model.access import Principal
 from lodestream.model.table import TableName
-from lodestream.ports.authority import Authority, Event
+from lodestream.ports.authority import Event
 
 LIMIT_MAX = 500
 _DEPTH_MAX = 50
@@ -73,15 +74,13 @@ class About:
     """What these endpoints stand on.
 
     Attributes:
-        authority: who may know of what; takes down who looked at the audit log.
+        catalog: who may know of what; takes down who looked at the audit log.
         known: lineage and search.
-        rules: whether somebody has `manage` on the whole catalog.
         records: of the audit log.
     """
 
-    authority: Authority
+    catalog: Catalog
     known: Known
-    rules: Callable[[Principal], bool]
     records: Callable[[Wanted], list[Record]]
 
 
@@ -150,7 +149,7 @@ class _Endpoints:
             raise ProblemError(404, "no such column", parameter="column")
 
         def manages(name: TableName) -> bool:
-            return "manage" in self._about.authority.privileges(principal, name)
+            return "manage" in self._about.catalog.privileges(principal, name)
 
         down = known.down(table, column, sees=sees, depth=depth, manages=manages)
         tables = _edges(known.up(table, sees=sees, depth=depth), known.down(table, sees=sees, depth=depth))
@@ -170,11 +169,11 @@ class _Endpoints:
         ]}  # fmt: skip
 
     def _audit(self, wanted: Wanted, principal: Principal) -> dict[str, Any]:
-        may = self._about.rules(principal)
+        may = self._about.catalog.holds(principal, "manage")
         asked = {"principal": wanted.principal, "action": wanted.action, "table": wanted.table, "limit": wanted.limit}
-        version = self._about.authority.version()
+        version = self._about.catalog.version()
         decision: Literal["allowed", "refused"] = "allowed" if may else "refused"
-        self._about.authority.record(
+        self._about.catalog.record(
             Event(principal.name, principal.via, "rest", "audit", decision, ("*",), (), version, asked)
         )
         if not may:

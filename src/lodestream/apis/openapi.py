@@ -103,10 +103,14 @@ def _operation(endpoint: Endpoint, components: dict[str, Any], problems: set[int
     if endpoint.body is not None:
         told["requestBody"] = _body(endpoint.body, components)
     refused = answered(endpoint) - {*endpoint.answers}
-    problems |= refused
-    told["responses"] = {str(code): _reply(reply, components) for code, reply in endpoint.answers.items()} | {
-        str(code): {"$ref": f"#/components/responses/Problem{code}"} for code in sorted(refused)
-    }
+    told["responses"] = {str(code): _reply(reply, components) for code, reply in endpoint.answers.items()}
+    for code in sorted(refused):
+        if endpoint.refusals is None:
+            problems.add(code)
+            told["responses"][str(code)] = {"$ref": f"#/components/responses/Problem{code}"}
+        else:
+            reply = Reply(TITLES[code], {endpoint.refusals.media_type: endpoint.refusals.shape})
+            told["responses"][str(code)] = _reply(reply, components)
     return told
 
 

@@ -20,7 +20,7 @@ from lodestream.model.access import Principal
 
 _INDEX = "index.html"
 _ASSETS = "assets/"
-_NO_PAGES = ("api", "ingest", "assets", ".well-known")
+_NO_PAGES = ("api", "ingest", "delta-sharing", "assets", ".well-known")
 """First parts of paths that are never a page of the console."""
 _WITHIN = frozenset({"text/html", "text/css", "text/javascript", "application/json", "image/svg+xml"})
 _MISSING = """\

@@ -23,7 +23,7 @@ from starlette.routing import Match, Route
 from lodestream.apis.counts import PATTERN, Counted, Counts
 from lodestream.apis.events import Streams
 from lodestream.apis.headers import SecurityHeaders
-from lodestream.apis.problems import ProblemError, http_problem, internal_problem, problem, translated
+from lodestream.apis.problems import ProblemError, http_problem, internal_problem, of_error, problem, translated
 from lodestream.errors import LodestreamError
 from lodestream.model.access import Principal
 
@@ -40,7 +40,7 @@ Where = Literal["path", "query", "header"]
 _SCOPE = re.compile(r"[a-z]+:(\*|[a-z][a-z0-9_.]*|\{[a-z_]+\})")
 _PATH = re.compile(r"(/[a-z0-9_.-]*|/\{[a-z_]+(:path)?\})+")
 _NAMED = re.compile(r"\{([a-z_]+)(?::path)?\}")
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,26 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusals:
+    """How something cannot be done, in a protocol that has a form of its own for that.
+
+    Attributes:
+        media_type: of the answer.
+        shape: of its body.
+        told: makes the answer.
+    """
+
+    media_type: str
+    shape: Shape
+    told: Callable[[ProblemError], Response]
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One method of one path.
 
     Attributes:
-        method: `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
+        method: `GET`, `HEAD`, `POST`, `PUT`, `PATCH` or `DELETE`.
         path: with parameters in braces: `/api/tables/{table}`.
         handler: called with the request and who asks.
         permission: `PUBLIC`, `SIGNED_IN`, or the scope that the credential must have, such as `ingest:{stream}`;
@@ -112,6 +127,7 @@ class Endpoint:
         description: more than the summary.
         stands_for: endpoints that stand in the document in its place, made for one principal.
         hidden: left out of the document.
+        refusals: in the place of problems as RFC 9457 has them.
     """
 
     method: str
@@ -127,6 +143,7 @@ class Endpoint:
     description: str = ""
     stands_for: Callable[[Principal], Iterable[Endpoint]] | None = None
     hidden: bool = False
+    refusals: Refusals | None = None
 
     def __post_init__(self) -> None:
         if self.method not in _METHODS or not _PATH.fullmatch(self.path):
@@ -283,8 +300,17 @@ class _Guarded:
 
     async def answer(self, request: Request) -> Response:
         """Check, then ask the handler."""
-        endpoint, principal = self._methods[request.method], NOBODY
+        endpoint = self._methods[request.method]
         request.scope[PATTERN] = endpoint.path
+        try:
+            return await self._answer(endpoint, request)
+        except (ProblemError, LodestreamError) as error:
+            if endpoint.refusals is None:
+                raise
+            return endpoint.refusals.told(error if isinstance(error, ProblemError) else of_error(error))
+
+    async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
+        principal = NOBODY
         try:
             if endpoint.permission == PUBLIC:
                 self._gate.connect(request)

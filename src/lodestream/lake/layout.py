@@ -119,3 +119,8 @@ def catalog_file(lake: str) -> str:
 def cursors_path(lake: str) -> str:
     """The file of what cursors of pages are signed with."""
     return os.path.join(lake, "_lodestream", "access", "cursors.key")
+
+
+def sharing_path(lake: str) -> str:
+    """The file of what addresses of shared files are signed with."""
+    return os.path.join(lake, "_lodestream", "access", "sharing.key")

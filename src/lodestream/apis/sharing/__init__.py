@@ -1,0 +1,1 @@
+"""Delta Sharing: tables as files, for clients that others wrote."""
