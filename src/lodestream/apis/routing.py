@@ -24,6 +24,7 @@ from lodestream.apis.counts import PATTERN, Counted, Counts
 from lodestream.apis.events import Streams
 from lodestream.apis.headers import SecurityHeaders
 from lodestream.apis.problems import ProblemError, http_problem, internal_problem, of_error, problem, translated
+from lodestream.apis.received import Received
 from lodestream.errors import LodestreamError
 from lodestream.model.access import Principal
 
@@ -294,9 +295,12 @@ class _Guarded:
         self._gate, self._methods, self._refused = gate, methods, refused
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        request = Request(scope, receive, send)
-        response = await self.answer(request)
-        await response(scope, receive, send)
+        received = Received(receive)
+        try:
+            response = await self.answer(Request(scope, received, send))
+            await response(scope, received, send)
+        finally:
+            received.close()
 
     async def answer(self, request: Request) -> Response:
         """Check, then ask the handler."""

@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 
 from lodestream.apis.rest.asking import attended
+from lodestream.apis.routing import PUBLIC, Endpoint, Part, application
+from lodestream.apis.streamed import Streamed
+from tests.apis.gates import Gate
 
 
 def test_a_request_that_is_cancelled_in_its_first_moment_cancels_its_work():
@@ -18,3 +21,38 @@ def test_a_request_that_is_cancelled_in_its_first_moment_cancels_its_work():
 
     asyncio.run(main())
     assert told == ["cancelled"]
+
+
+async def pieces():
+    await asyncio.sleep(0.05)
+    yield b"whole"
+
+
+async def handler(request, _principal):
+    await attended(request, asyncio.sleep(0.1), lambda: None)
+    return Streamed(pieces(), "text/plain")
+
+
+def test_waiting_for_a_client_to_leave_and_giving_that_up_does_not_cut_the_answer():
+    """As granian does it: a receive that is cancelled is taken for the end, and the next one is told so."""
+    sent, left = [], asyncio.Event()
+    messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        try:
+            await left.wait()
+        except asyncio.CancelledError:
+            left.set()
+            raise
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message.get("body", b""))
+
+    app = application([Part((Endpoint("GET", "/slow", handler, PUBLIC, "Slow."),))], Gate({}))
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "GET", "path": "/slow", "query_string": b"",
+             "headers": []}  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    assert b"".join(sent) == b"whole"

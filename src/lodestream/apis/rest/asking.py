@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lodestream.apis.problems import ProblemError
+from lodestream.apis.received import Received
 from lodestream.apis.rows import Writer
 from lodestream.apis.streamed import Streamed
 from lodestream.query.answer import Answer
@@ -175,7 +176,9 @@ async def attended(request: Request, work: Any, cancel: Callable[[], None]) -> A
 
 async def _gone(request: Request) -> None:
     """Return when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
+    receive = request.receive
+    wait = receive.patiently if isinstance(receive, Received) else receive
+    while (await wait())["type"] != "http.disconnect":
         pass
 
 
