@@ -89,7 +89,7 @@ function-rows: setup  ## regenerate the expected values of every function with S
 	@$(BIN)/python -m tools.function_rows
 
 lock:              ## renew the pinned requirements
-	@for name in base dev schemathesis spark quix bytewax pathway; do $(BIN)/uv pip compile --quiet --generate-hashes --no-header requirements/$$name.in -o requirements/$$name.txt; done
+	@for name in base dev schemathesis sharing spark quix bytewax pathway; do $(BIN)/uv pip compile --quiet --generate-hashes --no-header requirements/$$name.in -o requirements/$$name.txt; done
 	@$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-deps requirements/demo.in -o requirements/demo.txt
 
 clean:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ def with_ours(path: str) -> pa.Table:
     return table.read(table.files())
 
 
-def rows_of(table: pa.Table, columns: Sequence[str]) -> list[str]:
-    """Rows as text, sorted."""
-    return sorted(repr([_plain(row[name]) for name in columns]) for row in table.to_pylist())
+def rows_of(table: pa.Table | Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Rows of a table, or rows, as text, sorted."""
+    rows = table.to_pylist() if isinstance(table, pa.Table) else table
+    return sorted(repr([_plain(row[name]) for name in columns]) for row in rows)
 
 
 def tables_under(folder: Path) -> Iterator[Path]:

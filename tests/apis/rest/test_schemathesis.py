@@ -5,17 +5,13 @@ It runs as a program of its own (its pins are others than ours), bounded in time
 
 import json
 import re
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.apis.rest.conftest import serving, write_lake
+from tests.venvs import NoPackagesError, installed
 
-ROOT = Path(__file__).parents[3]
-PLACE = ROOT / ".cache" / "schemathesis"
 TIME_S = 20
 # A stream never ends; a replay or a change of grants by a random request would change what the others are asked about.
 LEFT_OUT = ["/api/live", "/api/tables/{table}/changes"]
@@ -26,27 +22,10 @@ CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conform
 @pytest.fixture(scope="module")
 def program():
     """The command, installed once from its own pinned requirements."""
-    found = PLACE / "bin" / "st"
-    if not found.exists():
-        uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
-        pins = str(ROOT / "requirements" / "schemathesis.txt")
-        install = [
-            uv,
-            "pip",
-            "install",
-            "-q",
-            "--python",
-            str(PLACE / "bin" / "python"),
-            "--require-hashes",
-            "-r",
-            pins,
-        ]
-        try:
-            for command in ([uv, "venv", "-q", "--clear", str(PLACE)], install):
-                subprocess.run(command, check=True, capture_output=True, timeout=300)
-        except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"schemathesis cannot be installed: {error}")
-    return str(found)
+    try:
+        return str(installed("schemathesis") / "st")
+    except NoPackagesError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from lodestream.lake.log import Snapshot
 Format = Literal["parquet", "delta"]
 CAPABILITIES = "delta-sharing-capabilities"
 _FEED = "delta.enableChangeDataFeed"
+_FEED_WRITER = 4
+"""Writer version from which tables may have a feed; Delta's Rust kernel wants to see it."""
 _DELTA = "delta."
 """Other properties of a table are between it and its flow."""
 
@@ -45,6 +47,8 @@ class Lines:
     def head(self, snapshot: Snapshot, *, feed: bool = False) -> list[bytes]:
         """Protocol and metadata of a version; `feed` says in it that changes can be read."""
         protocol = protocol_json(snapshot.protocol)
+        if feed:
+            protocol["minWriterVersion"] = max(protocol["minWriterVersion"], _FEED_WRITER)
         if self._form == "delta":
             told: Mapping[str, Any] = {"deltaProtocol": protocol}
         else:
