@@ -52,7 +52,7 @@ test-faults: setup ## kills, full and failing disks, many writers and clocks tha
 test-spark: setup  ## random streams through Spark, the reference semantics and the embedded engine (needs Java)
 	@$(BIN)/python -m tools.spark_differential $(STREAMS)
 
-test-readers: setup ## every table that tests leave behind, read by delta-rs, Polars, DuckDB and Spark (needs Java)
+test-readers: setup ## every table that tests leave behind, read by delta-rs, Polars, DuckDB, delta-sharing and Spark (needs Java)
 	@$(BIN)/python -m tools.readers
 
 lint: setup

@@ -59,7 +59,8 @@ def test_every_endpoint_of_the_server_has_a_permission_and_nothing_else_makes_a_
     assert {"/ingest/{stream}", "/metrics", "/healthz", "/openapi.json"} <= {one.path for one in found}
     assert all(is_permission(one.permission) for one in found)
     public = {f"{one.method} {one.path}" for one in found if one.permission == PUBLIC}
-    assert public == {"GET /healthz", "GET /readyz", "POST /api/session"}
+    files = {f"{method} /delta-sharing/files/{{ticket}}" for method in ("GET", "HEAD")}  # by signed addresses
+    assert public == {"GET /healthz", "GET /readyz", "POST /api/session"} | files
     paths = {one.path for one in found}
     for route in app.routes:
         assert type(route.endpoint).__name__ == "_Guarded", route

@@ -142,6 +142,33 @@ def test_keys_that_cannot_be(shop, arguments):
     assert call("keys", *arguments, project=shop).code == 3
 
 
+def test_a_key_in_a_profile(shop, tmp_path, monkeypatch):
+    (shop / "policies.yaml").write_text("users:\n  alice: {}\n")
+    monkeypatch.chdir(tmp_path)
+    made = call("keys", "create", "alice", "--profile", "a.share", project=shop)
+    assert made.code == 0
+    told = json.loads((tmp_path / "a.share").read_text())
+    assert "ls_" not in made.out + made.err
+    assert (tmp_path / "a.share").stat().st_mode & 0o077 == 0
+    assert told["shareCredentialsVersion"] == 1
+    assert told["endpoint"] == "http://127.0.0.1:8080/delta-sharing"
+    assert told["bearerToken"].startswith("ls_default_")
+    assert told["expirationTime"].endswith("Z")
+    shown = call("--json", "keys", "create", "alice", "--profile", "b.share", "--url", "https://x", project=shop)
+    assert (shown.json["profile"], "key" in shown.json) == ("b.share", False)
+    assert json.loads((tmp_path / "b.share").read_text())["endpoint"] == "https://x/delta-sharing"
+    before = call("keys", "list", project=shop).out
+    for file, why in (("a.share", "there already"), ("nothing/a.share", "no such folder")):
+        refused = call("keys", "create", "alice", "--profile", file, project=shop)
+        assert refused.code == 3
+        assert why in refused.err
+    (shop / "lodestream.yaml").write_text("project: shop\nlake: lake\nserver: {host: 0.0.0.0}\n")
+    refused = call("keys", "create", "alice", "--profile", "c.share", project=shop)
+    assert refused.code == 3
+    assert "--url" in refused.err
+    assert call("keys", "list", project=shop).out == before  # a refused command makes no key
+
+
 def test_a_key_of_an_account(shop):
     """Whoever may ask has to be known; what the key may do at most is `query:*` when nothing is said."""
     (shop / "policies.yaml").write_text("users:\n  alice: {groups: [analysts]}\n  loader: {kind: service}\n")

@@ -74,10 +74,11 @@ PAGES_ELSEWHERE = {
     "docs/guides/declaring.md": "tests/planning/test_guide.py",
     "docs/guides/postgres.md": "tests/apis/postgres/test_guide.py",
     "docs/guides/rest.md": "tests/apis/rest/test_guide.py",
+    "docs/guides/sharing.md": "tests/apis/sharing/test_guide.py",
 }
 """Pages whose yaml, python and text blocks another test holds."""
 
-COMMANDS_TOO = {"docs/guides/postgres.md", "docs/guides/rest.md"}
+COMMANDS_TOO = {"docs/guides/postgres.md", "docs/guides/rest.md", "docs/guides/sharing.md"}
 """Those of them whose commands that test runs."""
 
 NEEDS_KAFKA = {"docs/guides/kafka.md", "docs/guides/kafka-out.md"}

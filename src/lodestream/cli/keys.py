@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +11,7 @@ import typer
 from lodestream.cli.call import Call, verb
 
 if TYPE_CHECKING:
+    from lodestream.app import App
     from lodestream.security.keys import ApiKey
 
 app = typer.Typer(help="Keys of the API.", no_args_is_help=True, rich_markup_mode=None)
@@ -35,6 +38,12 @@ def create(
     requests_per_s: Annotated[float | None, typer.Option(min=0.001, help="Bound of requests per second.")] = None,
     bytes_per_s: Annotated[float | None, typer.Option(min=1, help="Bound of bytes per second.")] = None,
     records_per_day: Annotated[int | None, typer.Option(min=1, help="Bound of records per day, UTC.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write it into a profile for Delta Sharing, and do not show it.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="In the profile: where clients reach the server.")
+    ] = None,
 ) -> None:
     """Make a key. It is shown once; only its digest and a verifier are kept.
 
@@ -62,9 +71,16 @@ def create(
             "no such user or service account; name it under users: in policies.yaml, or give it ingest scopes only",
             name=name,
         )
+    if profile is not None:
+        url = (url or _own_url(app)).rstrip("/")
+        _refuse_what_is_there(profile)
     text, made = KeyStore(app.keys_path).create(app.environment or "default", key)
     call.note(app, "key", made.name, key=made.id, scopes=" ".join(made.scopes))  # else nobody gets to see it
-    _show(call, text, made)
+    if profile is None:
+        _show(call, text, made)
+        return
+    _write_profile(profile, f"{url}/delta-sharing", text, made)
+    call.tell({"profile": profile} | _plain(made), f"{profile} holds the key; give it to nobody but {name}")
 
 
 def rotate(
@@ -135,6 +151,37 @@ def _until(text: str, now: int) -> int | None:
         return now + parse_duration(text)
     except ValueError as error:
         raise ConfigError(f"{error}; write a number and a unit, such as 90 days, or never", value=text) from None
+
+
+def _own_url(app: App) -> str:
+    """Where this machine reaches the server. Raises ConfigError when that says nothing of others."""
+    from lodestream.errors import ConfigError
+
+    settings = app.serving()
+    if settings.host in ("0.0.0.0", "::") or not settings.port:
+        fix = "say it: --url https://lake.example.com"
+        raise ConfigError("settings do not say where clients reach the server", host=settings.host, fix=fix)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'https' if settings.tls else 'http'}://{host}:{settings.port}"
+
+
+def _refuse_what_is_there(path: str) -> None:
+    from lodestream.errors import ConfigError
+
+    if os.path.lexists(path) or not os.path.isdir(os.path.dirname(path) or "."):
+        reason = "it is there already" if os.path.lexists(path) else "there is no such folder"
+        raise ConfigError("profile cannot be written", file=path, reason=reason, fix="name a new file")
+
+
+def _write_profile(path: str, endpoint: str, text: str, key: ApiKey) -> None:
+    """A file that only its owner can read, in the form that every client of Delta Sharing takes."""
+    from lodestream.cli.output import when_us
+
+    told = {"shareCredentialsVersion": 1, "endpoint": endpoint, "bearerToken": text}
+    if key.expires_us is not None:
+        told["expirationTime"] = when_us(key.expires_us)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(json.dumps(told, indent=2) + "\n")
 
 
 def _show(call: Call, text: str, key: ApiKey) -> None:

@@ -59,7 +59,7 @@ def asked(shop, endpoint, role, thing):
     """Status and body of one request; of what never ends, the status."""
     values = {name: thing if name == "table" else OTHERS.get(name, "nothing") for name in endpoint.in_path}
     path = re.sub(r"\{([a-z_]+)(:path)?\}", lambda match: values[match[1]], endpoint.path)
-    options = {} if endpoint.method in ("GET", "DELETE") else {"json": {}}
+    options = {} if endpoint.method in ("GET", "HEAD", "DELETE") else {"json": {}}
     who = None if role == "nobody" else role
     with shop.client(who) as client, client.stream(endpoint.method, path, **options) as answer:
         return answer.status_code, "" if endpoint.path in LIVE and answer.status_code == 200 else answer.read().decode()
