@@ -19,8 +19,8 @@ HEAD = """\
 Each part of this page is an entry of the server's table of endpoints, from which the checks of permissions,
 `GET /openapi.json` and the tests of who may ask what are made too. [The guide](../guides/rest.md) shows how they are
 used. A permission is a scope of the credential: `query:*` is any scope that begins so; what somebody may do with one
-table is decided by grants. Every error is `application/problem+json`; any request can be answered with 403 or 421, any
-with a credential with 401 or 429.
+table is decided by grants. Every error is `application/problem+json`, but under `/delta-sharing`, where it is what that
+protocol says; any request can be answered with 403 or 421, any with a credential with 401 or 429.
 """
 
 
