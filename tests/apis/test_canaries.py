@@ -142,7 +142,18 @@ class Crawl:
                 for body in ({"reason": "expect:positive"}, {"x": 1}):
                     if self.headers.get("authorization") != f"Bearer {TOKEN}":  # the owner's rows shall stay aside
                         self.look("replay", self.send("POST", f"/api/quarantine/{name}/replay", json=body))
+            self.take()
         return self
+
+    def take(self):
+        """Every file that Delta Sharing gives, at the addresses that it gives."""
+        for name in self.tables():
+            layer, _, short = name.partition(".")
+            path = f"/delta-sharing/shares/lab/schemas/{layer}/tables/{short}"
+            listed = self.send("POST", f"{path}/query", json={}) + self.send("GET", f"{path}/changes?startingVersion=0")
+            self.look("sharing", listed + self.send("GET", f"{path}/metadata"))
+            for url in re.findall(r'"url":"([^"]+)"', listed):
+                self.look("shared file", self.send("GET", url))
 
     def crawl(self, endpoint):
         """Each path, and where there is an answer each query too."""
@@ -284,6 +295,7 @@ def test_the_owner_finds_traces_on_every_kind_of_answer(server):
         "GET /api/quarantine/{table}", "GET /api/dashboards/{name}/data", "GET /api/queries/{name}",
         "GET /api/tables/{table}/changes", "GET /api/tables/{table}",
         "GET /api/tables/{table}/stats", "GET /api/tables/{table}/history", *(f"sql {form}" for form in FORMATS),
+        "sharing", "shared file",
     }  # fmt: skip
     assert wanted <= set(found.found), wanted - set(found.found)
     assert found.asked > 200
@@ -311,3 +323,4 @@ def test_a_planted_leak_is_found(lake):
     finally:
         file.write_text(POLICIES)
     assert {"GET /api/tables/{table}", "GET /api/overview", "GET /api/live", "sql json", "sql parquet"} <= set(found)
+    assert {"sharing", "shared file"} <= set(found)

@@ -30,7 +30,11 @@ class Client:
 
     def __init__(self) -> None:
         command = [str(installed("sharing") / "python"), "-W", "ignore", str(_PROGRAM)]
-        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "HTTP_PROXY")}
+        environment = {
+            key: value
+            for key, value in os.environ.items()
+            if key != "PYTHONPATH" and not key.lower().endswith("_proxy")
+        }
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )
