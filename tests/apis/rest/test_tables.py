@@ -13,7 +13,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from lodestream.apis.rest.cursors import secret_of
+from lodestream.apis.secrets import secret_of
 from tests.apis.paths import TRAVERSALS, url_path
 from tests.apis.rest.conftest import append, make, orders
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from lodestream.apis.problems import ProblemError
-from lodestream.apis.rest.cursors import secret_of
+from lodestream.apis.secrets import secret_of
 from lodestream.apis.sharing.links import SIGNATURE, Link, Links
 from lodestream.app import now_us
 from lodestream.catalog.audit_table import Wanted

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lodestream.apis.problems import ProblemError
-from lodestream.apis.received import Received
 from lodestream.apis.rows import Writer
 from lodestream.apis.streamed import Streamed
+from lodestream.apis.threads import Threads, attended
 from lodestream.query.answer import Answer
 from lodestream.query.pool import Running
 
@@ -24,40 +22,6 @@ Began = Callable[[Running], None]
 _WHOLE_BYTES = 1 << 18
 """An answer up to that is sent in one piece, and its worker is free before the first byte goes."""
 _PIECE_BYTES = 1 << 18
-_SOON_S = 0.02
-
-
-class Threads:
-    """A bounded number of threads for what blocks, and of requests that wait for one.
-
-    Args:
-        count: threads.
-        waiting_max: requests that may wait; more are refused.
-    """
-
-    def __init__(self, count: int = 48, waiting_max: int = 256) -> None:
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="rest")
-        self._room = count + waiting_max
-        self._taken = 0
-
-    async def run(self, function: Callable[[], T]) -> T:
-        """What `function` returns, from a thread. Raises ProblemError 503 when too many wait, and what it raises.
-
-        When the caller is cancelled the thread goes on until the function ends.
-        """
-        if self._taken >= self._room:
-            raise ProblemError(503, "the server has more to do than it can", retry_after_s=1)
-        self._taken += 1
-        future = asyncio.get_running_loop().run_in_executor(self._pool, function)
-        future.add_done_callback(self._left)
-        return await future
-
-    def close(self) -> None:
-        """Start nothing more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _left(self, _future: object) -> None:
-        self._taken -= 1
 
 
 class _Asked:
@@ -151,35 +115,6 @@ async def respond(
     if whole:
         return Response(first, headers=told, media_type=asked.media_type)
     return Streamed(_streamed(threads, asked, first), asked.media_type, told)
-
-
-async def attended(request: Request, work: Any, cancel: Callable[[], None]) -> Any:
-    """What `work` gives, unless the client leaves before: then it is cancelled. Raises ProblemError 400 then."""
-    working = asyncio.ensure_future(work)
-    leaving: asyncio.Future[None] | None = None
-    try:
-        await asyncio.wait({working}, timeout=_SOON_S)
-        if not working.done():  # most are, and to listen for a client that leaves takes its time too
-            leaving = asyncio.ensure_future(_gone(request))
-            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            cancel()
-            raise ProblemError(400, "the client left before the answer")
-        return await working
-    finally:
-        if leaving is not None:
-            leaving.cancel()
-        if not working.done():  # nobody will ask for its result
-            cancel()
-            working.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-
-async def _gone(request: Request) -> None:
-    """Return when the client has left."""
-    receive = request.receive
-    wait = receive.patiently if isinstance(receive, Received) else receive
-    while (await wait())["type"] != "http.disconnect":
-        pass
 
 
 async def _streamed(threads: Threads, asked: _Asked, first: bytes) -> AsyncGenerator[bytes, None]:

@@ -14,11 +14,11 @@ from starlette.responses import Response
 
 from lodestream.apis.events import Event, event_stream, json_event
 from lodestream.apis.problems import ProblemError
-from lodestream.apis.rest.asking import Threads
 from lodestream.apis.rest.shapes import TABLE
 from lodestream.apis.rest.sql import DOOR, table_name
 from lodestream.apis.routing import Endpoint, Parameter, Reply
 from lodestream.apis.rows import json_objects
+from lodestream.apis.threads import Threads
 from lodestream.errors import AccessError, ConfigError, CorruptionError, DataLossRefused, LodestreamError
 from lodestream.model.access import Principal, TableAccess
 from lodestream.model.table import TableName

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import hashlib
 import hmac
 import json
-import os
-import secrets
 from dataclasses import dataclass
 
 from lodestream.apis.problems import ProblemError
-from lodestream.lake.disk import LocalDisk
 
 _TAG_BYTES = 16
 _BYTES_MAX = 4096
@@ -66,23 +62,3 @@ class Cursors:
     def _tag(self, body: bytes, question: str) -> bytes:
         told = len(question).to_bytes(4, "big") + question.encode() + body
         return hmac.new(self._secret, told, hashlib.sha256).digest()[:_TAG_BYTES]
-
-
-def secret_of(path: str) -> bytes:
-    """The secret in a file that only its owner can read; made when there is none."""
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-        return file.read()
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    made = f"{path}.{secrets.token_hex(4)}"
-    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(32))
-    try:
-        LocalDisk().link(made, path)  # whoever comes first decides
-    except FileExistsError:
-        pass
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(made)
-    with open(path, "rb") as file:
-        return file.read()

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from lodestream.apis.rest.asking import Threads
 from lodestream.apis.rest.changes import ChangesApi
-from lodestream.apis.rest.cursors import Cursors, secret_of
+from lodestream.apis.rest.cursors import Cursors
 from lodestream.apis.rest.saved import SavedApi
 from lodestream.apis.rest.sql import SqlApi
 from lodestream.apis.rest.tables import TablesApi
 from lodestream.apis.routing import Part
+from lodestream.apis.secrets import secret_of
+from lodestream.apis.threads import Threads
 from lodestream.catalog.catalog import Catalog
 from lodestream.lake.layout import cursors_path
 from lodestream.model.query import SavedQuery

@@ -12,11 +12,12 @@ from starlette.responses import Response
 
 from lodestream.apis.asked import Asked, body, body_of, format_of
 from lodestream.apis.problems import ProblemError
-from lodestream.apis.rest.asking import Began, Threads, respond
+from lodestream.apis.rest.asking import Began, respond
 from lodestream.apis.rest.shapes import ROWS, TEXT, VERSIONS_HEADER, contents, in_json
 from lodestream.apis.rest.sql import DOOR, SqlApi, writer
 from lodestream.apis.rest.values import value_of
 from lodestream.apis.routing import Endpoint, Parameter, Reply
+from lodestream.apis.threads import Threads
 from lodestream.catalog import queries, store
 from lodestream.catalog.catalog import Catalog
 from lodestream.errors import AccessError, ConfigError

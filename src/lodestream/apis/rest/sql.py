@@ -13,11 +13,12 @@ from starlette.responses import Response
 
 from lodestream.apis.asked import Asked, body, body_of, format_of
 from lodestream.apis.problems import ProblemError
-from lodestream.apis.rest.asking import Began, Threads, attended, respond
+from lodestream.apis.rest.asking import Began, respond
 from lodestream.apis.rest.shapes import COLUMNS, ROWS, VERSIONS_HEADER, contents
 from lodestream.apis.rest.values import KINDS, time_us, value_of
 from lodestream.apis.routing import Endpoint, Reply
 from lodestream.apis.rows import WRITERS, CsvWriter, Writer, type_name
+from lodestream.apis.threads import Threads, attended
 from lodestream.model.access import Principal
 from lodestream.model.table import TableName
 from lodestream.model.types import Schema

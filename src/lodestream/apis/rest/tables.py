@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from lodestream.apis.asked import format_of
 from lodestream.apis.problems import ProblemError
-from lodestream.apis.rest.asking import Threads, attended
 from lodestream.apis.rest.cursors import Cursors
 from lodestream.apis.rest.filters import OPERATORS, read
 from lodestream.apis.rest.pages import Pages
@@ -21,6 +20,7 @@ from lodestream.apis.rest.shapes import AS_OF, HISTORY, LISTED, PAGE, SCHEMA, ST
 from lodestream.apis.rest.sql import DOOR, SqlApi, table_name, writer
 from lodestream.apis.routing import Endpoint, Parameter, Reply
 from lodestream.apis.rows import plain
+from lodestream.apis.threads import Threads, attended
 from lodestream.errors import ConfigError
 from lodestream.lake.log import Snapshot, list_log, read_commit
 from lodestream.model.access import Principal, TableAccess

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime as dt
 import json
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,13 +19,12 @@ from starlette.responses import FileResponse, Response
 
 from lodestream.apis.asked import Asked, body_of
 from lodestream.apis.problems import ProblemError
-from lodestream.apis.rest.asking import Threads, attended
-from lodestream.apis.rest.values import time_us
 from lodestream.apis.sharing import hints
 from lodestream.apis.sharing.lines import CAPABILITIES, Format, Lines, format_of
 from lodestream.apis.sharing.links import SIGNATURE, Link, Links
 from lodestream.apis.sharing.shares import Shared, Shares
 from lodestream.apis.streamed import Streamed
+from lodestream.apis.threads import Threads, attended
 from lodestream.lake.actions import PASSED_OVER, AddFile, Commit
 from lodestream.model.access import Principal
 from lodestream.model.table import TableName
@@ -39,6 +39,7 @@ _PAGE_MAX = 500
 _PIECE_LINES = 1_000
 _THREADS = 16
 _DIGITS_MAX = 18
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class Question(Asked):
@@ -150,7 +151,7 @@ class SharingApi:
             version = asked.version
             if asked.timestamp is not None:
                 self._shares.open(name, principal)  # who may not have it learns nothing about its versions
-                version = self._shares.version_at(name, time_us(asked.timestamp, "timestamp"))
+                version = self._shares.version_at(name, _time_us(asked.timestamp, "timestamp"))
             shared = self._shares.open(name, principal, version)
             adds = self._wanted(shared, asked)
             self._shares.record(shared, principal, "read", len(adds))
@@ -171,7 +172,7 @@ class SharingApi:
         def found() -> tuple[Shared, Iterator[bytes]]:
             newest = self._shares.open(name, principal)
             begin = self._since(newest, since) if since is not None else first or 0
-            end = last if until is None else self._shares.version_at(name, time_us(until, "endingTimestamp"))
+            end = last if until is None else self._shares.version_at(name, _time_us(until, "endingTimestamp"))
             end = newest.snapshot.version if end is None else min(end, newest.snapshot.version)
             if begin > end:
                 raise ProblemError(400, f"there are no versions from {begin} to {end}")
@@ -225,7 +226,7 @@ class SharingApi:
 
     def _since(self, shared: Shared, text: str) -> int:
         """The first version that is not older than a time. Raises ProblemError 400 when there is none."""
-        found = self._shares.first_since(shared.name, time_us(text, "startingTimestamp"))
+        found = self._shares.first_since(shared.name, _time_us(text, "startingTimestamp"))
         if found > shared.snapshot.version:
             raise ProblemError(400, "there has been no version since startingTimestamp")
         return found
@@ -295,6 +296,16 @@ def _number(text: str | None, name: str) -> int | None:
     if not text.isascii() or not text.isdigit() or len(text) > _DIGITS_MAX:
         raise ProblemError(400, f"{name} is a whole number from 0")
     return int(text)
+
+
+def _time_us(text: str, name: str) -> int:
+    """Microseconds since 1970 of an ISO 8601 time, in UTC when it names no zone. Raises ProblemError 400."""
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise ProblemError(400, f"{name} is a time such as 2026-01-31T09:00:00Z") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 def _json(told: Any) -> Response:

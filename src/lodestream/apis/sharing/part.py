@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from lodestream.apis.asked import body
-from lodestream.apis.rest.cursors import secret_of
 from lodestream.apis.routing import PUBLIC, Body, Component, Endpoint, Handler, Parameter, Part, Reply, Shape
+from lodestream.apis.secrets import secret_of
 from lodestream.apis.sharing.api import FILES, ROOT, VERSION, Desk, Question, SharingApi
 from lodestream.apis.sharing.lines import CAPABILITIES
 from lodestream.apis.sharing.links import SIGNATURE, Links

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 
-from lodestream.apis.rest.asking import attended
 from lodestream.apis.routing import PUBLIC, Endpoint, Part, application
 from lodestream.apis.streamed import Streamed
+from lodestream.apis.threads import attended
 from tests.apis.gates import Gate
 
 
