@@ -19,7 +19,7 @@ class Event:
     Attributes:
         principal: name of whoever did it.
         via: their credential.
-        door: where they came in: `rest`, `postgres`, `console`, `cli`.
+        door: where they came in: `rest`, `postgres`, `sharing`, `console`, `cli`.
         action: what they did, such as `query`, `grant`, `replay`.
         decision: whether they were let.
         objects: tables or others it concerned.

@@ -400,3 +400,19 @@ def test_refusals_have_the_form_of_the_protocol(shop):
     assert (
         shop.get("/delta-sharing/shares/SHOP/schemas/GOLD/tables/Orders/version").headers["delta-table-version"] == "3"
     )
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "form"),
+    [
+        (None, "parquet"), ("", "parquet"), ("responseformat=parquet", "parquet"), ("responseformat=delta", "delta"),
+        ("responseformat=delta,parquet;readerfeatures=deletionvectors", "delta"), ("readerfeatures=delta", "parquet"),
+        ("readerfeatures=x; ResponseFormat = Parquet , Delta", "delta"), ("responseformat", "parquet"),
+    ],
+)  # fmt: skip
+def test_the_format_is_one_that_the_client_knows(shop, capabilities, form):
+    headers = {} if capabilities is None else {"delta-sharing-capabilities": capabilities}
+    found = shop.get(f"{ROOT}/metadata", headers=headers)
+    assert found.headers["delta-sharing-capabilities"] == f"responseformat={form}"
+    assert found.headers["content-type"].startswith("application/x-ndjson")
+    assert ("deltaMetadata" in found.text) == (form == "delta")
