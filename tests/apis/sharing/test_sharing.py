@@ -11,19 +11,25 @@ from decimal import Decimal
 import httpx
 import pyarrow as pa
 import pytest
+from starlette.testclient import TestClient
 
 from lodestream.apis.problems import ProblemError
+from lodestream.apis.routing import application
 from lodestream.apis.secrets import secret_of
 from lodestream.apis.sharing.links import SIGNATURE, Link, Links
+from lodestream.apis.sharing.part import sharing_part
 from lodestream.app import now_us
 from lodestream.catalog.audit_table import Wanted
 from lodestream.lake.actions import RemoveFile
+from lodestream.lake.disk import LocalDisk
 from lodestream.lake.layout import sharing_path
 from lodestream.lake.statistics import statistics
 from lodestream.model.access import Principal
 from lodestream.model.table import TableName
 from lodestream.model.types import Column, Schema, parse_type
+from lodestream.query.service import OWNER, QueryService
 from lodestream.security.keys import KeyStore
+from tests.apis.gates import Gate
 from tests.apis.paths import TRAVERSALS, url_path
 from tests.apis.rest.conftest import POLICIES, TOKEN, append, make, orders, serving, write_lake
 from tests.apis.sharing.peer import SharingError, profile
@@ -416,3 +422,29 @@ def test_the_format_is_one_that_the_client_knows(shop, capabilities, form):
     assert found.headers["delta-sharing-capabilities"] == f"responseformat={form}"
     assert found.headers["content-type"].startswith("application/x-ndjson")
     assert ("deltaMetadata" in found.text) == (form == "delta")
+
+
+class Behind(Gate):
+    """A gate behind a proxy that ends TLS."""
+
+    def secure(self, request):
+        return request.headers.get("x-forwarded-proto") == "https"
+
+    def current(self, principal):
+        return self.known.get(principal.name)
+
+
+@pytest.mark.parametrize("proto", ["https", "http"])
+def test_addresses_are_where_the_client_came_in(tmp_path, proto):
+    lake = str(tmp_path / "lake")
+    append(make(lake, "gold.orders", {"id": "bigint"}), pa.table({"id": [1]}), "1")
+    gate = Behind({"owner": OWNER})
+    app = application([sharing_part(QueryService(LocalDisk(), lake), gate, "shop", now_us)], gate)
+    with TestClient(app, base_url="http://lake.example:8443") as asking:
+        headers = {"x-name": "owner", "x-forwarded-proto": proto}
+        found = asking.post(f"{ROOT}/query", json={}, headers=headers)
+        url = json.loads(found.text.splitlines()[2])["file"]["url"]
+        assert url.startswith(f"{proto}://lake.example:8443/delta-sharing/files/")
+        assert asking.get(url).content[:4] == b"PAR1"
+        gate.known.clear()
+        refused(asking.get(url), 403, "PERMISSION_DENIED", "may not come in")
