@@ -526,3 +526,7 @@ def test_who_only_follows_soon_forgets_removed_files(tmp_path):
         following.checkpoint()
     looking.checkpoint(60 * minute_us)
     assert len(DeltaTable.open(LocalDisk(), table.path).snapshot.tombstones) == 30
+    table.commit(clock_us=61 * minute_us)
+    table.checkpoint(61 * minute_us, tombstones_kept_us=20 * minute_us)  # no property says longer
+    table.clean_log(keep_versions=1, needed_from=10**9)
+    assert len(DeltaTable.open(LocalDisk(), table.path).snapshot.tombstones) == 18

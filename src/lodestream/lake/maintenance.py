@@ -42,13 +42,14 @@ def checkpoint(
 ) -> int:
     """Write `snapshot` as a checkpoint and point `_last_checkpoint` at it, both durably.
 
-    Tombstones older than `delta.deletedFileRetentionDuration` (a week when not set) are left out, but for those of the
-    last `kept_ms` that are not of open windows: a vacuum goes by when a file was removed.
+    Tombstones older than `delta.deletedFileRetentionDuration` are left out, but for those of the last `kept_ms` that
+    are not of open windows: a vacuum goes by when a file was removed. Without that property `kept_ms` alone counts,
+    and a week when it is 0.
     """
     if now_ms is None:
         changed = [add.modification_time for add in snapshot.files.values()]
         now_ms = max(*changed, *(r.deletion_time for r in snapshot.tombstones.values()), 0, 0)
-    horizon = now_ms - removed_kept_ms(snapshot.metadata)
+    horizon = now_ms - removed_kept_ms(snapshot.metadata, kept_ms or WEEK_MS)
     kept = min(horizon, now_ms - kept_ms)
     tombstones = LiveMap(
         (key, r)
@@ -197,9 +198,9 @@ def _drop_damaged(disk: Disk, path: str, names: LogNames, done: list[str]) -> se
     return good
 
 
-def removed_kept_ms(metadata: Metadata) -> int:
-    """How long a table remembers removed files by its properties, milliseconds; a week when they do not say."""
-    return interval_ms(metadata.configuration.get("delta.deletedFileRetentionDuration"), WEEK_MS)
+def removed_kept_ms(metadata: Metadata, otherwise: int = WEEK_MS) -> int:
+    """How long a table remembers removed files by its properties, milliseconds; `otherwise` when they do not say."""
+    return interval_ms(metadata.configuration.get("delta.deletedFileRetentionDuration"), otherwise)
 
 
 @functools.lru_cache(maxsize=256)

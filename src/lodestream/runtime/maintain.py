@@ -131,8 +131,8 @@ class Maintenance:
             table = care.open()
             if table is None:
                 return
-            told_ms = removed_kept_ms(table.snapshot.metadata)
-            table.removed_kept_ms = max(told_ms, care.policy.deleted_file_retention_us // 1000)
+            policy_ms = care.policy.deleted_file_retention_us // 1000
+            table.removed_kept_ms = max(policy_ms, removed_kept_ms(table.snapshot.metadata, policy_ms))
             last = max(list_log(self._around.disk, table.path).checkpoints, default=0)
             seen = self._seen[care.name] = _Seen(table, last)
         now = seen.table.refresh()
