@@ -42,15 +42,15 @@ def checkpoint(
 ) -> int:
     """Write `snapshot` as a checkpoint and point `_last_checkpoint` at it, both durably.
 
-    Tombstones older than `delta.deletedFileRetentionDuration` are left out, but for those of the last `kept_ms` that
-    are not of open windows: a vacuum goes by when a file was removed. Without that property `kept_ms` alone counts,
-    and a week when it is 0.
+    Tombstones older than `delta.deletedFileRetentionDuration` (a week when not set) are left out, but for those of the
+    last `kept_ms` that are not of open windows: a vacuum goes by when a file was removed. Where that property is not
+    set, `kept_ms` alone counts for them, if it is given.
     """
     if now_ms is None:
         changed = [add.modification_time for add in snapshot.files.values()]
         now_ms = max(*changed, *(r.deletion_time for r in snapshot.tombstones.values()), 0, 0)
-    horizon = now_ms - removed_kept_ms(snapshot.metadata, kept_ms or WEEK_MS)
-    kept = min(horizon, now_ms - kept_ms)
+    horizon = now_ms - removed_kept_ms(snapshot.metadata)
+    kept = now_ms - max(removed_kept_ms(snapshot.metadata, kept_ms or WEEK_MS), kept_ms)
     tombstones = LiveMap(
         (key, r)
         for key, r in snapshot.tombstones.items()
