@@ -1,7 +1,6 @@
 """A project whose tables take records over HTTP, served in this process."""
 
 import contextlib
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from lodestream.apis.serving import HttpServer
 from lodestream.app import App, open_project
+from tests.apis.running import running
 
 TOKEN = "a-token-for-tests"
 ORDERS = """\
@@ -59,22 +59,15 @@ def write_project(folder: Path, server: str = "", tables: dict[str, str] | None 
 @contextlib.contextmanager
 def serving(folder, token=TOKEN, **changes):
     """Serve the project in `folder`; ends with everything answered."""
-    app = open_project(str(folder))
-    settings = app.serving(**changes)
-    server = HttpServer(settings, str(folder))
-    started = threading.Event()
-    thread = threading.Thread(target=server.run, args=(app.http(settings, token), started.set))
-    thread.start()
-    try:
-        assert started.wait(30)
+    with open_project(str(folder)) as app:
+        settings = app.serving(**changes)
+        server = HttpServer(settings, str(folder))
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        with httpx.Client(base_url=server.url, headers=headers, timeout=30) as client:
+        with (
+            running(server, app.http(settings, token), 30),
+            httpx.Client(base_url=server.url, headers=headers, timeout=30) as client,
+        ):
             yield Served(app, server.url, server.port, client)
-    finally:
-        server.stop()
-        thread.join(60)
-        app.close()
-        assert not thread.is_alive()
 
 
 @pytest.fixture

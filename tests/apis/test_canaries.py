@@ -10,7 +10,6 @@ import functools
 import io
 import itertools
 import re
-import threading
 import time
 
 import httpx
@@ -23,6 +22,7 @@ from lodestream.apis.routing import endpoints
 from lodestream.apis.serving import HttpServer
 from lodestream.app import now_us, open_project
 from lodestream.security.keys import ApiKey, KeyStore
+from tests.apis.running import running
 from tests.engines.lakes import Lab
 
 TOKEN = "a-token-for-tests"
@@ -247,13 +247,6 @@ def readable(content):
 
 @contextlib.contextmanager
 def serving(lab):
-    app = open_project(str(lab.root))
-    app.apply()
-    server = HttpServer(app.serving(port=0), str(lab.root))
-    asgi = app.http(app.serving(port=0), TOKEN)
-    started = threading.Event()
-    thread = threading.Thread(target=server.run, args=(asgi, started.set))
-    thread.start()
     numbers = itertools.count(200_000)
 
     def stir():
@@ -271,14 +264,12 @@ def serving(lab):
             headers = {"authorization": f"Bearer {KeyStore(app.keys_path).create('default', key)[0]}"}
         return Crawl(lab, server.url, endpoints(asgi), headers, stir)
 
-    try:
-        assert started.wait(30)
-        yield crawl
-    finally:
-        server.stop()
-        thread.join(60)
-        app.close()
-        assert not thread.is_alive()
+    with open_project(str(lab.root)) as app:
+        app.apply()
+        settings = app.serving(port=0)
+        server, asgi = HttpServer(settings, str(lab.root)), app.http(settings, TOKEN)
+        with running(server, asgi, 30):
+            yield crawl
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from lodestream.apis.routing import SIGNED_IN, Endpoint, Part, application
 from lodestream.apis.serving import HttpServer
 from lodestream.model.access import Principal
 from lodestream.project.serving import ServingSettings
+from tests.apis.running import running
 
 BOUND_S = 30
 
@@ -61,17 +62,11 @@ def serving(source, gate):
 
     app = application([Part((Endpoint("GET", "/events", handler, SIGNED_IN, ""),))], gate)
     server = HttpServer(ServingSettings(port=0), ".")
-    started = threading.Event()
-    thread = threading.Thread(target=server.run, args=(app, started.set))
-    thread.start()
-    assert started.wait(BOUND_S)
-    try:
-        with httpx.Client(base_url=server.url, timeout=BOUND_S) as client:
-            yield server, app, client
-    finally:
-        server.stop()
-        thread.join(BOUND_S)
-        assert not thread.is_alive()
+    with (
+        running(server, app, BOUND_S, joined_s=BOUND_S),
+        httpx.Client(base_url=server.url, timeout=BOUND_S) as client,
+    ):
+        yield server, app, client
 
 
 def parsed(lines):

@@ -62,7 +62,8 @@ def test_log_entries_go_only_when_every_reader_has_them(tmp_path: Path) -> None:
     lab.reconcile()
 
 
-def test_swapped_out_hot_files_are_deleted_and_live_ones_stay(tmp_path: Path) -> None:
+def with_windows(tmp_path: Path) -> Lab:
+    """Windows that are shown while they are open, in a hot file."""
     lab = Lab(tmp_path / "p")
     lab.table("bronze.e", BRONZE.replace("id: string", "id: string, at: timestamp"))
     lab.table(
@@ -70,6 +71,11 @@ def test_swapped_out_hot_files_are_deleted_and_live_ones_stay(tmp_path: Path) ->
         "from: stream(bronze.e)\nevent_time: {column: at, delay: 30 seconds}\n"
         "window: {every: 1 minute}\nmeasures: {n: count(*)}\n",
     )
+    return lab
+
+
+def test_swapped_out_hot_files_are_deleted_and_live_ones_stay(tmp_path: Path) -> None:
+    lab = with_windows(tmp_path)
     for number in range(3):
         lab.events([{"id": "x", "at": f"2024-01-01T00:00:0{number}Z"}])
         lab.run()
@@ -84,13 +90,7 @@ def test_swapped_out_hot_files_are_deleted_and_live_ones_stay(tmp_path: Path) ->
 
 
 def test_a_hot_file_that_a_restore_brought_back_stays(tmp_path: Path) -> None:
-    lab = Lab(tmp_path / "p")
-    lab.table("bronze.e", BRONZE.replace("id: string", "id: string, at: timestamp"))
-    lab.table(
-        "gold.w",
-        "from: stream(bronze.e)\nevent_time: {column: at, delay: 30 seconds}\n"
-        "window: {every: 1 minute}\nmeasures: {n: count(*)}\n",
-    )
+    lab = with_windows(tmp_path)
     lab.events([{"id": "x", "at": "2024-01-01T00:00:00Z"}])
     lab.run()
     later, app = [0], lab.app()

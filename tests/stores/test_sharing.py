@@ -8,9 +8,8 @@ from lodestream.app import open_project
 from lodestream.lake.layout import table_path
 from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
-from tests.apis.sharing.peer import Client, http_server, profile
+from tests.apis.sharing.peer import a_client, http_server, profile
 from tests.query.conftest import schema_of
-from tests.venvs import NoPackagesError
 
 TOKEN = "a-token-for-tests"
 PARTS = ["plain", "a b", "a/b", "%2F", "ä", "#?&", "it's", None]
@@ -18,12 +17,8 @@ PARTS = ["plain", "a b", "a/b", "%2F", "ä", "#?&", "it's", None]
 
 @pytest.fixture(scope="module")
 def client():
-    try:
-        made = Client()
-    except NoPackagesError as error:
-        pytest.skip(str(error))
-    yield made
-    made.close()
+    with a_client() as made:
+        yield made
 
 
 def test_a_lake_in_a_store_is_shared_through_the_server(remote, tmp_path, client):

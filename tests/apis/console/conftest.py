@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import threading
 from dataclasses import dataclass, field
 
 import httpx
@@ -20,6 +19,7 @@ from lodestream.model.access import PRIVILEGES, Principal, TableAccess
 from lodestream.model.table import TableName
 from lodestream.project.dashboards import Dashboards
 from lodestream.query.service import QueryService
+from tests.apis.running import running
 from tests.engines.lakes import Lab, wait_for
 
 TABLES = {
@@ -201,22 +201,11 @@ def serve(lab, people):
     )  # fmt: skip
     asgi = application([console_part(about, lambda: following(app.live.start, app.live.close))], people)
     server = HttpServer(app.serving(port=0), str(lab.root))
-    started = threading.Event()
-    streams = asgi.state.streams
-    thread = threading.Thread(target=server.run, args=(asgi, started.set))
-    thread.start()
-    try:
-        assert started.wait(30)
+    with app, contextlib.closing(service), running(server, asgi, 30):
         served = Served(lab, app, people, server.url, about)
-        served.streams = streams
+        served.streams = asgi.state.streams
         served.settle()
         yield served
-    finally:
-        server.stop()
-        thread.join(60)
-        service.close()
-        app.close()
-        assert not thread.is_alive()
 
 
 @pytest.fixture

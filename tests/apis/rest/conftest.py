@@ -3,7 +3,6 @@
 import contextlib
 import datetime as dt
 import http.client
-import threading
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +20,7 @@ from lodestream.lake.table import DeltaTable
 from lodestream.model.table import TableName
 from lodestream.model.types import Column, Schema, parse_type
 from lodestream.security.keys import ApiKey, KeyStore
+from tests.apis.running import running
 
 TOKEN = "a-token-for-tests"
 ORDERS = {
@@ -149,26 +149,15 @@ def write_lake(folder: Path, rows=300):
 
 @contextlib.contextmanager
 def serving(folder: Path, table=None, notes=None, token=TOKEN):
-    app = open_project(str(folder))
-    settings = app.serving()
-    server = HttpServer(settings, str(folder))
-    started = threading.Event()
-    with app.follow_policies("rest", lambda _: None).start():
-        asgi = app.http(settings, token)
-        thread = threading.Thread(target=server.run, args=(asgi, started.set))
-        thread.start()
-        try:
-            assert started.wait(60)
+    with open_project(str(folder)) as app, app.follow_policies("rest", lambda _: None).start():
+        settings = app.serving()
+        server, asgi = HttpServer(settings, str(folder)), app.http(settings, token)
+        with running(server, asgi, 60):
             found = Served(app, server.url, server.port, table, notes, {"owner": token}, asgi)
             for name in ("alice", "bob", "quinn", "mia", "oscar"):
                 scopes = ("query:*", "admin:*") if name == "mia" else ("query:*",)
                 found.keys[name] = found.key(name, *scopes)[0]
             yield found
-        finally:
-            server.stop()
-            thread.join(60)
-            app.close()
-            assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,10 @@
 
 import pytest
 
-from tests.apis.sharing.peer import Client
-from tests.venvs import NoPackagesError
+from tests.apis.sharing.peer import a_client
 
 
 @pytest.fixture(scope="session")
 def client():
-    try:
-        made = Client()
-    except NoPackagesError as error:
-        pytest.skip(str(error))
-    yield made
-    made.close()
+    with a_client() as made:
+        yield made

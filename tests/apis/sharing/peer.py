@@ -8,14 +8,16 @@ import json
 import os
 import pickle
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lodestream.apis.serving import HttpServer
 from lodestream.app import App, open_project
-from tests.venvs import installed
+from tests.apis.running import running
+from tests.venvs import NoPackagesError, installed
 
 _TOKEN = "a-token-for-readers"
 _PROGRAM = Path(__file__).with_name("client.py")
@@ -63,6 +65,17 @@ class Client:
         self._process.stdout.close()
 
 
+@contextlib.contextmanager
+def a_client() -> Iterator[Client]:
+    """A client for tests, which are skipped when it cannot be installed."""
+    try:
+        made = Client()
+    except NoPackagesError as error:
+        pytest.skip(str(error))
+    with contextlib.closing(made):
+        yield made
+
+
 def profile(folder: Path, url: str, token: str, name: str = "profile") -> Path:
     """A profile file of a server."""
     path = folder / f"{name}.share"
@@ -74,17 +87,11 @@ def profile(folder: Path, url: str, token: str, name: str = "profile") -> Path:
 @contextlib.contextmanager
 def http_server(app: App, token: str | None) -> Iterator[HttpServer]:
     """A server of everything over HTTP on a free port."""
-    settings = app.serving()
-    server, started = HttpServer(settings, app.project.root), threading.Event()
-    thread = threading.Thread(target=server.run, args=(app.http(settings, token), started.set))
-    thread.start()
-    try:
-        assert started.wait(60)
-        yield server
-    finally:
-        server.stop()
-        thread.join(60)
-        app.close()
+    with app:
+        settings = app.serving()
+        server = HttpServer(settings, app.project.root)
+        with running(server, app.http(settings, token), 60):
+            yield server
 
 
 class Anywhere:
