@@ -32,17 +32,13 @@ _PROJECT = {
     "lodestream.yaml": "project: soak\nlake: lake\n",
     "tables/bronze/orders.yaml": """
 source: {{generator: {{stream: orders, rate: {rate}, rows: {rows}, chaos: {{duplicate: 0.01, malformed: 0.002}}}}}}
-retention: {kept_s} seconds
-maintain: {{log_retention: {kept_s} seconds, deleted_file_retention: {kept_s} seconds}}
-""",
+{kept}""",
     "tables/silver/orders.yaml": """
 from: stream(bronze.orders)
 expect: {{has_id: {{that: order_id is not null, else: quarantine}}}}
 event_time: {{column: ordered_at, delay: 5 seconds}}
 dedup: {{keys: [order_id]}}
-retention: {kept_s} seconds
-maintain: {{log_retention: {kept_s} seconds, deleted_file_retention: {kept_s} seconds}}
-""",
+{kept}""",
     "tables/gold/per_country.yaml": """
 from: stream(silver.orders)
 event_time: {{column: ordered_at, delay: 5 seconds}}
@@ -50,10 +46,11 @@ window: {{every: 10 seconds}}
 group_by: [country, product]
 measures: {{orders: count(*), amount: sum(amount)}}
 emit: updates
-retention: {kept_s} seconds
-maintain: {{log_retention: {kept_s} seconds, deleted_file_retention: {kept_s} seconds}}
-""",
+{kept}""",
 }
+_KEPT = """retention: {0} seconds
+maintain: {{log_retention: {0} seconds, deleted_file_retention: {0} seconds}}
+"""
 _PANELS = {
     "memory, MiB": ("memory own", "memory resident"),
     "commit, ms": ("commit p50", "commit p99"),
@@ -103,10 +100,11 @@ def run(root: Path, args: argparse.Namespace) -> tuple[dict[str, Points], dict[s
     Returns:
         Series of (minutes, value), and how it ended: `counts` by flow, `behind_s` after the last event.
     """
+    kept = _KEPT.format(round(args.kept_seconds))
     for name, text in _PROJECT.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.format(rate=args.rate, rows=args.rows, kept_s=round(args.kept_seconds)))
+        path.write_text(text.format(rate=args.rate, rows=args.rows, kept=kept))
     out = root / "notes.jsonl"
     command = [sys.executable, "-m", "bench.soak_job", "--project", root, "--out", out, "--kept-seconds",
                args.kept_seconds, "--every-seconds", args.every_seconds]  # fmt: skip

@@ -29,6 +29,7 @@ from lodestream.lake.paths import ForeignPathError
 
 _UNITS_MS = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
 WEEK_MS = _UNITS_MS["week"]
+RETENTION_PROPERTY = "delta.deletedFileRetentionDuration"
 
 
 def checkpoint(
@@ -200,7 +201,7 @@ def _drop_damaged(disk: Disk, path: str, names: LogNames, done: list[str]) -> se
 
 def removed_kept_ms(metadata: Metadata, otherwise: int = WEEK_MS) -> int:
     """How long a table remembers removed files by its properties, milliseconds; `otherwise` when they do not say."""
-    return interval_ms(metadata.configuration.get("delta.deletedFileRetentionDuration"), otherwise)
+    return interval_ms(metadata.configuration.get(RETENTION_PROPERTY), otherwise)
 
 
 @functools.lru_cache(maxsize=256)

@@ -7,15 +7,13 @@ from dataclasses import replace
 
 from lodestream.lake.actions import RemoveFile
 from lodestream.lake.layout import EPOCH_PROPERTY
+from lodestream.lake.maintenance import RETENTION_PROPERTY
 from lodestream.lake.table import DeltaTable
 from lodestream.model.steps import Aggregation, ApplyChanges, FlowPlan
 from lodestream.model.types import Schema
 
 REBUILD = "REBUILD"
 """Operation of the commit that begins an epoch."""
-
-
-_RETENTION = "delta.deletedFileRetentionDuration"
 
 
 def table_properties(plan: FlowPlan) -> dict[str, str]:
@@ -26,13 +24,13 @@ def table_properties(plan: FlowPlan) -> dict[str, str]:
     """
     properties = {"lodestream.hash": plan.definition, "lodestream.definition": plan.declaration}
     if any(isinstance(step, Aggregation | ApplyChanges) for step in plan.steps):
-        return properties | {_RETENTION: "interval 10 minutes"}
+        return properties | {RETENTION_PROPERTY: "interval 10 minutes"}
     return properties | quarantine_properties(plan)
 
 
 def quarantine_properties(plan: FlowPlan) -> dict[str, str]:
     """Those of its quarantine."""
-    return {_RETENTION: f"interval {plan.table.maintenance.deleted_file_retention_us // 1_000_000} seconds"}
+    return {RETENTION_PROPERTY: f"interval {plan.table.maintenance.deleted_file_retention_us // 1_000_000} seconds"}
 
 
 def begin_epoch(

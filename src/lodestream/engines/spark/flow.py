@@ -164,7 +164,7 @@ class SparkFlow:
             self._around.disk, path, self.plan.schema if main else QUARANTINE,
             partition_columns=self.plan.partition_columns if main else (), configuration=properties,
             table_id=str(uuid.uuid4()), clock_us=self._around.clock(),
-        )  # fmt: skip
+        ).forgetful()  # fmt: skip
 
     def _checkpoint(self, takeover: Takeover) -> Checkpoint | None:
         """The checkpoint to go on with; None when the embedded engine has begun a batch that only it can end.

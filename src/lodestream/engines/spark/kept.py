@@ -23,6 +23,8 @@ from lodestream.model.table import TableName
 from lodestream.model.types import Schema
 
 _CHECKPOINT_EVERY, _VERSIONS_KEPT = 100, 10
+_REMOVED_KEPT_MS = 600_000
+"""How long such a table remembers removed files, which the next batch deletes."""
 
 
 class KeptTable:
@@ -44,15 +46,15 @@ class KeptTable:
 
     def opened(self) -> DeltaTable | None:
         """The table, None while there is none."""
-        self._table = self._table or DeltaTable.open(self._around.disk, self.path)
+        if self._table is None and (table := DeltaTable.open(self._around.disk, self.path)) is not None:
+            self._hold(table)
         return self._table
 
     def made(self, clock_us: int) -> DeltaTable:
         """The table, made now if there is none."""
-        self._table = self.opened() or DeltaTable.create(
+        return self._table or self._hold(DeltaTable.create(
             self._around.disk, self.path, self._schema, table_id=str(uuid.uuid4()), clock_us=clock_us
-        )
-        return self._table
+        ))  # fmt: skip
 
     def has(self, batch: int) -> bool:
         """Whether its last version that was looked at is as batch N leaves it, or a later one."""
@@ -85,17 +87,23 @@ class KeptTable:
         table.refresh()
         if self.has(batch):  # a take-over that was broken off has done it, or this engine the very same batch
             return
+        self._tidy(table)
         adds = table.stage(rows, name=f"{batch}-{random_id()}").adds if len(rows) else ()
         txn = app_id(self._name, self._epoch), batch
         table.commit(adds=adds, removes=table.files(), txn=txn, info={"batch": batch}, clock_us=clock_us)
 
+    def _hold(self, table: DeltaTable) -> DeltaTable:
+        table.removed_kept_ms, self._table = _REMOVED_KEPT_MS, table
+        return table
+
     def _tidy(self, table: DeltaTable) -> None:
         """Delete files and versions that no batch may begin with any more."""
-        for path in table.snapshot.tombstones.keys() - self._unlinked:
+        removed = set(table.snapshot.tombstones)
+        for path in removed - self._unlinked:
             with contextlib.suppress(FileNotFoundError):
                 self._around.disk.unlink(os.path.join(table.path, decode_path(path, table.path)))
-            self._unlinked.add(path)
+        self._unlinked = removed
         version = table.snapshot.version
         if version % _CHECKPOINT_EVERY == _CHECKPOINT_EVERY - 1:
-            table.checkpoint(self._around.clock())
+            table.checkpoint(self._around.clock(), _REMOVED_KEPT_MS * 1000)
             table.clean_log(keep_versions=_VERSIONS_KEPT, needed_from=version)

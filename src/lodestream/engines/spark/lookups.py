@@ -138,9 +138,9 @@ class PinnedReader(DataSourceReader):  # type: ignore[misc]
 
 def pinned_tables(tables: Tables, plan: FlowPlan, epoch: int, checkpoint: Checkpoint) -> tuple[DataFrame, ...]:
     """For each lookup of a flow the table, as every batch is to see it. Raises ConfigError when there is none yet."""
-    found = []
+    found, readers = [], Readers(tables.disk, tables.lake)
     for number, step in enumerate(step for step in plan.steps if isinstance(step, LookUp)):
-        schema = opened(step.lookup.table, Readers(tables.disk, tables.lake)).snapshot.metadata.schema
+        schema = opened(step.lookup.table, readers).snapshot.metadata.schema
         columns = Schema(tuple(column for column in schema if column.name in step.lookup.reads))
         name = f"lodestream_lookup_{plan.table.name.layer}_{plan.table.name.name}_{number}"
         pinned = Pinned(tables.disk, tables.lake, step.lookup.table, columns, plan.table.name, epoch, checkpoint)

@@ -13,6 +13,7 @@ from lodestream.engines.embedded.checkpoints import Checkpoint
 from lodestream.engines.spark.source import next_watermark, version_of
 from lodestream.model.steps import Aggregation, Dedupe, FlowPlan, Watermark
 
+PARTITIONS = "spark.sql.shuffle.partitions"
 _PATIENCE_S, _LOOK_S = 10.0, 0.05
 
 
@@ -24,9 +25,6 @@ class Marks:
     evict_us: int
     upto: int = -1
     joined_upto: int = -1
-
-
-PARTITIONS = "spark.sql.shuffle.partitions"
 
 
 def is_stateful(plan: FlowPlan) -> bool:

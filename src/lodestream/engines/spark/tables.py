@@ -242,7 +242,7 @@ class CommittedRowsReader(DataSourceStreamReader):  # type: ignore[misc]
         """Nothing to let go of."""
 
     def _opened(self) -> DeltaTable:
-        self._table = self._table or DeltaTable.open(self._upstream.disk, self._upstream.path)
+        self._table = self._table or DeltaTable.follow(self._upstream.disk, self._upstream.path)
         if self._table is None:
             raise CorruptionError("upstream table is gone", table=self._upstream.path)
         return self._table
